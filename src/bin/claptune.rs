@@ -1,0 +1,2 @@
+//! claptune.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Sound into log-mel patches.

@@ -1,0 +1,2 @@
+//! clapd.
+fn main() {}
