@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod detect;
 pub mod dsp;
+pub mod health;
 pub mod mqtt;
 pub mod samples;
 pub mod time;
