@@ -6,5 +6,6 @@ pub mod config;
 pub mod detect;
 pub mod dsp;
 pub mod mqtt;
+pub mod pipeline;
 pub mod samples;
 pub mod time;
