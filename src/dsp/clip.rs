@@ -8,8 +8,8 @@ use anyhow::{Result, ensure};
 use super::logmel::LogMel;
 use super::spec::{FrontendSpec, Short};
 
-/// One-shot: the log-mel patch (`patch_frames * mel_bins` values, row = frame) of one clip at the model's rate. A clip shorter
-/// than a patch is repeated or padded as `spec.short` says; of a longer one the beginning is taken.
+/// One-shot: the log-mel patch (`patch_frames * mel_bins` values, row = frame) of one clip at the model's rate. A clip
+/// shorter than a patch is repeated or padded as `spec.short` says; of a longer one the beginning is taken.
 ///
 /// # Errors
 /// An empty clip, or a description that fails [`FrontendSpec::validate`].
@@ -36,8 +36,8 @@ pub(super) fn filled_length(spec: &FrontendSpec, length: usize) -> usize {
     }
 }
 
-/// Fills `frame` with the samples of frame `k` of a patch, whose samples `sample` gives by their index in it; beyond the
-/// patch's ends it is reflected, without repeating the end sample.
+/// Fills `frame` with the samples of frame `k` of a patch, whose samples `sample` gives by their index in it; beyond
+/// its ends the patch is reflected, without repeating the end sample.
 pub(super) fn gather(spec: &FrontendSpec, k: usize, frame: &mut [f32], sample: impl Fn(usize) -> f32) {
     let last = spec.patch_samples() - 1;
     let begin = k * spec.hop_length;

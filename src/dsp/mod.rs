@@ -12,6 +12,7 @@
 //! Never: no prompts, no embeddings, no threads, no clock, no I/O. After construction nothing here allocates.
 
 mod clip;
+mod frames;
 mod frontend;
 mod ledger;
 mod logmel;

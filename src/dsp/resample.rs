@@ -1,7 +1,7 @@
 //! From a source's rate to the model's, as a stream.
 //!
-//! In: samples at any rate from 8 to 192 kHz, in chunks of any size. Out: samples at the model's rate, on the same time
-//! line (the filter's delay is taken off) and, after [`Resampler::finish`], exactly `round(samples * to / from)` of them.
+//! In: samples at any rate from 8 to 192 kHz, in chunks of any size. Out: samples at the model's rate, on the same
+//! time line (the filter's delay is taken off) and, after [`Resampler::finish`], exactly `round(samples * to / from)`.
 //! Never: rubato is named nowhere else; no allocation after construction; no work beyond three blocks for a silence,
 //! however long.
 //!
@@ -75,7 +75,7 @@ impl Resampler {
         check_rate(from)?;
         check_rate(to)?;
         let block = block_length(from, to);
-        // f64 and the squared Blackman-Harris window: aliases and rounding lie below -130 dB, under the floor of what
+        // f64 and the squared Blackman-Harris window: aliases and rounding lie below -140 dB, under the floor of what
         // follows. One block is one FFT.
         let fft =
             Fft::new_custom(from as usize, to as usize, block, 1, 1, WindowFunction::BlackmanHarris2, FixedSync::Both)

@@ -1,6 +1,6 @@
 //! The description of a front end: every number that decides what a patch looks like.
 //!
-//! In: a bundle's description, or one of the constructors. Out: [`FrontendSpec`], checked by [`FrontendSpec::validate`].
+//! In: a bundle's description, or a constructor. Out: [`FrontendSpec`], checked by [`FrontendSpec::validate`].
 //! Never: no number of a front end stands anywhere else in dsp.
 
 use anyhow::{Result, ensure};
@@ -253,7 +253,7 @@ impl FrontendSpec {
         let longest = MAX_PATCH_SECONDS * self.sample_rate as usize;
         ensure!(
             self.patch_samples() <= longest,
-            "frontend.patch_frames is {} every {} samples, so a patch is {} samples; at most {longest} ({MAX_PATCH_SECONDS} s) are allowed",
+            "frontend.patch_frames is {} every {} samples, a patch of {} samples; at most {longest} ({MAX_PATCH_SECONDS} s) are allowed",
             self.patch_frames,
             self.hop_length,
             self.patch_samples()
@@ -261,7 +261,7 @@ impl FrontendSpec {
         // A reflection shows the clip once: what is shown must lie inside it.
         ensure!(
             !self.centered || self.patch_samples() > self.window_length,
-            "frontend.patch_frames is {}, so a patch is {} samples; a centred front end reflects its ends and needs more than window_length ({})",
+            "frontend.patch_frames is {}, a patch of {} samples; a centred front end reflects its ends: over window_length ({}) is needed",
             self.patch_frames,
             self.patch_samples(),
             self.window_length

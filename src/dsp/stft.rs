@@ -4,8 +4,8 @@
 //! Never: realfft is named nowhere else.
 //!
 //! The FFT runs in f64. In f32 the rounding of a full-scale steady sound stands above the floor of -100 dB in bands
-//! where there is nothing: measured with scipy's f32 FFT, 3.9 dB off on a 440.3 Hz tone and 0.7 dB on a constant, against
-//! the 0.01 dB that parity allows.
+//! where there is nothing: measured with scipy's f32 FFT, 3.9 dB off on a 440.3 Hz tone and 0.7 dB on a constant,
+//! against the 0.01 dB that parity allows.
 
 use std::f64::consts::TAU;
 use std::sync::Arc;

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/frontend/*.f32: what the reference front ends make of signals that tests/frontend/signals.rs makes too.
+"""Writes tests/golden/frontend/*.f32: what the reference front ends make of the signals of tests/frontend/signals.rs.
 
 Run:  python3 tests/golden/make_frontend.py        (from the repository's root; pip install numpy transformers torch)
 
 CLAP    transformers.ClapFeatureExtractor itself, fused ("fusion": HTK bank) and unfused ("rand_trunc": Slaney bank),
         on float32 signals at 48 kHz. Longer clips are cut to their first 10 s before, since the extractor would take
         random crops.
-YAMNet  a reference in numpy, float64, after the description in tensorflow/models research/audioset/yamnet (features.py):
-        periodic Hann of 400, hop 160, FFT of 512, magnitude, TensorFlow's mel matrix, ln(x + 0.001).
+YAMNet  a reference in numpy, float64, after tensorflow/models research/audioset/yamnet (features.py): periodic
+        Hann of 400, hop 160, FFT of 512, magnitude, TensorFlow's mel matrix, ln(x + 0.001).
 
-A file is little-endian float32: the rows ROWS of the patch, then the mean of every frame. The rows hold each value, among
-them the reflected edges; the means see all frames. Every signal is defined by formula or by a generator of integers,
+A file is little-endian float32: some rows of the patch, the reflected edges among them, then the mean of every frame,
+so that no frame is unseen. Every signal is defined by formula or by a generator of integers,
 so that Rust can make the same one; nothing of it is stored.
 """
 import math
