@@ -7,5 +7,6 @@ pub mod detect;
 pub mod dsp;
 pub mod health;
 pub mod mqtt;
+pub mod pipeline;
 pub mod samples;
 pub mod time;
