@@ -3,6 +3,7 @@ pub mod capture;
 pub mod clap;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod detect;
 pub mod dsp;
 pub mod health;

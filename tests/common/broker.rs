@@ -113,9 +113,10 @@ impl Broker {
         thread::spawn(move || {
             BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        let mut watcher = Watcher { process, lines, heard: Vec::new() };
+        let mut watcher = Watcher { process, lines, retained: Vec::new(), heard: Vec::new() };
+        // Subscribed to last, and so told last of what the broker has retained.
         watcher.wait_for("1 1 ready now");
-        watcher.heard.clear();
+        watcher.retained = std::mem::take(&mut watcher.heard);
         watcher
     }
 }
@@ -133,6 +134,9 @@ impl Drop for Broker {
 pub struct Watcher {
     process: Child,
     lines: Receiver<String>,
+    /// What the broker told at once.
+    pub retained: Vec<String>,
+    /// What it told since.
     pub heard: Vec<String>,
 }
 
