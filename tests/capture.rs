@@ -185,11 +185,11 @@ fn assert_is_our_tone(line: &Line, peak: f64) {
     assert!((hz - TONE_HZ).abs() <= resolution + 1.0, "{hz} Hz (blocks resolve {resolution} Hz)");
 }
 
-/// A whole block of tone: the one in which it begins is half silence.
+/// A whole block of tone, three seconds after its first: by then the latency of the sound server has settled.
 fn steady_tone(listening: &Listening) -> Line {
-    listening.wait_for("a tone", Line::is_tone);
-    listening.wait_for("more of the tone", Line::is_tone);
-    listening.wait_for("a steady tone", Line::is_tone).0
+    let (first, _) = listening.wait_for("a tone", Line::is_tone);
+    let settled = first.number("at") + 3.0;
+    listening.wait_for("a steady tone", |line| line.is_tone() && line.number("at") > settled).0
 }
 
 #[test]

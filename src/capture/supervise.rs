@@ -161,11 +161,14 @@ impl Current {
         let lost = ring.read(samples, |position, captured| match clock {
             Some(clock) => inserted += clock.observe(*base + inserted + position, captured),
             None => {
-                if let Some((_, moment, end)) = ended.take().filter(|&(old, ..)| old == rate) {
-                    *base = end;
-                    inserted = samples_in(captured.saturating_duration_since(moment), rate);
-                }
-                *clock = Some(StreamClock::new(rate, *base + inserted + position, captured));
+                *clock = Some(match ended.take().filter(|&(old, ..)| old == rate) {
+                    Some((_, moment, end)) => {
+                        *base = end;
+                        inserted = samples_in(captured.saturating_duration_since(moment), rate);
+                        StreamClock::resumed(rate, end + inserted + position, captured)
+                    }
+                    None => StreamClock::new(rate, position, captured),
+                });
             }
         })?;
         *base += inserted;

@@ -35,7 +35,7 @@ impl SoundServer {
         it.write(
             "pulse.pa",
             &format!(
-                "load-module module-native-protocol-unix auth-anonymous=1 socket={}\n\
+                "load-module module-native-protocol-unix auth-anonymous=1 auth-cookie-enabled=0 socket={}\n\
                  load-module module-null-sink sink_name=mic rate={RATE} channels=2\n\
                  set-default-source mic.monitor\nset-default-sink mic\n",
                 socket.display()
