@@ -1,5 +1,8 @@
 //! Files as sources: every format, rate and channel count; broken files; loops, pacing, standard input.
 
+#[path = "common/wav.rs"]
+mod wav;
+
 use std::io::{Cursor, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,80 +13,7 @@ use std::time::{Duration, Instant};
 use clapd::capture::decode::{Decoder, Faults};
 use clapd::capture::{Channel, Read, Source, SourceCounters, SourceKind, SourceSpec, State};
 use proptest::prelude::*;
-
-const TONE_HZ: f64 = 1_000.0;
-const PEAK: f64 = 0.5;
-
-/// A wav to be written, and lied about.
-#[derive(Clone)]
-struct Wav {
-    rate: u32,
-    channels: u16,
-    tag: u16,
-    bits: u16,
-    data: Vec<u8>,
-    announced: Option<u32>,
-    extensible: bool,
-    before_data: Vec<u8>,
-    after_data: Vec<u8>,
-}
-
-impl Wav {
-    /// `frames` of a tone, channel by channel weaker by half; `tag` 1 integers, 3 floats.
-    fn tone(rate: u32, channels: u16, tag: u16, bits: u16, frames: usize) -> Self {
-        let mut data = Vec::new();
-        for frame in 0..frames {
-            for channel in 0..channels {
-                let value = tone(frame, rate) / f64::from(1_u32 << channel.min(8));
-                match (tag, bits) {
-                    (1, 8) => data.push((value * 127.0 + 128.0).round() as u8),
-                    (1, 16) => data.extend(((value * 32_767.0).round() as i16).to_le_bytes()),
-                    (1, 24) => data.extend(&((value * 8_388_607.0).round() as i32).to_le_bytes()[..3]),
-                    (1, 32) => data.extend(((value * 2_147_483_647.0).round() as i32).to_le_bytes()),
-                    (3, 32) => data.extend((value as f32).to_le_bytes()),
-                    (3, 64) => data.extend(value.to_le_bytes()),
-                    _ => panic!("no such wav"),
-                }
-            }
-        }
-        let (announced, extensible, before_data, after_data) = (None, false, Vec::new(), Vec::new());
-        Self { rate, channels, tag, bits, data, announced, extensible, before_data, after_data }
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let align = self.channels.wrapping_mul(self.bits / 8);
-        let announced = self.announced.unwrap_or(self.data.len() as u32);
-        let mut fmt = Vec::new();
-        fmt.extend(if self.extensible { 0xFFFE_u16 } else { self.tag }.to_le_bytes());
-        fmt.extend(self.channels.to_le_bytes());
-        fmt.extend(self.rate.to_le_bytes());
-        fmt.extend(self.rate.wrapping_mul(u32::from(align)).to_le_bytes());
-        fmt.extend(align.to_le_bytes());
-        fmt.extend(self.bits.to_le_bytes());
-        if self.extensible {
-            fmt.extend([22, 0]);
-            fmt.extend(self.bits.to_le_bytes());
-            fmt.extend([0; 4]);
-            fmt.extend(self.tag.to_le_bytes());
-            fmt.extend(b"\0\0\0\0\x10\0\x80\0\0\xAA\0\x38\x9B\x71");
-        }
-        let mut bytes = b"RIFF".to_vec();
-        bytes.extend(announced.wrapping_add(36).to_le_bytes());
-        bytes.extend(b"WAVEfmt ");
-        bytes.extend((fmt.len() as u32).to_le_bytes());
-        bytes.extend(fmt);
-        bytes.extend(&self.before_data);
-        bytes.extend(b"data");
-        bytes.extend(announced.to_le_bytes());
-        bytes.extend(&self.data);
-        bytes.extend(&self.after_data);
-        bytes
-    }
-}
-
-fn tone(frame: usize, rate: u32) -> f64 {
-    (frame as f64 * TONE_HZ / f64::from(rate) * std::f64::consts::TAU).sin() * PEAK
-}
+use wav::{PEAK, TONE_HZ, Wav, tone};
 
 /// All samples of a stream that can't seek, what was lost in it, and its faults.
 fn decode(bytes: Vec<u8>, channel: Channel) -> anyhow::Result<(u32, Vec<f32>, u64, Faults)> {
@@ -117,7 +47,9 @@ fn assert_tone(samples: &[f32], rate: u32, scale: f64, tolerance: f64) {
 
 #[test]
 fn every_sample_format_of_wav_is_read_at_its_level() {
-    for (tag, bits, tolerance) in [(1, 8, 0.01), (1, 16, 1e-4), (1, 24, 1e-6), (1, 32, 1e-6), (3, 32, 1e-7), (3, 64, 1e-7)] {
+    for (tag, bits, tolerance) in
+        [(1, 8, 0.01), (1, 16, 1e-4), (1, 24, 1e-6), (1, 32, 1e-6), (3, 32, 1e-7), (3, 64, 1e-7)]
+    {
         for extensible in [false, true] {
             let wav = Wav { extensible, ..Wav::tone(48_000, 2, tag, bits, 5_000) };
             let (rate, samples, lost, faults) = decode(wav.bytes(), Channel::Index(0)).unwrap();
@@ -153,10 +85,13 @@ fn assert_sounds_like_the_tone(samples: &[f32], rate: u32, seconds: f64, name: &
     assert!((length - seconds).abs() < 0.06, "{name}: {length} s");
     let middle = &samples[samples.len() / 10..samples.len() * 9 / 10];
     let rms = (middle.iter().map(|s| f64::from(s * s)).sum::<f64>() / middle.len() as f64).sqrt();
-    assert!((rms - PEAK / 2.0_f64.sqrt()).abs() < 0.01, "{name}: rms {rms}");
+    // lame makes everything quieter by a twentieth.
+    let expected = PEAK / 2.0_f64.sqrt() * if name.ends_with(".mp3") { 0.95 } else { 1.0 };
+    assert!((rms - expected).abs() < 0.01, "{name}: rms {rms}");
     let rises = middle.windows(2).filter(|pair| pair[0] < 0.0 && pair[1] >= 0.0).count() as f64;
     let hz = rises * f64::from(rate) / middle.len() as f64;
-    assert!((hz - TONE_HZ).abs() < 15.0, "{name}: {hz} Hz");
+    let one_period = f64::from(rate) / middle.len() as f64;
+    assert!((hz - TONE_HZ).abs() <= one_period, "{name}: {hz} Hz");
 }
 
 fn golden(name: &str) -> PathBuf {
@@ -165,7 +100,7 @@ fn golden(name: &str) -> PathBuf {
 
 const COMPRESSED: [(&str, u32, f64); 6] = [
     ("tone-48000-2.flac", 48_000, 0.5),
-    ("tone-96000-1-24bit.flac", 96_000, 0.1),
+    ("tone-96000-1-24bit.flac", 96_000, 0.08),
     ("tone-44100-2.ogg", 44_100, 0.5),
     ("tone-16000-1.ogg", 16_000, 0.5),
     ("tone-44100-2.mp3", 44_100, 0.5),
@@ -190,26 +125,34 @@ fn flac_ogg_and_mp3_are_read() {
 #[test]
 fn a_broken_packet_is_skipped_and_keeps_its_time() {
     let whole = std::fs::read(golden("tone-48000-2.flac")).unwrap();
-    let mut broken = whole.clone();
-    let middle = broken.len() / 2;
-    broken[middle..middle + 40].fill(0x55);
-    let (.., expected, _, _) = decode(whole, Channel::Mix).unwrap();
-    let (_, samples, lost, faults) = decode(broken, Channel::Mix).unwrap();
-    assert!(samples.len() < expected.len() && lost > 0, "{} of {} samples, {lost} lost", samples.len(), expected.len());
-    assert_eq!(samples.len() as u64 + lost, expected.len() as u64, "the time line is off; {faults:?}");
+    let (.., expected, _, _) = decode(whole.clone(), Channel::Mix).unwrap();
+    // The first packet, one in the middle.
+    for place in [whole.len() / 2, whole.len() * 3 / 4] {
+        let mut broken = whole.clone();
+        broken[place..place + 40].fill(0x55);
+        let (_, samples, lost, faults) = decode(broken, Channel::Mix).unwrap();
+        assert!(samples.len() < expected.len() && lost > 0, "{} of {}, {lost} lost", samples.len(), expected.len());
+        assert_eq!(samples.len() as u64 + lost, expected.len() as u64, "the time line is off; {faults:?}");
+    }
 }
 
 #[test]
 fn lengths_in_the_header_are_not_believed() {
     let honest = Wav::tone(16_000, 2, 1, 16, 4_000);
     for announced in [0, u32::MAX, 0x7FFF_FFFF, 0x7FFF_F000] {
-        let (_, samples, ..) = decode(Wav { announced: Some(announced), ..honest.clone() }.bytes(), Channel::Mix).unwrap();
+        let (_, samples, ..) =
+            decode(Wav { announced: Some(announced), ..honest.clone() }.bytes(), Channel::Mix).unwrap();
         assert_eq!(samples.len(), 4_000, "announced {announced}");
     }
-    let (_, samples, _, faults) = decode(Wav { announced: Some(1 << 30), ..honest.clone() }.bytes(), Channel::Mix).unwrap();
+    let (_, samples, _, faults) =
+        decode(Wav { announced: Some(1 << 30), ..honest.clone() }.bytes(), Channel::Mix).unwrap();
     assert_eq!((samples.len(), faults.truncated), (4_000, true));
     // What follows the sound is not sound; an unknown chunk of odd length before it is skipped with its padding.
-    let trailed = Wav { after_data: b"LIST\x04\0\0\0INFO".to_vec(), before_data: b"junk\x03\0\0\0abc\0".to_vec(), ..honest.clone() };
+    let trailed = Wav {
+        after_data: b"LIST\x04\0\0\0INFO".to_vec(),
+        before_data: b"junk\x03\0\0\0abc\0".to_vec(),
+        ..honest.clone()
+    };
     assert_eq!(decode(trailed.bytes(), Channel::Mix).unwrap().1.len(), 4_000);
     // Cut inside a frame: the whole frames are there.
     let mut cut = honest.bytes();
@@ -221,7 +164,12 @@ fn lengths_in_the_header_are_not_believed() {
 #[test]
 fn values_that_are_no_numbers_become_silence_and_are_counted() {
     let mut wav = Wav::tone(48_000, 1, 3, 32, 2_000);
-    wav.data = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.25].iter().cycle().take(2_000).flat_map(|v| v.to_le_bytes()).collect();
+    wav.data = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.25]
+        .iter()
+        .cycle()
+        .take(2_000)
+        .flat_map(|v| v.to_le_bytes())
+        .collect();
     let (_, samples, _, faults) = decode(wav.bytes(), Channel::Mix).unwrap();
     assert_eq!((samples.len(), faults.samples_bad), (2_000, 1_500));
     assert!(samples.chunks(4).all(|four| four == [0.0, 0.0, 0.0, 0.25]));
@@ -233,7 +181,10 @@ fn hopeless_files_say_what_is_wrong_and_what_helps() {
     let text = |bytes| error_of(bytes, Channel::Mix);
     for rate in [0, 1, 7_999, 192_001, 4_000_000_000] {
         let error = text(Wav { rate, ..wav.clone() }.bytes());
-        assert!(error.contains(&format!("{rate} Hz, allowed are 8000 to 192000")) && error.contains("ffmpeg"), "{error}");
+        assert!(
+            error.contains(&format!("{rate} Hz, allowed are 8000 to 192000")) && error.contains("ffmpeg"),
+            "{error}"
+        );
     }
     assert!(text(Wav { channels: 0, ..wav.clone() }.bytes()).contains("0 channels"));
     assert!(text(Wav { tag: 85, ..wav.clone() }.bytes()).contains("encoding 85"));
@@ -256,8 +207,8 @@ fn specimens() -> Vec<Vec<u8>> {
 }
 
 proptest! {
-    // Some 30 s of damage in all; more is for a night.
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    // Some seconds of damage; more is for a night.
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     /// Whatever is overwritten, cut out or put in, decoding ends, without a panic of ours, with no more sound than such
     /// a file can hold and finite samples (`collect` asserts these).
@@ -312,7 +263,10 @@ fn a_file_is_a_source_in_blocks_of_half_a_second() {
             Read::Block { rate, samples, anchor } => {
                 assert_eq!((rate, samples.lost), (16_000, 0));
                 assert!((anchor.at.as_secs_f64() - all.len() as f64 / 16_000.0).abs() < 1e-6);
-                assert_eq!(*began.get_or_insert(anchor.wall_time(clapd::time::SampleTime::ZERO)), anchor.wall_time(clapd::time::SampleTime::ZERO));
+                assert_eq!(
+                    *began.get_or_insert(anchor.wall_time(clapd::time::SampleTime::ZERO)),
+                    anchor.wall_time(clapd::time::SampleTime::ZERO)
+                );
                 lengths.push(samples.data.len());
                 all.extend_from_slice(samples.data);
             }
@@ -402,23 +356,34 @@ fn child() {
     println!("heard {total} at {rates:?}");
 }
 
-/// The same decoder with 512 MB of address space: an allocation by a lying length would end it.
+/// This program again, with one of its tests and 512 MB of address space: an allocation by a lying length would end it.
+fn in_little_memory(arguments: &str) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("ulimit -v 524288; exec \"$0\" --exact {arguments} --nocapture --test-threads=1")])
+        .arg(std::env::current_exe().unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    command
+}
+
 #[test]
-fn wav_on_standard_input_is_a_source_and_memory_is_bounded() {
+fn wav_on_standard_input_is_a_source_in_little_memory() {
     let mut wav = Wav::tone(48_000, 2, 1, 16, 48_000);
     for announced in [None, Some(u32::MAX), Some(u32::MAX / 4)] {
         wav.announced = announced;
-        let mut child = Command::new("sh")
-            .args(["-c", "ulimit -v 524288; exec \"$0\" --ignored --exact child --nocapture --test-threads=1"])
-            .arg(std::env::current_exe().unwrap())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = in_little_memory("--ignored child").spawn().unwrap();
         child.stdin.take().unwrap().write_all(&wav.bytes()).unwrap();
         let mut said = String::new();
         child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
         assert!(child.wait().unwrap().success());
         assert!(said.contains("heard 48000 at [48000]"), "{said}");
     }
+}
+
+#[test]
+fn damage_is_survived_in_little_memory() {
+    let output = in_little_memory("damage_is_survived").stderr(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }

@@ -78,7 +78,8 @@ pub(super) fn is_index(name: &str) -> bool {
 }
 
 fn describe(device: &cpal::Device, name: &str) -> InputDevice {
-    let description = device.description().map_or_else(|_| name.to_owned(), |description| description.name().to_owned());
+    let description =
+        device.description().map_or_else(|_| name.to_owned(), |description| description.name().to_owned());
     let (configs, problem) = match device.supported_input_configs() {
         Ok(configs) => (configs.collect(), None),
         Err(error) => (Vec::new(), Some(error.to_string())),
@@ -125,7 +126,8 @@ pub(super) struct Opened {
 /// No such device, none of its configurations is usable, or it can't be opened now.
 pub(super) fn open(name: &str, channel: Channel, counters: &Arc<SourceCounters>) -> Result<Opened> {
     let device = find(name)?;
-    let offered = device.supported_input_configs().map_err(|error| anyhow!("device {name:?} can't be opened: {error}"))?;
+    let offered =
+        device.supported_input_configs().map_err(|error| anyhow!("device {name:?} can't be opened: {error}"))?;
     let offered: Vec<_> = offered.collect();
     let candidates = rank(&offered, channel);
     if candidates.is_empty() {
@@ -193,7 +195,8 @@ fn rank(offered: &[SupportedStreamConfigRange], channel: Channel) -> Vec<Candida
 fn candidate(config: &SupportedStreamConfigRange, channel: Channel) -> Option<Candidate> {
     let low = config.min_sample_rate().max(*RATES.start());
     let high = config.max_sample_rate().min(*RATES.end());
-    let fits = low <= high && usize::from(config.channels()) >= channel.needs() && resolution(config.sample_format()) > 0;
+    let fits =
+        low <= high && usize::from(config.channels()) >= channel.needs() && resolution(config.sample_format()) > 0;
     let rate = if low <= SUFFICIENT_RATE { high.min(SUFFICIENT_RATE) } else { low };
     let rate = if (low..=high).contains(&PREFERRED_RATE) { PREFERRED_RATE } else { rate };
     let period = match *config.buffer_size() {
@@ -224,7 +227,9 @@ fn unusable(name: &str, offered: &[SupportedStreamConfigRange], channel: Channel
     let most = offered.iter().map(SupportedStreamConfigRange::channels).max().unwrap_or(0);
     if usize::from(most) < channel.needs() {
         let asked = channel.needs() - 1;
-        return format!("device {name:?} has {most} channels, channel {asked} was asked for (counted from 0); choose another");
+        return format!(
+            "device {name:?} has {most} channels, channel {asked} was asked for (counted from 0); choose another"
+        );
     }
     let low = offered.iter().map(SupportedStreamConfigRange::min_sample_rate).min().unwrap_or(0);
     let high = offered.iter().map(SupportedStreamConfigRange::max_sample_rate).max().unwrap_or(0);
@@ -303,10 +308,14 @@ impl Callback {
                 self.write(data.as_slice::<I24>(), captured, |value| (value.inner() << 8) as f32 / 2_147_483_648.0);
             }
             SampleFormat::U24 => {
-                self.write(data.as_slice::<U24>(), captured, |value| (value.inner() & 0xFF_FFFF) as f32 / 8_388_608.0 - 1.0);
+                self.write(data.as_slice::<U24>(), captured, |value| {
+                    (value.inner() & 0xFF_FFFF) as f32 / 8_388_608.0 - 1.0
+                });
             }
             SampleFormat::I16 => self.write(data.as_slice::<i16>(), captured, |value| f32::from(value) / 32_768.0),
-            SampleFormat::U16 => self.write(data.as_slice::<u16>(), captured, |value| f32::from(value) / 32_768.0 - 1.0),
+            SampleFormat::U16 => {
+                self.write(data.as_slice::<u16>(), captured, |value| f32::from(value) / 32_768.0 - 1.0)
+            }
             SampleFormat::I8 => self.write(data.as_slice::<i8>(), captured, |value| f32::from(value) / 128.0),
             SampleFormat::U8 => self.write(data.as_slice::<u8>(), captured, |value| f32::from(value) / 128.0 - 1.0),
             _ => {}

@@ -75,6 +75,13 @@ impl SoundServer {
         let _ = std::fs::remove_file(self.socket());
     }
 
+    /// Stops the server in its tracks (SIGSTOP), or lets it go on: clients can connect, and wait for ever.
+    pub fn freeze(&self, frozen: bool) {
+        let server = self.server.as_ref().unwrap().id().to_string();
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        assert!(Command::new("kill").args([signal, &server]).status().unwrap().success());
+    }
+
     /// Starts the server (again) and waits until it answers.
     pub fn restart(&mut self) {
         self.kill();
@@ -138,6 +145,7 @@ impl Drop for SoundServer {
 }
 
 fn need(program: &str) {
-    let found = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
     assert!(found, "{program} is not installed: `make test` installs it (package pulseaudio, pulseaudio-utils)");
 }
