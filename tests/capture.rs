@@ -83,11 +83,12 @@ struct Line {
 }
 
 impl Line {
-    fn parse(text: &str) -> Self {
-        let mut words = text.split_whitespace();
-        let kind = words.next().unwrap_or_default().to_owned();
+    /// `None` for what the test harness says around the child's lines.
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.trim_start_matches("test child ... ").split_whitespace();
+        let kind = words.next().filter(|kind| ["block", "idle", "closed", "device"].contains(kind))?.to_owned();
         let fields = words.filter_map(|word| word.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-        Self { kind, fields }
+        Some(Self { kind, fields })
     }
 
     fn number(&self, field: &str) -> f64 {
@@ -123,7 +124,8 @@ impl Listening {
                 if std::env::var_os("CLAPD_TEST_SHOW").is_some() {
                     eprintln!("{line}");
                 }
-                if sender.send(Line::parse(&line)).is_err() {
+                let gone = Line::parse(&line).is_some_and(|line| sender.send(line).is_err());
+                if gone {
                     return;
                 }
             }
