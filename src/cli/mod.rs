@@ -11,6 +11,7 @@ mod embed;
 mod exit;
 mod locate;
 mod recording;
+mod run;
 mod score;
 mod screen;
 
@@ -31,6 +32,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Listen and publish, as the configuration says (the daemon)
+    Run {
+        /// Configuration file
+        #[arg(long, value_name = "FILE", default_value = locate::CONFIG)]
+        config: PathBuf,
+    },
     /// Hear the bundled recording: scores and events, without configuration or broker
     Demo(demo::Arguments),
     /// Score recordings against texts
@@ -61,6 +68,7 @@ pub fn main() -> ExitCode {
         .format_target(false)
         .init();
     let outcome = match Arguments::parse().command {
+        Command::Run { config } => run::run(&config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
