@@ -34,7 +34,8 @@ fn child() {
     }
     let counters = Arc::new(SourceCounters::default());
     let name = std::env::var("CLAPD_TEST_DEVICE").unwrap();
-    let channel = std::env::var("CLAPD_TEST_CHANNEL").map_or(Channel::Mix, |index| Channel::Index(index.parse().unwrap()));
+    let channel =
+        std::env::var("CLAPD_TEST_CHANNEL").map_or(Channel::Mix, |index| Channel::Index(index.parse().unwrap()));
     let spec = SourceSpec { id: "test".into(), kind: SourceKind::Device { name }, channel };
     let mut source = Source::open(&spec, counters.clone()).unwrap();
     let (closed, parent) = channel_of_end();
@@ -45,12 +46,16 @@ fn child() {
                 let rises = samples.data.windows(2).filter(|pair| pair[0] < 0.0 && pair[1] >= 0.0).count();
                 let wall = anchor.wall.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
                 let (at, len, lost) = (anchor.at.as_secs_f64(), samples.data.len(), samples.lost);
-                format!("block rate={rate} lost={lost} len={len} rms={} rises={rises} at={at} wall={wall}", power.sqrt())
+                format!(
+                    "block rate={rate} lost={lost} len={len} rms={} rises={rises} at={at} wall={wall}",
+                    power.sqrt()
+                )
             }
             Read::Idle => "idle".to_owned(),
             Read::End => panic!("a device has no end"),
         };
-        let (reopens, errors) = (counters.reopens.load(Ordering::Relaxed), counters.stream_errors.load(Ordering::Relaxed));
+        let (reopens, errors) =
+            (counters.reopens.load(Ordering::Relaxed), counters.stream_errors.load(Ordering::Relaxed));
         let open = counters.streams_open.load(Ordering::Relaxed);
         println!("{line} state={:?} reopens={reopens} errors={errors} open={open}", counters.state());
     }
@@ -78,11 +83,12 @@ struct Line {
 }
 
 impl Line {
-    fn parse(text: &str) -> Self {
-        let mut words = text.split_whitespace();
-        let kind = words.next().unwrap_or_default().to_owned();
+    /// `None` for what the test harness says around the child's lines.
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.trim_start_matches("test child ... ").split_whitespace();
+        let kind = words.next().filter(|kind| ["block", "idle", "closed", "device"].contains(kind))?.to_owned();
         let fields = words.filter_map(|word| word.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-        Self { kind, fields }
+        Some(Self { kind, fields })
     }
 
     fn number(&self, field: &str) -> f64 {
@@ -108,7 +114,7 @@ impl Listening {
             .envs(settings.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(if std::env::var_os("CLAPD_TEST_SHOW").is_some() { Stdio::inherit() } else { Stdio::null() })
             .spawn()
             .unwrap();
         let (sender, lines) = channel();
@@ -118,7 +124,8 @@ impl Listening {
                 if std::env::var_os("CLAPD_TEST_SHOW").is_some() {
                     eprintln!("{line}");
                 }
-                if sender.send(Line::parse(&line)).is_err() {
+                let gone = Line::parse(&line).is_some_and(|line| sender.send(line).is_err());
+                if gone {
                     return;
                 }
             }
@@ -185,11 +192,11 @@ fn assert_is_our_tone(line: &Line, peak: f64) {
     assert!((hz - TONE_HZ).abs() <= resolution + 1.0, "{hz} Hz (blocks resolve {resolution} Hz)");
 }
 
-/// A whole block of tone: the one in which it begins is half silence.
+/// A whole block of tone, three seconds after its first: by then the latency of the sound server has settled.
 fn steady_tone(listening: &Listening) -> Line {
-    listening.wait_for("a tone", Line::is_tone);
-    listening.wait_for("more of the tone", Line::is_tone);
-    listening.wait_for("a steady tone", Line::is_tone).0
+    let (first, _) = listening.wait_for("a tone", Line::is_tone);
+    let settled = first.number("at") + 3.0;
+    listening.wait_for("a steady tone", |line| line.is_tone() && line.number("at") > settled).0
 }
 
 #[test]
@@ -203,8 +210,8 @@ fn a_tone_is_heard_at_its_level_pitch_and_time() {
     assert_eq!(first.number("rate"), f64::from(RATE));
     assert_eq!(first.fields["state"], "Live");
     // Three seconds of the sample clock on, the wall clock agrees and nothing was lost.
-    let (later, between) =
-        listening.wait_for("three seconds more", |line| line.is_tone() && line.number("at") >= first.number("at") + 3.0);
+    let (later, between) = listening
+        .wait_for("three seconds more", |line| line.is_tone() && line.number("at") >= first.number("at") + 3.0);
     let (sound, wall) = (later.number("at") - first.number("at"), later.number("wall") - first.number("wall"));
     assert!((sound - wall).abs() < 0.2, "{sound} s of sound in {wall} s");
     let blocks: Vec<&Line> = between.iter().filter(|line| line.kind == "block").collect();
@@ -231,7 +238,8 @@ fn one_channel_is_heard_alone() {
 fn devices_are_listed_by_name() {
     let server = SoundServer::start(true);
     let listing = Listening::start(&server, &[("CLAPD_TEST_LIST", "1")]);
-    let (mic, before) = listing.wait_for("the microphone", |line| line.fields.get("name").is_some_and(|name| name == "mic"));
+    let (mic, before) =
+        listing.wait_for("the microphone", |line| line.fields.get("name").is_some_and(|name| name == "mic"));
     assert_eq!(mic.fields["usable"], "true");
     let default = before.iter().find(|line| line.kind == "device").unwrap();
     assert_eq!((default.fields["name"].as_str(), default.fields["usable"].as_str()), ("default", "true"));
@@ -267,6 +275,26 @@ fn a_killed_server_with_shared_memory_is_survived() {
 #[test]
 fn a_killed_server_without_shared_memory_is_survived() {
     survives_the_server(false);
+}
+
+#[test]
+fn a_server_that_hangs_is_survived() {
+    let mut server = SoundServer::start(true);
+    let tone = write_tone(&server, TONE_PEAK, TONE_PEAK);
+    server.play(&tone);
+    let listening = Listening::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE)]);
+    let before = steady_tone(&listening);
+    server.freeze(true);
+    listening.wait_for("the loss to be noticed", |line| line.fields["state"] == "Lost");
+    // By then closing the old stream hangs, and opening the next.
+    listening.wait_for("a hanging thread", |line| line.number("open") >= 2.0);
+    server.freeze(false);
+    server.play(&tone);
+    let after = steady_tone(&listening);
+    assert_is_our_tone(&after, TONE_PEAK);
+    let (sound, wall) = (after.number("at") - before.number("at"), after.number("wall") - before.number("wall"));
+    assert!((sound - wall).abs() < 0.5, "{sound} s on the time line, {wall} s on the wall");
+    listening.end();
 }
 
 #[test]

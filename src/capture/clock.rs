@@ -9,13 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 /// Observations over which the estimate is averaged. They come every 0.1 s: 10 s smooth out the jitter of callbacks
 /// (milliseconds) and still follow a sound card that is off by 200 ppm to within 2 ms.
 const MEMORY: u32 = 100;
-/// A deviation that is no jitter but missing sound. A callback is seldom 0.1 s late; one period of ours lasts 0.1 s, so
-/// that an overrun loses more than this.
-const GAP_S: f64 = 0.1;
+/// A deviation that is no jitter but missing sound. Callbacks on a busy machine are late by less, latencies of a sound
+/// server wander by less; what is missed below it is taken up by the average.
+const GAP_S: f64 = 0.25;
 /// Observations in a row that must agree on a gap: a thread that was merely scheduled late is late once.
 const AGREE: u32 = 3;
-/// Observations before gaps are believed: a sound server's latency settles during the first second.
-const SETTLED: u32 = 10;
+/// Observations before gaps are believed: a sound server delivers its first second or two ahead of time, then stalls
+/// (PulseAudio 16: by 0.7 s), and nothing of it is missing.
+const SETTLED: u32 = 50;
 
 /// The estimate for one stream.
 #[derive(Debug)]
@@ -31,6 +32,12 @@ impl StreamClock {
     /// A clock on which sample `position` was captured at `captured`.
     pub fn new(rate: u32, position: u64, captured: Instant) -> Self {
         Self { rate, origin: shift(captured, -seconds(position, rate)), seen: 1, deviating: 0 }
+    }
+
+    /// The same for a stream that goes on after an outage: it is late from the start what is late, so that the time line
+    /// ends up where the wall clock is.
+    pub fn resumed(rate: u32, position: u64, captured: Instant) -> Self {
+        Self { seen: SETTLED, ..Self::new(rate, position, captured) }
     }
 
     /// Takes an observation in. Returns the samples that vanished before `position` where a gap is certain; the caller

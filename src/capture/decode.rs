@@ -105,13 +105,25 @@ impl Decoder {
         Self::checked(name, channel, rate, channels, frames, Body::Wav(wav))
     }
 
-    fn from_media(media: Box<dyn MediaSource>, extension: Option<String>, name: String, channel: Channel) -> Result<Self> {
+    fn from_media(
+        media: Box<dyn MediaSource>,
+        extension: Option<String>,
+        name: String,
+        channel: Channel,
+    ) -> Result<Self> {
         let packets = contained(|| Packets::open(media, extension)).with_context(|| name.clone())?;
         let (rate, channels, frames) = (packets.rate, packets.channels, packets.frames);
         Self::checked(name, channel, rate, channels, frames, Body::Packets(packets))
     }
 
-    fn checked(name: String, channel: Channel, rate: u32, channels: usize, frames: Option<u64>, body: Body) -> Result<Self> {
+    fn checked(
+        name: String,
+        channel: Channel,
+        rate: u32,
+        channels: usize,
+        frames: Option<u64>,
+        body: Body,
+    ) -> Result<Self> {
         ensure!(
             RATES.contains(&rate),
             "{name}: its sample rate is {rate} Hz, allowed are {} to {} Hz; convert it: ffmpeg -i FILE -ar 48000 OUT.wav",
@@ -187,7 +199,7 @@ struct Packets {
     rate: u32,
     channels: usize,
     frames: Option<u64>,
-    /// Time at which the next packet should begin, in samples.
+    /// Time at which the next packet should begin, in samples; `None` where any beginning is right.
     expected: Option<i64>,
 }
 
@@ -200,7 +212,9 @@ impl Packets {
         let stream = MediaSourceStream::new(media, Default::default());
         let format = symphonia::default::get_probe()
             .probe(&hint, stream, FormatOptions::default(), MetadataOptions::default())
-            .map_err(|error| anyhow!("no sound in it that can be read ({error}); wav, flac, ogg vorbis and mp3 can be"))?;
+            .map_err(|error| {
+                anyhow!("no sound in it that can be read ({error}); wav, flac, ogg vorbis and mp3 can be")
+            })?;
         let track = format.default_track(TrackType::Audio).context("there is no audio track in it")?;
         let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio());
         let parameters = parameters.context("its audio track has no known encoding")?;
@@ -208,8 +222,10 @@ impl Packets {
             .make_audio_decoder(parameters, &Default::default())
             .map_err(|error| anyhow!("its encoding can't be decoded ({error}); flac, vorbis and mp3 can be"))?;
         let rate = parameters.sample_rate.context("it does not state its sample rate")?;
+        // Where an encoder's delay is cut off, sound begins at zero.
+        let expected = Some(track.start_ts.get().max(0));
         let (track, frames) = (track.id, track.num_frames);
-        let mut packets = Self { format, decoder, track, rate, channels: 0, frames, expected: None };
+        let mut packets = Self { format, decoder, track, rate, channels: 0, frames, expected };
         packets.channels = packets.count_channels()?;
         Ok(packets)
     }
@@ -292,8 +308,9 @@ impl Packets {
 /// Runs what may panic in symphonia and turns a panic into an error. Its parsers assert what a damaged file can break;
 /// a daemon that hears a microphone must not fall because somebody's mp3 is cut. What panicked is not used again.
 fn contained<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| bail!("it is damaged in a way that the decoder can't cope with; convert it again from its source"))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        bail!("it is damaged in a way that the decoder can't cope with; convert it again from its source")
+    })
 }
 
 /// Up to 12 bytes: enough to tell wav from the rest.

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
 use cpal::{
     BufferSize, Data, DeviceDirection, DeviceId, ErrorKind, I24, InputCallbackInfo, SampleFormat, StreamConfig,
-    SupportedBufferSize, SupportedStreamConfigRange, U24,
+    SupportedBufferSize, SupportedStreamConfigRange,
 };
 
 use super::counters::{SourceCounters, add};
@@ -78,12 +78,13 @@ pub(super) fn is_index(name: &str) -> bool {
 }
 
 fn describe(device: &cpal::Device, name: &str) -> InputDevice {
-    let description = device.description().map_or_else(|_| name.to_owned(), |description| description.name().to_owned());
+    let description =
+        device.description().map_or_else(|_| name.to_owned(), |description| description.name().to_owned());
     let (configs, problem) = match device.supported_input_configs() {
         Ok(configs) => (configs.collect(), None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
-    let mut rates: Vec<(u32, u32)> = configs.iter().map(|c| (c.min_sample_rate(), c.max_sample_rate())).collect();
+    let mut rates: Vec<_> = configs.iter().map(|c| (c.min_sample_rate(), c.max_sample_rate())).collect();
     let mut channels: Vec<u16> = configs.iter().map(SupportedStreamConfigRange::channels).collect();
     let mut formats: Vec<SampleFormat> = configs.iter().map(SupportedStreamConfigRange::sample_format).collect();
     rates.sort_unstable();
@@ -125,7 +126,8 @@ pub(super) struct Opened {
 /// No such device, none of its configurations is usable, or it can't be opened now.
 pub(super) fn open(name: &str, channel: Channel, counters: &Arc<SourceCounters>) -> Result<Opened> {
     let device = find(name)?;
-    let offered = device.supported_input_configs().map_err(|error| anyhow!("device {name:?} can't be opened: {error}"))?;
+    let offered =
+        device.supported_input_configs().map_err(|error| anyhow!("device {name:?} can't be opened: {error}"))?;
     let offered: Vec<_> = offered.collect();
     let candidates = rank(&offered, channel);
     if candidates.is_empty() {
@@ -175,17 +177,19 @@ struct Candidate {
 }
 
 /// The usable configurations, best first: the preferred rate, else the lowest that is sufficient, else the highest; as
-/// few channels as the choice of channel allows (less to carry; the sound system mixes as it would for anybody); the
-/// finest format (a quiet room lives below 16 bits).
+/// few channels as the choice of channel allows (less to carry; the sound system mixes as it would for anybody), but
+/// several where one of them is wanted, for a sound system that is asked for one mixes; the finest format (a quiet room
+/// lives below 16 bits).
 fn rank(offered: &[SupportedStreamConfigRange], channel: Channel) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> = offered.iter().filter_map(|config| candidate(config, channel)).collect();
+    let cost = |channels: u16| if channels == 1 && channel != Channel::Mix { u16::MAX } else { channels };
     candidates.sort_by_key(|candidate| {
         let rate = match candidate.rate {
             PREFERRED_RATE => (2, Reverse(0)),
             rate if rate >= SUFFICIENT_RATE => (1, Reverse(rate)),
             rate => (0, Reverse(u32::MAX - rate)),
         };
-        Reverse((rate, Reverse(candidate.channels), resolution(candidate.format)))
+        Reverse((rate, Reverse(cost(candidate.channels)), resolution(candidate.format)))
     });
     candidates
 }
@@ -193,7 +197,8 @@ fn rank(offered: &[SupportedStreamConfigRange], channel: Channel) -> Vec<Candida
 fn candidate(config: &SupportedStreamConfigRange, channel: Channel) -> Option<Candidate> {
     let low = config.min_sample_rate().max(*RATES.start());
     let high = config.max_sample_rate().min(*RATES.end());
-    let fits = low <= high && usize::from(config.channels()) >= channel.needs() && resolution(config.sample_format()) > 0;
+    let fits =
+        low <= high && usize::from(config.channels()) >= channel.needs() && resolution(config.sample_format()) > 0;
     let rate = if low <= SUFFICIENT_RATE { high.min(SUFFICIENT_RATE) } else { low };
     let rate = if (low..=high).contains(&PREFERRED_RATE) { PREFERRED_RATE } else { rate };
     let period = match *config.buffer_size() {
@@ -203,17 +208,15 @@ fn candidate(config: &SupportedStreamConfigRange, channel: Channel) -> Option<Ca
     fits.then_some(Candidate { rate, channels: config.channels(), format: config.sample_format(), period })
 }
 
-/// Bits that a format resolves; 0 for those that are not read (64-bit integers, DSD). f32 leads: it needs no conversion.
+/// Bits that a format resolves; 0 for those that are not read (64-bit and wide unsigned integers, DSD: no microphone has
+/// them). f32 leads: it needs no conversion.
 fn resolution(format: SampleFormat) -> u32 {
     match format {
         SampleFormat::F32 => 40,
         SampleFormat::F64 => 39,
         SampleFormat::I32 => 32,
-        SampleFormat::U32 => 31,
         SampleFormat::I24 => 24,
-        SampleFormat::U24 => 23,
         SampleFormat::I16 => 16,
-        SampleFormat::U16 => 15,
         SampleFormat::I8 => 8,
         SampleFormat::U8 => 7,
         _ => 0,
@@ -224,7 +227,9 @@ fn unusable(name: &str, offered: &[SupportedStreamConfigRange], channel: Channel
     let most = offered.iter().map(SupportedStreamConfigRange::channels).max().unwrap_or(0);
     if usize::from(most) < channel.needs() {
         let asked = channel.needs() - 1;
-        return format!("device {name:?} has {most} channels, channel {asked} was asked for (counted from 0); choose another");
+        return format!(
+            "device {name:?} has {most} channels, channel {asked} was asked for (counted from 0); choose another"
+        );
     }
     let low = offered.iter().map(SupportedStreamConfigRange::min_sample_rate).min().unwrap_or(0);
     let high = offered.iter().map(SupportedStreamConfigRange::max_sample_rate).max().unwrap_or(0);
@@ -295,18 +300,11 @@ impl Callback {
             SampleFormat::F32 => self.write(data.as_slice::<f32>(), captured, |value| value),
             SampleFormat::F64 => self.write(data.as_slice::<f64>(), captured, |value| value as f32),
             SampleFormat::I32 => self.write(data.as_slice::<i32>(), captured, |value| value as f32 / 2_147_483_648.0),
-            SampleFormat::U32 => {
-                self.write(data.as_slice::<u32>(), captured, |value| (f64::from(value) / 2_147_483_648.0 - 1.0) as f32);
-            }
             // 24 bits lie in the lower bytes of four; what the fourth holds is the driver's affair.
             SampleFormat::I24 => {
                 self.write(data.as_slice::<I24>(), captured, |value| (value.inner() << 8) as f32 / 2_147_483_648.0);
             }
-            SampleFormat::U24 => {
-                self.write(data.as_slice::<U24>(), captured, |value| (value.inner() & 0xFF_FFFF) as f32 / 8_388_608.0 - 1.0);
-            }
             SampleFormat::I16 => self.write(data.as_slice::<i16>(), captured, |value| f32::from(value) / 32_768.0),
-            SampleFormat::U16 => self.write(data.as_slice::<u16>(), captured, |value| f32::from(value) / 32_768.0 - 1.0),
             SampleFormat::I8 => self.write(data.as_slice::<i8>(), captured, |value| f32::from(value) / 128.0),
             SampleFormat::U8 => self.write(data.as_slice::<u8>(), captured, |value| f32::from(value) / 128.0 - 1.0),
             _ => {}
@@ -351,6 +349,7 @@ mod tests {
         let plugin = [range(1, (1, 384_000), I16), range(2, (1, 384_000), F32), range(1, (1, 384_000), F32)];
         assert_eq!(best(&plugin, Channel::Mix), Some((48_000, 1, F32)));
         assert_eq!(best(&plugin, Channel::Index(1)), Some((48_000, 2, F32)));
+        assert_eq!(best(&plugin, Channel::Index(0)), Some((48_000, 2, F32)));
         let card = [range(2, (44_100, 44_100), I16), range(2, (96_000, 96_000), I32), range(2, (8_000, 8_000), I32)];
         assert_eq!(best(&card, Channel::Mix), Some((44_100, 2, I16)));
         let telephone = [range(1, (8_000, 8_000), I16), range(1, (16_000, 16_000), I16)];

@@ -16,7 +16,7 @@ pub enum Channel {
 impl Channel {
     /// One sample out of a frame of f32 values. Values that are NaN or infinite count as 0 and set `bad`.
     /// A channel that the frame does not have is silence; whoever opens a source refuses it before.
-    pub(super) fn pick(self, frame: impl ExactSizeIterator<Item = f32>, bad: &mut bool) -> f32 {
+    pub(super) fn pick(self, mut frame: impl ExactSizeIterator<Item = f32>, bad: &mut bool) -> f32 {
         let mut finite = |value: f32| {
             *bad |= !value.is_finite();
             if value.is_finite() { value } else { 0.0 }
@@ -26,7 +26,7 @@ impl Channel {
                 let channels = frame.len().max(1);
                 frame.map(&mut finite).sum::<f32>() / channels as f32
             }
-            Self::Index(index) => frame.skip(index).next().map_or(0.0, finite),
+            Self::Index(index) => frame.nth(index).map_or(0.0, finite),
         }
     }
 

@@ -107,7 +107,8 @@ impl Source {
                 Inner::Device(supervise::Supervised::start(&spec.id, name, spec.channel, &counters)?)
             }
             SourceKind::File { path, looped, realtime } => {
-                let plan = reader::Plan { origin: reader::Origin::File(path.clone()), looped: *looped, realtime: *realtime };
+                let plan =
+                    reader::Plan { origin: reader::Origin::File(path.clone()), looped: *looped, realtime: *realtime };
                 Inner::Reader(reader::Reader::start(&spec.id, plan, spec.channel, &counters)?)
             }
             SourceKind::Stdin => {

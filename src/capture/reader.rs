@@ -50,6 +50,13 @@ impl Plan {
         }
     }
 
+    fn name(&self) -> String {
+        match &self.origin {
+            Origin::File(path) => path.display().to_string(),
+            Origin::Stdin => "standard input".to_owned(),
+        }
+    }
+
     /// Whether opening may have to wait for somebody who writes.
     fn may_wait(&self) -> bool {
         match &self.origin {
@@ -89,7 +96,8 @@ impl Reader {
         let first = if plan.may_wait() { None } else { Some(plan.open(channel)?) };
         let (sender, messages) = sync_channel(AHEAD);
         let (used, recycled) = sync_channel(AHEAD + 1);
-        let feeder = Feeder { plan, channel, sender, recycled, counters: counters.clone(), began: None, sent: Duration::ZERO };
+        let feeder =
+            Feeder { plan, channel, sender, recycled, counters: counters.clone(), began: None, sent: Duration::ZERO };
         thread::Builder::new()
             .name(format!("read-{id}"))
             .spawn(move || feeder.run(first))
@@ -157,7 +165,7 @@ impl Feeder {
             };
             let before = self.sent;
             let Ok(()) = self.pass(decoder)? else { return Ok(()) };
-            ensure!(self.sent > before, "there is not a single sample in it; record or convert it again");
+            ensure!(self.sent > before, "{}: there is not a single sample in it; record it again", self.plan.name());
             if !self.plan.looped {
                 return Ok(());
             }
@@ -218,7 +226,7 @@ impl Feeder {
         add(&self.counters.samples_bad, now.samples_bad - told.samples_bad);
         add(&self.counters.packets_bad, now.packets_bad - told.packets_bad);
         if now.truncated && !told.truncated {
-            log::warn!("a sound file is shorter than its header says; what is there is used");
+            log::warn!("{}: shorter than its header says; what is there is used", self.plan.name());
         }
         *told = now;
     }

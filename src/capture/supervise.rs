@@ -107,7 +107,10 @@ impl Supervised {
         let len = self.samples.len() as u64;
         let first = current.ring.position() - len;
         let at = SampleTime::from_samples(current.base + first, rate);
-        let wall = current.clock.as_ref().map_or_else(std::time::SystemTime::now, |clock| clock.wall_time(current.base + first));
+        let wall = current
+            .clock
+            .as_ref()
+            .map_or_else(std::time::SystemTime::now, |clock| clock.wall_time(current.base + first));
         Ok(Read::Block { rate, samples: Samples { lost, data: &self.samples }, anchor: WallAnchor { at, wall } })
     }
 
@@ -161,11 +164,14 @@ impl Current {
         let lost = ring.read(samples, |position, captured| match clock {
             Some(clock) => inserted += clock.observe(*base + inserted + position, captured),
             None => {
-                if let Some((_, moment, end)) = ended.take().filter(|&(old, ..)| old == rate) {
-                    *base = end;
-                    inserted = samples_in(captured.saturating_duration_since(moment), rate);
-                }
-                *clock = Some(StreamClock::new(rate, *base + inserted + position, captured));
+                *clock = Some(match ended.take().filter(|&(old, ..)| old == rate) {
+                    Some((_, moment, end)) => {
+                        *base = end;
+                        inserted = samples_in(captured.saturating_duration_since(moment), rate);
+                        StreamClock::resumed(rate, end + inserted + position, captured)
+                    }
+                    None => StreamClock::new(rate, position, captured),
+                });
             }
         })?;
         *base += inserted;
@@ -230,8 +236,12 @@ impl Supervisor {
         let (ring, health, description) = match opened.recv_timeout(OPEN_WITHIN) {
             Ok(Ok(started)) => started,
             Ok(Err(error)) => return error,
-            Err(RecvTimeoutError::Timeout) => return anyhow::anyhow!("opening {:?} hangs in the sound system", self.name),
-            Err(RecvTimeoutError::Disconnected) => return anyhow::anyhow!("opening {:?} failed in the sound system", self.name),
+            Err(RecvTimeoutError::Timeout) => {
+                return anyhow::anyhow!("opening {:?} hangs in the sound system", self.name);
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return anyhow::anyhow!("opening {:?} failed in the sound system", self.name);
+            }
         };
         if self.sender.send(ring).is_err() {
             return anyhow::anyhow!("the source is closed");
@@ -312,5 +322,56 @@ impl Drop for Alive {
     fn drop(&mut self) {
         let open: &AtomicU64 = &self.0.streams_open;
         open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::ring::ring;
+
+    fn supervised() -> (Supervised, SyncSender<RingReader>) {
+        let (sender, streams) = sync_channel(STREAMS_AHEAD);
+        let (counters, stop) = (Arc::default(), Arc::default());
+        let it =
+            Supervised { streams, current: None, ended: None, samples: Vec::new(), counters, id: "t".into(), stop };
+        (it, sender)
+    }
+
+    /// Reads one block: rate, samples lost before it, its length, its place in seconds.
+    fn block(source: &mut Supervised) -> (u32, u64, usize, f64) {
+        match source.read(Duration::ZERO).unwrap() {
+            Read::Block { rate, samples, anchor } => (rate, samples.lost, samples.data.len(), anchor.at.as_secs_f64()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_outage_is_time_and_a_new_rate_begins_anew() {
+        let (mut source, sender) = supervised();
+        let start = Instant::now();
+        let (mut writer, reader) = ring(8_000, source.counters.clone());
+        sender.send(reader).unwrap();
+        writer.write(start, vec![0.1; 8_000].into_iter());
+        assert_eq!(block(&mut source), (8_000, 0, 8_000, 0.0));
+        // The old writer lives on, as that of a hanging stream does; its successor begins 5 s after its last sample.
+        let (mut next, reader) = ring(8_000, source.counters.clone());
+        sender.send(reader).unwrap();
+        assert!(matches!(source.read(Duration::ZERO).unwrap(), Read::Idle));
+        next.write(start + Duration::from_secs(6), vec![0.1; 800].into_iter());
+        assert_eq!(block(&mut source), (8_000, 40_000, 800, 6.0));
+        assert_eq!(source.counters.samples_lost.load(Ordering::Relaxed), 40_000);
+        let (mut other, reader) = ring(16_000, source.counters.clone());
+        sender.send(reader).unwrap();
+        other.write(start + Duration::from_secs(9), vec![0.1; 1_600].into_iter());
+        assert_eq!(block(&mut source), (16_000, 0, 1_600, 0.0));
+    }
+
+    #[test]
+    fn too_many_hanging_streams_are_an_error() {
+        let (mut source, _sender) = supervised();
+        source.counters.streams_open.store(MAX_HANGING + 1, Ordering::Relaxed);
+        let error = source.read(Duration::ZERO).unwrap_err().to_string();
+        assert!(error.contains("33 streams hang") && error.contains("restart"), "{error}");
     }
 }

@@ -35,7 +35,7 @@ impl SoundServer {
         it.write(
             "pulse.pa",
             &format!(
-                "load-module module-native-protocol-unix auth-anonymous=1 socket={}\n\
+                "load-module module-native-protocol-unix auth-anonymous=1 auth-cookie-enabled=0 socket={}\n\
                  load-module module-null-sink sink_name=mic rate={RATE} channels=2\n\
                  set-default-source mic.monitor\nset-default-sink mic\n",
                 socket.display()
@@ -73,6 +73,13 @@ impl SoundServer {
             let _ = child.wait();
         }
         let _ = std::fs::remove_file(self.socket());
+    }
+
+    /// Stops the server in its tracks (SIGSTOP), or lets it go on: clients can connect, and wait for ever.
+    pub fn freeze(&self, frozen: bool) {
+        let server = self.server.as_ref().unwrap().id().to_string();
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        assert!(Command::new("kill").args([signal, &server]).status().unwrap().success());
     }
 
     /// Starts the server (again) and waits until it answers.
@@ -138,6 +145,7 @@ impl Drop for SoundServer {
 }
 
 fn need(program: &str) {
-    let found = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
     assert!(found, "{program} is not installed: `make test` installs it (package pulseaudio, pulseaudio-utils)");
 }
