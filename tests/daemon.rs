@@ -200,6 +200,29 @@ fn a_killed_daemon_is_offline_and_the_next_one_corrects_the_picture() {
 }
 
 #[test]
+fn a_daemon_that_is_stopped_ends_what_is_open() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    // Every score starts this event, and none ends it.
+    let prompt = "[[prompt]]\nid = \"any\"\ntext = \"a sound\"\nstart = 0\nstop = 0\nconfirm = [1, 1]\n";
+    let source = "[[source]]\nid = \"pipe\"\nstdin = true\n";
+    let mut daemon = Daemon::start(&format!("{prompt}{source}{}", mqtt(&broker)), |command, _| {
+        command.stdin(Stdio::piped());
+    });
+    let mut stdin = daemon.process.stdin.take().expect("is piped");
+    // A third of what its header promises: the daemon waits for the rest.
+    stdin.write_all(&wav(&[0; 16_000 * 30])[..16_000 * 20]).expect("is read");
+    watcher.wait_for("0 1 clapd/attic/pipe/any/event {\"event_type\":\"started\"");
+    daemon.signal("-TERM");
+    watcher.wait_for("0 1 clapd/attic/pipe/any/event {\"event_type\":\"ended\"");
+    watcher.wait_for("0 1 clapd/attic/status stopped");
+    assert_eq!(watcher.payloads("clapd/attic/pipe/any/state").last(), Some(&"OFF"));
+    let (status, log) = daemon.end();
+    assert!(status.success(), "{log}");
+    drop(stdin);
+}
+
+#[test]
 fn what_cannot_be_begun_says_why() {
     let folder = tempfile::tempdir().expect("a folder");
     let noise = folder.path().join("noise.wav");
