@@ -2,15 +2,19 @@
 
 #[path = "common/broker.rs"]
 mod broker;
+#[path = "common/sound_server.rs"]
+mod sound_server;
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::SystemTime;
 
 use broker::{Broker, PATIENCE};
 use serde_json::Value;
+use sound_server::{DEVICE, SoundServer};
 use tempfile::TempDir;
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audio/demo.ogg");
@@ -220,6 +224,38 @@ fn a_daemon_that_is_stopped_ends_what_is_open() {
     let (status, log) = daemon.end();
     assert!(status.success(), "{log}");
     drop(stdin);
+}
+
+#[test]
+fn a_microphone_is_heard_also_after_its_sound_server_died() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    let mut server = SoundServer::start(false);
+    let config = format!("[[source]]\nid = \"mic\"\ndevice = {DEVICE:?}\n{}", mqtt(&broker));
+    let environment = server.environment();
+    let began = SystemTime::now();
+    let daemon = Daemon::start(&config, |command, _| {
+        command.envs(environment);
+    });
+    for life in 0..2 {
+        if life > 0 {
+            server.kill();
+            watcher.wait_for_with("0 1 clapd/attic/health", "\"state\":\"lost\"");
+            server.restart();
+        }
+        watcher.wait_for_with("0 1 clapd/attic/health", "\"state\":\"live\"");
+        server.play(Path::new(RECORDING));
+        watcher.wait_for("0 1 clapd/attic/mic/dog/event {\"event_type\":\"started\"");
+        let ended = watcher.wait_for("0 1 clapd/attic/mic/dog/event {\"event_type\":\"ended\"");
+        let ended: Value = serde_json::from_str(&ended[ended.find('{').expect("is JSON")..]).expect("is JSON");
+        let time = |name: &str| humantime::parse_rfc3339(ended[name].as_str().expect("a text")).expect("is a time");
+        assert!(began < time("started_at") && time("started_at") <= time("ended_at"), "{ended}");
+        assert!(time("ended_at") <= SystemTime::now(), "{ended}");
+    }
+    daemon.signal("-TERM");
+    watcher.wait_for("0 1 clapd/attic/status stopped");
+    let (status, log) = daemon.end();
+    assert!(status.success(), "{log}");
 }
 
 #[test]
