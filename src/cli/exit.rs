@@ -35,12 +35,9 @@ impl Failure {
         Self::new(stage, Error::msg(message.to_string()))
     }
 
-    /// Says what failed and gives the status. A reader that closed the pipe (`clapd score ... | head`) has all it wants.
+    /// Says what failed and gives the status.
     pub(super) fn report(self) -> ExitCode {
-        let closed = |cause: &(dyn std::error::Error + 'static)| {
-            cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-        };
-        if self.error.chain().any(closed) {
+        if is_closed_pipe(&self.error) {
             return ExitCode::SUCCESS;
         }
         eprintln!("clapd: {:#}", self.error);
@@ -57,4 +54,12 @@ impl<T, E: Into<Error>> AtStage<T> for Result<T, E> {
     fn at(self, stage: Stage) -> Result<T, Failure> {
         self.map_err(|error| Failure::new(stage, error))
     }
+}
+
+/// Whether the reader of our output went away (`clapd score ... | head`): it has all it wants, and that is no failure.
+pub(super) fn is_closed_pipe(error: &Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::exit::{AtStage, Failure, Stage};
+use super::exit::{self, AtStage, Failure, Stage};
 use super::{locate, recording};
 use crate::capture::Channel;
 use crate::capture::decode::Decoder;
@@ -74,8 +74,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     for file in &arguments.files {
         // One broken file must not cost the scores of the others.
         if let Err(error) = scorer.score(file) {
-            if error.downcast_ref::<std::io::Error>().is_some() {
-                return Err(Failure::new(Stage::Input, error));
+            if exit::is_closed_pipe(&error) {
+                return Err(Failure::new(Stage::Other, error));
             }
             if arguments.files.len() > 1 {
                 eprintln!("clapd: {error:#}");
