@@ -8,3 +8,5 @@ pub mod dsp;
 pub mod mqtt;
 pub mod samples;
 pub mod time;
+#[cfg(feature = "tune")]
+pub mod tune;
