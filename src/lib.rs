@@ -6,6 +6,7 @@ pub mod config;
 pub mod detect;
 pub mod dsp;
 pub mod mqtt;
+pub mod pipeline;
 pub mod samples;
 pub mod time;
 #[cfg(feature = "tune")]

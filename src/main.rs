@@ -1,2 +1,7 @@
-//! clapd.
-fn main() {}
+//! clapd: listens, scores, tells. The library's `cli` does the rest.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    clapd::cli::main()
+}

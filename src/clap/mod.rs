@@ -1,1 +1,49 @@
-//! clap
+//! Sound and words into one space.
+//!
+//! In: log-mel patches, prompts, and a bundle of weights. Out: unit embeddings and their cosines.
+//! Never: knows no device, no topic, no clock; `tract` and `tokenizers` are named nowhere else on the device.
+
+mod audio;
+mod bundle;
+mod cache;
+pub mod manifest;
+mod nnef;
+mod prompts;
+mod text;
+mod tokenizer;
+
+use anyhow::Result;
+
+pub use audio::AudioEncoder;
+pub use bundle::{Bundle, Windowing};
+pub use cache::EmbeddingCache;
+pub use prompts::PromptBank;
+pub use text::{TextEmbedding, TextEncoder};
+
+/// The one seam at which a test may put a fake: what turns a patch of sound into numbers.
+pub trait Encode: Send + Sync {
+    /// Numbers that [`encode`](Self::encode) gives for a patch.
+    fn feature_len(&self) -> usize;
+    /// Numbers in an embedding.
+    fn embedding_len(&self) -> usize;
+    /// Features of one log-mel patch, `[frames][mels]` row by row.
+    ///
+    /// # Errors
+    /// A patch or a buffer of the wrong length.
+    fn encode(&self, patch: &[f32], features: &mut [f32]) -> Result<()>;
+    /// Unit embedding of a window from the mean of its patches' features.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn embed(&self, mean_features: &[f32], embedding: &mut [f32]) -> Result<()>;
+}
+
+/// Scales to unit length. A vector of zeros (digital silence in some models) stays zero: its cosine with all is 0.
+pub fn normalize(vector: &mut [f32]) {
+    let norm = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+    if norm > 0.0 && norm.is_finite() {
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+    } else {
+        vector.fill(0.0);
+    }
+}

@@ -1,1 +1,80 @@
-//! cli
+//! clapd's command line: what was asked for, and how it went as an exit status.
+//!
+//! In: arguments, environment, files. Out: text or JSON lines on standard output, complaints on standard error.
+//! Never: decides a score, keeps a queue, or talks to a broker; it only wires the rooms that do.
+
+mod bench;
+mod check;
+mod demo;
+mod devices;
+mod embed;
+mod exit;
+mod locate;
+mod recording;
+mod run;
+mod score;
+mod screen;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::Failure;
+
+/// Describe sounds in words; clapd listens, scores what it hears from 0 to 10, and tells your house over MQTT.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Listen and publish, as the configuration says (the daemon)
+    Run {
+        /// Configuration file
+        #[arg(long, value_name = "FILE", default_value = locate::CONFIG)]
+        config: PathBuf,
+    },
+    /// Hear the bundled recording: scores and events, without configuration or broker
+    Demo(demo::Arguments),
+    /// Score recordings against texts
+    Score(score::Arguments),
+    /// Print the embeddings of recordings and texts
+    Embed(embed::Arguments),
+    /// List the input devices by the names that a configuration may use
+    Devices {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Name every fault of a configuration, with its line and remedy; nothing is started
+    Check {
+        /// Configuration file
+        #[arg(long, value_name = "FILE", default_value = locate::CONFIG)]
+        config: PathBuf,
+    },
+    /// Measure a bundle's speed and memory on this machine
+    Bench(bench::Arguments),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    // Standard error without timestamps: journald and every terminal multiplexer add their own.
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,tract=warn,symphonia=error"))
+        .format_timestamp(None)
+        .format_target(false)
+        .init();
+    let outcome = match Arguments::parse().command {
+        Command::Run { config } => run::run(&config),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments),
+        Command::Embed(arguments) => embed::run(&arguments),
+        Command::Devices { json } => devices::run(json),
+        Command::Check { config } => check::run(&config),
+        Command::Bench(arguments) => bench::run(&arguments),
+    };
+    outcome.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
+}

@@ -3,9 +3,18 @@
 //! In: one [`Score`] a prompt and window, on the sample clock. Out: [`Event`]s: something began, it ended.
 //! Never: knows no embeddings, no topics, no time of day, and holds no more than the last few windows.
 
+mod calibration;
+mod rule;
+
 use std::time::Duration;
 
+pub use calibration::{Calibration, contrasted};
+
 use crate::time::SampleTime;
+use rule::Tracker;
+
+/// A window of which more was lost than this tells too little: the detector holds its state.
+pub const MAX_LOST: f32 = 0.2;
 
 /// How well one window of sound matches one prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -55,4 +64,56 @@ pub struct Event {
     pub started_at: SampleTime,
     /// When it ended; none for a start.
     pub ended_at: Option<SampleTime>,
+}
+
+/// Follows every prompt's score and says when it becomes an event.
+#[derive(Debug)]
+pub struct Detector {
+    trackers: Vec<Tracker>,
+    next_sequence: u64,
+}
+
+impl Detector {
+    /// A detector with a rule a prompt, in the prompts' order.
+    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
+        Self { trackers: rules.into_iter().map(Tracker::new).collect(), next_sequence: 0 }
+    }
+
+    /// Takes the scores of the window from `start` to `end`, a score a prompt, of which the share `lost` was lost.
+    pub fn observe(
+        &mut self,
+        start: SampleTime,
+        end: SampleTime,
+        lost: f32,
+        scores: &[Score],
+        mut sink: impl FnMut(Event),
+    ) {
+        if lost > MAX_LOST {
+            return;
+        }
+        // A sound that fills the window from its onset on has half the window at its centre: the centre is the
+        // least biased moment for a start as well as for an end, for short windows and long ones.
+        let moment = start.midpoint(end);
+        for (prompt, (tracker, score)) in self.trackers.iter_mut().zip(scores).enumerate() {
+            let event = tracker.observe(moment, score.score, self.next_sequence);
+            if let Some(event) = event {
+                self.next_sequence += u64::from(event.kind == EventKind::Started);
+                sink(Event { prompt, ..event });
+            }
+        }
+    }
+
+    /// Ends what is open: the source is over at `at`.
+    pub fn finish(&mut self, at: SampleTime, mut sink: impl FnMut(Event)) {
+        for (prompt, tracker) in self.trackers.iter_mut().enumerate() {
+            if let Some(event) = tracker.finish(at) {
+                sink(Event { prompt, ..event });
+            }
+        }
+    }
+
+    /// Indices of the prompts whose event is open.
+    pub fn open(&self) -> impl Iterator<Item = usize> {
+        self.trackers.iter().enumerate().filter(|(_, tracker)| tracker.is_open()).map(|(prompt, _)| prompt)
+    }
 }

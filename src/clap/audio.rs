@@ -1,0 +1,81 @@
+//! The audio tower: a log-mel patch in, features out; a window's mean features in, its embedding out.
+//!
+//! In: patches from `dsp`, of the shape that the bundle declares. Out: unit embeddings.
+//! Never: keeps no state between calls, so that any number of sources may share it.
+
+use anyhow::{Context, Result, ensure};
+use tract_nnef::internal::*;
+
+use super::manifest::Manifest;
+use super::nnef::{self, Graph};
+use super::{Encode, normalize};
+
+/// The tower and, where the bundle has one, the pooling graph.
+#[derive(Debug)]
+pub struct AudioEncoder {
+    tower: Graph,
+    pool: Option<Graph>,
+    input: Vec<usize>,
+    copies: usize,
+    features: usize,
+    embedding: usize,
+}
+
+impl AudioEncoder {
+    /// Plans the graphs and runs each once on silence, so that a graph which does not fit its manifest is found here.
+    pub(super) fn new(manifest: &Manifest, tower: &[u8], pool: Option<&[u8]>) -> Result<Self> {
+        let table = &manifest.audio;
+        let pool_file = manifest.pool.as_ref().map_or("", |pool| pool.file.as_str());
+        let encoder = Self {
+            tower: nnef::load(&table.file, tower)?,
+            pool: pool.map(|bytes| nnef::load(pool_file, bytes)).transpose()?,
+            input: table.input.clone(),
+            copies: table.copies,
+            features: table.output,
+            embedding: manifest.embedding_len(),
+        };
+        let expected: Vec<_> = table.input.iter().copied().map(Some).collect();
+        let seen = nnef::input_shape(&encoder.tower, 0)?;
+        ensure!(seen == expected, "{}: its input is {seen:?}, bundle.toml says {expected:?}", table.file);
+        let mut features = vec![0.0; table.output];
+        let silence = vec![0.0; table.input[2] * table.input[3]];
+        encoder.encode(&silence, &mut features).with_context(|| table.file.clone())?;
+        encoder.embed(&features, &mut vec![0.0; encoder.embedding]).context("pooling of the features")?;
+        Ok(encoder)
+    }
+}
+
+impl Encode for AudioEncoder {
+    fn feature_len(&self) -> usize {
+        self.features
+    }
+
+    fn embedding_len(&self) -> usize {
+        self.embedding
+    }
+
+    fn encode(&self, patch: &[f32], features: &mut [f32]) -> Result<()> {
+        let mut input = Tensor::zero::<f32>(&self.input)?;
+        ensure!(patch.len() * self.copies == input.len(), "a patch has {} numbers, not {}", input.len(), patch.len());
+        for copy in input.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_exact_mut(patch.len()) {
+            copy.copy_from_slice(patch);
+        }
+        copy_output(&self.tower, input, features)
+    }
+
+    fn embed(&self, mean_features: &[f32], embedding: &mut [f32]) -> Result<()> {
+        match &self.pool {
+            None => embedding.copy_from_slice(mean_features),
+            Some(pool) => copy_output(pool, Tensor::from_shape(&[1, mean_features.len()], mean_features)?, embedding)?,
+        }
+        normalize(embedding);
+        Ok(())
+    }
+}
+
+fn copy_output(graph: &Graph, input: Tensor, into: &mut [f32]) -> Result<()> {
+    let output = nnef::run(graph, tvec!(input.into()))?.into_iter().next().context("the graph has no output")?;
+    ensure!(output.len() == into.len(), "the graph gives {} numbers, bundle.toml says {}", output.len(), into.len());
+    into.copy_from_slice(&output);
+    Ok(())
+}

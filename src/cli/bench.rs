@@ -1,0 +1,202 @@
+//! `clapd bench`: a bundle's speed and memory on this machine, on one thread.
+
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::exit::{AtStage, Failure, Stage};
+use super::locate;
+use crate::clap::{Bundle, Encode, normalize};
+use crate::detect::Rule;
+use crate::dsp::Frontend;
+use crate::pipeline::{Model, Pace, Pipeline, PromptScorer, PromptSet};
+use crate::samples::Samples;
+
+/// What a microphone delivers most often.
+const INPUT_RATE: u32 = 48_000;
+/// Sound that the pipeline is timed on: five times CLAP's window.
+const SECONDS: u32 = 50;
+/// The hop that the configuration has by default.
+const HOP: Duration = Duration::from_secs(1);
+/// A median of fewer runs jumps about; more take patience on a small computer.
+const RUNS: usize = 15;
+/// Twelve tokens, about what people write.
+const TEXT: &str = "a dog barking loudly in the yard behind the house";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Model bundle
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was measured; the names are frozen.
+#[derive(Serialize)]
+struct Report {
+    /// Name of the bundle.
+    bundle: String,
+    /// How its audio weights are stored.
+    precision: String,
+    /// Instruction set of the kernels.
+    kernel: String,
+    /// Threads that compute.
+    threads: u32,
+    /// Reading, checking and planning the audio side.
+    load_ms: f64,
+    /// One run of the audio tower, median.
+    audio_ms: f64,
+    /// One run of the text tower, median.
+    text_ms: f64,
+    /// Resampling and mel, seconds of sound a second.
+    frontend_x: f64,
+    /// The whole pipeline at a hop of 1 s: seconds of work a second of sound.
+    real_time_factor: f64,
+    /// Scoring one window against 1,000 prompts, without the encoder.
+    prompts_1000_ms: f64,
+    /// Resident memory with the audio side loaded and the text tower dropped.
+    rss_mb: f64,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let dir = locate::bundle(arguments.bundle.as_deref()).at(Stage::Bundle)?;
+    let report = measure(&Bundle::open(dir).at(Stage::Bundle)?).at(Stage::Bundle)?;
+    let json = serde_json::to_value(&report).at(Stage::Other)?;
+    if arguments.json {
+        println!("{json}");
+        return Ok(());
+    }
+    for (name, value) in json.as_object().into_iter().flatten() {
+        println!("{name:>17}  {}", value.as_f64().map_or_else(|| value.to_string(), |number| format!("{number:.3}")));
+    }
+    Ok(())
+}
+
+fn measure(bundle: &Bundle) -> Result<Report> {
+    let begun = Instant::now();
+    let model = Model::load(bundle)?;
+    let load_ms = milliseconds(begun.elapsed());
+    let rss_mb = resident_mb()?;
+    let noise = noise(INPUT_RATE * SECONDS);
+    let patch = vec![0.1; model.frontend.patch_len()];
+    let mut features = vec![0.0; model.encoder.feature_len()];
+    let audio_ms = median(|| model.encoder.encode(black_box(&patch), &mut features))?;
+    let text = bundle.text_encoder()?;
+    let text_ms = median(|| text.embed(black_box(TEXT)).map(|_| ()))?;
+    Ok(Report {
+        bundle: bundle.manifest().name.clone(),
+        precision: bundle.manifest().audio.precision.clone(),
+        kernel: kernel(),
+        threads: 1,
+        load_ms,
+        audio_ms,
+        text_ms,
+        frontend_x: frontend_speed(&model, &noise)?,
+        real_time_factor: real_time_factor(&model, &noise)?,
+        prompts_1000_ms: prompts_ms(&model)?,
+        rss_mb,
+    })
+}
+
+fn frontend_speed(model: &Model, noise: &[f32]) -> Result<f64> {
+    let frames = INPUT_RATE as usize * SECONDS as usize / model.frontend.hop_length;
+    let mut frontend = Frontend::new(&model.frontend, INPUT_RATE, frames)?;
+    let begun = Instant::now();
+    for chunk in noise.chunks(INPUT_RATE as usize / 10) {
+        frontend.push(Samples::whole(chunk))?;
+    }
+    Ok(f64::from(SECONDS) / begun.elapsed().as_secs_f64())
+}
+
+fn real_time_factor(model: &Model, noise: &[f32]) -> Result<f64> {
+    let mut pipeline = Pipeline::new(model.clone(), prompts(model, 10)?, INPUT_RATE, HOP, Pace::Every)?;
+    let begun = Instant::now();
+    for chunk in noise.chunks(INPUT_RATE as usize / 10) {
+        pipeline.push(Samples::whole(chunk), &mut |output| {
+            black_box(output);
+        })?;
+    }
+    Ok(begun.elapsed().as_secs_f64() / f64::from(SECONDS))
+}
+
+fn prompts_ms(model: &Model) -> Result<f64> {
+    let set = prompts(model, 1000)?;
+    let embedding = vec![0.1; model.encoder.embedding_len()];
+    let mut scorer = PromptScorer::new(set, model.calibration.clone());
+    median(|| {
+        black_box(scorer.score(black_box(&embedding)));
+        Ok(())
+    })
+}
+
+fn prompts(model: &Model, count: usize) -> Result<PromptSet> {
+    let width = model.encoder.embedding_len();
+    let rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::from_secs(10) };
+    let embeddings: Vec<_> = (0..count)
+        .map(|prompt| {
+            let mut vector = noise_from(prompt as u32 + 1, width);
+            normalize(&mut vector);
+            crate::clap::TextEmbedding { vector, coverage: None }
+        })
+        .collect();
+    PromptSet::new(width, embeddings.iter().map(|embedding| (embedding, rule, &[][..])))
+}
+
+fn noise(samples: u32) -> Vec<f32> {
+    noise_from(1, samples as usize)
+}
+
+/// White noise at a tenth of full scale, always the same.
+fn noise_from(seed: u32, samples: usize) -> Vec<f32> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state as i32 as f32 / i32::MAX as f32 * 0.1
+    };
+    (0..samples).map(|_| next()).collect()
+}
+
+fn median(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    work()?;
+    let mut times = Vec::with_capacity(RUNS);
+    for _ in 0..RUNS {
+        let begun = Instant::now();
+        work()?;
+        times.push(milliseconds(begun.elapsed()));
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[RUNS / 2])
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// tract picks its kernels by what the processor has, in this order.
+fn kernel() -> String {
+    #[cfg(target_arch = "x86_64")]
+    let name = match () {
+        () if is_x86_feature_detected!("avx512f") => "avx512f",
+        () if is_x86_feature_detected!("fma") => "fma",
+        () => "generic",
+    };
+    #[cfg(target_arch = "aarch64")]
+    let name = "neon";
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let name = "generic";
+    format!("tract-{name}")
+}
+
+fn resident_mb() -> Result<f64> {
+    let status =
+        std::fs::read_to_string("/proc/self/status").context("resident memory is read from /proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes: f64 =
+        line.and_then(|rest| rest.split_whitespace().next()).context("no VmRSS in /proc/self/status")?.parse()?;
+    Ok(kilobytes / 1024.0)
+}

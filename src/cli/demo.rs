@@ -1,0 +1,118 @@
+//! `clapd demo`: the whole pipeline over a recording that is inside the binary; no configuration, no broker.
+
+use std::io::{Cursor, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::exit::{AtStage, Failure, Stage};
+use super::screen::{Lines, Live, Show};
+use super::{locate, recording};
+use crate::capture::Channel;
+use crate::capture::decode::Decoder;
+use crate::clap::Bundle;
+use crate::detect::Rule;
+use crate::pipeline::{Model, Output, Pace, Pipeline, PromptSet};
+use crate::samples::Samples;
+
+/// Sounds and licences: tests/audio/CREDITS.md.
+static RECORDING: &[u8] = include_bytes!("../../tests/audio/demo.ogg");
+
+/// What a household would ask for; more than the recording holds, so that silence of a prompt can be seen as well.
+const PROMPTS: [&str; 14] = [
+    "a dog barking",
+    "rain falling",
+    "thunder",
+    "a telephone ringing",
+    "a clock ticking",
+    "birds singing",
+    "a rooster crowing",
+    "a cow mooing",
+    "glass breaking",
+    "people applauding",
+    "a baby crying",
+    "a car horn honking",
+    "someone speaking",
+    "a cat meowing",
+];
+
+/// Half a second shows short sounds; the daemon's default is a second.
+const HOP: Duration = Duration::from_millis(500);
+/// The defaults of the configuration, without the cool-down: the recording is short.
+const RULE: Rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::ZERO };
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Model bundle
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// Another recording
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Listen for this instead; may be given several times
+    #[arg(short, long = "prompt", value_name = "TEXT")]
+    prompts: Vec<String>,
+    /// On a terminal, how many times faster than the sound
+    #[arg(long, default_value_t = 4.0, value_parser = speed)]
+    speed: f64,
+}
+
+/// Below a tenth nobody waits, above a thousand nothing is seen.
+fn speed(text: &str) -> Result<f64, String> {
+    let speed: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    (0.1..=1000.0).contains(&speed).then_some(speed).ok_or_else(|| format!("{speed}; 0.1 to 1000 are allowed"))
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let bundle = Bundle::open(locate::bundle(arguments.bundle.as_deref()).at(Stage::Bundle)?).at(Stage::Bundle)?;
+    let mut texts: Vec<&str> = arguments.prompts.iter().map(String::as_str).collect();
+    if texts.is_empty() {
+        texts.extend(PROMPTS);
+    }
+    let embeddings = bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle)?;
+    let model = Model::load(&bundle).at(Stage::Bundle)?;
+    let prompts = PromptSet::new(model.encoder.embedding_len(), embeddings.iter().map(|text| (text, RULE, &[][..])));
+    let decoder = match &arguments.file {
+        Some(file) => recording::open(file),
+        None => Decoder::from_reader(Cursor::new(RECORDING), "ogg", Channel::Mix),
+    };
+    let decoder = decoder.at(Stage::Input)?;
+    let pipeline =
+        Pipeline::new(model, prompts.at(Stage::Bundle)?, decoder.rate(), HOP, Pace::Every).at(Stage::Input)?;
+    // A screen that cannot move its cursor gets the same lines as a pipe.
+    let moving = std::io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+    let name = arguments.file.as_deref().unwrap_or(Path::new("the bundled recording"));
+    if moving {
+        play(pipeline, decoder, name, Live::new(&texts), Some(arguments.speed)).at(Stage::Input)
+    } else {
+        play(pipeline, decoder, name, Lines::new(&texts), None).at(Stage::Input)
+    }
+}
+
+fn play(mut pipeline: Pipeline, decoder: Decoder, name: &Path, mut show: impl Show, speed: Option<f64>) -> Result<()> {
+    let (rate, begun, mut heard) = (f64::from(decoder.rate()), Instant::now(), 0_usize);
+    let mut shown = Ok(());
+    let mut sink = |show: &mut dyn Show, output: Output<'_>| {
+        if shown.is_ok() {
+            shown = match output {
+                Output::Window(window) => show.window(&window),
+                Output::Event(event) => show.event(&event),
+            };
+        }
+    };
+    recording::read(decoder, name, |samples| {
+        for chunk in samples.data.chunks(rate as usize / 10) {
+            heard += chunk.len();
+            show.level(chunk);
+            pipeline.push(Samples::whole(chunk), &mut |output| sink(&mut show, output))?;
+            if let Some(speed) = speed {
+                let due = Duration::from_secs_f64(heard as f64 / rate / speed);
+                std::thread::sleep(due.saturating_sub(begun.elapsed()));
+            }
+        }
+        Ok(true)
+    })?;
+    pipeline.finish(&mut |output| sink(&mut show, output))?;
+    shown
+}

@@ -1,0 +1,33 @@
+//! `clapd devices`: the input devices by the names that a configuration may use.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use super::exit::{AtStage, Failure, Stage};
+use crate::capture::device;
+
+pub(super) fn run(json: bool) -> Result<(), Failure> {
+    let devices = device::list().at(Stage::Input)?;
+    if devices.is_empty() {
+        return Err(Failure::message(
+            Stage::Input,
+            "no input device; plug one in, or see whether `arecord -L` lists one and whether you are in the group audio",
+        ));
+    }
+    let mut out = std::io::stdout().lock();
+    for device in devices {
+        let line = if json {
+            json!({
+                "name": device.name, "description": device.description, "default": device.is_default,
+                "rates": device.rates, "channels": device.channels, "formats": device.formats,
+            })
+            .to_string()
+        } else {
+            let mark = if device.is_default { '*' } else { ' ' };
+            format!("{mark} {:<40} {}", device.name, device.description)
+        };
+        writeln!(out, "{line}").at(Stage::Other)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! `clapd embed`: embeddings of recordings and texts.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::exit::{AtStage, Failure, Stage};
+use super::{locate, recording};
+use crate::clap::Bundle;
+use crate::pipeline::{ClipEmbedder, Model};
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub(super) struct Arguments {
+    /// A recording; may be given several times
+    #[arg(long, value_name = "FILE")]
+    audio: Vec<PathBuf>,
+    /// A text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    text: Vec<String>,
+    /// Model bundle
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// A JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// A line of `--json`; its names are frozen.
+#[derive(Serialize)]
+struct Line<'a> {
+    kind: &'a str,
+    source: &'a str,
+    embedding: &'a [f32],
+}
+
+impl Line<'_> {
+    fn print(&self, json: bool) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        if json {
+            writeln!(out, "{}", serde_json::to_string(self)?)?;
+        } else {
+            let numbers: Vec<_> = self.embedding.iter().map(|x| format!("{x:.6}")).collect();
+            writeln!(out, "{} {}: {}", self.kind, self.source, numbers.join(" "))?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let bundle = Bundle::open(locate::bundle(arguments.bundle.as_deref()).at(Stage::Bundle)?).at(Stage::Bundle)?;
+    if !arguments.audio.is_empty() {
+        let model = Model::load(&bundle).at(Stage::Bundle)?;
+        for file in &arguments.audio {
+            let embedding =
+                embed(&model, file).with_context(|| format!("cannot embed {}", file.display())).at(Stage::Input)?;
+            let line = Line { kind: "audio", source: &file.to_string_lossy(), embedding: &embedding };
+            line.print(arguments.json).at(Stage::Other)?;
+        }
+    }
+    let texts: Vec<&str> = arguments.text.iter().map(String::as_str).collect();
+    let embeddings = bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle)?;
+    for (text, embedding) in texts.iter().zip(&embeddings) {
+        Line { kind: "text", source: text, embedding: &embedding.vector }.print(arguments.json).at(Stage::Other)?;
+    }
+    Ok(())
+}
+
+fn embed(model: &Model, file: &Path) -> Result<Vec<f32>> {
+    let decoder = recording::open(file)?;
+    let mut clip = ClipEmbedder::new(model.clone(), decoder.rate())?;
+    recording::read(decoder, file, |samples| clip.push(samples))?;
+    Ok(clip.finish()?.0)
+}

@@ -1,0 +1,49 @@
+//! Where things are when nobody says: the default bundle, the cache.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+
+use crate::clap::EmbeddingCache;
+
+/// The daemon's configuration.
+pub(super) const CONFIG: &str = "/etc/clapd/clapd.toml";
+const DEFAULT_BUNDLE: &str = "models/mini";
+
+/// The bundle to use: the one asked for, or the default beside the installation or in the repository.
+pub(super) fn bundle(asked: Option<&Path>) -> Result<PathBuf> {
+    if let Some(asked) = asked {
+        return Ok(asked.to_path_buf());
+    }
+    let places = default_places();
+    places.iter().find(|place| place.join("bundle.toml").is_file()).cloned().ok_or_else(|| {
+        let tried: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+        anyhow!("no model bundle is installed; looked in {}; name one with --bundle DIR", tried.join(", "))
+    })
+}
+
+fn default_places() -> Vec<PathBuf> {
+    let mut places = Vec::new();
+    if let Ok(binary) = env::current_exe() {
+        for dir in binary.ancestors().skip(1) {
+            // `PREFIX/bin/clapd` has PREFIX/share; `target/release/clapd` and an unpacked archive have models/ above.
+            places.push(dir.join("share/clapd").join(DEFAULT_BUNDLE));
+            places.push(dir.join(DEFAULT_BUNDLE));
+        }
+    }
+    // A build directory elsewhere (CARGO_TARGET_DIR) has no repository above it; the source it was built from has.
+    places.push(Path::new(env!("CARGO_MANIFEST_DIR")).join(DEFAULT_BUNDLE));
+    places
+}
+
+/// Where text embeddings are kept: systemd's cache directory for the daemon, the user's for a person.
+pub(super) fn cache() -> EmbeddingCache {
+    let user =
+        || env::var_os("XDG_CACHE_HOME").or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cache").into()));
+    env::var_os("CACHE_DIRECTORY")
+        .map(PathBuf::from)
+        .or_else(|| user().map(|dir| Path::new(&dir).join("clapd")))
+        .filter(|dir| dir.is_absolute())
+        .map_or_else(EmbeddingCache::none, EmbeddingCache::at)
+}

@@ -1,0 +1,187 @@
+//! `clapd score`: recordings against texts.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::exit::{AtStage, Failure, Stage};
+use super::{locate, recording};
+use crate::clap::{Bundle, TextEmbedding};
+use crate::detect::{Rule, Score};
+use crate::pipeline::{ClipEmbedder, Model, Output, Pace, Pipeline, PromptScorer, PromptSet};
+use crate::time::SampleTime;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Recordings: wav, flac, ogg, mp3, or `-` for wav on standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// A sound in words; may be given several times
+    #[arg(short, long = "prompt", required = true, value_name = "TEXT")]
+    prompts: Vec<String>,
+    /// Model bundle
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// A JSON object a line, for every window and prompt
+    #[arg(long)]
+    json: bool,
+    /// Seconds from one window to the next
+    #[arg(long, value_name = "S", default_value = "1.0", value_parser = hop)]
+    hop: f64,
+    /// One score for the whole recording, as the model was trained to see a clip (first 10 s for `clap` bundles)
+    #[arg(long)]
+    whole: bool,
+}
+
+/// A hop below a frame (10 ms) would score the same window again, one beyond a day is a slip of the finger.
+fn hop(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
+    (0.01..=86_400.0)
+        .contains(&seconds)
+        .then_some(seconds)
+        .ok_or_else(|| format!("{seconds} s; 0.01 to 86400 are allowed"))
+}
+
+/// A line of `--json`; its names are frozen.
+#[derive(Serialize)]
+struct Line<'a> {
+    file: &'a str,
+    start_s: f64,
+    end_s: f64,
+    prompt: &'a str,
+    cosine: f64,
+    score: f64,
+}
+
+/// What every recording is scored with.
+struct Scorer<'a> {
+    arguments: &'a Arguments,
+    model: Model,
+    texts: Vec<TextEmbedding>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let bundle = Bundle::open(locate::bundle(arguments.bundle.as_deref()).at(Stage::Bundle)?).at(Stage::Bundle)?;
+    let texts: Vec<&str> = arguments.prompts.iter().map(String::as_str).collect();
+    let texts = bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle)?;
+    let scorer = Scorer { arguments, model: Model::load(&bundle).at(Stage::Bundle)?, texts };
+    let mut failed = None;
+    for file in &arguments.files {
+        // One broken file must not cost the scores of the others.
+        if let Err(error) = scorer.score(file) {
+            if error.downcast_ref::<std::io::Error>().is_some() {
+                return Err(Failure::new(Stage::Input, error));
+            }
+            if arguments.files.len() > 1 {
+                eprintln!("clapd: {error:#}");
+            }
+            failed = Some(error);
+        }
+    }
+    failed.map_or(Ok(()), |error| Err(Failure::new(Stage::Input, error)))
+}
+
+impl Scorer<'_> {
+    fn score(&self, file: &Path) -> Result<()> {
+        if self.arguments.whole { self.whole(file) } else { self.windows(file) }
+    }
+
+    fn whole(&self, file: &Path) -> Result<()> {
+        let decoder = recording::open(file)?;
+        let mut clip =
+            ClipEmbedder::new(self.model.clone(), decoder.rate()).with_context(|| file.display().to_string())?;
+        recording::read(decoder, file, |samples| clip.push(samples))?;
+        let (embedding, seconds) = clip.finish()?;
+        let mut scorer = PromptScorer::new(self.prompts()?, self.model.calibration.clone());
+        self.print(file, 0.0, seconds, scorer.score(&embedding))
+    }
+
+    fn windows(&self, file: &Path) -> Result<()> {
+        let decoder = recording::open(file)?;
+        let hop = Duration::from_secs_f64(self.arguments.hop);
+        let mut pipeline = Pipeline::new(self.model.clone(), self.prompts()?, decoder.rate(), hop, Pace::Every)
+            .with_context(|| file.display().to_string())?;
+        let mut summary = vec![Summary::default(); self.texts.len()];
+        let mut printed = Ok(());
+        let mut sink = |output: Output<'_>| {
+            let Output::Window(window) = output else { return };
+            summary.iter_mut().zip(window.scores).for_each(|(summary, score)| summary.add(window.start, *score));
+            if self.arguments.json && printed.is_ok() {
+                printed = self.print(file, window.start.as_secs_f64(), window.end.as_secs_f64(), window.scores);
+            }
+        };
+        recording::read(decoder, file, |samples| pipeline.push(samples, &mut sink).map(|()| true))?;
+        pipeline.finish(&mut sink)?;
+        printed?;
+        if self.arguments.json { Ok(()) } else { self.print_summary(file, &summary) }
+    }
+
+    fn prompts(&self) -> Result<PromptSet> {
+        // The rule is not asked: nobody looks at the events.
+        let rule = Rule { start: 10.0, stop: 0.0, confirm: (1, 1), cooldown: Duration::ZERO };
+        let prompts = self.texts.iter().map(|text| (text, rule, &[][..]));
+        PromptSet::new(self.model.encoder.embedding_len(), prompts)
+    }
+
+    fn print(&self, file: &Path, start_s: f64, end_s: f64, scores: &[Score]) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        let name = file.to_string_lossy();
+        for (prompt, score) in self.arguments.prompts.iter().zip(scores) {
+            if self.arguments.json {
+                let (cosine, score) = (rounded(score.cosine, 1e6), rounded(score.score, 1e2));
+                let line = Line {
+                    file: &name,
+                    start_s: (start_s * 1e3).round() / 1e3,
+                    end_s: (end_s * 1e3).round() / 1e3,
+                    prompt,
+                    cosine,
+                    score,
+                };
+                writeln!(out, "{}", serde_json::to_string(&line)?)?;
+            } else {
+                writeln!(out, "{:5.1}  {prompt}  ({name})", score.score)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn print_summary(&self, file: &Path, summary: &[Summary]) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}\n  best   at s  mean  prompt", file.display())?;
+        for (prompt, summary) in self.arguments.prompts.iter().zip(summary) {
+            let (best, at, mean) = (summary.best, summary.at.as_secs_f64(), summary.mean());
+            writeln!(out, "{best:6.1} {at:6.1} {mean:5.1}  {prompt}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Six decimals of a cosine and two of a score tell apart what the model can tell apart.
+fn rounded(value: f32, scale: f64) -> f64 {
+    (f64::from(value) * scale).round() / scale
+}
+
+#[derive(Debug, Clone, Default)]
+struct Summary {
+    best: f32,
+    at: SampleTime,
+    sum: f64,
+    windows: u32,
+}
+
+impl Summary {
+    fn add(&mut self, start: SampleTime, score: Score) {
+        if self.windows == 0 || score.score > self.best {
+            (self.best, self.at) = (score.score, start);
+        }
+        self.sum += f64::from(score.score);
+        self.windows += 1;
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum / f64::from(self.windows.max(1))
+    }
+}

@@ -1,0 +1,116 @@
+//! How scores and events look: bars that move on a terminal, plain lines in a pipe or on a dumb terminal.
+//!
+//! In: windows, events, samples for the level. Out: text on standard output.
+//! Never: waits; pacing is the caller's.
+
+use std::fmt::Write as _;
+use std::io::{Write, stdout};
+
+use anyhow::Result;
+
+use crate::detect::{Event, EventKind};
+use crate::pipeline::ScoredWindow;
+
+/// Characters of a full bar: two a point of the score.
+const BAR: usize = 20;
+/// The quietest level that the meter shows, in dB below full scale: the noise floor of 10 bits.
+const QUIET_DB: f32 = 60.0;
+
+/// Something that shows what is heard.
+pub(super) trait Show {
+    fn level(&mut self, samples: &[f32]);
+    fn window(&mut self, window: &ScoredWindow<'_>) -> Result<()>;
+    fn event(&mut self, event: &Event) -> Result<()>;
+}
+
+fn event_line(prompts: &[String], event: &Event) -> String {
+    let (word, at, score) = match event.kind {
+        EventKind::Started => ("started", event.started_at, event.score),
+        EventKind::Ended => ("ended", event.ended_at.unwrap_or(event.started_at), event.peak),
+    };
+    let what = if event.kind == EventKind::Ended { "peak " } else { "" };
+    format!("{:7.1} s  {word:<7}  {}  {what}{score:.1}", at.as_secs_f64(), prompts[event.prompt])
+}
+
+/// One line an event.
+pub(super) struct Lines {
+    prompts: Vec<String>,
+}
+
+impl Lines {
+    pub(super) fn new(prompts: &[&str]) -> Self {
+        Self { prompts: prompts.iter().map(ToString::to_string).collect() }
+    }
+}
+
+impl Show for Lines {
+    fn level(&mut self, _: &[f32]) {}
+
+    fn window(&mut self, _: &ScoredWindow<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event) -> Result<()> {
+        writeln!(stdout().lock(), "{}", event_line(&self.prompts, event))?;
+        Ok(())
+    }
+}
+
+/// A bar a prompt and a level meter that are drawn over; events scroll by above them.
+pub(super) struct Live {
+    prompts: Vec<String>,
+    active: Vec<bool>,
+    width: usize,
+    drawn: bool,
+    peak: f32,
+}
+
+impl Live {
+    pub(super) fn new(prompts: &[&str]) -> Self {
+        let prompts: Vec<_> = prompts.iter().map(ToString::to_string).collect();
+        let width = prompts.iter().map(|prompt| prompt.chars().count()).max().unwrap_or(0);
+        Self { active: vec![false; prompts.len()], prompts, width, drawn: false, peak: 0.0 }
+    }
+
+    /// Back to the first line of the bars.
+    fn home(&mut self) -> String {
+        let lines = self.prompts.len() + 1;
+        if std::mem::take(&mut self.drawn) { format!("\x1b[{lines}A\r\x1b[J") } else { String::new() }
+    }
+}
+
+impl Show for Live {
+    fn level(&mut self, samples: &[f32]) {
+        self.peak = samples.iter().fold(self.peak, |peak, x| peak.max(x.abs()));
+    }
+
+    fn window(&mut self, window: &ScoredWindow<'_>) -> Result<()> {
+        let mut text = self.home();
+        let level = 20.0 * std::mem::take(&mut self.peak).max(1e-6).log10();
+        let meter = bar((level + QUIET_DB) / QUIET_DB * 10.0);
+        let width = self.width;
+        writeln!(text, "{:<width$}  {meter} {level:5.0} dB {:8.1} s", "level", window.end.as_secs_f64())?;
+        for ((prompt, score), active) in self.prompts.iter().zip(window.scores).zip(&self.active) {
+            let (on, off) = if *active { ("\x1b[1;32m", "\x1b[0m") } else { ("", "") };
+            writeln!(text, "{on}{prompt:<width$}  {} {:5.1}{off}", bar(score.score), score.score)?;
+        }
+        self.drawn = true;
+        let mut out = stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event) -> Result<()> {
+        self.active[event.prompt] = event.kind == EventKind::Started;
+        let home = self.home();
+        writeln!(stdout().lock(), "{home}{}", event_line(&self.prompts, event))?;
+        Ok(())
+    }
+}
+
+/// A bar for a value from 0 to 10.
+fn bar(value: f32) -> String {
+    let full = (value.clamp(0.0, 10.0) / 10.0 * BAR as f32).round() as usize;
+    format!("{}{}", "█".repeat(full), "·".repeat(BAR - full))
+}

@@ -1,0 +1,179 @@
+//! One prompt's way between quiet and event: hysteresis, confirmation, cool-down.
+//!
+//! In: a score a window, in order. Out: at most one event a window.
+//! Never: looks back further than the rule's m windows.
+
+use std::collections::VecDeque;
+
+use super::{Event, EventKind, Rule};
+use crate::time::SampleTime;
+
+#[derive(Debug)]
+pub(super) struct Tracker {
+    rule: Rule,
+    /// Moment and score of the windows since the last change, at most m.
+    recent: VecDeque<(SampleTime, f32)>,
+    open: Option<Event>,
+    last_end: Option<SampleTime>,
+}
+
+impl Tracker {
+    pub(super) fn new(rule: Rule) -> Self {
+        Self { rule, recent: VecDeque::with_capacity(rule.confirm.1 as usize), open: None, last_end: None }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub(super) fn observe(&mut self, moment: SampleTime, score: f32, sequence: u64) -> Option<Event> {
+        if self.is_cooling(moment) {
+            return None;
+        }
+        while self.recent.len() >= self.rule.confirm.1.max(1) as usize {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((moment, score));
+        match self.open {
+            None => self.try_start(score, sequence),
+            Some(event) => self.try_end(event, score),
+        }
+    }
+
+    pub(super) fn finish(&mut self, at: SampleTime) -> Option<Event> {
+        let event = self.open?;
+        let score = self.recent.back().map_or(event.score, |(_, score)| *score);
+        Some(self.end(event, score, at))
+    }
+
+    fn is_cooling(&self, moment: SampleTime) -> bool {
+        self.open.is_none() && self.last_end.is_some_and(|end| moment.since(end) < self.rule.cooldown)
+    }
+
+    fn try_start(&mut self, score: f32, sequence: u64) -> Option<Event> {
+        let (since, peak) = self.agreed(score, |score| score >= self.rule.start)?;
+        let event =
+            Event { kind: EventKind::Started, sequence, prompt: 0, score, peak, started_at: since, ended_at: None };
+        self.open = Some(event);
+        self.recent.clear();
+        Some(event)
+    }
+
+    fn try_end(&mut self, event: Event, score: f32) -> Option<Event> {
+        let event = Event { peak: event.peak.max(score), ..event };
+        self.open = Some(event);
+        let (since, _) = self.agreed(score, |score| score < self.rule.stop)?;
+        Some(self.end(event, score, since))
+    }
+
+    fn end(&mut self, event: Event, score: f32, at: SampleTime) -> Event {
+        self.open = None;
+        self.recent.clear();
+        self.last_end = Some(at);
+        Event { kind: EventKind::Ended, score, ended_at: Some(at.max(event.started_at)), ..event }
+    }
+
+    /// Moment of the earliest window that agrees and the highest score among those that do, if the newest agrees and
+    /// at least n do.
+    fn agreed(&self, newest: f32, agrees: impl Fn(f32) -> bool) -> Option<(SampleTime, f32)> {
+        let agreeing = || self.recent.iter().filter(|(_, score)| agrees(*score));
+        let enough = agrees(newest) && agreeing().count() >= self.rule.confirm.0 as usize;
+        let first = agreeing().next().filter(|_| enough)?;
+        Some((first.0, agreeing().fold(f32::MIN, |peak, (_, score)| peak.max(*score))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::super::{Detector, Score};
+    use super::*;
+
+    const RULE: Rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::from_secs(3) };
+
+    fn second(n: u64) -> SampleTime {
+        SampleTime::from_samples(n, 1)
+    }
+
+    /// Window k spans k to k + 2 s, so its centre is k + 1 s.
+    fn events(rule: Rule, scores: &[f32], lost: &[usize]) -> Vec<Event> {
+        let mut detector = Detector::new([rule]);
+        let mut events = Vec::new();
+        for (k, score) in scores.iter().enumerate() {
+            let share = if lost.contains(&k) { 0.3 } else { 0.0 };
+            let score = Score { cosine: 0.0, score: *score };
+            detector.observe(second(k as u64), second(k as u64 + 2), share, &[score], |event| events.push(event));
+        }
+        detector.finish(second(scores.len() as u64 + 1), |event| events.push(event));
+        events
+    }
+
+    #[test]
+    fn two_of_three_start_and_two_of_three_end() {
+        let seen = events(RULE, &[0.0, 7.0, 3.0, 8.0, 5.0, 4.0, 9.0, 2.0, 1.0, 0.0], &[]);
+        assert_eq!(seen.len(), 2);
+        assert_eq!(
+            (seen[0].kind, seen[0].started_at, seen[0].score, seen[0].peak),
+            (EventKind::Started, second(2), 8.0, 8.0)
+        );
+        assert_eq!((seen[1].kind, seen[1].ended_at, seen[1].peak), (EventKind::Ended, Some(second(8)), 9.0));
+        assert_eq!(seen[0].sequence, seen[1].sequence);
+    }
+
+    #[test]
+    fn one_loud_window_is_not_an_event() {
+        assert_eq!(events(RULE, &[0.0, 9.0, 0.0, 0.0, 9.0, 0.0], &[]), []);
+    }
+
+    #[test]
+    fn between_the_thresholds_nothing_changes() {
+        let seen = events(RULE, &[7.0, 7.0, 5.0, 5.0, 5.0, 5.0], &[]);
+        assert_eq!(seen.len(), 2, "{seen:?}");
+        assert_eq!(seen[1].ended_at, Some(second(7)), "only the end of the source ends it");
+    }
+
+    #[test]
+    fn nothing_starts_while_cooling_down() {
+        let rule = Rule { confirm: (1, 1), ..RULE };
+        let starts: Vec<_> = events(rule, &[9.0, 0.0, 9.0, 9.0, 9.0, 9.0], &[])
+            .into_iter()
+            .filter(|event| event.kind == EventKind::Started)
+            .map(|event| event.started_at)
+            .collect();
+        assert_eq!(starts, [second(1), second(5)]);
+    }
+
+    #[test]
+    fn lost_windows_neither_fire_nor_clear() {
+        assert_eq!(events(RULE, &[9.0, 9.0, 9.0], &[0, 1, 2]), []);
+        let seen = events(RULE, &[9.0, 9.0, 0.0, 0.0, 0.0, 9.0], &[2, 3, 4]);
+        assert_eq!(seen.len(), 2);
+        assert_eq!(seen[1].ended_at, Some(second(7)));
+    }
+
+    proptest! {
+        #[test]
+        fn starts_and_ends_alternate_in_order(
+            scores in prop::collection::vec(0.0_f32..10.0, 0..200),
+            n in 1_u32..4, extra in 0_u32..4, cooldown in 0_u64..5, stop in 0.0_f32..6.0,
+        ) {
+            let rule = Rule { start: 6.0, stop, confirm: (n, n + extra), cooldown: Duration::from_secs(cooldown) };
+            let seen = events(rule, &scores, &[]);
+            prop_assert_eq!(seen.len() % 2, 0);
+            for pair in seen.chunks(2) {
+                prop_assert_eq!((pair[0].kind, pair[1].kind), (EventKind::Started, EventKind::Ended));
+                prop_assert_eq!(pair[0].sequence, pair[1].sequence);
+                prop_assert!(pair[1].ended_at >= Some(pair[0].started_at));
+                prop_assert!(pair[1].peak >= pair[0].peak && pair[0].score >= 6.0);
+            }
+            for next in seen.windows(3).step_by(2) {
+                let quiet = next[2].started_at.since(next[1].ended_at.unwrap());
+                prop_assert!(quiet >= rule.cooldown);
+                prop_assert!(next[2].sequence > next[0].sequence);
+            }
+        }
+    }
+}
