@@ -43,7 +43,9 @@ fn evaluate(mut part: Graph, whole: &Graph, wanted: &BTreeSet<String>) -> Result
     // The type here is only a placeholder: tract infers it.
     part.outputs =
         wanted.iter().map(|n| Edge { name: n.clone(), element: Element::Float, shape: vec![] }).collect();
-    part.constants = whole.constants.clone();
+    let read: BTreeSet<&String> = part.nodes.iter().flat_map(|n| &n.input).collect();
+    let constants = whole.constants.iter().filter(|(name, _)| read.contains(name));
+    part.constants = constants.map(|(name, c)| (name.clone(), c.clone())).collect();
     part.prune();
     let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_output_types(true);
     let model = onnx.model_for_proto_model(&part.to_model())?.into_typed()?.into_runnable()?;

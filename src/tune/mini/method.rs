@@ -14,11 +14,58 @@ use crate::tune::net::yamnet::CLASSES;
 pub struct Method {
     /// Version of the bundle's content.
     pub version: String,
+    /// The shared space.
+    pub space: SpaceMethod,
     /// From mean class probabilities to an embedding.
     pub pool: PoolMethod,
     /// From a sentence embedding to the same space.
     pub text: TextMethod,
     /// How patches make windows.
+    pub window: Window,
+    /// Cosine to score.
+    pub calibration: Calibration,
+    /// Measurements, for the card.
+    #[serde(default)]
+    pub quality: toml::Table,
+}
+
+/// What both towers agree on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpaceMethod {
+    /// Share of the classes in the agreement; the rest is the direction among sentences.
+    pub class_share: f64,
+}
+
+/// Weight of class c: p^power / prior^prior_power.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolMethod {
+    /// Exponent of the probability.
+    pub power: f64,
+    /// Exponent of the prior.
+    pub prior_power: f64,
+    /// Length of the part that says "nothing is heard clearly", beside that of the classes.
+    pub unclear: f64,
+}
+
+/// Whitened similarity to the best caption of each class, to a power.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextMethod {
+    /// Added to the eigenvalues of the captions' covariance, as a share of the largest.
+    pub ridge: f64,
+    /// Exponent of the similarity.
+    pub power: f64,
+    /// The similarity that the part which says "no caption says this" stands for.
+    pub silent_similarity: f64,
+    /// Best similarity below which a prompt is not covered.
+    pub coverage_min: f32,
+    /// Longest prompt, in tokens.
+    pub max_tokens: usize,
+}
+
+/// How patches make windows.
     pub window: Window,
     /// Cosine to score.
     pub calibration: Calibration,
@@ -120,18 +167,18 @@ fn display_names(class_map: &[u8]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The mean probability of every class over sound of all kinds: lines of `class,prior`.
+/// The mean probability of every class over sound of all kinds: lines of `index,name,prior`.
 ///
 /// # Errors
 /// Lines that are missing, out of order, or no probability.
 pub fn priors() -> Result<Vec<f32>> {
     let mut priors = vec![];
     for line in include_str!("priors.csv").lines().filter(|l| !l.starts_with('#')).skip(1) {
-        let mut columns = line.split(',');
-        let (class, prior) = (columns.next(), columns.next());
-        match (class.and_then(|c| c.parse::<usize>().ok()), prior.and_then(|p| p.parse::<f32>().ok())) {
-            (Some(class), Some(prior)) if class == priors.len() && prior > 0.0 && prior <= 1.0 => priors.push(prior),
-            _ => bail!("src/tune/mini/priors.csv: `{line}` is not `{},` and a number of 0 to 1", priors.len()),
+        // The name in between may hold commas.
+        let (index, prior) = (line.split(',').next(), line.rsplit(',').next());
+        match (index.and_then(|i| i.parse::<usize>().ok()), prior.and_then(|p| p.parse::<f32>().ok())) {
+            (Some(index), Some(prior)) if index == priors.len() && prior > 0.0 && prior <= 1.0 => priors.push(prior),
+            _ => bail!("src/tune/mini/priors.csv: `{line}` is not `{},name,` and a number of 0 to 1", priors.len()),
         }
     }
     ensure!(priors.len() == CLASSES, "src/tune/mini/priors.csv has {} classes, not {CLASSES}", priors.len());

@@ -1,38 +1,57 @@
-//! The two sides of the shared space, as modules: one number for each AudioSet class.
+//! The two sides of the shared space, as modules.
 //!
-//! In: a sentence (ids, mask), or the mean class probabilities of a window. Out: [1, 521].
-//! A sentence becomes a short list of the classes whose captions it resembles; a window becomes its probabilities, with
-//! classes that fire all the time held down by their prior.
+//! In: a sentence (ids, mask), or the mean class probabilities of a window. Out: [1, 907].
+//! The space has three parts: one number for each of AudioSet's classes, a direction in the whitened space of sentences,
+//! and two that say "nothing is heard clearly" and "no caption says this". The cosine of two embeddings is then
+//! how clearly it is heard, times how well it is understood, times how well the two agree, by classes and by sentences.
 //! Never: reads the data files.
 
 use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use burn::tensor::activation::softmax;
+use burn::tensor::activation::relu;
 
-use super::method::{PoolMethod, TextMethod};
+use super::method::{SpaceMethod, PoolMethod, TextMethod};
 use super::whiten::Whitening;
 use crate::tune::export::Tracer;
-use crate::tune::net::minilm::MiniLm;
+use crate::tune::net::minilm::{MiniLm, WIDTH};
 use crate::tune::net::unit_rows;
 use crate::tune::net::yamnet::CLASSES;
 
-/// A sentence into the space of classes.
-#[derive(Module, Debug)]
-pub struct TextTower {
-    sentence: MiniLm,
-    head: TextHead,
+/// Length of an embedding.
+pub const EMBEDDING: usize = CLASSES + WIDTH + 2;
+
+/// The captions of all classes in the whitened space of sentences.
+pub struct Captions {
+    whitening: Whitening,
+    /// For each class, the unit rows of its captions.
+    classes: Vec<Vec<Vec<f32>>>,
 }
 
-/// From a sentence embedding [1, 384] to weights of the classes.
-#[derive(Module, Debug)]
-pub struct TextHead {
-    mean: Param<Tensor<2>>,
-    whitening: Param<Tensor<2>>,
-    /// Whitened unit embeddings of the captions, one a column; every class has the same number of them.
-    keys: Param<Tensor<2>>,
-    top: usize,
-    temperature: f64,
+impl Captions {
+    /// `sentences`: for each class the sentence embeddings of its captions.
+    pub fn new(sentences: &[Vec<Vec<f32>>], whitening: Whitening) -> Self {
+        let classes = sentences.iter().map(|class| class.iter().map(|s| whitening.apply(s)).collect()).collect();
+        Self { whitening, classes }
+    }
+
+    /// The captions as rows, every class with the same number of them: only the best of a class counts, so the first
+    /// is repeated where there are fewer.
+    fn keys(&self) -> (Vec<f32>, usize) {
+        let each = self.classes.iter().map(Vec::len).max().unwrap_or(0);
+        let padded = |class: &Vec<Vec<f32>>| (0..each).map(|i| class.get(i).unwrap_or(&class[0]).clone()).collect();
+        (self.classes.iter().flat_map::<Vec<Vec<f32>>, _>(padded).flatten().collect(), each)
+    }
+
+    /// The mean direction of each class's captions, as rows.
+    fn centres(&self) -> Vec<f32> {
+        let centre = |class: &Vec<Vec<f32>>| {
+            let sum: Vec<f64> = (0..WIDTH).map(|i| class.iter().map(|row| f64::from(row[i])).sum()).collect();
+            let length = sum.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+            sum.into_iter().map(move |v| (v / length) as f32)
+        };
+        self.classes.iter().flat_map(centre).collect()
+    }
 }
 
 /// A matrix as a parameter.
@@ -40,46 +59,60 @@ fn matrix(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Param<Tensor<
     Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
 }
 
-impl TextHead {
-    /// `captions`: for each class the sentence embeddings of its captions, each of the width of the whitening.
-    pub fn new(captions: &[Vec<Vec<f32>>], whitening: &Whitening, method: &TextMethod, device: &Device) -> Self {
-        let width = whitening.mean.len();
-        let each = captions.iter().map(Vec::len).max().unwrap_or(0);
-        // Classes with fewer captions repeat theirs: only the best one counts.
-        let rows: Vec<f32> =
-            captions.iter().flat_map(|class| class.iter().cycle().take(each)).flatten().copied().collect();
-        let mut head = Self {
-            mean: matrix(whitening.mean.clone(), [1, width], device),
-            whitening: matrix(whitening.matrix.clone(), [width, width], device),
-            keys: matrix(vec![0.0; width], [width, 1], device),
-            top: method.top,
-            temperature: method.temperature,
-        };
-        let rows = Tensor::from_data(TensorData::new(rows, [captions.len() * each, width]), device);
-        head.keys = Param::from_tensor(head.whiten(rows).transpose());
-        head
-    }
-
-    fn whiten(&self, sentence: Tensor<2>) -> Tensor<2> {
-        unit_rows((sentence - self.mean.val()).matmul(self.whitening.val()))
-    }
-
-    /// [1, width] to the weights of the classes [1, classes] and the best similarity [1].
-    pub fn forward(&self, sentence: Tensor<2>) -> (Tensor<2>, Tensor<1>) {
-        let similar = self.whiten(sentence).matmul(self.keys.val());
-        let [_, keys] = similar.dims();
-        let classes = similar.reshape([CLASSES, keys / CLASSES]).max_dim(1).reshape([1, CLASSES]);
-        let best = classes.clone().topk(self.top, 1);
-        let coverage = best.clone().slice([0..1, 0..1]).reshape([1]);
-        let least = best.slice([0..1, self.top - 1..self.top]);
-        let left_out = classes.clone().lower(least);
-        let weights = softmax(classes.div_scalar(self.temperature).mask_fill(left_out, LEFT_OUT), 1);
-        (weights, coverage)
-    }
+/// The length of each row.
+fn lengths(x: &Tensor<2>) -> Tensor<2> {
+    x.clone().square().sum_dim(1).sqrt()
 }
 
-/// Softmax gives nothing to a class with this logit; similarities over the temperature stay within +-100.
-const LEFT_OUT: f32 = -1e4;
+/// A sentence into the space.
+#[derive(Module, Debug)]
+pub struct TextTower {
+    sentence: MiniLm,
+    head: TextHead,
+}
+
+/// From a sentence embedding [1, 384] to the space.
+#[derive(Module, Debug)]
+pub struct TextHead {
+    mean: Param<Tensor<2>>,
+    whitening: Param<Tensor<2>>,
+    /// Captions, one a column, class after class.
+    keys: Param<Tensor<2>>,
+    class_share: f64,
+    power: f64,
+    silent: f64,
+}
+
+impl TextHead {
+    /// With the captions' numbers inside.
+    pub fn new(captions: &Captions, space: &SpaceMethod, method: &TextMethod, device: &Device) -> Self {
+        let (keys, each) = captions.keys();
+        let keys = Tensor::<2>::from_data(TensorData::new(keys, [CLASSES * each, WIDTH]), device);
+        let whitening = &captions.whitening;
+        Self {
+            mean: matrix(whitening.mean.clone(), [1, WIDTH], device),
+            whitening: matrix(whitening.matrix.clone(), [WIDTH, WIDTH], device),
+            keys: Param::from_tensor(keys.transpose()),
+            class_share: space.class_share,
+            power: method.power,
+            silent: method.silent_similarity.powf(method.power),
+        }
+    }
+
+    /// [1, 384] to the embedding [1, 907] and the best similarity to a caption [1].
+    pub fn forward(&self, sentence: Tensor<2>) -> (Tensor<2>, Tensor<1>) {
+        let direction = unit_rows((sentence - self.mean.val()).matmul(self.whitening.val()));
+        let similar = direction.clone().matmul(self.keys.val());
+        let [_, keys] = similar.dims();
+        let classes = similar.reshape([CLASSES, keys / CLASSES]).max_dim(1).reshape([1, CLASSES]);
+        let coverage = classes.clone().max_dim(1).reshape([1]);
+        let classes = relu(classes).powf_scalar(self.power);
+        let direction = direction * lengths(&classes).mul_scalar((1.0 - self.class_share).sqrt());
+        let ends = Tensor::from_data([[0.0, self.silent as f32]], &classes.device());
+        let classes = classes.mul_scalar(self.class_share.sqrt());
+        (Tensor::cat(vec![classes, direction, ends], 1), coverage)
+    }
+}
 
 impl TextTower {
     /// A sentence encoder with a head behind it.
@@ -105,20 +138,42 @@ impl TextTower {
 /// From the mean class probabilities of a window to its embedding.
 #[derive(Module, Debug)]
 pub struct Pool {
+    /// prior^-h of each class.
     weights: Param<Tensor<2>>,
+    /// The mean direction of each class's captions, one a row.
+    centres: Param<Tensor<2>>,
+    class_share: f64,
     power: f64,
+    unclear: f64,
 }
+
+/// Probabilities below this are as good as none, and a power of zero has no slope.
+const LEAST_PROBABILITY: f32 = 1e-8;
+/// Keeps the direction finite when the classes cancel out.
+const LEAST_LENGTH: f32 = 1e-6;
 
 impl Pool {
     /// `priors`: the mean probability of every class over sound of all kinds.
-    pub fn new(priors: &[f32], method: &PoolMethod, device: &Device) -> Self {
-        let weights = priors.iter().map(|p| p.powf(-method.prior_power as f32)).collect();
-        Self { weights: matrix(weights, [1, priors.len()], device), power: method.power }
+    pub fn new(priors: &[f32], captions: &Captions, space: &SpaceMethod, method: &PoolMethod, device: &Device) -> Self {
+        let weights = priors.iter().map(|p| f64::from(*p).powf(-method.prior_power) as f32).collect();
+        Self {
+            weights: matrix(weights, [1, CLASSES], device),
+            centres: matrix(captions.centres(), [CLASSES, WIDTH], device),
+            class_share: space.class_share,
+            power: method.power,
+            unclear: method.unclear,
+        }
     }
 
-    /// [1, classes] to [1, classes]; the device scales it to length 1.
+    /// [1, 521] to [1, 907]; the device scales it to length 1.
     pub fn forward(&self, probabilities: Tensor<2>) -> Tensor<2> {
-        probabilities.powf_scalar(self.power) * self.weights.val()
+        let classes = probabilities.clamp_min(LEAST_PROBABILITY).powf_scalar(self.power) * self.weights.val();
+        let direction = classes.clone().matmul(self.centres.val());
+        let direction = direction.clone() / lengths(&direction).clamp_min(LEAST_LENGTH);
+        let direction = direction * lengths(&classes).mul_scalar((1.0 - self.class_share).sqrt());
+        let ends = Tensor::from_data([[self.unclear as f32, 0.0]], &classes.device());
+        let classes = classes.mul_scalar(self.class_share.sqrt());
+        Tensor::cat(vec![classes, direction, ends], 1)
     }
 
     /// What is exported.

@@ -32,3 +32,16 @@ pub fn whitening(rows: &[f32], width: usize, floor: f64) -> Whitening {
         matrix: matrix.iter().map(|v| *v as f32).collect(),
     }
 }
+
+impl Whitening {
+    /// The whitened unit vector of one row.
+    pub fn apply(&self, row: &[f32]) -> Vec<f32> {
+        let width = self.mean.len();
+        let centred: Vec<f64> = row.iter().zip(&self.mean).map(|(v, m)| f64::from(*v) - f64::from(*m)).collect();
+        let product: Vec<f64> = (0..width)
+            .map(|c| centred.iter().enumerate().map(|(r, v)| v * f64::from(self.matrix[r * width + c])).sum())
+            .collect();
+        let length = product.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+        product.into_iter().map(|v| (v / length) as f32).collect()
+    }
+}
