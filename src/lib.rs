@@ -1,10 +1,70 @@
-//! clapd: a small computer listens, scores what it hears against words on a human scale, and tells the house.
+//! clapd listens, scores what it hears against words on a human scale from 0 to 10, and tells the house over MQTT.
+//!
+//! ```text
+//! microphone -> samples -> frames -> window -> embedding -> scores -> events -> MQTT
+//!   capture       dsp        dsp    pipeline     clap      detect    detect    mqtt
+//! ```
+//!
+//! It is one straight pipe, and [`pipeline::Pipeline`] is the pipe as a value: `push` samples, get scored windows and
+//! events. It does no I/O, starts no thread and reads no clock, so that a test, a command line and the daemon run
+//! exactly the same thing. Around it the daemon has one thread that captures and one that runs the pipeline for each
+//! source, and one that owns the connection to the broker.
+//!
+//! # Rooms
+//!
+//! | room | takes | gives | may know |
+//! |---|---|---|---|
+//! | [`samples`], [`time`] | | the units in which sound and moments travel | nothing |
+//! | [`dsp`] | samples at any rate | log-mel patches | samples |
+//! | [`clap`] | patches, prompts, a bundle of weights | unit embeddings, cosines | dsp, detect (the calibration curve) |
+//! | [`detect`] | cosines, scores | scores from 0 to 10, events | time |
+//! | [`pipeline`] | samples | scored windows, events | the four above |
+//! | [`capture`] | devices, files, standard input | samples and where their clock meets the wall's | samples, time |
+//! | [`config`] | a TOML file | settings, or every fault at once | capture and detect (their types) |
+//! | [`mqtt`] | scores, events, health | messages | detect, health, time |
+//! | [`daemon`] | settings | a process that goes on | everything |
+//! | [`cli`] | arguments | an exit status | everything |
+//!
+//! `tune` (feature `tune`, binary `claptune`) makes bundles on a host; nothing else uses it.
+//!
+//! # Never
+//!
+//! Never a queue without a bound or a drop without a counter; never a clock between capture and mqtt; never an `unwrap`
+//! outside tests. tests/architecture.rs holds these and the rest of the house rules.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use clapd::clap::{Bundle, EmbeddingCache};
+//! use clapd::detect::Rule;
+//! use clapd::pipeline::{Model, Output, Pace, Pipeline, PromptSet};
+//! use clapd::samples::Samples;
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let bundle = Bundle::open("models/mini")?;
+//! let texts = bundle.embed_texts(&["a dog barking"], &EmbeddingCache::none())?;
+//! let rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::from_secs(10) };
+//! let model = Model::load(&bundle)?;
+//! let prompts = PromptSet::new(model.encoder.embedding_len(), [(&texts[0], rule, &[][..])])?;
+//! let mut pipeline = Pipeline::new(model, prompts, 48_000, Duration::from_secs(1), Pace::Every)?;
+//! let silence = vec![0.0; 48_000 * 30];
+//! pipeline.push(Samples::whole(&silence), &mut |output| match output {
+//!     Output::Window(window) => println!("{:.1} s: {:.1}", window.end.as_secs_f64(), window.scores[0].score),
+//!     Output::Event(event) => println!("{event:?}"),
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+
 pub mod capture;
 pub mod clap;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod detect;
 pub mod dsp;
+pub mod health;
 pub mod mqtt;
 pub mod pipeline;
 pub mod samples;

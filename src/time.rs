@@ -69,7 +69,10 @@ mod tests {
     #[test]
     fn sample_time_is_exact_for_years() {
         let year = 365 * 24 * 3600 * 48_000_u64;
-        assert_eq!(SampleTime::from_samples(year + 48, 48_000).since(SampleTime::from_samples(year, 48_000)), Duration::from_millis(1));
+        assert_eq!(
+            SampleTime::from_samples(year + 48, 48_000).since(SampleTime::from_samples(year, 48_000)),
+            Duration::from_millis(1)
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
-use crate::clap::{Bundle, Encode, normalize};
+use crate::clap::{Bundle, normalize};
 use crate::detect::Rule;
 use crate::dsp::Frontend;
 use crate::pipeline::{Model, Pace, Pipeline, PromptScorer, PromptSet};

@@ -74,8 +74,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = Model::load(&bundle).at(Stage::Bundle)?;
     let prompts = PromptSet::new(model.encoder.embedding_len(), embeddings.iter().map(|text| (text, RULE, &[][..])));
     let decoder = match &arguments.file {
-        Some(file) => recording::open(file),
-        None => Decoder::from_reader(Cursor::new(RECORDING), "ogg", Channel::Mix),
+        Some(file) => Decoder::open(file, Channel::Mix),
+        None => Decoder::from_reader(Box::new(Cursor::new(RECORDING)), "the bundled recording", Channel::Mix),
     };
     let decoder = decoder.at(Stage::Input)?;
     let pipeline =

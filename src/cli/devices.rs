@@ -20,12 +20,13 @@ pub(super) fn run(json: bool) -> Result<(), Failure> {
         let line = if json {
             json!({
                 "name": device.name, "description": device.description, "default": device.is_default,
-                "rates": device.rates, "channels": device.channels, "formats": device.formats,
+                "rates": device.rates, "channels": device.channels, "formats": device.formats, "problem": device.problem,
             })
             .to_string()
         } else {
             let mark = if device.is_default { '*' } else { ' ' };
-            format!("{mark} {:<40} {}", device.name, device.description)
+            let problem = device.problem.map(|problem| format!(" ({problem})")).unwrap_or_default();
+            format!("{mark} {:<40} {}{problem}", device.name, device.description)
         };
         writeln!(out, "{line}").at(Stage::Other)?;
     }

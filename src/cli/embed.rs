@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::{locate, recording};
+use crate::capture::Channel;
+use crate::capture::decode::Decoder;
 use crate::clap::Bundle;
 use crate::pipeline::{ClipEmbedder, Model};
 
@@ -69,7 +71,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn embed(model: &Model, file: &Path) -> Result<Vec<f32>> {
-    let decoder = recording::open(file)?;
+    let decoder = Decoder::open(file, Channel::Mix)?;
     let mut clip = ClipEmbedder::new(model.clone(), decoder.rate())?;
     recording::read(decoder, file, |samples| clip.push(samples))?;
     Ok(clip.finish()?.0)

@@ -6,17 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::capture::Channel;
 use crate::capture::decode::Decoder;
 use crate::samples::Samples;
 
 /// Text or file names at most this often: a person reads no faster.
 const REDRAW: Duration = Duration::from_millis(200);
-
-/// Opens `path`, or wav on standard input for `-`.
-pub(super) fn open(path: &Path) -> Result<Decoder> {
-    if path == Path::new("-") { Decoder::stdin(Channel::Mix) } else { Decoder::open(path, Channel::Mix) }
-}
 
 /// Hands every block to `take` until the recording or `take` says that it is enough.
 pub(super) fn read(mut decoder: Decoder, name: &Path, mut take: impl FnMut(Samples<'_>) -> Result<bool>) -> Result<()> {

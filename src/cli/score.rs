@@ -9,6 +9,8 @@ use serde::Serialize;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::{locate, recording};
+use crate::capture::Channel;
+use crate::capture::decode::Decoder;
 use crate::clap::{Bundle, TextEmbedding};
 use crate::detect::{Rule, Score};
 use crate::pipeline::{ClipEmbedder, Model, Output, Pace, Pipeline, PromptScorer, PromptSet};
@@ -90,7 +92,7 @@ impl Scorer<'_> {
     }
 
     fn whole(&self, file: &Path) -> Result<()> {
-        let decoder = recording::open(file)?;
+        let decoder = Decoder::open(file, Channel::Mix)?;
         let mut clip =
             ClipEmbedder::new(self.model.clone(), decoder.rate()).with_context(|| file.display().to_string())?;
         recording::read(decoder, file, |samples| clip.push(samples))?;
@@ -100,7 +102,7 @@ impl Scorer<'_> {
     }
 
     fn windows(&self, file: &Path) -> Result<()> {
-        let decoder = recording::open(file)?;
+        let decoder = Decoder::open(file, Channel::Mix)?;
         let hop = Duration::from_secs_f64(self.arguments.hop);
         let mut pipeline = Pipeline::new(self.model.clone(), self.prompts()?, decoder.rate(), hop, Pace::Every)
             .with_context(|| file.display().to_string())?;

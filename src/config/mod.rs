@@ -1,1 +1,110 @@
-//! config
+//! The configuration: what is written in `clapd.toml`, and what the daemon makes of it.
+//!
+//! In: a TOML file, the host's name, and where secrets may lie. Out: [`Settings`] and warnings, or every fault at once,
+//! each with its line and its remedy. It goes in two steps: `file` reads the shape (keys, types, what must be there), `check`
+//! the meaning (bounds, ids, what contradicts what) and turns it into the types that the rest uses.
+//! Never: starts nothing, asks no device and no broker, and prints no secret.
+
+mod broker;
+mod check;
+mod file;
+mod finding;
+mod id;
+mod prompts;
+mod section;
+mod sources;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::capture::SourceSpec;
+use crate::detect::Prompt;
+
+pub use broker::{Broker, Secret};
+pub use finding::{Faults, Finding, Place};
+
+/// A page of prompts is a few kilobytes; a megabyte is somebody else's file, and must not fill a small computer's memory.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// A configuration without a fault, as the daemon uses it.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This computer's part of every topic.
+    pub node: String,
+    /// The bundle's folder; none for the default, which the caller finds.
+    pub bundle: Option<PathBuf>,
+    /// What is listened to; at least one, ids unique.
+    pub sources: Vec<SourceSpec>,
+    /// Time between the starts of two windows, a multiple of 10 ms.
+    pub hop: Duration,
+    /// What is listened for; at least one, ids unique.
+    pub prompts: Vec<Prompt>,
+    /// Where it is told; none: events are logged only.
+    pub broker: Option<Broker>,
+}
+
+/// What of the world outside the file has a say in the settings.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// The computer's name, for `node.id`.
+    pub host_name: String,
+    /// `CLAPD_MQTT_PASSWORD`.
+    pub mqtt_password: Option<Secret>,
+    /// `CREDENTIALS_DIRECTORY`, which systemd sets for `LoadCredential=`.
+    pub credentials: Option<PathBuf>,
+}
+
+impl Environment {
+    /// As this process finds it.
+    pub fn of_process() -> Self {
+        Self {
+            host_name: gethostname::gethostname().to_string_lossy().into_owned(),
+            mqtt_password: std::env::var("CLAPD_MQTT_PASSWORD").ok().map(Secret::new),
+            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        }
+    }
+}
+
+/// Reads and checks the file at `path`: the settings with warnings, or all faults.
+pub fn load(path: &Path) -> Result<(Settings, Vec<Finding>), Faults> {
+    let text = read(path)?;
+    parse(&text, path, &Environment::of_process())
+}
+
+/// The same for a text that is at hand; `path` is named in findings, and relative paths in the text start at its folder.
+pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<(Settings, Vec<Finding>), Faults> {
+    let mut faults = Vec::new();
+    let written = file::read(text, path, &mut faults);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut check = check::Check::new(folder, environment, faults);
+    let settings = check.settings(&written, path);
+    let (faults, warnings) = check.into_findings();
+    match settings {
+        Some(settings) if faults.is_empty() => Ok((settings, warnings)),
+        _ => Err(Faults::new(faults)),
+    }
+}
+
+fn read(path: &Path) -> Result<String, Faults> {
+    let whole = Place::of_file(path);
+    let opened = File::open(path).map_err(|error| {
+        whole
+            .finding(format!("cannot be opened: {error}"), "name a file that exists and that this user may read".into())
+    })?;
+    let mut bytes = Vec::new();
+    opened
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| whole.finding(format!("cannot be read: {error}"), "name an ordinary file".into()))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let seen = format!("is longer than {MAX_FILE_BYTES} bytes, the most a configuration may have");
+        return Err(whole.finding(seen, "name a configuration of clapd".into()).into());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        whole.at_line(line).finding("is not UTF-8 here".into(), "save the file as UTF-8".into()).into()
+    })
+}

@@ -38,6 +38,19 @@ pub struct Rule {
     pub cooldown: Duration,
 }
 
+/// A sound that is listened for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompt {
+    /// Its name in topics: letters, digits, `_` and `-`.
+    pub id: String,
+    /// The sound in words.
+    pub text: String,
+    /// When it is an event.
+    pub rule: Rule,
+    /// Sounds in words that it must not be taken for; scored against, never published.
+    pub contrast: Vec<String>,
+}
+
 /// Whether an event began or ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {

@@ -119,7 +119,7 @@ mod tests {
             (seen[0].kind, seen[0].started_at, seen[0].score, seen[0].peak),
             (EventKind::Started, second(2), 8.0, 8.0)
         );
-        assert_eq!((seen[1].kind, seen[1].ended_at, seen[1].peak), (EventKind::Ended, Some(second(8)), 9.0));
+        assert_eq!((seen[1].kind, seen[1].ended_at, seen[1].peak), (EventKind::Ended, Some(second(6)), 9.0));
         assert_eq!(seen[0].sequence, seen[1].sequence);
     }
 

@@ -1,0 +1,42 @@
+# clapd: `make demo` to hear it work, `make test` to prove it.
+# Nothing is needed beforehand but Rust, git, make and, for missing system packages, apt.
+
+CARGO ?= cargo
+# A fresh clone builds tract and Burn for minutes: without a choice of the caller's, clones share one build folder.
+export CARGO_TARGET_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/clapd/target
+PYTHON ?= python3
+
+BUILD_PACKAGES := pkg-config:pkg-config libasound2-dev:/usr/include/alsa/asoundlib.h
+TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosquitto_sub \
+	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
+	libasound2-plugins:/usr/share/alsa/alsa.conf.d/99-pulseaudio-default.conf.example
+
+.PHONY: help demo test lint docs bench mini clean build-packages test-packages
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+demo: build-packages ## hear the bundled recording: live scores, and events as they start and end
+	$(CARGO) build --locked
+	$(CARGO_TARGET_DIR)/debug/clapd demo
+
+test: build-packages test-packages ## all tests, claptune's too
+	$(CARGO) test --locked --features tune
+
+lint: build-packages ## formatting, lints, documentation
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --features tune --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --features tune --no-deps
+
+bench: build-packages ## speed of the front end, and of the default bundle
+	$(CARGO) bench --locked
+	$(CARGO) run --locked --release -- bench
+
+clean: ## remove the build folder
+	$(CARGO) clean
+
+build-packages:
+	@tools/apt-install $(BUILD_PACKAGES)
+
+test-packages:
+	@tools/apt-install $(TEST_PACKAGES)

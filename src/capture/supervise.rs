@@ -1,0 +1,377 @@
+//! A device that is kept listening: opened, watched, given up, waited for, opened again.
+//!
+//! In: a device's name. Out: its samples on one time line that outages are part of.
+//! Never: nothing here waits for the sound system without a limit. Opening and closing a stream may hang for ever (a
+//! PulseAudio that is killed does that to ALSA), so each stream lives and dies on a thread of its own that is abandoned
+//! where it hangs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::clock::{StreamClock, samples_in};
+use super::counters::{SourceCounters, State, add};
+use super::device::{self, Health};
+use super::rarely::Rarely;
+use super::ring::RingReader;
+use super::{Channel, Read};
+use crate::samples::Samples;
+use crate::time::{SampleTime, WallAnchor};
+
+/// How often a stream's counters are looked at. A dead server's error flood burns a core for as long.
+const LOOK: Duration = Duration::from_millis(100);
+/// Opening takes milliseconds, with a sound server that has to start a second or two.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
+/// The first samples take up to 1.7 s through a sound server; three times that is silence of the wrong kind.
+const FIRST_WITHIN: Duration = Duration::from_secs(5);
+/// A running stream brings a block every 0.1 s. Thirty that fail to come are no hiccup.
+const NEXT_WITHIN: Duration = Duration::from_secs(3);
+/// Errors without a block between them after which a stream is given up: an overrun or two are recovered from, a dead
+/// server's errors come in thousands.
+const ERRORS_IN_A_ROW: u32 = 3;
+/// The wait before the first attempt to open again, and the longest: a device that returns is heard within 5 s.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// A stream that has lived for so long was healthy: the next wait begins at the shortest again.
+const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+/// Streams of one source that may hang in the sound system at once. Each costs three threads and some hundred KB; a
+/// server that dies thirty times in a process's life has an owner who should look, and a new process starts clean.
+const MAX_HANGING: u64 = 32;
+/// How long a reader sleeps between looks at the ring: a fifth of a block.
+const READER_LOOK: Duration = Duration::from_millis(20);
+/// Room for new streams that the reader has not taken yet; while there is none the supervisor waits.
+const STREAMS_AHEAD: usize = 2;
+
+/// The reader's end of a supervised device.
+pub(super) struct Supervised {
+    streams: Receiver<RingReader>,
+    current: Option<Current>,
+    /// Where the last stream ended: its rate, the moment, and the position on the time line.
+    ended: Option<(u32, Instant, u64)>,
+    samples: Vec<f32>,
+    counters: Arc<SourceCounters>,
+    id: String,
+    stop: Arc<AtomicBool>,
+}
+
+struct Current {
+    ring: RingReader,
+    /// Set up by the first sample.
+    clock: Option<StreamClock>,
+    /// What the time line counts beside the ring's own position: earlier streams, outages, gaps.
+    base: u64,
+}
+
+impl Supervised {
+    pub fn start(id: &str, name: &str, channel: Channel, counters: &Arc<SourceCounters>) -> Result<Self> {
+        let (sender, streams) = sync_channel(STREAMS_AHEAD);
+        let stop = Arc::new(AtomicBool::new(false));
+        if device::is_index(name) {
+            log::warn!("source {id:?}: {name:?} counts cards, which change places; `clapd devices` lists stable names");
+        }
+        let supervisor = Supervisor {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            channel,
+            counters: counters.clone(),
+            stop: stop.clone(),
+            sender,
+            troubles: Rarely::default(),
+        };
+        thread::Builder::new()
+            .name(format!("watch-{id}"))
+            .spawn(move || supervisor.run())
+            .with_context(|| format!("source {id:?}: can't start its thread"))?;
+        let (id, counters) = (id.to_owned(), counters.clone());
+        Ok(Self { streams, current: None, ended: None, samples: Vec::new(), counters, id, stop })
+    }
+
+    pub fn read(&mut self, timeout: Duration) -> Result<Read<'_>> {
+        let deadline = Instant::now() + timeout;
+        let lost = loop {
+            if let Some(lost) = self.take() {
+                break lost;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.check_hanging()?;
+                return Ok(Read::Idle);
+            }
+            thread::sleep(left.min(READER_LOOK));
+        };
+        let Some(current) = &self.current else { return Ok(Read::Idle) };
+        let rate = current.ring.rate;
+        let len = self.samples.len() as u64;
+        let first = current.ring.position() - len;
+        let at = SampleTime::from_samples(current.base + first, rate);
+        let wall = current
+            .clock
+            .as_ref()
+            .map_or_else(std::time::SystemTime::now, |clock| clock.wall_time(current.base + first));
+        Ok(Read::Block { rate, samples: Samples { lost, data: &self.samples }, anchor: WallAnchor { at, wall } })
+    }
+
+    /// Takes what the ring holds; the samples lost before it, or `None` where there is nothing.
+    fn take(&mut self) -> Option<u64> {
+        loop {
+            if let Some(current) = &mut self.current
+                && let Some(lost) = current.take(&mut self.samples, &mut self.ended, &self.counters)
+            {
+                return Some(lost);
+            }
+            // A stream ends when its successor comes: one that hangs in the sound system never says that it is over.
+            let ring = self.streams.try_recv().ok()?;
+            if let Some(ended) = self.current.take().and_then(|current| current.end()) {
+                self.ended = Some(ended);
+            }
+            self.current = Some(Current { ring, clock: None, base: 0 });
+        }
+    }
+
+    fn check_hanging(&self) -> Result<()> {
+        let hanging = self.counters.streams_open.load(Ordering::Relaxed);
+        if hanging > MAX_HANGING {
+            bail!(
+                "source {:?}: {hanging} streams hang in the sound system, at most {MAX_HANGING} are allowed; restart clapd, and \
+                 see why the sound server keeps dying",
+                self.id
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Current {
+    /// Reads from the ring and keeps the time line: what was lost before the samples, an outage before the stream
+    /// included. On a stream with a new rate the time line begins again at zero.
+    fn take(
+        &mut self,
+        samples: &mut Vec<f32>,
+        ended: &mut Option<(u32, Instant, u64)>,
+        counters: &SourceCounters,
+    ) -> Option<u64> {
+        let Self { ring, clock, base } = self;
+        let (rate, mut inserted) = (ring.rate, 0);
+        let lost = ring.read(samples, |position, captured| match clock {
+            Some(clock) => inserted += clock.observe(*base + inserted + position, captured),
+            None => {
+                *clock = Some(match ended.take().filter(|&(old, ..)| old == rate) {
+                    Some((_, moment, end)) => {
+                        *base = end;
+                        inserted = samples_in(captured.saturating_duration_since(moment), rate);
+                        StreamClock::resumed(rate, end + inserted + position, captured)
+                    }
+                    None => StreamClock::new(rate, position, captured),
+                });
+            }
+        })?;
+        *base += inserted;
+        add(&counters.samples_lost, inserted);
+        Some(lost + inserted)
+    }
+
+    fn end(&self) -> Option<(u32, Instant, u64)> {
+        let position = self.base + self.ring.position();
+        self.clock.as_ref().map(|clock| (self.ring.rate, clock.instant(position), position))
+    }
+}
+
+/// The thread that opens, watches and gives up.
+struct Supervisor {
+    id: String,
+    name: String,
+    channel: Channel,
+    counters: Arc<SourceCounters>,
+    stop: Arc<AtomicBool>,
+    sender: SyncSender<RingReader>,
+    troubles: Rarely,
+}
+
+/// What the stream's own thread tells the supervisor.
+type Started = Result<(RingReader, Arc<Health>, String)>;
+
+impl Supervisor {
+    fn run(mut self) {
+        let mut wait = BACKOFF.0;
+        while !self.stopped() {
+            let began = Instant::now();
+            let trouble = self.one_stream();
+            if self.stopped() {
+                return;
+            }
+            if self.counters.state() == State::Live {
+                self.counters.set_state(State::Lost);
+            }
+            if let Some(times) = self.troubles.happened(1) {
+                log::warn!("source {:?}: {trouble:#}; trying again (trouble {times})", self.id);
+            }
+            if began.elapsed() >= HEALTHY_AFTER {
+                wait = BACKOFF.0;
+            }
+            // Jitter of a quarter either way: sources that lost the same server do not return to it in step.
+            self.rest(wait.mul_f64(0.75 + 0.5 * fastrand::f64()));
+            wait = (wait * 2).min(BACKOFF.1);
+            add(&self.counters.reopens, 1);
+        }
+    }
+
+    /// Opens the device and watches it until it is given up; why it was.
+    fn one_stream(&mut self) -> anyhow::Error {
+        if self.counters.streams_open.load(Ordering::Relaxed) > MAX_HANGING {
+            return anyhow::anyhow!("too many streams hang in the sound system");
+        }
+        let (opened, _close) = match self.spawn_stream() {
+            Ok(handles) => handles,
+            Err(error) => return error,
+        };
+        let (ring, health, description) = match opened.recv_timeout(OPEN_WITHIN) {
+            Ok(Ok(started)) => started,
+            Ok(Err(error)) => return error,
+            Err(RecvTimeoutError::Timeout) => {
+                return anyhow::anyhow!("opening {:?} hangs in the sound system", self.name);
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return anyhow::anyhow!("opening {:?} failed in the sound system", self.name);
+            }
+        };
+        if self.sender.send(ring).is_err() {
+            return anyhow::anyhow!("the source is closed");
+        }
+        self.watch(&health, &description)
+    }
+
+    /// Starts the thread that holds one stream: it opens, waits until its `close` end is dropped, and closes.
+    fn spawn_stream(&self) -> Result<(Receiver<Started>, SyncSender<()>)> {
+        let (tell, opened) = sync_channel(1);
+        let (close, closing) = sync_channel::<()>(0);
+        let (name, channel, counters) = (self.name.clone(), self.channel, self.counters.clone());
+        add(&counters.streams_open, 1);
+        let alive = Alive(counters.clone());
+        thread::Builder::new()
+            .name(format!("stream-{}", self.id))
+            .spawn(move || {
+                let _alive = alive;
+                match device::open(&name, channel, &counters) {
+                    Ok(opened) => {
+                        let started = (opened.samples, opened.health, opened.description);
+                        if tell.send(Ok(started)).is_ok() {
+                            let _ = closing.recv();
+                        }
+                        drop(opened.stream);
+                    }
+                    Err(error) => drop(tell.send(Err(error))),
+                }
+            })
+            .context("can't start a thread for the stream")?;
+        Ok((opened, close))
+    }
+
+    fn watch(&mut self, health: &Health, description: &str) -> anyhow::Error {
+        let (mut blocks, mut since) = (0, Instant::now());
+        while !self.stopped() {
+            thread::sleep(LOOK);
+            let now = health.blocks.load(Ordering::Relaxed);
+            if now > 0 && blocks == 0 {
+                log::info!("source {:?}: listening to {:?} ({description})", self.id, self.name);
+                self.counters.set_state(State::Live);
+            }
+            if now != blocks {
+                (blocks, since) = (now, Instant::now());
+            }
+            let errors = health.errors_since_block.load(Ordering::Relaxed);
+            if health.gone.load(Ordering::Relaxed) {
+                return anyhow::anyhow!("device {:?} is gone", self.name);
+            }
+            if errors >= ERRORS_IN_A_ROW {
+                return anyhow::anyhow!("device {:?} reported {errors} errors and no sound", self.name);
+            }
+            let limit = if blocks == 0 { FIRST_WITHIN } else { NEXT_WITHIN };
+            if since.elapsed() >= limit {
+                return anyhow::anyhow!("device {:?} has delivered nothing for {} s", self.name, limit.as_secs());
+            }
+        }
+        anyhow::anyhow!("the source is closed")
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps, but not past a stop.
+    fn rest(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while !self.stopped() && Instant::now() < until {
+            thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
+        }
+    }
+}
+
+/// Counts a stream's thread for as long as it lives.
+struct Alive(Arc<SourceCounters>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        let open: &AtomicU64 = &self.0.streams_open;
+        open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::ring::ring;
+
+    fn supervised() -> (Supervised, SyncSender<RingReader>) {
+        let (sender, streams) = sync_channel(STREAMS_AHEAD);
+        let (counters, stop) = (Arc::default(), Arc::default());
+        let it =
+            Supervised { streams, current: None, ended: None, samples: Vec::new(), counters, id: "t".into(), stop };
+        (it, sender)
+    }
+
+    /// Reads one block: rate, samples lost before it, its length, its place in seconds.
+    fn block(source: &mut Supervised) -> (u32, u64, usize, f64) {
+        match source.read(Duration::ZERO).unwrap() {
+            Read::Block { rate, samples, anchor } => (rate, samples.lost, samples.data.len(), anchor.at.as_secs_f64()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_outage_is_time_and_a_new_rate_begins_anew() {
+        let (mut source, sender) = supervised();
+        let start = Instant::now();
+        let (mut writer, reader) = ring(8_000, source.counters.clone());
+        sender.send(reader).unwrap();
+        writer.write(start, vec![0.1; 8_000].into_iter());
+        assert_eq!(block(&mut source), (8_000, 0, 8_000, 0.0));
+        // The old writer lives on, as that of a hanging stream does; its successor begins 5 s after its last sample.
+        let (mut next, reader) = ring(8_000, source.counters.clone());
+        sender.send(reader).unwrap();
+        assert!(matches!(source.read(Duration::ZERO).unwrap(), Read::Idle));
+        next.write(start + Duration::from_secs(6), vec![0.1; 800].into_iter());
+        assert_eq!(block(&mut source), (8_000, 40_000, 800, 6.0));
+        assert_eq!(source.counters.samples_lost.load(Ordering::Relaxed), 40_000);
+        let (mut other, reader) = ring(16_000, source.counters.clone());
+        sender.send(reader).unwrap();
+        other.write(start + Duration::from_secs(9), vec![0.1; 1_600].into_iter());
+        assert_eq!(block(&mut source), (16_000, 0, 1_600, 0.0));
+    }
+
+    #[test]
+    fn too_many_hanging_streams_are_an_error() {
+        let (mut source, _sender) = supervised();
+        source.counters.streams_open.store(MAX_HANGING + 1, Ordering::Relaxed);
+        let error = source.read(Duration::ZERO).unwrap_err().to_string();
+        assert!(error.contains("33 streams hang") && error.contains("restart"), "{error}");
+    }
+}

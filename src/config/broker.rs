@@ -1,0 +1,261 @@
+//! Where the broker is and how we say who we are.
+//!
+//! In: `[mqtt]` as written, and the places where a password may lie. Out: a [`Broker`].
+//! Never: shows a password: not in a finding, not in `Debug`, and it is not accepted in the url.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::check::Check;
+use super::file::WrittenMqtt;
+use super::finding::Place;
+use super::section::shorten;
+
+/// The port that IANA registered for MQTT.
+const DEFAULT_PORT: u16 = 1883;
+/// A password is a line, not a file that somebody named by mistake.
+const MAX_PASSWORD_BYTES: u64 = 4096;
+/// The name under which the unit file loads the password.
+const CREDENTIAL: &str = "mqtt-password";
+
+/// An MQTT broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Name or address; IPv6 in brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Who we are, where the broker asks.
+    pub user: Option<String>,
+    /// Sent only with a user: MQTT 3.1.1 knows no password without one.
+    pub password: Option<Secret>,
+}
+
+/// A text that is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides `text`.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+pub(super) fn check(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Broker> {
+    for key in [&written.ca_file, &written.client_cert, &written.client_key, &written.discovery_prefix] {
+        check.no_effect(key.as_ref());
+    }
+    if let Some(prefix) = &written.discovery_prefix
+        && (prefix.value.is_empty() || prefix.value.contains(['+', '#', '\0']))
+    {
+        let seen = format!("\"{}\" is no topic: at least a letter, and none of `+`, `#`", shorten(&prefix.value));
+        check.fault(&prefix.place, seen, "write \"homeassistant\"");
+    }
+    let url = written.url.as_ref()?;
+    let address = match Address::parse(&url.value) {
+        Ok(address) => Some(address),
+        Err((seen, remedy)) => {
+            check.fault(&url.place, seen, remedy);
+            None
+        }
+    };
+    let user = address.as_ref().and_then(|address| address.user.clone());
+    let password = password(written, check, address.is_some() && user.is_none(), &url.place);
+    let Address { host, port, .. } = address?;
+    Some(Broker { host, port, user, password: password? })
+}
+
+/// The password from where it is found first: the file that the configuration names, the environment, systemd's credentials.
+/// Outer none: there is a fault.
+#[expect(clippy::option_option, reason = "a fault and no password are two things")]
+fn password(written: &WrittenMqtt, check: &mut Check<'_>, nameless: bool, url: &Place) -> Option<Option<Secret>> {
+    if let Some(file) = &written.password_file {
+        if nameless {
+            check.fault(url, "names no user, and a password needs one", "write \"mqtt://user@host\"");
+        }
+        let path = check.existing_file(file)?;
+        return match read_password(&path) {
+            Ok(password) => Some(Some(password)),
+            Err(seen) => {
+                check.fault(
+                    &file.place,
+                    format!("{}: {seen}", path.display()),
+                    "put the password, and nothing else, into it",
+                );
+                None
+            }
+        };
+    }
+    let found = found_password(check, url)?;
+    if found.is_some() && nameless {
+        check.warn(url, "names no user: the password that was found is not used", "write \"mqtt://user@host\"");
+        return Some(None);
+    }
+    Some(found)
+}
+
+#[expect(clippy::option_option, reason = "a fault and no password are two things")]
+fn found_password(check: &mut Check<'_>, place: &Place) -> Option<Option<Secret>> {
+    if let Some(password) = &check.environment.mqtt_password {
+        return Some(Some(password.clone()));
+    }
+    let Some(path) = check.environment.credentials.as_ref().map(|folder| folder.join(CREDENTIAL)) else {
+        return Some(None);
+    };
+    if !path.exists() {
+        return Some(None);
+    }
+    match read_password(&path) {
+        Ok(password) => Some(Some(password)),
+        Err(seen) => {
+            let remedy = format!("see `LoadCredential={CREDENTIAL}:...` in the unit");
+            check.fault(place, format!("the credential {}: {seen}", path.display()), remedy);
+            None
+        }
+    }
+}
+
+/// The file's only line.
+fn read_password(path: &Path) -> Result<Secret, String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(MAX_PASSWORD_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > MAX_PASSWORD_BYTES {
+        return Err(format!("is longer than {MAX_PASSWORD_BYTES} bytes"));
+    }
+    let line = text.trim_end_matches(['\r', '\n']);
+    match line {
+        "" => Err("is empty".into()),
+        line if line.contains('\n') => Err("has several lines".into()),
+        line => Ok(Secret::new(line.to_owned())),
+    }
+}
+
+/// What a url says.
+#[derive(Debug, PartialEq, Eq)]
+struct Address {
+    user: Option<String>,
+    host: String,
+    port: u16,
+}
+
+impl Address {
+    /// Reads `mqtt://[user@]host[:port]`; else what is wrong with it, and the remedy.
+    fn parse(url: &str) -> Result<Self, (String, String)> {
+        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+        match scheme {
+            "mqtt" => {}
+            "mqtts" => {
+                let remedy =
+                    "write \"mqtt://...\" within a network that you trust, or wait for the version that has it";
+                return Err(("asks for TLS, which is not built in yet".into(), remedy.into()));
+            }
+            // The scheme alone: a password may stand further on.
+            other => {
+                return Err((format!("\"{}\" is not a scheme for MQTT", shorten(other)), EXAMPLE.into()));
+            }
+        }
+        let (user, place) = match rest.rsplit_once('@') {
+            Some((user, place)) => (Some(user_name(user)?), place),
+            None => (None, rest),
+        };
+        let place = place.strip_suffix('/').unwrap_or(place);
+        let (host, port) = split_port(place)?;
+        Ok(Self { user, host: host.to_owned(), port })
+    }
+}
+
+const EXAMPLE: &str = "write \"mqtt://user@host:1883\"";
+
+fn user_name(user: &str) -> Result<String, (String, String)> {
+    if user.contains(':') {
+        let remedy = "put it into a file and name that as `password_file`";
+        return Err(("holds a password, and a configuration is no place for one".into(), remedy.into()));
+    }
+    if user.is_empty() {
+        return Err(("has an empty user before the @".into(), EXAMPLE.into()));
+    }
+    Ok(user.to_owned())
+}
+
+fn split_port(place: &str) -> Result<(&str, u16), (String, String)> {
+    // The brackets of an IPv6 address hold colons of their own.
+    let after_host = place.rfind(']').map_or(0, |bracket| bracket + 1);
+    let (host, port) = match place[after_host..].rfind(':') {
+        Some(colon) => (&place[..after_host + colon], Some(&place[after_host + colon + 1..])),
+        None => (place, None),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._[]:%".contains(c);
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    if host.is_empty() || !host.chars().all(plain) || (host.contains([':', '[', ']']) && !bracketed) {
+        let seen = format!("\"{}\" is not a host's name or address (IPv6 in brackets)", shorten(host));
+        return Err((seen, EXAMPLE.into()));
+    }
+    let Some(port) = port else { return Ok((host, DEFAULT_PORT)) };
+    match port.parse() {
+        Ok(number) if number > 0 => Ok((host, number)),
+        _ => Err((format!("\"{}\" is not a port from 1 to 65535", shorten(port)), EXAMPLE.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(user: Option<&str>, host: &str, port: u16) -> Result<Address, (String, String)> {
+        Ok(Address { user: user.map(Into::into), host: host.into(), port })
+    }
+
+    #[test]
+    fn urls_as_people_write_them() {
+        assert_eq!(Address::parse("mqtt://broker"), address(None, "broker", 1883));
+        assert_eq!(Address::parse("mqtt://me@10.0.0.2:1884/"), address(Some("me"), "10.0.0.2", 1884));
+        assert_eq!(Address::parse("mqtt://[fe80::1%eth0]:99"), address(None, "[fe80::1%eth0]", 99));
+        assert_eq!(Address::parse("mqtt://a@b@[::1]"), address(Some("a@b"), "[::1]", 1883));
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_shown() {
+        for url in ["mqtt://me:hunter2@host", "mqtts://me:hunter2@host", "tcp://me:hunter2@host", "me:hunter2@host"] {
+            let (seen, remedy) = Address::parse(url).unwrap_err();
+            assert!(!seen.contains("hunter2") && !remedy.contains("hunter2"), "{seen}; {remedy}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for url in [
+            "",
+            "broker",
+            "http://x",
+            "mqtt://",
+            "mqtt://@x",
+            "mqtt://x:0",
+            "mqtt://x:70000",
+            "mqtt://x:",
+            "mqtt://a b",
+            "mqtt://::1",
+        ] {
+            assert!(Address::parse(url).is_err(), "{url:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_debugged() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2".into())), "Secret(..)");
+    }
+}

@@ -1,0 +1,164 @@
+//! The configuration as it is used.
+//!
+//! In: [`Written`]. Out: [`Settings`], or what keeps it from being some: bounds, ids, what contradicts what; and warnings.
+//! Never: stops at the first fault.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::file::{Written, WrittenOutbox};
+use super::finding::{Finding, Place};
+use super::section::{At, shorten};
+use super::{Environment, Settings, broker, id};
+
+/// Windows of the models are 5 to 10 s long. Ten times a second is more than their resolution; less often than each
+/// 10 s, sound falls between two windows.
+const HOP_S: std::ops::RangeInclusive<f64> = 0.1..=10.0;
+/// The step of every front end's frames: a window begins at a frame.
+const HOP_STEP_S: f64 = 0.01;
+/// A window of several seconds once a second follows a sound closely and costs a small computer a few per cent of a core.
+const DEFAULT_HOP_S: f64 = 1.0;
+
+/// A check in progress.
+pub(super) struct Check<'a> {
+    /// Where relative paths begin.
+    pub(super) folder: &'a Path,
+    pub(super) environment: &'a Environment,
+    faults: Vec<Finding>,
+    warnings: Vec<Finding>,
+}
+
+impl<'a> Check<'a> {
+    pub(super) fn new(folder: &'a Path, environment: &'a Environment, faults: Vec<Finding>) -> Self {
+        Self { folder, environment, faults, warnings: Vec::new() }
+    }
+
+    /// The faults, those handed in included, and the warnings.
+    pub(super) fn into_findings(self) -> (Vec<Finding>, Vec<Finding>) {
+        (self.faults, self.warnings)
+    }
+
+    pub(super) fn fault(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
+        self.faults.push(place.finding(message.into(), remedy.into()));
+    }
+
+    pub(super) fn warn(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
+        self.warnings.push(place.finding(message.into(), remedy.into()));
+    }
+
+    /// A key that is read and checked, and does nothing yet.
+    pub(super) fn no_effect<T>(&mut self, key: Option<&At<T>>) {
+        if let Some(key) = key {
+            self.warn(&key.place, "has no effect in this version", "leave it for a later one, or remove it");
+        }
+    }
+
+    /// The settings; none where a part could not be made, for which there is a fault then.
+    pub(super) fn settings(&mut self, written: &Written, path: &Path) -> Option<Settings> {
+        let whole = Place::of_file(path);
+        let node = self.node(written.node_id.as_ref(), &whole);
+        let hop = self.hop(written.hop_s.as_ref());
+        let sources = self.sources(&written.sources);
+        let prompts = self.prompts(&written.prompts);
+        let broker = written.mqtt.as_ref().map(|mqtt| broker::check(mqtt, self));
+        if broker.is_none() {
+            let remedy = "add `[mqtt]` with `url = \"mqtt://host\"`";
+            self.warn(&whole.child(None, "mqtt"), "is missing: events are logged, and told to nobody", remedy);
+        }
+        self.outbox(written.outbox.as_ref());
+        let bundle = written.bundle.as_ref().and_then(|bundle| self.path(bundle));
+        let broker = match broker {
+            Some(broker) => Some(broker?),
+            None => None,
+        };
+        Some(Settings { node: node?, bundle, sources: sources?, hop: hop?, prompts: prompts?, broker })
+    }
+
+    fn node(&mut self, written: Option<&At<String>>, whole: &Place) -> Option<String> {
+        if let Some(written) = written {
+            return self.id(&written.value, &written.place);
+        }
+        let name = id::slug(&self.environment.host_name);
+        if name.is_none() {
+            let seen =
+                format!("is missing, and the host's name \"{}\" makes none", shorten(&self.environment.host_name));
+            self.fault(&whole.child(None, "node.id"), seen, "add `[node]` with `id = \"kitchen\"`");
+        }
+        name
+    }
+
+    /// An id as somebody wrote it.
+    pub(super) fn id(&mut self, id: &str, place: &Place) -> Option<String> {
+        if id::is_valid(id) {
+            return Some(id.to_owned());
+        }
+        let seen = format!("\"{}\" is not an id: 1 to {} letters, digits, `_` and `-`", shorten(id), id::MAX_ID);
+        let remedy = id::slug(id).unwrap_or_else(|| "kitchen".into());
+        self.fault(place, seen, format!("write \"{remedy}\""));
+        None
+    }
+
+    fn hop(&mut self, written: Option<&At<f64>>) -> Option<Duration> {
+        let Some(At { value, place }) = written else { return Some(Duration::from_secs_f64(DEFAULT_HOP_S)) };
+        let steps = (value / HOP_STEP_S).round();
+        if !HOP_S.contains(value) || (value / HOP_STEP_S - steps).abs() > 1e-6 {
+            let allowed =
+                format!("{value} is not a multiple of {HOP_STEP_S} from {} to {}", HOP_S.start(), HOP_S.end());
+            self.fault(place, allowed, "1.0 suits most");
+            return None;
+        }
+        Some(Duration::from_millis(steps as u64 * 10))
+    }
+
+    pub(super) fn unique(&mut self, id: &str, place: &Place, seen: &mut HashMap<String, Option<usize>>) {
+        if let Some(first) = seen.insert(id.to_owned(), place.line) {
+            let line = first.map(|line| format!(" on line {line}")).unwrap_or_default();
+            self.fault(place, format!("\"{id}\" is taken{line}"), "give each an `id` of its own");
+        }
+    }
+
+    fn outbox(&mut self, written: Option<&WrittenOutbox>) {
+        let Some(outbox) = written else { return };
+        if let Some(dir) = &outbox.dir {
+            self.path(dir);
+        }
+        // A million events are a gigabyte of SD card, a year is longer than anybody's broker is away.
+        self.whole_number(outbox.max_events.as_ref(), 1_000_000.0, "10000");
+        self.whole_number(outbox.max_age_h.as_ref(), 8_760.0, "72");
+        self.warn(
+            &outbox.place,
+            "has no effect in this version: events wait in memory",
+            "leave it for a later one, or remove it",
+        );
+    }
+
+    fn whole_number(&mut self, written: Option<&At<f64>>, max: f64, usual: &str) {
+        if let Some(At { value, place }) = written
+            && !((1.0..=max).contains(value) && value.fract() == 0.0)
+        {
+            self.fault(place, format!("{value} is not a whole number from 1 to {max}"), format!("{usual} is usual"));
+        }
+    }
+
+    /// A path, relative ones from the configuration's folder: a service runs in `/`, a person anywhere.
+    pub(super) fn path(&mut self, written: &At<String>) -> Option<PathBuf> {
+        if written.value.is_empty() {
+            self.fault(&written.place, "is empty", "write a path, or remove the key");
+            return None;
+        }
+        Some(self.folder.join(&written.value))
+    }
+
+    /// A path that leads to a file.
+    pub(super) fn existing_file(&mut self, written: &At<String>) -> Option<PathBuf> {
+        let path = self.path(written)?;
+        let seen = match path.metadata() {
+            Ok(found) if !found.is_dir() => return Some(path),
+            Ok(_) => "is a folder".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.fault(&written.place, format!("{}: {seen}", path.display()), "name a file that this user may read");
+        None
+    }
+}

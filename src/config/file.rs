@@ -1,0 +1,195 @@
+//! The configuration as it is written.
+//!
+//! In: the text. Out: [`Written`]: every known key with its place, whatever its value is worth; and faults of shape: syntax,
+//! types, unknown keys, missing keys, keys that exclude each other.
+//! Never: fills in a default, judges a value, or stops at the first fault.
+
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use super::finding::{Finding, Place};
+use super::section::{At, Lines, Reading, Section, TextOrInteger};
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) node_id: Option<At<String>>,
+    pub(super) bundle: Option<At<String>>,
+    pub(super) hop_s: Option<At<f64>>,
+    pub(super) sources: Vec<WrittenSource>,
+    pub(super) prompts: Vec<WrittenPrompt>,
+    pub(super) mqtt: Option<WrittenMqtt>,
+    pub(super) outbox: Option<WrittenOutbox>,
+}
+
+/// A `[[source]]`.
+#[derive(Debug)]
+pub(super) struct WrittenSource {
+    pub(super) place: Place,
+    pub(super) id: Option<At<String>>,
+    pub(super) device: Option<At<String>>,
+    pub(super) file: Option<At<String>>,
+    pub(super) looped: Option<At<bool>>,
+    pub(super) realtime: Option<At<bool>>,
+    pub(super) stdin: Option<At<bool>>,
+    pub(super) channel: Option<At<TextOrInteger>>,
+}
+
+/// A `[[prompt]]`.
+#[derive(Debug)]
+pub(super) struct WrittenPrompt {
+    pub(super) place: Place,
+    pub(super) id: Option<At<String>>,
+    pub(super) text: Option<At<String>>,
+    pub(super) start: Option<At<f64>>,
+    pub(super) stop: Option<At<f64>>,
+    pub(super) confirm: Option<At<Vec<At<i64>>>>,
+    pub(super) cooldown_s: Option<At<f64>>,
+    pub(super) contrast: Option<At<Vec<At<String>>>>,
+}
+
+/// `[mqtt]`.
+#[derive(Debug)]
+pub(super) struct WrittenMqtt {
+    pub(super) url: Option<At<String>>,
+    pub(super) password_file: Option<At<String>>,
+    pub(super) ca_file: Option<At<String>>,
+    pub(super) client_cert: Option<At<String>>,
+    pub(super) client_key: Option<At<String>>,
+    pub(super) discovery_prefix: Option<At<String>>,
+}
+
+/// `[outbox]`.
+#[derive(Debug)]
+pub(super) struct WrittenOutbox {
+    pub(super) place: Place,
+    pub(super) dir: Option<At<String>>,
+    pub(super) max_events: Option<At<f64>>,
+    pub(super) max_age_h: Option<At<f64>>,
+}
+
+/// Reads the text; what is wrong with its shape goes to `faults`.
+pub(super) fn read(text: &str, path: &Path, faults: &mut Vec<Finding>) -> Written {
+    let lines = Lines::of(text);
+    let whole = Place::of_file(path);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let place = error.span().map_or_else(|| whole.clone(), |span| whole.at_line(lines.at(span.start)));
+        faults.push(place.finding(error.message().replace('\n', " "), "correct the TOML syntax".into()));
+    }
+    let shape_from = faults.len();
+    let mut reading = Reading { lines: &lines, faults, broken: !errors.is_empty() };
+    let written = document(Section::new(table.get_ref(), whole), &mut reading);
+    forget_echoes(faults, shape_from);
+    written
+}
+
+/// What stands on a line with a syntax error was read wrongly: whatever else seems to be amiss there follows from it.
+fn forget_echoes(faults: &mut Vec<Finding>, shape_from: usize) {
+    let broken: Vec<_> = faults[..shape_from].iter().filter_map(|fault| fault.place.line).collect();
+    let mut index = 0;
+    faults.retain(|fault| {
+        index += 1;
+        index <= shape_from || !fault.place.line.is_some_and(|line| broken.contains(&line))
+    });
+}
+
+fn document(mut root: Section<'_, '_>, reading: &mut Reading<'_>) -> Written {
+    let mut written = Written::default();
+    if let Some(mut node) = root.section("node", reading) {
+        written.node_id = node.string("id", reading);
+        node.finish(reading);
+    }
+    if let Some(mut model) = root.section("model", reading) {
+        written.bundle = model.string("bundle", reading);
+        model.finish(reading);
+    }
+    if !root.has("source") {
+        reading.missing(
+            &root.place.child(None, "source"),
+            "is missing",
+            "add `[[source]]` with `id` and `device = \"default\"`",
+        );
+    }
+    written.sources = root.sections("source", reading).into_iter().map(|section| source(section, reading)).collect();
+    if let Some(mut scoring) = root.section("scoring", reading) {
+        written.hop_s = scoring.number("hop_s", reading);
+        scoring.finish(reading);
+    }
+    if !root.has("prompt") {
+        reading.missing(
+            &root.place.child(None, "prompt"),
+            "is missing",
+            "add `[[prompt]]` with `text = \"a dog barking\"`",
+        );
+    }
+    written.prompts = root.sections("prompt", reading).into_iter().map(|section| prompt(section, reading)).collect();
+    written.mqtt = root.section("mqtt", reading).map(|section| mqtt(section, reading));
+    written.outbox = root.section("outbox", reading).map(|section| outbox(section, reading));
+    root.finish(reading);
+    written
+}
+
+fn source(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenSource {
+    let kinds: Vec<&str> = ["device", "file", "stdin"].into_iter().filter(|kind| section.has(kind)).collect();
+    match kinds.as_slice() {
+        [] => reading.missing(&section.place, "has none of `device`, `file` and `stdin`", "add `device = \"default\"`"),
+        [_] => {}
+        several => {
+            let seen = format!("has {}, and a source is one of them", several.join(" and "));
+            reading.fault(&section.place, seen, "make a [[source]] of each");
+        }
+    }
+    let written = WrittenSource {
+        place: section.place.clone(),
+        id: section.required("id", "mic", reading),
+        device: section.string("device", reading),
+        file: section.string("file", reading),
+        looped: section.boolean("loop", reading),
+        realtime: section.boolean("realtime", reading),
+        stdin: section.boolean("stdin", reading),
+        channel: section.text_or_integer("channel", reading),
+    };
+    section.finish(reading);
+    written
+}
+
+fn prompt(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenPrompt {
+    let written = WrittenPrompt {
+        place: section.place.clone(),
+        id: section.string("id", reading),
+        text: section.required("text", "a dog barking", reading),
+        start: section.number("start", reading),
+        stop: section.number("stop", reading),
+        confirm: section.integers("confirm", reading),
+        cooldown_s: section.number("cooldown_s", reading),
+        contrast: section.texts("contrast", reading),
+    };
+    section.finish(reading);
+    written
+}
+
+fn mqtt(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenMqtt {
+    let written = WrittenMqtt {
+        url: section.required("url", "mqtt://user@host:1883", reading),
+        password_file: section.string("password_file", reading),
+        ca_file: section.string("ca_file", reading),
+        client_cert: section.string("client_cert", reading),
+        client_key: section.string("client_key", reading),
+        discovery_prefix: section.string("discovery_prefix", reading),
+    };
+    section.finish(reading);
+    written
+}
+
+fn outbox(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenOutbox {
+    let written = WrittenOutbox {
+        place: section.place.clone(),
+        dir: section.string("dir", reading),
+        max_events: section.number("max_events", reading),
+        max_age_h: section.number("max_age_h", reading),
+    };
+    section.finish(reading);
+    written
+}

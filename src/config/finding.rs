@@ -1,0 +1,109 @@
+//! What is wrong, or odd, in a configuration, and where.
+//!
+//! In: places and sentences from the other files of this room. Out: one printable line each.
+//! Never: carries the value of a secret.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where in a file something stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    path: Arc<Path>,
+    /// Counted from 1; none where the file as a whole is meant.
+    pub line: Option<usize>,
+    /// The key's path, `prompt[0].start`; empty where no key is meant.
+    pub key: String,
+}
+
+impl Place {
+    /// The file as a whole.
+    pub(super) fn of_file(path: &Path) -> Self {
+        Self { path: path.into(), line: None, key: String::new() }
+    }
+
+    /// A line of the same file.
+    pub(super) fn at_line(&self, line: usize) -> Self {
+        Self { line: Some(line), ..self.clone() }
+    }
+
+    /// A key below this one, at a line of its own.
+    pub(super) fn child(&self, line: Option<usize>, key: &str) -> Self {
+        let key = if self.key.is_empty() { key.to_owned() } else { format!("{}.{key}", self.key) };
+        Self { path: Arc::clone(&self.path), line, key }
+    }
+
+    /// The `index`th element of this array.
+    pub(super) fn element(&self, line: Option<usize>, index: usize) -> Self {
+        Self { path: Arc::clone(&self.path), line, key: format!("{}[{index}]", self.key) }
+    }
+
+    /// What is to be said of this place: what was seen and what is allowed, then what to do.
+    pub(super) fn finding(&self, message: String, remedy: String) -> Finding {
+        Finding { place: self.clone(), message, remedy }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if self.key.is_empty() { Ok(()) } else { write!(f, ": {}", self.key) }
+    }
+}
+
+/// One fault or one warning; prints as `path:line: key: message; remedy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Where.
+    pub place: Place,
+    /// The value seen and the values allowed.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.place, self.message, self.remedy)
+    }
+}
+
+/// Every fault of a configuration, in the order of its lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Faults(Vec<Finding>);
+
+impl Faults {
+    pub(super) fn new(mut faults: Vec<Finding>) -> Self {
+        faults.sort_by_key(|fault| fault.place.line);
+        Self(faults)
+    }
+
+    /// One by one.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Finding> {
+        self.0.iter()
+    }
+}
+
+impl From<Finding> for Faults {
+    fn from(fault: Finding) -> Self {
+        Self(vec![fault])
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}

@@ -1,0 +1,83 @@
+//! Names that become part of a topic.
+//!
+//! In: what a person wrote. Out: a name of letters, digits, `_` and `-`, or none.
+//! Never: accepts `/`, `+`, `#` or a space: they mean something in a topic.
+
+/// Longest name. Home Assistant and most brokers' tools show the whole topic in one line; three names of this length still fit.
+pub(super) const MAX_ID: usize = 64;
+
+/// Whether `id` can stand in a topic as it is.
+pub(super) fn is_valid(id: &str) -> bool {
+    (1..=MAX_ID).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+/// The nearest valid id: lower case, every run of anything else one `_`. None where no letter or digit of ASCII is left.
+pub(super) fn slug(text: &str) -> Option<String> {
+    let lower = text.to_ascii_lowercase();
+    let words = lower.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|word| !word.is_empty());
+    let mut slug = words.collect::<Vec<_>>().join("_");
+    slug.truncate(MAX_ID);
+    slug.bytes().any(|byte| byte.is_ascii_alphanumeric()).then_some(slug)
+}
+
+/// The candidate that a wrong name most likely meant: at most a third of its letters differ, or it begins with that name.
+pub(super) fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    candidates
+        .iter()
+        .map(|candidate| (distance(name, candidate), *candidate))
+        .filter(|(distance, candidate)| *distance * 3 <= candidate.len().max(3))
+        .min()
+        .map(|(_, candidate)| candidate)
+        .or_else(|| candidates.iter().copied().find(|candidate| name.len() > 2 && candidate.starts_with(name)))
+}
+
+/// Levenshtein's distance, over at most the first 64 letters: a key is never longer.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(MAX_ID).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, letter) in a.chars().take(MAX_ID).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, other) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(letter != *other);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs_are_valid_ids() {
+        assert_eq!(slug("A dog, barking!").as_deref(), Some("a_dog_barking"));
+        assert_eq!(slug("  two-stroke  ").as_deref(), Some("two-stroke"));
+        assert_eq!(slug("犬の声"), None);
+        assert_eq!(slug("--"), None);
+        let long = slug(&"word ".repeat(50));
+        assert!(long.is_some_and(|slug| is_valid(&slug)));
+    }
+
+    #[test]
+    fn only_topic_safe_names_are_ids() {
+        assert!(is_valid("Kitchen_2-left"));
+        for bad in ["", "a/b", "a b", "+", "#", "ä", &"x".repeat(65)] {
+            assert!(!is_valid(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_suggested() {
+        let keys = ["start", "stop", "confirm", "cooldown_s"];
+        assert_eq!(nearest("cooldown", &keys), Some("cooldown_s"));
+        assert_eq!(nearest("idd", &["id"]), Some("id"));
+        assert_eq!(nearest("stat", &keys), Some("start"));
+        assert_eq!(nearest("password", &["url", "password_file"]), Some("password_file"));
+        assert_eq!(nearest("threshold", &keys), None);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}

@@ -1,0 +1,156 @@
+//! What is listened for, checked.
+//!
+//! In: every `[[prompt]]` as written. Out: [`Prompt`]s with their rules.
+//! Never: embeds a text; whether the model knows the sound is the bundle's to say.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::check::Check;
+use super::file::WrittenPrompt;
+use super::finding::Place;
+use super::id;
+use super::section::{At, shorten};
+use crate::detect::{Prompt, Rule};
+
+/// The most that has been measured. Each prompt is three topics a source.
+const MAX_PROMPTS: usize = 1_000;
+/// A prompt's competitors are scored like prompts.
+const MAX_CONTRAST: usize = 16;
+/// The text towers read 64 or 77 tokens, of about four letters each; what comes later would not be heard.
+const MAX_TEXT: usize = 300;
+/// Every window that may confirm is remembered; beyond a hundred, `start` is the better means.
+const MAX_CONFIRM: i64 = 100;
+/// A day: who wants to hear of a sound once a week wants a rule in their house's software.
+const MAX_COOLDOWN_S: f64 = 86_400.0;
+/// Above the middle of the scale: in words, "clearly relevant". Where the model's false alarms end is in its card.
+const DEFAULT_START: f32 = 6.0;
+/// Hysteresis: the score of a steady sound moves by about one between windows, and must not end its event.
+const DEFAULT_GAP: f32 = 1.5;
+/// A single odd window is no event, a single missing one no end.
+const DEFAULT_CONFIRM: (u32, u32) = (2, 3);
+/// A dog that pauses is one dog.
+const DEFAULT_COOLDOWN: Duration = Duration::from_secs(10);
+
+impl Check<'_> {
+    pub(super) fn prompts(&mut self, written: &[WrittenPrompt]) -> Option<Vec<Prompt>> {
+        if let Some(extra) = written.get(MAX_PROMPTS) {
+            self.fault(&extra.place, format!("is beyond the {MAX_PROMPTS} prompts that are allowed"), "remove some");
+        }
+        let mut seen = HashMap::new();
+        let prompts: Vec<Option<Prompt>> = written
+            .iter()
+            .map(|prompt| {
+                let checked = self.prompt(prompt)?;
+                let place = prompt.id.as_ref().or(prompt.text.as_ref()).map_or(&prompt.place, |at| &at.place);
+                self.unique(&checked.id, place, &mut seen);
+                Some(checked)
+            })
+            .collect();
+        prompts.into_iter().collect()
+    }
+
+    fn prompt(&mut self, written: &WrittenPrompt) -> Option<Prompt> {
+        let text = written.text.as_ref().and_then(|text| self.text(text));
+        let id = match (&written.id, &text) {
+            (Some(id), _) => self.id(&id.value, &id.place),
+            (None, Some(text)) => self.slug_of(text, &written.place),
+            (None, None) => None,
+        };
+        let rule = self.rule(written);
+        let contrast = self.contrast(written, text.as_deref());
+        Some(Prompt { id: id?, text: text?, rule: rule?, contrast: contrast? })
+    }
+
+    fn slug_of(&mut self, text: &str, place: &Place) -> Option<String> {
+        let slug = id::slug(text);
+        if slug.is_none() {
+            let seen = format!("is missing, and \"{}\" has no letter of a-z to make it from", shorten(text));
+            self.fault(&place.child(place.line, "id"), seen, "add `id = \"...\"`");
+        }
+        slug
+    }
+
+    fn text(&mut self, written: &At<String>) -> Option<String> {
+        let text = written.value.trim();
+        let letters = text.chars().count();
+        if letters == 0 || letters > MAX_TEXT {
+            let seen = format!("has {letters} letters, and 1 to {MAX_TEXT} are allowed");
+            self.fault(&written.place, seen, "describe one sound in a few words");
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    fn contrast(&mut self, written: &WrittenPrompt, text: Option<&str>) -> Option<Vec<String>> {
+        let Some(At { value, place }) = &written.contrast else { return Some(Vec::new()) };
+        if value.len() > MAX_CONTRAST {
+            self.fault(
+                place,
+                format!("has {} texts, and {MAX_CONTRAST} are allowed", value.len()),
+                "keep the likeliest rivals",
+            );
+        }
+        for rival in value.iter().filter(|rival| Some(rival.value.trim()) == text) {
+            self.fault(&rival.place, "is the prompt itself", "name a sound that is taken for it");
+        }
+        value.iter().map(|rival| self.text(rival)).collect::<Vec<_>>().into_iter().collect()
+    }
+
+    fn rule(&mut self, written: &WrittenPrompt) -> Option<Rule> {
+        let start = self.score(written.start.as_ref(), DEFAULT_START);
+        let stop = self.score(written.stop.as_ref(), start.map_or(0.0, |start| (start - DEFAULT_GAP).max(0.0)));
+        if let (Some(start), Some(stop)) = (start, stop)
+            && stop > start
+        {
+            let place = written.stop.as_ref().or(written.start.as_ref()).map_or(&written.place, |at| &at.place);
+            self.fault(place, format!("{stop} is above `start`, {start}"), "write 1 to 2 less than `start`");
+        }
+        let confirm = self.confirm(written.confirm.as_ref());
+        let cooldown = self.cooldown(written.cooldown_s.as_ref());
+        Some(Rule { start: start?, stop: stop?, confirm: confirm?, cooldown: cooldown? })
+    }
+
+    fn score(&mut self, written: Option<&At<f64>>, default: f32) -> Option<f32> {
+        let Some(At { value, place }) = written else { return Some(default) };
+        if !(0.0..=10.0).contains(value) {
+            self.fault(
+                place,
+                format!("{value} is not on the scale from 0 to 10"),
+                format!("{DEFAULT_START} is the usual start"),
+            );
+            return None;
+        }
+        Some(*value as f32)
+    }
+
+    fn confirm(&mut self, written: Option<&At<Vec<At<i64>>>>) -> Option<(u32, u32)> {
+        let Some(At { value, place }) = written else { return Some(DEFAULT_CONFIRM) };
+        let numbers: Vec<i64> = value.iter().map(|at| at.value).collect();
+        if let [n, m] = numbers[..]
+            && 1 <= n
+            && n <= m
+            && m <= MAX_CONFIRM
+        {
+            return Some((u32::try_from(n).ok()?, u32::try_from(m).ok()?));
+        }
+        let seen =
+            format!("{} is not `[n, m]`, n of the last m windows, with 1 <= n <= m <= {MAX_CONFIRM}", list(&numbers));
+        self.fault(place, seen, "write `[2, 3]`");
+        None
+    }
+
+    fn cooldown(&mut self, written: Option<&At<f64>>) -> Option<Duration> {
+        let Some(At { value, place }) = written else { return Some(DEFAULT_COOLDOWN) };
+        if !(0.0..=MAX_COOLDOWN_S).contains(value) {
+            self.fault(place, format!("{value} is not from 0 to {MAX_COOLDOWN_S} seconds"), "10 suits most");
+            return None;
+        }
+        Some(Duration::from_secs_f64(*value))
+    }
+}
+
+fn list(numbers: &[i64]) -> String {
+    let some: Vec<String> = numbers.iter().take(4).map(ToString::to_string).collect();
+    format!("[{}{}]", some.join(", "), if numbers.len() > 4 { ", ..." } else { "" })
+}

@@ -1,0 +1,281 @@
+//! The daemon: every room wired to the next, and watched.
+//!
+//! In: [`Settings`] and an opened bundle. Out: a process that listens until every source is over or somebody stops it.
+//! A thread a source reads, scores and tells ([`listener`], [`teller`]); this one minds signals, health and systemd's watchdog.
+//! Never: ends with an event open that its publisher could still end; feeds the watchdog by a timer alone.
+
+mod listener;
+mod notify;
+mod progress;
+mod teller;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::capture::{Source, SourceSpec};
+use crate::clap::{Bundle, EmbeddingCache, TextEmbedding};
+use crate::config::Settings;
+use crate::detect::Prompt;
+use crate::health::{DeliveryCounters, Health};
+use crate::mqtt::{Info, Publisher};
+use crate::pipeline::{Model, PromptSet};
+use listener::{Ear, Listener, Recipe, Seen};
+use notify::Notifier;
+use teller::Teller;
+
+/// How often the main thread looks around. A signal is answered within it, and nobody presses Ctrl-C to the tenth of a second.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often health is told when nothing changes.
+const HEALTH_EVERY: Duration = Duration::from_secs(60);
+/// From the wish to stop to the end: systemd's stop timeout in our unit is twice as long.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+/// Of that, for listeners to score what they have and end their events.
+const LISTENERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// A daemon that has its model and its prompts, and listens to nothing yet.
+pub struct Daemon {
+    settings: Settings,
+    recipe: Recipe,
+    info: Info,
+}
+
+impl Daemon {
+    /// Loads what the settings ask for from the bundle: the audio tower, and the prompts' embeddings.
+    ///
+    /// # Errors
+    /// A bundle with a file that is missing, altered, or does not fit.
+    pub fn prepare(settings: Settings, bundle: &Bundle, cache: &EmbeddingCache) -> Result<Self> {
+        let model = Model::load(bundle)?;
+        let prompts = embed(&settings.prompts, model.encoder.embedding_len(), bundle, cache)?;
+        let manifest = bundle.manifest();
+        let info = Info {
+            version: env!("CARGO_PKG_VERSION").into(),
+            bundle: manifest.name.clone(),
+            bundle_version: manifest.version.clone(),
+            pipeline_id: bundle.pipeline_id(),
+        };
+        let recipe = Recipe { model, prompts, hop: settings.hop };
+        Ok(Self { settings, recipe, info })
+    }
+
+    /// Listens until every source is over, or until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// A source that cannot be opened; or, when all is over, the first that could not be read to its end.
+    pub fn run(self) -> Result<()> {
+        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals cannot be received")?;
+        let Self { settings, recipe, info } = self;
+        let opened = settings.sources.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let delivery = Arc::<DeliveryCounters>::default();
+        let start = |broker| Publisher::start(broker, &settings.node, &info, Arc::clone(&delivery));
+        let publisher = settings.broker.as_ref().map(start).transpose()?;
+        let mut running = Running {
+            began: Instant::now(),
+            stop: Arc::default(),
+            listeners: Vec::new(),
+            publisher,
+            delivery,
+            notifier: Notifier::from_environment(),
+            told: None,
+            outcome: Ok(()),
+        };
+        // Tells the events of this run from those of any other.
+        let run = format!("{:016x}", fastrand::u64(..));
+        let prompts: Arc<[Prompt]> = settings.prompts.into();
+        for (spec, (source, seen)) in settings.sources.iter().zip(opened) {
+            let counters = Arc::clone(&seen.scoring);
+            let teller = Teller::new(&spec.id, &run, Arc::clone(&prompts), running.publisher.clone(), counters);
+            let ear = Ear::new(Arc::clone(&seen), &spec.kind, recipe.clone(), teller);
+            running.listen(seen, Listener { source, ear, stop: Arc::clone(&running.stop) })?;
+        }
+        log::info!(
+            "{}: {} prompts at {} sources, model {} {}",
+            settings.node,
+            prompts.len(),
+            settings.sources.len(),
+            info.bundle,
+            info.bundle_version
+        );
+        running.mind(signals);
+        running.leave()
+    }
+}
+
+/// Embeds the prompts and their contrasts, all texts at one go so that the text tower is loaded once at most.
+fn embed(prompts: &[Prompt], width: usize, bundle: &Bundle, cache: &EmbeddingCache) -> Result<PromptSet> {
+    let texts: Vec<&str> = prompts
+        .iter()
+        .flat_map(|prompt| std::iter::once(&prompt.text).chain(&prompt.contrast))
+        .map(String::as_str)
+        .collect();
+    let embeddings = bundle.embed_texts(&texts, cache)?;
+    let mut rest = embeddings.as_slice();
+    let sets: Vec<(&TextEmbedding, _, &[TextEmbedding])> = prompts
+        .iter()
+        .filter_map(|prompt| {
+            let (own, later) = rest.split_at_checked(1 + prompt.contrast.len())?;
+            rest = later;
+            own.split_first().map(|(text, contrast)| (text, prompt.rule, contrast))
+        })
+        .collect();
+    PromptSet::new(width, sets)
+}
+
+fn open(spec: &SourceSpec) -> Result<(Source, Arc<Seen>)> {
+    let seen = Arc::new(Seen::new(&spec.id));
+    let source = Source::open(spec, Arc::clone(&seen.capture)).with_context(|| format!("source {}", spec.id))?;
+    Ok((source, seen))
+}
+
+/// The daemon at work.
+struct Running {
+    began: Instant,
+    stop: Arc<AtomicBool>,
+    listeners: Vec<(Arc<Seen>, Option<JoinHandle<Result<()>>>)>,
+    publisher: Option<Publisher>,
+    delivery: Arc<DeliveryCounters>,
+    notifier: Notifier,
+    /// The health that was told last, and when.
+    told: Option<(Health, Instant)>,
+    outcome: Result<()>,
+}
+
+impl Running {
+    fn listen(&mut self, seen: Arc<Seen>, listener: Listener) -> Result<()> {
+        let thread =
+            listener.spawn().context("a thread cannot be started; see the limits of the service (TasksMax)")?;
+        self.listeners.push((seen, Some(thread)));
+        Ok(())
+    }
+
+    /// Minds the house until it is time to leave.
+    fn mind(&mut self, mut signals: Signals) {
+        let mut watchdog = Watchdog::new();
+        self.tell_health();
+        self.notifier.send("READY=1");
+        while self.is_listening() && !is_told_to_stop(&mut signals) {
+            self.tell_health();
+            if watchdog
+                .is_satisfied(self.listeners.iter().filter(|(_, thread)| thread.is_some()).map(|(seen, _)| &**seen))
+            {
+                self.notifier.send("WATCHDOG=1");
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Collects listeners that have ended; false when none is left.
+    fn is_listening(&mut self) -> bool {
+        for (seen, thread) in &mut self.listeners {
+            let Some(ended) = thread.take_if(|thread| thread.is_finished()) else { continue };
+            let outcome =
+                ended.join().unwrap_or_else(|_| Err(anyhow!("its thread panicked, which is a fault in clapd")));
+            match outcome.with_context(|| format!("source {}", seen.id)) {
+                Ok(()) => log::info!("{}: over", seen.id),
+                Err(error) => {
+                    log::error!("{error:#}");
+                    if self.outcome.is_ok() {
+                        self.outcome = Err(error);
+                    }
+                }
+            }
+        }
+        self.listeners.iter().any(|(_, thread)| thread.is_some())
+    }
+
+    /// Tells health when a state changed, and once in a while.
+    fn tell_health(&mut self) {
+        let health = Health {
+            uptime: self.began.elapsed(),
+            events_dropped: self.delivery.events_dropped.get(),
+            scores_dropped: self.delivery.scores_dropped.get(),
+            reconnects: self.delivery.reconnects.get(),
+            sources: self.listeners.iter().map(|(seen, _)| seen.health()).collect(),
+        };
+        let news = self.told.as_ref().is_none_or(|(before, _)| health.is_news(before));
+        let due = self.told.as_ref().is_none_or(|(_, at)| at.elapsed() >= HEALTH_EVERY);
+        if !news && !due {
+            return;
+        }
+        if news {
+            let states: Vec<_> =
+                health.sources.iter().map(|source| format!("{} {}", source.id, source.state)).collect();
+            let states = states.join(", ");
+            log::info!("{states}");
+            self.notifier.send(&format!("STATUS={states}"));
+        }
+        if let Some(publisher) = &self.publisher {
+            publisher.health(&health);
+        }
+        self.told = Some((health, Instant::now()));
+    }
+
+    /// Ends what is open, tells what is left, and says goodbye.
+    fn leave(mut self) -> Result<()> {
+        self.notifier.send("STOPPING=1");
+        let deadline = Instant::now() + LEAVE_WITHIN;
+        self.stop.store(true, Relaxed);
+        let listeners_deadline = Instant::now() + LISTENERS_WITHIN;
+        while self.is_listening() && Instant::now() < listeners_deadline {
+            thread::sleep(LOOK / 10);
+        }
+        for (seen, _) in self.listeners.iter().filter(|(_, thread)| thread.is_some()) {
+            log::warn!("{}: does not end within {} s and is left behind", seen.id, LISTENERS_WITHIN.as_secs());
+        }
+        self.tell_health();
+        if let Some(publisher) = self.publisher.take() {
+            let left = publisher.stop(deadline.saturating_duration_since(Instant::now()));
+            if left > 0 {
+                log::warn!("{left} events could not be delivered");
+            }
+        }
+        log::info!("stopped");
+        self.outcome
+    }
+}
+
+fn is_told_to_stop(signals: &mut Signals) -> bool {
+    signals.pending().any(|signal| match signal {
+        SIGHUP => {
+            log::warn!("SIGHUP: this version cannot reload its configuration; restart it");
+            false
+        }
+        _ => true,
+    })
+}
+
+/// Compares progress at half of systemd's interval.
+struct Watchdog {
+    every: Option<Duration>,
+    looked: Instant,
+    counts: Vec<u64>,
+}
+
+impl Watchdog {
+    fn new() -> Self {
+        Self { every: notify::watchdog().map(|interval| interval / 2), looked: Instant::now(), counts: Vec::new() }
+    }
+
+    /// Whether it is time, and every source got on since the last time.
+    fn is_satisfied<'a>(&mut self, sources: impl Iterator<Item = &'a Seen>) -> bool {
+        if self.every.is_none_or(|every| self.looked.elapsed() < every) {
+            return false;
+        }
+        self.looked = Instant::now();
+        let counts: Vec<u64> = sources.map(|seen| seen.progress.count()).collect();
+        // Where a source has ended since, there is nothing to compare with this once.
+        let stuck =
+            counts.len() == self.counts.len() && counts.iter().zip(&self.counts).any(|(now, before)| now == before);
+        if stuck {
+            log::error!("a source gets no further: systemd is not told that all is well");
+        }
+        self.counts = counts;
+        !stuck
+    }
+}

@@ -1,0 +1,62 @@
+//! Whether a source gets on: what the watchdog is fed by.
+//!
+//! In: what a listener's rounds brought. Out: a count that grows as long as sound becomes scores, or there is a good
+//! reason why there is no sound.
+//! Never: grows by the passing of time alone.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Sound without a scored window after which something is wrong: a window and a hop are at most 10 s each, and so is a start.
+const UNSCORED: Duration = Duration::from_secs(60);
+
+/// Written by a listener, read by the main thread.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    rounds: AtomicU64,
+    /// Sound since the last scored window, in milliseconds.
+    unscored_ms: AtomicU64,
+}
+
+impl Progress {
+    /// So much sound came, and whether a window of it was scored.
+    pub(super) fn sound(&self, length: Duration, scored: bool) {
+        if scored {
+            self.unscored_ms.store(0, Relaxed);
+        }
+        let length = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        let unscored = self.unscored_ms.fetch_add(length, Relaxed).saturating_add(length);
+        if scored || Duration::from_millis(unscored) < UNSCORED {
+            self.rounds.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// No sound came, and that is in order: the device is away and is waited for, or nobody speaks into standard input.
+    pub(super) fn excused(&self) {
+        self.rounds.fetch_add(1, Relaxed);
+    }
+
+    /// Grows with progress.
+    pub(super) fn count(&self) -> u64 {
+        self.rounds.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sound_that_is_never_scored_is_no_progress() {
+        let progress = Progress::default();
+        let second = Duration::from_secs(1);
+        (0..100).for_each(|_| progress.sound(second, false));
+        let stuck = progress.count();
+        assert_eq!(stuck, 59);
+        progress.sound(second, false);
+        assert_eq!(progress.count(), stuck);
+        progress.sound(second, true);
+        progress.sound(second, false);
+        assert_eq!(progress.count(), stuck + 2, "a score sets it right");
+    }
+}

@@ -1,0 +1,112 @@
+//! From a pipeline's outputs to what people and the house are told.
+//!
+//! In: windows and events on the sample clock, with the anchor to the time of day. Out: log lines, scores, states, notices.
+//! Never: publishes an end without its start, or with another id or another time of its start.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::detect::{Event, EventKind, Prompt};
+use crate::health::ScoringCounters;
+use crate::mqtt::{Notice, Publisher, Route};
+use crate::pipeline::{Output, ScoredWindow};
+use crate::time::WallAnchor;
+
+/// Tells of one source.
+pub(super) struct Teller {
+    source: String,
+    prompts: Arc<[Prompt]>,
+    /// The broker's side, with a route a prompt; none where there is no broker.
+    house: Option<(Publisher, Vec<Route>)>,
+    counters: Arc<ScoringCounters>,
+    /// Begins every id: this run and this source.
+    prefix: String,
+    /// The number of the next event. It goes on where a pipeline is replaced and its own numbers begin again.
+    next: u64,
+    open: Vec<Option<Open>>,
+}
+
+#[derive(Debug, Clone)]
+struct Open {
+    id: String,
+    started_at: SystemTime,
+}
+
+impl Teller {
+    /// Tells nothing yet but that no event is open: the broker may remember another run.
+    pub(super) fn new(
+        source: &str,
+        run: &str,
+        prompts: Arc<[Prompt]>,
+        publisher: Option<Publisher>,
+        counters: Arc<ScoringCounters>,
+    ) -> Self {
+        let house = publisher.map(|publisher| {
+            let routes: Vec<_> = prompts.iter().map(|prompt| publisher.topics().route(source, &prompt.id)).collect();
+            routes.iter().for_each(|route| publisher.state(route, false));
+            (publisher, routes)
+        });
+        let open = vec![None; prompts.len()];
+        Self { source: source.into(), prompts, house, counters, prefix: format!("{run}-{source}"), next: 0, open }
+    }
+
+    /// Tells of an output, whose sample clock meets the time of day at `anchor`.
+    pub(super) fn tell(&mut self, output: &Output<'_>, anchor: &WallAnchor) {
+        match output {
+            Output::Window(window) => self.scores(window, anchor.wall_time(window.end)),
+            Output::Event(event) => match event.kind {
+                EventKind::Started => self.started(event, anchor),
+                EventKind::Ended => self.ended(event),
+            },
+        }
+    }
+
+    fn scores(&self, window: &ScoredWindow<'_>, at: SystemTime) {
+        self.counters.windows_scored.add(1);
+        let Some((publisher, routes)) = &self.house else { return };
+        for (route, score) in routes.iter().zip(window.scores) {
+            publisher.score(route, *score, at);
+        }
+    }
+
+    fn started(&mut self, event: &Event, anchor: &WallAnchor) {
+        self.counters.events_started.add(1);
+        let open =
+            Open { id: format!("{}-{}", self.prefix, self.next), started_at: anchor.wall_time(event.started_at) };
+        self.next += 1;
+        log::info!("{}: {:?} started, score {:.1}", self.source, self.text(event), event.score);
+        self.publish(event, &open);
+        if let Some(slot) = self.open.get_mut(event.prompt) {
+            *slot = Some(open);
+        }
+    }
+
+    fn ended(&mut self, event: &Event) {
+        let Some(open) = self.open.get_mut(event.prompt).and_then(Option::take) else { return };
+        let seconds = event.ended_at.map_or(0.0, |end| end.since(event.started_at).as_secs_f64());
+        log::info!("{}: {:?} ended after {seconds:.1} s, peak {:.1}", self.source, self.text(event), event.peak);
+        self.publish(event, &open);
+    }
+
+    fn publish(&self, event: &Event, open: &Open) {
+        let Some((publisher, routes)) = &self.house else { return };
+        let Some(route) = routes.get(event.prompt) else { return };
+        publisher.state(route, event.kind == EventKind::Started);
+        publisher.event(
+            route,
+            &Notice {
+                id: open.id.clone(),
+                prompt: self.text(event).into(),
+                score: event.score,
+                peak: event.peak,
+                started_at: open.started_at,
+                // Of the sample clock, which does not jump when the time of day is set.
+                duration: event.ended_at.map(|end| end.since(event.started_at)),
+            },
+        );
+    }
+
+    fn text(&self, event: &Event) -> &str {
+        self.prompts.get(event.prompt).map_or("", |prompt| &prompt.text)
+    }
+}

@@ -1,0 +1,225 @@
+//! What stands in a payload.
+//!
+//! In: scores, notices of events, health, and the time of day of each. Out: JSON, frozen by the tests below.
+//! Never: a field is renamed or taken away; others may come beside them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::detect::Score;
+use crate::health::{Health, SourceHealth};
+
+/// Payloads of `status`.
+pub(super) const ONLINE: &str = "online";
+pub(super) const STOPPED: &str = "stopped";
+pub(super) const OFFLINE: &str = "offline";
+
+/// Payloads of `state`.
+pub(super) const ON: &str = "ON";
+pub(super) const OFF: &str = "OFF";
+
+/// What runs on this node; the payload of `info`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Info {
+    /// clapd's version.
+    pub version: String,
+    /// The bundle's name.
+    pub bundle: String,
+    /// The version of the bundle's content.
+    pub bundle_version: String,
+    /// Changes whenever a score could.
+    pub pipeline_id: String,
+}
+
+/// A start or an end, in the time of day.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notice {
+    /// The same for a start and its end, and for no other event of this or another run.
+    pub id: String,
+    /// The prompt's text.
+    pub prompt: String,
+    /// Score of the window that decided, 0 to 10.
+    pub score: f32,
+    /// Highest score since the start, 0 to 10.
+    pub peak: f32,
+    /// When the sound began.
+    pub started_at: SystemTime,
+    /// How long it went on; none for a start.
+    pub duration: Option<Duration>,
+}
+
+#[derive(Serialize)]
+struct ScorePayload {
+    score: f64,
+    cosine: f64,
+    at: String,
+}
+
+#[derive(Serialize)]
+struct EventPayload<'a> {
+    event_type: &'static str,
+    id: &'a str,
+    prompt: &'a str,
+    score: f64,
+    peak: f64,
+    started_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_s: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct HealthPayload<'a> {
+    uptime_s: u64,
+    events_dropped: u64,
+    scores_dropped: u64,
+    reconnects: u64,
+    sources: BTreeMap<&'a str, SourcePayload>,
+}
+
+#[derive(Serialize)]
+struct SourcePayload {
+    state: &'static str,
+    samples_lost: u64,
+    samples_bad: u64,
+    reopens: u64,
+    stream_errors: u64,
+    windows_scored: u64,
+    windows_skipped: u64,
+    events_started: u64,
+}
+
+/// The payload of `score`.
+pub(super) fn score(score: Score, at: SystemTime) -> serde_json::Result<Vec<u8>> {
+    let cosine = rounded(score.cosine, 4);
+    serde_json::to_vec(&ScorePayload { score: rounded(score.score, 2), cosine, at: time_of_day(at) })
+}
+
+/// The payload of `event`.
+pub(super) fn event(notice: &Notice) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&EventPayload {
+        event_type: if notice.duration.is_some() { "ended" } else { "started" },
+        id: &notice.id,
+        prompt: &notice.prompt,
+        score: rounded(notice.score, 2),
+        peak: rounded(notice.peak, 2),
+        started_at: time_of_day(notice.started_at),
+        ended_at: notice.duration.map(|duration| time_of_day(notice.started_at + duration)),
+        duration_s: notice.duration.map(|duration| (duration.as_secs_f64() * 1e3).round() / 1e3),
+    })
+}
+
+/// The payload of `info`.
+pub(super) fn info(info: &Info) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(info)
+}
+
+/// The payload of `health`.
+pub(super) fn health(health: &Health) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&HealthPayload {
+        uptime_s: health.uptime.as_secs(),
+        events_dropped: health.events_dropped,
+        scores_dropped: health.scores_dropped,
+        reconnects: health.reconnects,
+        sources: health.sources.iter().map(|source| (source.id.as_str(), SourcePayload::of(source))).collect(),
+    })
+}
+
+impl SourcePayload {
+    fn of(source: &SourceHealth) -> Self {
+        Self {
+            state: source.state,
+            samples_lost: source.samples_lost,
+            samples_bad: source.samples_bad,
+            reopens: source.reopens,
+            stream_errors: source.stream_errors,
+            windows_scored: source.windows_scored,
+            windows_skipped: source.windows_skipped,
+            events_started: source.events_started,
+        }
+    }
+}
+
+/// So many decimals and no more: the rest is noise, and a payload is read by people. Widened first, so that 7.3 is not 7.3000002.
+fn rounded(value: f32, decimals: i32) -> f64 {
+    let scale = 10_f64.powi(decimals);
+    (f64::from(value) * scale).round() / scale
+}
+
+/// UTC with milliseconds and `Z`. A clock that was never set stands at 1970; what is before that, or after 9999, is shown as that.
+fn time_of_day(time: SystemTime) -> String {
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(1_795_370_400_000 + millis)
+    }
+
+    fn text(payload: serde_json::Result<Vec<u8>>) -> String {
+        String::from_utf8(payload.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn score_is_frozen() {
+        let payload = text(score(Score { cosine: 0.412_34, score: 7.3 }, at(5)));
+        assert_eq!(payload, r#"{"score":7.3,"cosine":0.4123,"at":"2026-11-22T18:00:00.005Z"}"#);
+    }
+
+    #[test]
+    fn event_is_frozen() {
+        let mut notice = Notice {
+            id: "9f-mic-0".into(),
+            prompt: "a \"dog\" barking".into(),
+            score: 7.126,
+            peak: 8.0,
+            started_at: at(0),
+            duration: None,
+        };
+        let started = r#"{"event_type":"started","id":"9f-mic-0","prompt":"a \"dog\" barking","score":7.13,"peak":8.0,"started_at":"2026-11-22T18:00:00.000Z"}"#;
+        assert_eq!(text(event(&notice)), started);
+        notice.duration = Some(Duration::from_micros(3_250_400));
+        let ended = r#"{"event_type":"ended","id":"9f-mic-0","prompt":"a \"dog\" barking","score":7.13,"peak":8.0,"started_at":"2026-11-22T18:00:00.000Z","ended_at":"2026-11-22T18:00:03.250Z","duration_s":3.25}"#;
+        assert_eq!(text(event(&notice)), ended);
+    }
+
+    #[test]
+    fn info_is_frozen() {
+        let payload = text(info(&Info {
+            version: "0.1.0".into(),
+            bundle: "mini".into(),
+            bundle_version: "1".into(),
+            pipeline_id: "ab".into(),
+        }));
+        assert_eq!(payload, r#"{"version":"0.1.0","bundle":"mini","bundle_version":"1","pipeline_id":"ab"}"#);
+    }
+
+    #[test]
+    fn health_is_frozen() {
+        let source = SourceHealth {
+            id: "mic".into(),
+            state: "live",
+            samples_lost: 1,
+            windows_scored: 6,
+            ..SourceHealth::default()
+        };
+        let node =
+            Health { uptime: Duration::from_millis(61_900), reconnects: 2, sources: vec![source], ..Health::default() };
+        let expected = r#"{"uptime_s":61,"events_dropped":0,"scores_dropped":0,"reconnects":2,"sources":{"mic":{"state":"live","samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"events_started":0}}}"#;
+        assert_eq!(text(health(&node)), expected);
+    }
+
+    #[test]
+    fn no_clock_is_too_wrong_to_be_written() {
+        assert_eq!(time_of_day(UNIX_EPOCH - Duration::from_secs(5)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time_of_day(UNIX_EPOCH + Duration::from_secs(1 << 40)), "9999-12-31T23:59:59.000Z");
+    }
+}

@@ -1,0 +1,61 @@
+//! Every topic that clapd uses.
+//!
+//! In: the node's, a source's and a prompt's id, which `config` let through: letters, digits, `_` and `-`. Out: topics.
+//! Never: a topic is put together anywhere else.
+
+use std::sync::Arc;
+
+/// The topics of a node.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    root: String,
+    /// `online`, `stopped`, or as the last will `offline`.
+    pub status: Arc<str>,
+    /// What runs here.
+    pub info: Arc<str>,
+    /// How it is doing.
+    pub health: Arc<str>,
+}
+
+/// The topics of a prompt at a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Scores, as they come.
+    pub score: Arc<str>,
+    /// `ON` while an event is open.
+    pub state: Arc<str>,
+    /// Starts and ends.
+    pub event: Arc<str>,
+}
+
+impl Topics {
+    /// The topics of the node with this id.
+    pub fn new(node: &str) -> Self {
+        let root = format!("clapd/{node}");
+        let topic = |leaf: &str| format!("{root}/{leaf}").into();
+        Self { status: topic("status"), info: topic("info"), health: topic("health"), root }
+    }
+
+    /// The topics of a prompt at a source of this node.
+    pub fn route(&self, source: &str, prompt: &str) -> Route {
+        let topic = |leaf: &str| format!("{}/{source}/{prompt}/{leaf}", self.root).into();
+        Route { score: topic("score"), state: topic("state"), event: topic("event") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_frozen() {
+        let topics = Topics::new("kitchen");
+        assert_eq!(
+            [&*topics.status, &topics.info, &topics.health],
+            ["clapd/kitchen/status", "clapd/kitchen/info", "clapd/kitchen/health"]
+        );
+        let route = topics.route("mic", "dog");
+        let expected = ["clapd/kitchen/mic/dog/score", "clapd/kitchen/mic/dog/state", "clapd/kitchen/mic/dog/event"];
+        assert_eq!([&*route.score, &route.state, &route.event], expected);
+    }
+}

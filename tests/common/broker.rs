@@ -1,0 +1,221 @@
+//! A real mosquitto for a test, somebody who listens to it, and a link to it that can be cut.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up: far longer than it does, for a machine that is busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port of this machine that nobody uses.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+fn spawn(command: &mut Command) -> Child {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command.spawn().unwrap_or_else(|error| panic!("{name}: {error}; `make test` installs mosquitto and its clients"))
+}
+
+/// A broker on a port of its own; it ends with this value.
+pub struct Broker {
+    pub port: u16,
+    folder: TempDir,
+    process: Option<Child>,
+}
+
+impl Broker {
+    pub fn start() -> Self {
+        let mut broker = Self { port: free_port(), folder: tempfile::tempdir().expect("a folder"), process: None };
+        broker.configure("allow_anonymous true");
+        broker.resume();
+        broker
+    }
+
+    /// A broker that lets in `user` with `password` only, and, to watch, `watcher` without one.
+    pub fn start_with_password(user: &str, password: &str) -> Self {
+        let mut broker = Self { port: free_port(), folder: tempfile::tempdir().expect("a folder"), process: None };
+        let users = broker.folder.path().join("users");
+        fs::write(&users, "").expect("a file");
+        for (user, password) in [(user, password), ("watcher", "watcher")] {
+            let status = spawn(Command::new("mosquitto_passwd").arg("-b").arg(&users).args([user, password])).wait();
+            assert!(status.expect("ends").success());
+        }
+        broker.configure(&format!("password_file {}", users.display()));
+        broker.resume();
+        broker
+    }
+
+    fn configure(&self, access: &str) {
+        let folder = self.folder.path().display();
+        // As root, mosquitto would become a user that cannot read the folder. Sessions are kept over a restart, so
+        // that a watcher misses nothing.
+        let text = format!(
+            "listener {} 127.0.0.1\nuser root\npersistence true\npersistence_location {folder}/\nmax_queued_messages 0\n{access}\n",
+            self.port
+        );
+        fs::write(self.folder.path().join("mosquitto.conf"), text).expect("a file");
+    }
+
+    /// Starts it again, on the same port.
+    pub fn resume(&mut self) {
+        let config = self.folder.path().join("mosquitto.conf");
+        let log = fs::File::create(self.folder.path().join("log")).expect("a file");
+        self.process = Some(spawn(Command::new("mosquitto").arg("-c").arg(config).stdout(Stdio::null()).stderr(log)));
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            let log = || fs::read_to_string(self.folder.path().join("log"));
+            assert!(Instant::now() < deadline, "mosquitto does not start: {:?}", log());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends it as an administrator would.
+    pub fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let told = Command::new("kill").arg(process.id().to_string()).status();
+            assert!(told.expect("kill runs").success());
+            process.wait().expect("ends");
+        }
+    }
+
+    /// Somebody who hears all of clapd's topics, from now on.
+    pub fn watch(&self) -> Watcher {
+        let port = self.port.to_string();
+        let publish = ["-p", &port, "-u", "watcher", "-P", "watcher", "-q", "1", "-r", "-t", "ready", "-m", "now"];
+        assert!(spawn(Command::new("mosquitto_pub").args(publish)).wait().expect("ends").success());
+        let mut process = spawn(
+            Command::new("mosquitto_sub")
+                .args([
+                    "-p",
+                    &port,
+                    "-u",
+                    "watcher",
+                    "-P",
+                    "watcher",
+                    "-i",
+                    &format!("watcher-{}", free_port()),
+                    "-c",
+                    "-q",
+                    "1",
+                ])
+                .args(["-t", "clapd/#", "-t", "ready", "-F", "%r %q %t %p"])
+                .stdout(Stdio::piped()),
+        );
+        let stdout = process.stdout.take().expect("is piped");
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let mut watcher = Watcher { process, lines, retained: Vec::new(), heard: Vec::new() };
+        // Subscribed to last, and so told last of what the broker has retained.
+        watcher.wait_for("1 1 ready now");
+        watcher.retained = std::mem::take(&mut watcher.heard);
+        watcher
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// mosquitto_sub; every line is `<retained: 1|0> <QoS> <topic> <payload>`.
+pub struct Watcher {
+    process: Child,
+    lines: Receiver<String>,
+    /// What the broker told at once.
+    pub retained: Vec<String>,
+    /// What it told since.
+    pub heard: Vec<String>,
+}
+
+impl Watcher {
+    /// Waits for a message that begins like this, and returns it.
+    #[track_caller]
+    pub fn wait_for(&mut self, start: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.heard.push(line.clone());
+                    if line.starts_with(start) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("{start:?} was not heard; heard was {:#?}", self.heard),
+            }
+        }
+    }
+
+    /// The payloads heard so far on a topic.
+    pub fn payloads(&self, topic: &str) -> Vec<&str> {
+        self.heard.iter().filter_map(|line| line[4..].strip_prefix(topic)?.strip_prefix(' ')).collect()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A link to the broker.
+pub struct Link;
+
+impl Link {
+    /// Carries everything from `port` to the broker, from now on.
+    pub fn open(port: u16, broker: &Broker) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free");
+        Self::serve(listener, broker.port);
+    }
+
+    /// The first to connect is greeted as by a broker, which then acknowledges nothing and is gone once `word` was sent to it.
+    /// Everybody after is carried to the broker.
+    pub fn swallow_first(broker: &Broker, word: &'static str) -> u16 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().map_or(0, |address: SocketAddr| address.port());
+        let target = broker.port;
+        thread::spawn(move || {
+            let (mut guest, _) = listener.accept().expect("somebody comes");
+            // CONNACK: accepted, no session.
+            guest.write_all(&[0x20, 2, 0, 0]).expect("is there");
+            let mut seen = Vec::new();
+            let mut bytes = [0; 4096];
+            while !seen.windows(word.len()).any(|window| window == word.as_bytes()) {
+                let count = guest.read(&mut bytes).expect("is there");
+                seen.extend_from_slice(&bytes[..count]);
+            }
+            drop(guest);
+            Self::serve(listener, target);
+        });
+        port
+    }
+
+    fn serve(listener: TcpListener, target: u16) {
+        thread::spawn(move || {
+            for guest in listener.incoming().map_while(Result::ok) {
+                let Ok(broker) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { continue };
+                let (Ok(guest_too), Ok(broker_too)) = (guest.try_clone(), broker.try_clone()) else { continue };
+                thread::spawn(move || Self::carry(guest, broker));
+                thread::spawn(move || Self::carry(broker_too, guest_too));
+            }
+        });
+    }
+
+    fn carry(mut from: TcpStream, mut to: TcpStream) {
+        let _ = io::copy(&mut from, &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    }
+}

@@ -1,0 +1,8 @@
+//! The front ends against their references, against themselves in pieces, and at every rate.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod alloc;
+mod golden;
+mod rates;
+mod signals;
+mod stream;

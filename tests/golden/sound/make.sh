@@ -1,0 +1,19 @@
+#!/bin/sh
+# Makes the compressed tones that tests/decode.rs reads: 1 kHz at half of full scale, nothing else.
+# Needs ffmpeg with libvorbis and libmp3lame. Run it in this directory; the files are committed.
+set -eu
+tone() { # file rate channels seconds encoder...
+    file=$1 rate=$2 channels=$3 seconds=$4
+    shift 4
+    # An expression a channel: -ac would mix, and change the level.
+    sine="0.5*sin(2*PI*1000*t)"
+    if [ "$channels" = 2 ]; then sine="$sine|$sine"; fi
+    ffmpeg -v error -y -f lavfi -i "aevalsrc=$sine:s=$rate:d=$seconds" -fflags +bitexact \
+        -flags:a +bitexact -map_metadata -1 "$@" "$file"
+}
+tone tone-48000-2.flac 48000 2 0.5 -c:a flac -sample_fmt s16
+tone tone-96000-1-24bit.flac 96000 1 0.08 -c:a flac -sample_fmt s32 -bits_per_raw_sample 24
+tone tone-44100-2.ogg 44100 2 0.5 -c:a libvorbis -q:a 2
+tone tone-16000-1.ogg 16000 1 0.5 -c:a libvorbis -q:a 2
+tone tone-44100-2.mp3 44100 2 0.5 -c:a libmp3lame -b:a 64k
+tone tone-16000-1.mp3 16000 1 0.5 -c:a libmp3lame -b:a 32k
