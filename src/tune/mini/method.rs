@@ -3,25 +3,30 @@
 //! In: the data files beside this one. Out: typed and checked.
 //! Never: holds a number of its own; each stands, with its reason, in `method.toml`.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use crate::tune::net::minilm::WIDTH;
 use crate::tune::net::yamnet::CLASSES;
 
-/// `method.toml`.
+/// `method.toml`; what each number does is said there and in models/mini/METHOD.md.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Method {
-    /// Version of the bundle's content.
-    pub version: String,
-    /// The shared space.
-    pub space: SpaceMethod,
+    /// Classes of the audio network, for the reader; checked.
+    pub classes: usize,
+    /// Width of a sentence embedding, for the reader; checked.
+    pub text_len: usize,
+    /// Most captions of a class, for the reader; checked.
+    pub captions_per_class_max: usize,
     /// From mean class probabilities to an embedding.
     pub pool: PoolMethod,
     /// From a sentence embedding to the same space.
     pub text: TextMethod,
     /// How patches make windows.
     pub window: Window,
+    /// When a prompt is outside what the model knows.
+    pub coverage: Coverage,
     /// Cosine to score.
     pub calibration: Calibration,
     /// Measurements, for the card.
@@ -29,24 +34,24 @@ pub struct Method {
     pub quality: toml::Table,
 }
 
-/// What both towers agree on.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SpaceMethod {
-    /// Share of the classes in the agreement; the rest is the direction among sentences.
-    pub class_share: f64,
-}
-
-/// Weight of class c: p^power / prior^prior_power.
+/// Weight of class c: p^probability_exponent / prior^prior_exponent.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolMethod {
+    /// Probabilities are raised to at least this.
+    pub probability_min: f32,
     /// Exponent of the probability.
-    pub power: f64,
+    pub probability_exponent: f64,
     /// Exponent of the prior.
-    pub prior_power: f64,
+    pub prior_exponent: f64,
+    /// Share of the classes in the agreement; the rest is the direction among sentences.
+    pub anchor_weight: f64,
     /// Length of the part that says "nothing is heard clearly", beside that of the classes.
-    pub unclear: f64,
+    pub kappa: f64,
+    /// Weight of the part that says "this sounds like background".
+    pub background_weight: f64,
+    /// Cosine with a background above which it counts.
+    pub background_cosine: f64,
 }
 
 /// Whitened similarity to the best caption of each class, to a power.
@@ -54,50 +59,19 @@ pub struct PoolMethod {
 #[serde(deny_unknown_fields)]
 pub struct TextMethod {
     /// Added to the eigenvalues of the captions' covariance, as a share of the largest.
-    pub ridge: f64,
+    pub whitening_ridge: f64,
     /// Exponent of the similarity.
-    pub power: f64,
+    pub similarity_exponent: f64,
     /// The similarity that the part which says "no caption says this" stands for.
-    pub silent_similarity: f64,
-    /// Best similarity below which a prompt is not covered.
-    pub coverage_min: f32,
-    /// Longest prompt, in tokens.
-    pub max_tokens: usize,
+    pub null_similarity: f64,
 }
 
-/// How patches make windows.
-    pub window: Window,
-    /// Cosine to score.
-    pub calibration: Calibration,
-    /// Measurements, for the card.
-    #[serde(default)]
-    pub quality: toml::Table,
-}
-
-/// Weight of class c: p^power / prior^prior_power.
+/// When a prompt is outside what the model knows.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PoolMethod {
-    /// Exponent of the probability.
-    pub power: f64,
-    /// Exponent of the prior.
-    pub prior_power: f64,
-}
-
-/// Whitened similarity to each class's captions, then a softmax over the best classes.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TextMethod {
-    /// Added to the eigenvalues of the captions' covariance, as a share of the largest.
-    pub whitening_floor: f64,
-    /// Temperature of the softmax.
-    pub temperature: f64,
-    /// Classes that a prompt may name.
-    pub top: usize,
-    /// Best similarity below which a prompt is not covered.
-    pub coverage_min: f32,
-    /// Longest prompt, in tokens.
-    pub max_tokens: usize,
+pub struct Coverage {
+    /// Best similarity to a caption below which it is.
+    pub min: f32,
 }
 
 /// How patches make windows.
@@ -134,7 +108,10 @@ impl Method {
     /// # Errors
     /// A data file that was edited wrongly.
     pub fn load() -> Result<Self> {
-        toml::from_str(include_str!("method.toml")).context("src/tune/mini/method.toml")
+        let method: Self = toml::from_str(include_str!("method.toml")).context("src/tune/mini/method.toml")?;
+        let sizes = (method.classes, method.text_len);
+        ensure!(sizes == (CLASSES, WIDTH), "src/tune/mini/method.toml is for {sizes:?} classes and text numbers");
+        Ok(method)
     }
 }
 
@@ -167,20 +144,37 @@ fn display_names(class_map: &[u8]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The mean probability of every class over sound of all kinds: lines of `index,name,prior`.
+/// The mean probability of every class over sound of all kinds.
 ///
 /// # Errors
 /// Lines that are missing, out of order, or no probability.
 pub fn priors() -> Result<Vec<f32>> {
-    let mut priors = vec![];
-    for line in include_str!("priors.csv").lines().filter(|l| !l.starts_with('#')).skip(1) {
-        // The name in between may hold commas.
-        let (index, prior) = (line.split(',').next(), line.rsplit(',').next());
-        match (index.and_then(|i| i.parse::<usize>().ok()), prior.and_then(|p| p.parse::<f32>().ok())) {
-            (Some(index), Some(prior)) if index == priors.len() && prior > 0.0 && prior <= 1.0 => priors.push(prior),
-            _ => bail!("src/tune/mini/priors.csv: `{line}` is not `{},name,` and a number of 0 to 1", priors.len()),
-        }
+    let rows = probabilities(include_str!("priors.csv")).context("src/tune/mini/priors.csv")?;
+    Ok(rows.into_iter().flatten().collect())
+}
+
+/// The mean probabilities of each of some synthetic backgrounds (noise, hum, fans): one row each.
+///
+/// # Errors
+/// As [`priors`].
+pub fn backgrounds() -> Result<Vec<Vec<f32>>> {
+    let classes = probabilities(include_str!("background.csv")).context("src/tune/mini/background.csv")?;
+    let count = classes.first().map_or(0, Vec::len);
+    Ok((0..count).map(|j| classes.iter().map(|row| row[j]).collect()).collect())
+}
+
+/// Lines of `index,probability,...` under a head line, one for each class in order.
+fn probabilities(text: &str) -> Result<Vec<Vec<f32>>> {
+    let mut rows: Vec<Vec<f32>> = vec![];
+    for line in text.lines().skip(1) {
+        let (index, rest) = line.split_once(',').context("a line without a comma")?;
+        ensure!(index == rows.len().to_string(), "line {} begins with {index}", rows.len());
+        let row = rest.split(',').map(str::parse).collect::<Result<Vec<f32>, _>>();
+        let row = row.with_context(|| format!("class {index}"))?;
+        ensure!(row.iter().all(|p| (0.0..=1.0).contains(p)), "class {index} has numbers outside 0 to 1");
+        ensure!(rows.first().is_none_or(|first| first.len() == row.len()), "class {index} has {} numbers", row.len());
+        rows.push(row);
     }
-    ensure!(priors.len() == CLASSES, "src/tune/mini/priors.csv has {} classes, not {CLASSES}", priors.len());
-    Ok(priors)
+    ensure!(rows.len() == CLASSES, "it has {} classes, not {CLASSES}", rows.len());
+    Ok(rows)
 }

