@@ -87,7 +87,11 @@ fn rooms_know_only_what_lies_below_them() {
         for source in sources.iter().filter(|s| s.path.starts_with(room)) {
             for used in source.code.split("crate::").skip(1) {
                 let used = used.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
-                assert!(used == own || below.contains(&used), "{} uses crate::{used}; {own} may use {below:?}", source.path);
+                assert!(
+                    used == own || below.contains(&used),
+                    "{} uses crate::{used}; {own} may use {below:?}",
+                    source.path
+                );
             }
         }
     }
@@ -127,7 +131,11 @@ fn unsafe_code_has_one_room_and_says_why() {
     for source in sources() {
         let blocks = source.code.matches("unsafe {").count();
         assert!(blocks == 0 || source.path.starts_with("clap/kernels/"), "{} has unsafe code", source.path);
-        assert!(source.text.matches("// SAFETY:").count() >= blocks, "{}: a block without its SAFETY line", source.path);
+        assert!(
+            source.text.matches("// SAFETY:").count() >= blocks,
+            "{}: a block without its SAFETY line",
+            source.path
+        );
     }
 }
 
@@ -170,7 +178,10 @@ fn functions(source: &Source) -> Vec<(usize, usize)> {
         let code = line.trim_start();
         let indent = line.len() - code.len();
         let is_function = code.split("fn ").next().is_some_and(|before| {
-            code.contains("fn ") && before.split_whitespace().all(|word| ["pub", "const", "async", "unsafe"].contains(&word) || word.starts_with("pub("))
+            code.contains("fn ")
+                && before
+                    .split_whitespace()
+                    .all(|word| ["pub", "const", "async", "unsafe"].contains(&word) || word.starts_with("pub("))
         });
         if is_function {
             let end = (first..lines.len()).find(|&at| {

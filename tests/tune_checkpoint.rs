@@ -262,7 +262,15 @@ fn yamnet_with_folded_norms_is_yamnet() {
 #[test]
 fn all_faults_of_a_checkpoint_are_named_at_once() {
     let config = BertConfig {
-        vocabulary: 10, positions: 8, first_position: 0, types: 2, width: 4, layers: 1, heads: 2, inner: 8, epsilon: 1e-12,
+        vocabulary: 10,
+        positions: 8,
+        first_position: 0,
+        types: 2,
+        width: 4,
+        layers: 1,
+        heads: 2,
+        inner: 8,
+        epsilon: 1e-12,
     };
     let mut weights = Weights::default();
     weights.insert("embeddings.word_embeddings.weight", tensor(&[10, 5], 1));

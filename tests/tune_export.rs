@@ -83,7 +83,11 @@ struct Convolutions {
 #[test]
 fn convolutions_strides_groups_asymmetric_padding_and_batch_norm() {
     let conv = |from, to, groups, stride, pad| {
-        Conv2dConfig::new([from, to], [3, 3]).with_groups(groups).with_stride([stride; 2]).with_padding(pad).init(&device())
+        Conv2dConfig::new([from, to], [3, 3])
+            .with_groups(groups)
+            .with_stride([stride; 2])
+            .with_padding(pad)
+            .init(&device())
     };
     let module = Convolutions {
         first: conv(2, 6, 1, 2, PaddingConfig2d::Explicit(0, 0, 1, 1)),

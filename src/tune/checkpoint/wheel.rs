@@ -25,12 +25,10 @@ impl Wheel {
     /// A file that is missing, can't be read or is no zip archive.
     pub fn open(path: &Path) -> Result<Self> {
         let mut file = BufReader::new(File::open(path).with_context(|| format!("opening {}", path.display()))?);
-        let mut hash = Sha256::new();
-        std::io::copy(&mut file, &mut hash).with_context(|| format!("reading {}", path.display()))?;
+        let sha256 = hash(&mut file).with_context(|| format!("reading {}", path.display()))?;
         file.rewind()?;
         let archive = ZipArchive::new(file)
             .with_context(|| format!("{} is no wheel (a zip archive); download it again", path.display()))?;
-        let sha256 = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
         Ok(Self { path: path.to_path_buf(), archive, sha256 })
     }
 
@@ -65,5 +63,18 @@ impl Wheel {
         file.take(limit + 1).read_to_end(&mut bytes).with_context(|| format!("{place} is damaged"))?;
         ensure!(bytes.len() as u64 <= limit, "{place} unpacks to more than {limit} bytes; nothing of it is used");
         Ok(bytes)
+    }
+}
+
+/// SHA-256 of a file, in hex.
+fn hash(file: &mut impl Read) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut block = vec![0; 1 << 16];
+    loop {
+        let length = file.read(&mut block)?;
+        if length == 0 {
+            return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect());
+        }
+        hash.update(&block[..length]);
     }
 }

@@ -34,7 +34,8 @@ pub fn rename(mut source: Weights, config: &YamnetConfig) -> Result<Weights> {
     renamed.insert("classes.weight", take(&mut source, dense, "kernel")?);
     renamed.insert("classes.bias", take(&mut source, dense, "bias")?);
     // Two counters of the training loop.
-    let rest: Vec<String> = source.names().filter(|n| !n.starts_with("keras_api/metrics/")).map(str::to_string).collect();
+    let rest: Vec<String> =
+        source.names().filter(|n| !n.starts_with("keras_api/metrics/")).map(str::to_string).collect();
     for name in rest {
         if let Some(weight) = source.take(&name) {
             renamed.insert(name, weight);

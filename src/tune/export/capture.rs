@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, bail};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
-use burn::tensor::{BackendPrimitive, BasicOps, TensorData};
+use burn::tensor::{DType, TensorData};
 use burn_capture::{CaptureBackend, TensorId};
 use burn_ir::OperationIr;
 
@@ -67,9 +67,9 @@ impl Tracer {
     }
 
     /// The id of a tensor; a tensor of another device is a fault that [`record`] reports.
-    fn id_of<E: std::fmt::Display>(&mut self, name: &str, id: std::result::Result<TensorId, E>) -> TensorId {
+    fn id_of<E: std::fmt::Debug>(&mut self, name: &str, id: std::result::Result<TensorId, E>) -> TensorId {
         id.unwrap_or_else(|e| {
-            self.faults.push(format!("`{name}`: {e}"));
+            self.faults.push(format!("`{name}`: {e:?}"));
             TensorId::new(u64::MAX)
         })
     }

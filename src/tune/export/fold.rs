@@ -41,14 +41,13 @@ pub fn fold_constants(mut graph: Graph) -> Result<Graph> {
 
 fn evaluate(mut part: Graph, whole: &Graph, wanted: &BTreeSet<String>) -> Result<Vec<(String, Constant)>> {
     // The type here is only a placeholder: tract infers it.
-    part.outputs =
-        wanted.iter().map(|n| Edge { name: n.clone(), element: Element::Float, shape: vec![] }).collect();
+    part.outputs = wanted.iter().map(|n| Edge { name: n.clone(), element: Element::Float, shape: vec![] }).collect();
     let read: BTreeSet<&String> = part.nodes.iter().flat_map(|n| &n.input).collect();
     let constants = whole.constants.iter().filter(|(name, _)| read.contains(name));
     part.constants = constants.map(|(name, c)| (name.clone(), c.clone())).collect();
     part.prune();
-    let onnx = tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_output_types(true);
-    let model = onnx.model_for_proto_model(&part.to_model())?.into_typed()?.into_runnable()?;
+    let reader = onnx().with_ignore_output_shapes(true).with_ignore_output_types(true);
+    let model = reader.model_for_proto_model(&part.to_model())?.into_typed()?.into_runnable()?;
     let outputs = model.run(tvec![])?;
     wanted.iter().cloned().zip(outputs.iter().map(|t| constant(t))).map(|(n, c)| Ok((n, c?))).collect()
 }
@@ -60,7 +59,9 @@ fn constant(tensor: &Tensor) -> Result<Constant> {
         DatumType::F32 => {
             (Element::Float, tensor.to_plain_array_view::<f32>()?.iter().flat_map(|v| v.to_le_bytes()).collect())
         }
-        DatumType::Bool => (Element::Bool, tensor.to_plain_array_view::<bool>()?.iter().map(|v| u8::from(*v)).collect()),
+        DatumType::Bool => {
+            (Element::Bool, tensor.to_plain_array_view::<bool>()?.iter().map(|v| u8::from(*v)).collect())
+        }
         DatumType::I64 | DatumType::TDim => {
             let tensor = tensor.cast_to::<i64>()?;
             (Element::Int, tensor.to_plain_array_view::<i64>()?.iter().flat_map(|v| v.to_le_bytes()).collect())

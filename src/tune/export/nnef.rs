@@ -24,8 +24,8 @@ pub fn framework() -> Nnef {
 /// # Errors
 /// What tract says of a graph that it can't type.
 pub fn to_tract(graph: &Graph) -> Result<TypedModel> {
-    let onnx = tract_onnx::onnx().with_ignore_output_shapes(true);
-    let model = onnx.model_for_proto_model(&graph.to_model()).context("tract does not accept the ONNX graph")?;
+    let reader = onnx().with_ignore_output_shapes(true);
+    let model = reader.model_for_proto_model(&graph.to_model()).context("tract does not accept the ONNX graph")?;
     let mut model = model.into_typed().and_then(|m| m.into_decluttered()).context("simplifying the graph")?;
     for (slot, edge) in graph.outputs.iter().enumerate() {
         let outlet = model.output_outlets()?[slot];

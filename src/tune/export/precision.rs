@@ -209,8 +209,7 @@ fn variable(assignment: &Assignment) -> Option<(String, String)> {
 fn declare(id: &Identifier, tensor: &Tensor) -> Assignment {
     let shape = tensor.shape().iter().map(|d| RValue::Literal(Literal::Numeric(d.to_string()))).collect();
     let arguments = vec![named("label", text(&id.0)), named("shape", RValue::Array(shape))];
-    let variable =
-        Invocation { id: "variable".into(), generic_type_name: Some(TypeName::Scalar), arguments };
+    let variable = Invocation { id: "variable".into(), generic_type_name: Some(TypeName::Scalar), arguments };
     Assignment { left: LValue::Identifier(id.clone()), right: RValue::Invocation(variable) }
 }
 

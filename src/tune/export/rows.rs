@@ -52,9 +52,8 @@ fn fit(row: &[f32]) -> (f32, f64) {
     if largest == 0.0 {
         return (1.0, 0.0);
     }
-    let error = |scale: f32| -> f64 {
-        row.iter().map(|&w| f64::from(w - f32::from(nearest(w, scale)) * scale).powi(2)).sum()
-    };
+    let error =
+        |scale: f32| -> f64 { row.iter().map(|&w| f64::from(w - f32::from(nearest(w, scale)) * scale).powi(2)).sum() };
     let mut best = (largest / LIMIT, f64::INFINITY);
     for clip in CLIPS {
         let scale = (largest * clip / LIMIT).max(f32::MIN_POSITIVE);

@@ -17,11 +17,11 @@ pub const APACHE: &str = include_str!("LICENSE-APACHE");
 pub fn card(manifest: &Manifest) -> Result<String> {
     let mut sources = String::new();
     for origin in &manifest.source {
-        sources += &format!(
-            "| {} | {} | {} | `{}` |\n",
-            origin.name, origin.version, origin.licence, origin.sha256
-        );
+        sources += &format!("| {} | {} | {} | `{}` |\n", origin.name, origin.version, origin.licence, origin.sha256);
     }
     let quality = toml::to_string(&manifest.quality)?;
-    Ok(include_str!("card.md").replace("{version}", &manifest.version).replace("{sources}", &sources).replace("{quality}", &quality))
+    Ok(include_str!("card.md")
+        .replace("{version}", &manifest.version)
+        .replace("{sources}", &sources)
+        .replace("{quality}", &quality))
 }

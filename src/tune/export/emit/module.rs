@@ -1,7 +1,9 @@
 //! The layers that Burn records whole: linear, norms, embedding, convolution, pooling, activations.
 
 use anyhow::{Result, bail, ensure};
-use burn_ir::{ActivationOperationIr, AvgPool2dOpIr, Conv2dOpIr, LayerNormOpIr, LinearOpIr, ModuleOperationIr, UnaryOpIr};
+use burn_ir::{
+    ActivationOperationIr, AvgPool2dOpIr, Conv2dOpIr, LayerNormOpIr, LinearOpIr, ModuleOperationIr, UnaryOpIr,
+};
 
 use super::Emitter;
 use crate::tune::export::onnx::{float, int, ints};
@@ -24,7 +26,11 @@ impl Emitter<'_> {
             }
             Op::AvgPool2d(o) => self.average_pool(o),
             Op::AdaptiveAvgPool2d(o) => {
-                ensure!(o.output_size == [1, 1], "adaptive pooling to {:?} is not exported; only to 1x1", o.output_size);
+                ensure!(
+                    o.output_size == [1, 1],
+                    "adaptive pooling to {:?} is not exported; only to 1x1",
+                    o.output_size
+                );
                 self.unary("GlobalAveragePool", &o.x, &o.out, vec![])
             }
             _ => Ok(false),
@@ -99,8 +105,7 @@ impl Emitter<'_> {
     /// x/2 (1 + erf(x/sqrt 2)): opset 17 has no Gelu.
     fn gelu(&mut self, o: &UnaryOpIr) -> Result<bool> {
         let x = self.value(&o.input)?;
-        let (root, one, half) =
-            (self.number(std::f64::consts::FRAC_1_SQRT_2), self.number(1.0), self.number(0.5));
+        let (root, one, half) = (self.number(std::f64::consts::FRAC_1_SQRT_2), self.number(1.0), self.number(0.5));
         let scaled = self.graph.node("Mul", &[&x, &root], vec![]);
         let erf = self.graph.node("Erf", &[&scaled], vec![]);
         let shifted = self.graph.node("Add", &[&erf, &one], vec![]);
