@@ -12,7 +12,7 @@ use clapd::tune::export::onnx::Graph;
 use clapd::tune::export::{Length, Precision, Tracer, export, export_any_length, nnef, to_nnef};
 use clapd::tune::net::bert::{Bert, BertConfig};
 use clapd::tune::net::yamnet::YamnetConfig;
-use tract_onnx::prelude::{Framework, tvec};
+use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, tvec};
 
 /// What two implementations of the same sums may differ by, at values of about 1.
 const TOLERANCE: f32 = 1e-5;
@@ -270,10 +270,7 @@ fn the_onnx_file_reads_back_and_runs() {
     })
     .unwrap();
     let model = tract_onnx::onnx().model_for_read(&mut graph.to_bytes().as_slice()).unwrap();
-    let model = {
-        use tract_onnx::prelude::InferenceModelExt;
-        model.into_optimized().unwrap().into_runnable().unwrap()
-    };
+    let model = model.into_optimized().unwrap().into_runnable().unwrap();
     let x = random([1, 1, 96, 64]);
     let input = tract_onnx::prelude::Tensor::from_shape(&[1, 1, 96, 64], &values(x.clone())).unwrap();
     let outputs = model.run(tvec!(input.into())).unwrap();

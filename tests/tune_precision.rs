@@ -10,7 +10,7 @@ use burn::tensor::Distribution;
 use clapd::tune::export::rows::{Rows, quantize};
 use clapd::tune::export::{Precision, export, nnef, to_nnef};
 use proptest::prelude::*;
-use tract_onnx::prelude::{TypedModel, tvec};
+use tract_onnx::prelude::{IntoRunnable, TypedModel, tvec};
 
 #[derive(Module, Debug)]
 struct Net {

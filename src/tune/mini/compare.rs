@@ -6,7 +6,7 @@
 use anyhow::{Result, ensure};
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use tract_onnx::prelude::*;
+use tract_onnx::prelude::{IntoRunnable, Tensor as Stored, tvec};
 
 use super::method::Class;
 use super::tower::TextTower;
@@ -61,8 +61,8 @@ fn audio_difference(yamnet: &Yamnet, archive: &[u8]) -> Result<f32> {
         // Log-mels lie between ln 0.001 = -6.9 and about 5; patches of different level excite different classes.
         let level = -6.0 + patch as f32;
         let mel: Vec<f32> = (0..FRAMES * BANDS).map(|_| level + 2.0 * random.f32()).collect();
-        let output = stored.run(tvec!(tract_onnx::prelude::Tensor::from_shape(&shape, &mel)?.into()))?;
-        let ours = yamnet.forward(burn::tensor::Tensor::from_data(TensorData::new(mel, shape), &Device::flex()));
+        let output = stored.run(tvec!(Stored::from_shape(&shape, &mel)?.into()))?;
+        let ours = yamnet.forward(Tensor::from_data(TensorData::new(mel, shape), &Device::flex()));
         let ours = ours.into_data();
         let theirs = output[0].to_plain_array_view::<f32>()?;
         worst = ours.iter::<f32>().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(worst, f32::max);
@@ -78,7 +78,7 @@ fn text_cosines(text: &TextTower, archive: &[u8], classes: &[Class], tokenizer: 
     for caption in classes.iter().filter_map(|c| c.captions.first()) {
         let ids = tokenizer.ids(caption)?;
         let (shape, ones) = ([1, ids.len()], vec![1i64; ids.len()]);
-        let row = |values: &[i64]| tract_onnx::prelude::Tensor::from_shape(&shape, values);
+        let row = |values: &[i64]| Stored::from_shape(&shape, values);
         let output = stored.run(tvec!(row(&ids)?.into(), row(&ones)?.into()))?;
         let (ids, mask) = tokens(tokenizer, caption, &device)?;
         let ours: Vec<f32> = text.forward(ids, mask).0.into_data().iter::<f32>().collect();

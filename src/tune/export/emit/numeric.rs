@@ -3,7 +3,7 @@
 use anyhow::Result;
 use burn_ir::{BoolOperationIr, FloatOperationIr, IntOperationIr, NumericOperationIr, ReduceDimOpIr, TensorIr};
 
-use super::{Emitter, element};
+use super::Emitter;
 use crate::tune::export::onnx::{Constant, Element, int, ints};
 
 impl Emitter<'_> {
@@ -106,10 +106,5 @@ impl Emitter<'_> {
     /// A float constant of no dimensions.
     pub(super) fn number(&mut self, value: f64) -> String {
         self.graph.constant(Constant::scalar(Element::Float, value))
-    }
-
-    /// Whether a tensor holds floats.
-    pub(super) fn is_float(&self, tensor: &TensorIr) -> Result<bool> {
-        Ok(element(tensor.dtype)? == Element::Float)
     }
 }
