@@ -56,6 +56,17 @@ impl Weights {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Keeps the first `rows` rows of a matrix.
+    pub fn cut(&mut self, name: &str, rows: usize) {
+        if let Some(Weight { shape, values }) = self.tensors.get_mut(name)
+            && let [height, width] = shape.as_mut_slice()
+            && rows < *height
+        {
+            *height = rows;
+            values.truncate(rows * *width);
+        }
+    }
+
     /// Fills every float parameter of a module from the tensor of the same path.
     ///
     /// # Errors

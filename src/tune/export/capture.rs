@@ -87,7 +87,8 @@ pub fn record<M: Module>(module: &M, forward: impl FnOnce(&M, &mut Tracer)) -> R
     let mut parameters = Parameters::default();
     let graph = device
         .capture_scope(|scope| {
-            let module = module.clone().to_device(&device);
+            // `valid` copies what clones of a module share (the statistics of batch norms): the original stays where it is.
+            let module = module.valid().to_device(&device);
             module.visit(&mut parameters);
             forward(&module, &mut tracer);
             let ids = |ports: &[Port]| ports.iter().map(|p| p.id).collect::<Vec<_>>();

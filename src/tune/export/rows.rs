@@ -21,11 +21,11 @@ const LIMIT: f32 = 127.0;
 /// weight of MiniLM and YAMNet.
 const CLIPS: [f32; 13] = [1.0, 0.975, 0.95, 0.925, 0.9, 0.875, 0.85, 0.825, 0.8, 0.775, 0.75, 0.725, 0.7];
 
-/// Quantises along `axis`, or along that of the first and last axis which loses less.
+/// Quantises along `axis`, or along that of the outermost and innermost axis which loses less.
 pub fn quantize(weights: &[f32], shape: &[usize], axis: Option<usize>) -> Rows {
     let candidates = match axis {
         Some(axis) => vec![axis],
-        None => vec![0, shape.len().saturating_sub(1)],
+        None => vec![shape.iter().position(|d| *d > 1).unwrap_or(0), shape.len().saturating_sub(1)],
     };
     let tried = candidates.into_iter().map(|axis| along(weights, shape, axis));
     let best = tried.min_by(|a, b| a.1.total_cmp(&b.1));

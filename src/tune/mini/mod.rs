@@ -28,6 +28,7 @@ use crate::tune::checkpoint::wheel::Wheel;
 use crate::tune::checkpoint::{self, safetensors, tf_bundle};
 use crate::tune::export::onnx::Graph;
 use crate::tune::export::{self, Length, Precision};
+use crate::tune::net::bert::BertConfig;
 use crate::tune::net::minilm::{self, MiniLm};
 use crate::tune::net::yamnet::{BANDS, CLASSES, FRAMES, Yamnet, YamnetConfig};
 use method::{Class, Method};
@@ -85,7 +86,7 @@ pub fn build(sources: &Sources, out: &Path, onnx: Option<&Path>) -> Result<()> {
         write_onnx(folder, [("audio", &audio_graph), ("pool", &pool_graph), ("text", &text_graph)])?;
     }
     let audio_tar = export::to_nnef(&audio_graph, AUDIO_PRECISION)?;
-    let pool_tar = export::to_nnef(&pool_graph, Precision::F16)?;
+    let pool_tar = export::to_nnef(&pool_graph, TEXT_PRECISION)?;
     let text_tar = export::to_nnef(&text_graph, TEXT_PRECISION)?;
 
     eprintln!("comparing what was stored with the networks");
@@ -131,8 +132,11 @@ pub fn load_yamnet(wheel: &mut Wheel, device: &Device) -> Result<Yamnet> {
 /// As [`Wheel::read`], [`safetensors::read`] and loading.
 pub fn load_minilm(wheel: &mut Wheel, device: &Device) -> Result<MiniLm> {
     let bytes = wheel.read(&format!("{MINILM}/model.safetensors"), WEIGHTS_LIMIT)?;
-    let weights = checkpoint::minilm::rename(safetensors::read(&bytes, checkpoint::minilm::unused)?);
-    weights.load_into(MiniLm::new(&minilm::published(), device)).context("loading MiniLM")
+    let mut weights = checkpoint::minilm::rename(safetensors::read(&bytes, checkpoint::minilm::unused)?);
+    // Positions that no prompt reaches need no place in the bundle.
+    weights.cut("bert.positions", MAX_TOKENS);
+    let config = BertConfig { positions: MAX_TOKENS, ..minilm::published() };
+    weights.load_into(MiniLm::new(&config, device)).context("loading MiniLM")
 }
 
 /// The captions of all classes, embedded and whitened.

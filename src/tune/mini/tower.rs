@@ -38,12 +38,22 @@ impl Captions {
         Self { whitening, classes }
     }
 
-    /// The captions as rows, every class with the same number of them: only the best of a class counts, so the first
+    /// The captions as rows, class after class.
+    fn keys(&self) -> Vec<f32> {
+        self.classes.iter().flatten().flatten().copied().collect()
+    }
+
+    /// For each class the rows of its captions, as many for every class: only the best of a class counts, so the first
     /// is repeated where there are fewer.
-    fn keys(&self) -> (Vec<f32>, usize) {
+    fn rows(&self) -> Vec<i64> {
         let each = self.classes.iter().map(Vec::len).max().unwrap_or(0);
-        let padded = |class: &Vec<Vec<f32>>| (0..each).map(|i| class.get(i).unwrap_or(&class[0]).clone()).collect();
-        (self.classes.iter().flat_map::<Vec<Vec<f32>>, _>(padded).flatten().collect(), each)
+        let mut first = 0;
+        let mut rows = vec![];
+        for class in &self.classes {
+            rows.extend((0..each).map(|i| first + if i < class.len() { i as i64 } else { 0 }));
+            first += class.len() as i64;
+        }
+        rows
     }
 
     /// The mean direction of each class's captions, as rows.
@@ -86,6 +96,8 @@ pub struct TextHead {
     whitening: Param<Tensor<2>>,
     /// Captions, one a column, class after class.
     keys: Param<Tensor<2>>,
+    /// The columns of each class.
+    columns: Vec<i64>,
     class_share: f64,
     exponent: f64,
     null: f64,
@@ -95,14 +107,16 @@ pub struct TextHead {
 impl TextHead {
     /// With the captions' numbers inside; `backgrounds` is the number of those that the pool knows.
     pub fn new(captions: &Captions, method: &Method, backgrounds: usize, device: &Device) -> Self {
-        let (keys, each) = captions.keys();
-        let keys = Tensor::<2>::from_data(TensorData::new(keys, [CLASSES * each, WIDTH]), device);
+        let keys = captions.keys();
+        let shape = [keys.len() / WIDTH, WIDTH];
+        let keys = Tensor::<2>::from_data(TensorData::new(keys, shape), device);
         let whitening = &captions.whitening;
         let text = &method.text;
         Self {
             mean: matrix(whitening.mean.clone(), [1, WIDTH], device),
             whitening: matrix(whitening.matrix.clone(), [WIDTH, WIDTH], device),
             keys: Param::from_tensor(keys.transpose()),
+            columns: captions.rows(),
             class_share: method.pool.anchor_weight,
             exponent: text.similarity_exponent,
             null: text.null_similarity.powf(text.similarity_exponent),
@@ -114,8 +128,9 @@ impl TextHead {
     pub fn forward(&self, sentence: Tensor<2>) -> (Tensor<2>, Tensor<1>) {
         let direction = unit_rows((sentence - self.mean.val()).matmul(self.whitening.val()));
         let similar = direction.clone().matmul(self.keys.val());
-        let [_, keys] = similar.dims();
-        let classes = similar.reshape([CLASSES, keys / CLASSES]).max_dim(1).reshape([1, CLASSES]);
+        let count = self.columns.len();
+        let columns = Tensor::from_data(TensorData::new(self.columns.clone(), [count]), &similar.device());
+        let classes = similar.select(1, columns).reshape([CLASSES, count / CLASSES]).max_dim(1).reshape([1, CLASSES]);
         let coverage = classes.clone().max_dim(1).reshape([1]);
         let classes = relu(classes).powf_scalar(self.exponent);
         let direction = direction * lengths(&classes).mul_scalar((1.0 - self.class_share).sqrt());
