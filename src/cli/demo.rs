@@ -19,22 +19,26 @@ use crate::samples::Samples;
 /// Sounds and licences: tests/audio/CREDITS.md.
 static RECORDING: &[u8] = include_bytes!("../../tests/audio/demo.ogg");
 
-/// What a household would ask for; more than the recording holds, so that silence of a prompt can be seen as well.
-const PROMPTS: [&str; 14] = [
-    "a dog barking",
-    "rain falling",
-    "thunder",
-    "a telephone ringing",
-    "a clock ticking",
-    "birds singing",
+/// What is in the recording, in the order of its sounds, and two sounds that are not in it.
+const PROMPTS: [&str; 18] = [
     "a rooster crowing",
-    "a cow mooing",
+    "a dog barking",
+    "footsteps on gravel",
+    "a doorbell ringing",
+    "a person speaking",
     "glass breaking",
-    "people applauding",
-    "a baby crying",
-    "a car horn honking",
-    "someone speaking",
+    "a toilet flushing",
     "a cat meowing",
+    "a person snoring",
+    "drums playing",
+    "a helicopter flying",
+    "a train whistle",
+    "a car horn honking",
+    "people applauding",
+    "thunder",
+    "rain falling",
+    "a baby crying",
+    "a siren wailing",
 ];
 
 /// Half a second shows short sounds; the daemon's default is a second.

@@ -174,3 +174,140 @@ impl Ear {
         finished
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::clap::{Encode, TextEmbedding, Windowing};
+    use crate::daemon::teller::Told;
+    use crate::detect::{Calibration, Prompt, Rule};
+    use crate::dsp::FrontendSpec;
+    use crate::mqtt::Notice;
+
+    /// Hears loudness: a loud patch is the prompt, a silent one its opposite.
+    struct Loudness;
+
+    impl Encode for Loudness {
+        fn feature_len(&self) -> usize {
+            1
+        }
+
+        fn embedding_len(&self) -> usize {
+            1
+        }
+
+        fn encode(&self, patch: &[f32], features: &mut [f32]) -> Result<()> {
+            // Silence is ln(0.001) = -6.9 in every band.
+            features[0] = if patch.iter().any(|mel| *mel > -6.0) { 1.0 } else { -1.0 };
+            Ok(())
+        }
+
+        fn embed(&self, mean: &[f32], embedding: &mut [f32]) -> Result<()> {
+            embedding[0] = mean[0].signum();
+            Ok(())
+        }
+    }
+
+    fn ear(told: Arc<Mutex<Vec<Told>>>) -> Ear {
+        let frontend = FrontendSpec::yamnet();
+        let windowing = Windowing { patch: frontend.patch_samples() as u64, patch_hop: 0, patches: 1 };
+        let calibration = Calibration::new(vec![[-1.0, 0.0], [1.0, 10.0]]).unwrap();
+        let rule = Rule { start: 6.0, stop: 4.0, confirm: (1, 1), cooldown: Duration::ZERO };
+        let text = TextEmbedding { vector: vec![1.0], coverage: None };
+        let prompts = PromptSet::new(1, [(&text, rule, &[][..])]).unwrap();
+        let recipe = Recipe {
+            model: Model { encoder: Arc::new(Loudness), frontend, windowing, calibration },
+            prompts,
+            hop: Duration::from_secs(1),
+        };
+        let seen = Arc::new(Seen::new("mic"));
+        let prompt = Prompt { id: "loud".into(), text: "something loud".into(), rule, contrast: Vec::new() };
+        let house = Box::new(move |word| told.lock().unwrap().push(word));
+        let teller = Teller::new("mic", "run", [prompt].into(), house, Arc::clone(&seen.scoring));
+        Ear::new(seen, &SourceKind::Stdin, recipe, teller)
+    }
+
+    /// Lets the ear hear a second a level, all at `rate`, from `began` on.
+    fn hear(ear: &mut Ear, rate: u32, began: SystemTime, levels: &[f32]) {
+        for (second, level) in (0_u64..).zip(levels) {
+            let samples: Vec<f32> = (0..rate).map(|n| level * (n as f32 * 0.5).sin()).collect();
+            let at = SampleTime::from_samples(second * u64::from(rate), rate);
+            let anchor = WallAnchor { at, wall: began + at.since(SampleTime::ZERO) };
+            ear.hear(rate, Samples::whole(&samples), anchor).unwrap();
+        }
+    }
+
+    fn notices(told: &Mutex<Vec<Told>>) -> Vec<Notice> {
+        let told = told.lock().unwrap();
+        told.iter()
+            .filter_map(|word| if let Told::Notice(0, notice) = word { Some(notice.clone()) } else { None })
+            .collect()
+    }
+
+    #[test]
+    fn every_start_has_its_end_also_where_the_rate_changes() {
+        let told = Arc::default();
+        let mut ear = ear(Arc::clone(&told));
+        let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        hear(&mut ear, 16_000, began, &[0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5]);
+        // The device returns with another rate: its clock begins again.
+        let later = began + Duration::from_secs(3600);
+        hear(&mut ear, 48_000, later, &[0.5, 0.5, 0.5, 0.0, 0.0, 0.0]);
+        ear.finish().unwrap();
+        let notices = notices(&told);
+        let ids: Vec<_> = notices.iter().map(|notice| (notice.id.as_str(), notice.duration.is_some())).collect();
+        let expected = [
+            ("run-mic-0", false),
+            ("run-mic-0", true),
+            ("run-mic-1", false),
+            ("run-mic-1", true),
+            ("run-mic-2", false),
+            ("run-mic-2", true),
+        ];
+        assert_eq!(ids, expected);
+        for pair in notices.chunks(2) {
+            assert_eq!(pair[0].started_at, pair[1].started_at);
+        }
+        // The tone began at 3 s, and lasted for 3 s; a window's centre is known to half its length of a second.
+        let near =
+            |time: Duration, seconds: u64| time.abs_diff(Duration::from_secs(seconds)) <= Duration::from_millis(1000);
+        let since = |time: SystemTime| time.duration_since(began).unwrap();
+        assert!(near(since(notices[0].started_at), 3), "{:?}", notices[0]);
+        assert!(notices[1].duration.is_some_and(|duration| near(duration, 3)), "{:?}", notices[1]);
+        assert!(near(since(notices[4].started_at), 3600), "{:?}", notices[4]);
+        assert_eq!(ear.seen.health().events_started, 3);
+    }
+
+    #[test]
+    fn a_microphone_that_is_live_and_silent_makes_no_progress() {
+        let mut ear = ear(Arc::default());
+        ear.hear_nothing();
+        assert_eq!(ear.seen.progress.count(), 1, "standard input may pause");
+        ear.steady = true;
+        ear.hear_nothing();
+        assert_eq!(ear.seen.progress.count(), 2, "a device that starts is waited for");
+        make_live(&ear.seen);
+        ear.hear_nothing();
+        assert_eq!(ear.seen.progress.count(), 2);
+    }
+
+    /// Has a block delivered, which is what makes a source live.
+    fn make_live(seen: &Seen) {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let (rate, bytes) = (8_000_u32, 1_600_u32);
+        let mut wav = [b"RIFF".as_slice(), &(36 + bytes).to_le_bytes(), b"WAVEfmt ", &16_u32.to_le_bytes()].concat();
+        wav.extend([1_u16.to_le_bytes(), 1_u16.to_le_bytes()].concat());
+        wav.extend([rate.to_le_bytes(), (2 * rate).to_le_bytes()].concat());
+        wav.extend([2_u16.to_le_bytes(), 16_u16.to_le_bytes()].concat());
+        wav.extend([b"data".as_slice(), &bytes.to_le_bytes(), &vec![0; bytes as usize]].concat());
+        std::fs::write(path.path(), wav).unwrap();
+        let kind = SourceKind::File { path: path.path().into(), looped: false, realtime: false };
+        let spec = crate::capture::SourceSpec { id: "mic".into(), kind, channel: crate::capture::Channel::Mix };
+        let mut source = Source::open(&spec, Arc::clone(&seen.capture)).unwrap();
+        assert!(matches!(source.read(Duration::from_secs(60)).unwrap(), Read::Block { .. }));
+        assert_eq!(seen.capture.state(), State::Live);
+    }
+}

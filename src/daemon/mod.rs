@@ -90,7 +90,11 @@ impl Daemon {
         let prompts: Arc<[Prompt]> = settings.prompts.into();
         for (spec, (source, seen)) in settings.sources.iter().zip(opened) {
             let counters = Arc::clone(&seen.scoring);
-            let teller = Teller::new(&spec.id, &run, Arc::clone(&prompts), running.publisher.clone(), counters);
+            let house = match &running.publisher {
+                Some(publisher) => teller::house(publisher.clone(), &spec.id, &prompts),
+                None => Box::new(drop),
+            };
+            let teller = Teller::new(&spec.id, &run, Arc::clone(&prompts), house, counters);
             let ear = Ear::new(Arc::clone(&seen), &spec.kind, recipe.clone(), teller);
             running.listen(seen, Listener { source, ear, stop: Arc::clone(&running.stop) })?;
         }

@@ -1,23 +1,49 @@
 //! From a pipeline's outputs to what people and the house are told.
 //!
-//! In: windows and events on the sample clock, with the anchor to the time of day. Out: log lines, scores, states, notices.
-//! Never: publishes an end without its start, or with another id or another time of its start.
+//! In: windows and events on the sample clock, with the anchor to the time of day. Out: log lines, and [`Told`] to a closure.
+//! Never: tells an end without its start, or with another id or another time of its start.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::detect::{Event, EventKind, Prompt};
+use crate::detect::{Event, EventKind, Prompt, Score};
 use crate::health::ScoringCounters;
 use crate::mqtt::{Notice, Publisher, Route};
 use crate::pipeline::{Output, ScoredWindow};
 use crate::time::WallAnchor;
 
+/// What the house is told of a prompt, which is named by its index.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Told {
+    /// Its score in the window that ended then.
+    Score(usize, Score, SystemTime),
+    /// A start or an end.
+    Notice(usize, Notice),
+}
+
+/// Whoever is told.
+pub(super) type House = Box<dyn FnMut(Told) + Send>;
+
+/// The house behind a broker, where it hears of `source` first of all that no event is open: it may remember another run.
+pub(super) fn house(publisher: Publisher, source: &str, prompts: &[Prompt]) -> House {
+    let routes: Vec<Route> = prompts.iter().map(|prompt| publisher.topics().route(source, &prompt.id)).collect();
+    routes.iter().for_each(|route| publisher.state(route, false));
+    Box::new(move |told| match told {
+        Told::Score(prompt, score, at) => {
+            routes.get(prompt).into_iter().for_each(|route| publisher.score(route, score, at))
+        }
+        Told::Notice(prompt, notice) => routes.get(prompt).into_iter().for_each(|route| {
+            publisher.state(route, notice.duration.is_none());
+            publisher.event(route, &notice);
+        }),
+    })
+}
+
 /// Tells of one source.
 pub(super) struct Teller {
     source: String,
     prompts: Arc<[Prompt]>,
-    /// The broker's side, with a route a prompt; none where there is no broker.
-    house: Option<(Publisher, Vec<Route>)>,
+    house: House,
     counters: Arc<ScoringCounters>,
     /// Begins every id: this run and this source.
     prefix: String,
@@ -33,19 +59,14 @@ struct Open {
 }
 
 impl Teller {
-    /// Tells nothing yet but that no event is open: the broker may remember another run.
+    /// Nothing is open yet. `run` tells the events of this process from those of any other.
     pub(super) fn new(
         source: &str,
         run: &str,
         prompts: Arc<[Prompt]>,
-        publisher: Option<Publisher>,
+        house: House,
         counters: Arc<ScoringCounters>,
     ) -> Self {
-        let house = publisher.map(|publisher| {
-            let routes: Vec<_> = prompts.iter().map(|prompt| publisher.topics().route(source, &prompt.id)).collect();
-            routes.iter().for_each(|route| publisher.state(route, false));
-            (publisher, routes)
-        });
         let open = vec![None; prompts.len()];
         Self { source: source.into(), prompts, house, counters, prefix: format!("{run}-{source}"), next: 0, open }
     }
@@ -61,11 +82,10 @@ impl Teller {
         }
     }
 
-    fn scores(&self, window: &ScoredWindow<'_>, at: SystemTime) {
+    fn scores(&mut self, window: &ScoredWindow<'_>, at: SystemTime) {
         self.counters.windows_scored.add(1);
-        let Some((publisher, routes)) = &self.house else { return };
-        for (route, score) in routes.iter().zip(window.scores) {
-            publisher.score(route, *score, at);
+        for (prompt, score) in window.scores.iter().enumerate() {
+            (self.house)(Told::Score(prompt, *score, at));
         }
     }
 
@@ -75,7 +95,7 @@ impl Teller {
             Open { id: format!("{}-{}", self.prefix, self.next), started_at: anchor.wall_time(event.started_at) };
         self.next += 1;
         log::info!("{}: {:?} started, score {:.1}", self.source, self.text(event), event.score);
-        self.publish(event, &open);
+        self.notice(event, &open);
         if let Some(slot) = self.open.get_mut(event.prompt) {
             *slot = Some(open);
         }
@@ -85,25 +105,20 @@ impl Teller {
         let Some(open) = self.open.get_mut(event.prompt).and_then(Option::take) else { return };
         let seconds = event.ended_at.map_or(0.0, |end| end.since(event.started_at).as_secs_f64());
         log::info!("{}: {:?} ended after {seconds:.1} s, peak {:.1}", self.source, self.text(event), event.peak);
-        self.publish(event, &open);
+        self.notice(event, &open);
     }
 
-    fn publish(&self, event: &Event, open: &Open) {
-        let Some((publisher, routes)) = &self.house else { return };
-        let Some(route) = routes.get(event.prompt) else { return };
-        publisher.state(route, event.kind == EventKind::Started);
-        publisher.event(
-            route,
-            &Notice {
-                id: open.id.clone(),
-                prompt: self.text(event).into(),
-                score: event.score,
-                peak: event.peak,
-                started_at: open.started_at,
-                // Of the sample clock, which does not jump when the time of day is set.
-                duration: event.ended_at.map(|end| end.since(event.started_at)),
-            },
-        );
+    fn notice(&mut self, event: &Event, open: &Open) {
+        let notice = Notice {
+            id: open.id.clone(),
+            prompt: self.text(event).into(),
+            score: event.score,
+            peak: event.peak,
+            started_at: open.started_at,
+            // Of the sample clock, which does not jump when the time of day is set.
+            duration: event.ended_at.map(|end| end.since(event.started_at)),
+        };
+        (self.house)(Told::Notice(event.prompt, notice));
     }
 
     fn text(&self, event: &Event) -> &str {

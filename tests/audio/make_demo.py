@@ -9,11 +9,11 @@ Needs dpkg-deb, ffmpeg, oggenc, espeak-ng, and Python with numpy. The mix is det
 noise has a fixed seed and the Ogg stream a fixed serial number, so equal tools give equal bytes.
 """
 import csv
-import io
 import pathlib
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 
 import numpy as np
@@ -55,7 +55,7 @@ SCENE = [
     ("a steam train whistle", -22, 3.5, [(*OPENSFX, "4", 0, None, 0)]),
     ("a car horn honking", -22, 3.5, [(*STK, "horn.ogg", 0, None, 0), (*STK, "horn.ogg", 0, None, 0.25),
                                       (*STK, "horn.ogg", 0, None, 0.5)]),
-    ("people applauding", -21, 3.5, [(*STK, "gp_end.ogg", 1.0, 6.0, 0)]),
+    ("people applauding", -21, 3.5, [(*STK, "gp_end.ogg", 5.2, 10.2, 0)]),
     ("thunder", -19, 3.5, [(*STK, "thunder.ogg", 0, None, 0)]),
     ("rain", -26, 3.5, [(*STK, "rain.ogg", 0, None, 0), (*STK, "rain.ogg", 0, None, -0.8)]),
 ]
@@ -65,20 +65,23 @@ FADE_S = 0.03   # long enough that a cut does not click, short enough to keep an
 CEILING = 0.89  # -1 dBFS: room for the overshoot of the Vorbis encoder
 
 
-def member(deb, path):
-    """One file of a package, without unpacking the rest."""
+def unpack(deb, paths, folder):
+    """Some files of a package, straight to disk: one archive of 0ad-data alone is 1.3 GB."""
     tar = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
-    data = subprocess.run(["tar", "-xO", path], stdin=tar.stdout, stdout=subprocess.PIPE, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", folder, *paths], stdin=tar.stdout, check=True)
     tar.stdout.close()
     tar.wait()
-    return data
 
 
 def from_cat(cat, index):
-    """Sound `index` of an OpenTTD .cat file: a table of (offset, length), then name and RIFF data."""
+    """Sound `index` of an OpenTTD .cat file: a table of (offset, length), then name and RIFF data.
+
+    One sound of OpenSFX ends in half a sample; ffmpeg drops it with a message.
+    """
     offset, length = struct.unpack_from("<II", cat, 8 * index)
     start = (offset & 0x7FFFFFFF) + 1 + cat[offset & 0x7FFFFFFF]
-    return cat[start:start + length]
+    riff_length = 8 + struct.unpack_from("<I", cat, start + 4)[0]
+    return cat[start:start + min(length, riff_length)]
 
 
 def speech(text):
@@ -86,24 +89,33 @@ def speech(text):
     return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
 
 
+def file_of(path, name):
+    """The package file that holds a sound: itself, or the archive it is in."""
+    return path + name if path.endswith("/") else path
+
+
 class Packages:
-    def __init__(self, folder):
-        self.folder, self.containers = pathlib.Path(folder), {}
+    """The scene's files, unpacked once into a folder."""
+
+    def __init__(self, debs, folder):
+        self.folder, wanted = pathlib.Path(folder), {}
+        for *_, parts in SCENE:
+            for package, path, name, *_ in parts:
+                if package != "espeak-ng":
+                    wanted.setdefault(package, set()).add(file_of(path, name))
+        for package, paths in wanted.items():
+            deb = next(pathlib.Path(debs).glob(f"{package}_*.deb"), None)
+            if deb is None:
+                sys.exit(f"no {package}_*.deb in {debs}")
+            unpack(deb, sorted(paths), folder)
 
     def read(self, package, path, name):
         if package == "espeak-ng":
             return speech(name)
-        deb = next(self.folder.glob(f"{package}_*.deb"), None)
-        if deb is None:
-            sys.exit(f"no {package}_*.deb in {self.folder}")
-        if path.endswith("/"):
-            return member(deb, path + name)
-        if path not in self.containers:
-            self.containers[path] = member(deb, path)
-        whole = self.containers[path]
-        if path.endswith(".cat"):
-            return from_cat(whole, int(name))
-        return zipfile.ZipFile(io.BytesIO(whole)).read(name)
+        file = self.folder / file_of(path, name)
+        if path.endswith(".zip"):
+            return zipfile.ZipFile(file).read(name)
+        return from_cat(file.read_bytes(), int(name)) if path.endswith(".cat") else file.read_bytes()
 
 
 def decode(data):
@@ -183,7 +195,8 @@ def build(packages):
 
 
 def main():
-    mix, truth = build(Packages(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as folder:
+        mix, truth = build(Packages(sys.argv[1], folder))
     pcm = (np.clip(mix, -1, 1) * 32767).round().astype("<i2").tobytes()
     subprocess.run(["oggenc", "-Q", "-r", "-R", str(RATE), "-C", "1", "-B", "16", "-q", "5", "-s", "1",
                     "-t", "clapd demo", "-c", "LICENSE=CC-BY-SA-4.0, credits in CREDITS.md",

@@ -1,5 +1,7 @@
 //! A real mosquitto for a test, somebody who listens to it, and a link to it that can be cut.
 
+#![allow(dead_code)]
+
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -85,11 +87,17 @@ impl Broker {
         }
     }
 
+    /// Has the broker keep a payload, as an earlier daemon would have.
+    pub fn publish_retained(&self, topic: &str, payload: &str) {
+        let port = self.port.to_string();
+        let publish = ["-p", &port, "-u", "watcher", "-P", "watcher", "-q", "1", "-r", "-t", topic, "-m", payload];
+        assert!(spawn(Command::new("mosquitto_pub").args(publish)).wait().expect("ends").success());
+    }
+
     /// Somebody who hears all of clapd's topics, from now on.
     pub fn watch(&self) -> Watcher {
+        self.publish_retained("ready", "now");
         let port = self.port.to_string();
-        let publish = ["-p", &port, "-u", "watcher", "-P", "watcher", "-q", "1", "-r", "-t", "ready", "-m", "now"];
-        assert!(spawn(Command::new("mosquitto_pub").args(publish)).wait().expect("ends").success());
         let mut process = spawn(
             Command::new("mosquitto_sub")
                 .args([

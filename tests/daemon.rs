@@ -1,0 +1,216 @@
+//! The daemon as a process: what a house hears of a recording, what systemd hears, and how it ends.
+
+#[path = "common/broker.rs"]
+mod broker;
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use broker::{Broker, PATIENCE};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audio/demo.ogg");
+
+/// A daemon with its configuration; killed when it is dropped.
+struct Daemon {
+    folder: TempDir,
+    process: Child,
+}
+
+impl Daemon {
+    /// Starts `clapd run` for a node called attic that listens for a dog; `more` ends its configuration.
+    fn start(more: &str, change: impl FnOnce(&mut Command, &Path)) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = folder.path().join("clapd.toml");
+        let text = format!(
+            "[node]\nid = \"attic\"\n[[prompt]]\nid = \"dog\"\ntext = \"a dog barking\"\ncooldown_s = 0\n{more}"
+        );
+        fs::write(&config, text).expect("a file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clapd"));
+        command
+            .args(["run", "--config"])
+            .arg(&config)
+            .env("CACHE_DIRECTORY", env!("CARGO_TARGET_TMPDIR"))
+            .stderr(Stdio::piped());
+        change(&mut command, folder.path());
+        let process = command.spawn().expect("clapd runs");
+        Self { folder, process }
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.process.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits for its end; how it ended, and what it logged.
+    fn end(mut self) -> (ExitStatus, String) {
+        let mut log = String::new();
+        let mut stderr = self.process.stderr.take().expect("is piped");
+        std::io::Read::read_to_string(&mut stderr, &mut log).expect("is text");
+        (self.process.wait().expect("ends"), log)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn mqtt(broker: &Broker) -> String {
+    format!("[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n", broker.port)
+}
+
+/// A source that is not there: it is waited for, for ever.
+const NOBODY: &str = "[[source]]\nid = \"mic\"\ndevice = \"alsa:clapd_test_nobody\"\n";
+
+#[test]
+fn a_recording_is_heard_to_its_end() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    let source = format!("[[source]]\nid = \"demo\"\nfile = {RECORDING:?}\n");
+    let daemon = Daemon::start(&format!("{source}{}", mqtt(&broker)), |_, _| ());
+    watcher.wait_for("0 1 clapd/attic/status stopped");
+    let (status, log) = daemon.end();
+    assert!(status.success(), "{log}");
+
+    let events: Vec<Value> = watcher
+        .payloads("clapd/attic/demo/dog/event")
+        .iter()
+        .map(|payload| serde_json::from_str(payload).expect("is JSON"))
+        .collect();
+    assert!(!events.is_empty(), "no dog was heard: {log}");
+    assert_eq!(events.len() % 2, 0, "every start has its end: {events:?}");
+    for pair in events.chunks(2) {
+        assert_eq!((&pair[0]["event_type"], &pair[1]["event_type"]), (&"started".into(), &"ended".into()));
+        for same in ["id", "started_at", "prompt"] {
+            assert_eq!(pair[0][same], pair[1][same]);
+        }
+        let time = |name: &str| {
+            let text = pair[1][name].as_str().expect("is a text");
+            humantime::parse_rfc3339(text).expect("is a time")
+        };
+        let lasted = time("ended_at").duration_since(time("started_at")).expect("is later").as_secs_f64();
+        assert!((lasted - pair[1]["duration_s"].as_f64().expect("a number")).abs() < 0.002, "{pair:?}");
+        assert!(
+            pair[1]["peak"].as_f64() >= pair[0]["score"].as_f64() && pair[0]["score"].as_f64() >= Some(6.0),
+            "{pair:?}"
+        );
+        assert!(log.contains("demo: \"a dog barking\" started"), "{log}");
+    }
+    let states = watcher.payloads("clapd/attic/demo/dog/state");
+    assert_eq!((states.first(), states.last()), (Some(&"OFF"), Some(&"OFF")));
+    let info: Value = serde_json::from_str(watcher.payloads("clapd/attic/info")[0]).expect("is JSON");
+    assert_eq!((&info["bundle"], &info["version"]), (&"mini".into(), &env!("CARGO_PKG_VERSION").into()));
+    let health = watcher.payloads("clapd/attic/health");
+    let last: Value = serde_json::from_str(health.last().expect("was told")).expect("is JSON");
+    let source = &last["sources"]["demo"];
+    assert_eq!((&source["state"], &source["samples_lost"]), (&"ended".into(), &0.into()));
+    assert_eq!(source["events_started"], events.len() / 2);
+    assert!(source["windows_scored"].as_u64() > Some(60), "{last}");
+}
+
+#[test]
+fn standard_input_and_no_broker_do_as_well() {
+    let mut daemon = Daemon::start("[[source]]\nid = \"pipe\"\nstdin = true\n", |command, _| {
+        command.stdin(Stdio::piped());
+    });
+    let mut stdin = daemon.process.stdin.take().expect("is piped");
+    stdin.write_all(&wav(&[0; 16_000 * 3])).expect("is read");
+    drop(stdin);
+    let (status, log) = daemon.end();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("events are logged, and told to nobody") && log.contains("pipe: over"), "{log}");
+}
+
+/// 16 kHz, mono, 16 bits.
+fn wav(samples: &[i16]) -> Vec<u8> {
+    let bytes = u32::try_from(samples.len() * 2).expect("is short");
+    let mut wav = [b"RIFF".as_slice(), &(36 + bytes).to_le_bytes(), b"WAVEfmt ", &16_u32.to_le_bytes()].concat();
+    wav.extend([1_u16.to_le_bytes(), 1_u16.to_le_bytes()].concat());
+    wav.extend([16_000_u32.to_le_bytes(), 32_000_u32.to_le_bytes()].concat());
+    wav.extend([2_u16.to_le_bytes(), 16_u16.to_le_bytes()].concat());
+    wav.extend([b"data".as_slice(), &bytes.to_le_bytes()].concat());
+    samples.iter().for_each(|sample| wav.extend(sample.to_le_bytes()));
+    wav
+}
+
+/// What systemd hears until it hears `wanted`.
+fn heard_by_systemd(socket: &UnixDatagram, wanted: &str) -> Vec<String> {
+    let mut heard = Vec::new();
+    let mut message = [0; 4096];
+    while !heard.iter().any(|message| message == wanted) {
+        let count =
+            socket.recv(&mut message).unwrap_or_else(|error| panic!("{wanted} was not heard, {heard:?} was: {error}"));
+        heard.push(String::from_utf8_lossy(&message[..count]).into_owned());
+    }
+    heard
+}
+
+#[test]
+fn systemd_hears_of_start_progress_and_stop() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    let mut socket = None;
+    let daemon = Daemon::start(&format!("{NOBODY}{}", mqtt(&broker)), |command, folder| {
+        let path: PathBuf = folder.join("notify");
+        let bound = UnixDatagram::bind(&path).expect("a socket");
+        bound.set_read_timeout(Some(PATIENCE)).expect("is set");
+        socket = Some(bound);
+        command.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "400000");
+    });
+    let socket = socket.expect("was bound");
+    assert!(daemon.folder.path().exists());
+    heard_by_systemd(&socket, "READY=1");
+    // A device that is away is waited for: that is no reason to be restarted.
+    heard_by_systemd(&socket, "WATCHDOG=1");
+    heard_by_systemd(&socket, "WATCHDOG=1");
+    watcher.wait_for("0 1 clapd/attic/status online");
+    daemon.signal("-HUP");
+    heard_by_systemd(&socket, "WATCHDOG=1");
+    daemon.signal("-TERM");
+    heard_by_systemd(&socket, "STOPPING=1");
+    watcher.wait_for("0 1 clapd/attic/status stopped");
+    let (status, log) = daemon.end();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("SIGHUP: this version cannot reload"), "{log}");
+}
+
+#[test]
+fn a_killed_daemon_is_offline_and_the_next_one_corrects_the_picture() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    let config = format!("{NOBODY}{}", mqtt(&broker));
+    let daemon = Daemon::start(&config, |_, _| ());
+    watcher.wait_for("0 1 clapd/attic/mic/dog/state OFF");
+    daemon.signal("-KILL");
+    watcher.wait_for("0 1 clapd/attic/status offline");
+    broker.publish_retained("clapd/attic/mic/dog/state", "ON");
+    let next = Daemon::start(&config, |_, _| ());
+    watcher.wait_for("0 1 clapd/attic/status online");
+    watcher.wait_for("0 1 clapd/attic/mic/dog/state OFF");
+    next.signal("-INT");
+    watcher.wait_for("0 1 clapd/attic/status stopped");
+    assert!(next.end().0.success());
+}
+
+#[test]
+fn what_cannot_be_begun_says_why() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let noise = folder.path().join("noise.wav");
+    fs::write(&noise, b"this is not a recording").expect("a file");
+    for (more, code, words) in [
+        (format!("[[source]]\nid = \"x\"\nfile = {noise:?}\n"), 4, "source x"),
+        (NOBODY.replace("device", "devise"), 2, "did you mean `device`?"),
+        (format!("{NOBODY}[model]\nbundle = \"none\"\n"), 3, "none"),
+    ] {
+        let (status, log) = Daemon::start(&more, |_, _| ()).end();
+        assert_eq!(status.code(), Some(code), "{more}: {log}");
+        assert!(log.contains(words), "{more}: {log}");
+    }
+}
