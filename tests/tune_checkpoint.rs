@@ -5,6 +5,7 @@
 use std::io::Write;
 
 use burn::prelude::*;
+use burn::tensor::TensorData;
 use clapd::tune::checkpoint::wheel::Wheel;
 use clapd::tune::checkpoint::{Weight, Weights, minilm, safetensors, tf_bundle, yamnet};
 use clapd::tune::net::bert::BertConfig;
@@ -252,7 +253,7 @@ fn yamnet_with_folded_norms_is_yamnet() {
     let mut again = weights.clone();
     let net = yamnet::rename(weights, &config).unwrap().load_into(config.init(&Device::flex())).unwrap();
     let mel = tensor(&[96, 64], 5).values;
-    let input = Tensor::<4>::from_data(burn::tensor::TensorData::new(mel.clone(), [1, 1, 96, 64]), &Device::flex());
+    let input = Tensor::<4>::from_data(TensorData::new(mel.clone(), [1, 1, 96, 64]), &Device::flex());
     let ours: Vec<f32> = net.forward(input).into_data().iter::<f32>().collect();
     for (a, b) in ours.iter().zip(reference(&mut again, &mel)) {
         assert!((a - b).abs() < 1e-5, "{a} against {b}");

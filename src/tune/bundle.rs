@@ -1,7 +1,7 @@
 //! Writing a bundle's folder: whole or not at all.
 //!
 //! In: files and a manifest. Out: the folder, put in place by one rename once all of it is on disk.
-//! Never: leaves a half-written folder where a bundle should be.
+//! Never: leaves a half-written folder where a bundle should be; loses what else lies in the folder of an older bundle.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub struct BundleWriter {
 }
 
 impl BundleWriter {
-    /// Prepares to write `out`, which may hold an older bundle and nothing else.
+    /// Prepares to write `out`, which may be the folder of an older bundle.
     ///
     /// # Errors
     /// A destination that exists and is no bundle, or a parent that can't be written.
@@ -68,7 +68,8 @@ impl BundleWriter {
     }
 }
 
-/// Renames `fresh` to `out`; an older bundle there is moved aside first and comes back if that fails.
+/// Renames `fresh` to `out`; an older bundle there is moved aside first and comes back if that fails. Files of its folder
+/// that the new bundle does not have (notes, scripts) move over.
 fn replace(fresh: &Path, out: &Path) -> Result<()> {
     if !out.exists() {
         return Ok(fs::rename(fresh, out)?);
@@ -78,6 +79,13 @@ fn replace(fresh: &Path, out: &Path) -> Result<()> {
     if let Err(e) = fs::rename(fresh, out) {
         fs::rename(&aside, out).context("and the older bundle could not be put back")?;
         return Err(e.into());
+    }
+    for entry in fs::read_dir(&aside)? {
+        let entry = entry?;
+        let target = out.join(entry.file_name());
+        if !target.exists() {
+            fs::rename(entry.path(), target)?;
+        }
     }
     Ok(fs::remove_dir_all(&aside)?)
 }

@@ -15,6 +15,7 @@ pub mod onnx;
 pub mod precision;
 pub mod rows;
 pub mod symbolic;
+pub mod uses;
 
 use anyhow::{Context, Result};
 use burn::module::Module;

@@ -14,6 +14,7 @@ use tract_nnef::ast::{Argument, Assignment, Identifier, Invocation, LValue, Lite
 use tract_onnx::prelude::{DatumType, IntoArcTensor, Tensor};
 
 use super::rows::{self, Rows};
+use super::uses::{self, Channels, GATHER, Use};
 
 /// How weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub fn store(document: &mut ProtoModel, precision: Precision) -> Result<()> {
         return Ok(());
     }
     let body = std::mem::take(&mut document.doc.graph_def.body);
-    let tables = lookups(&body);
+    let uses = uses::uses(&body);
     let mut narrow = BTreeMap::new();
     let mut rewritten = vec![];
     for mut assignment in body {
@@ -64,8 +65,9 @@ pub fn store(document: &mut ProtoModel, precision: Precision) -> Result<()> {
         };
         let label = Identifier::from(label.as_str());
         let tensor = document.tensors.remove(&label).context("a variable without a tensor")?;
-        let stored = narrowed(&tensor, precision, tables.get(&name).copied())
-            .with_context(|| format!("storing {name} as {}", precision.name()))?;
+        let purpose = uses.get(&name).copied().unwrap_or(Use::Other);
+        let stored =
+            narrowed(&tensor, precision, purpose).with_context(|| format!("storing {name} as {}", precision.name()))?;
         let weights = Identifier(format!("{name}_{}", precision.name()));
         let scales = stored.scales.as_ref().map(|_| Identifier(format!("{name}_scale")));
         rewritten.push(declare(&weights, &stored.weights));
@@ -75,7 +77,7 @@ pub fn store(document: &mut ProtoModel, precision: Precision) -> Result<()> {
             document.tensors.insert(id.clone(), tensor.into_arc_tensor());
         }
         let stored = Stored { weights: ident(&weights), scales: scales.as_ref().map(ident) };
-        if tables.contains_key(&name) {
+        if matches!(purpose, Use::Lookup(_)) {
             narrow.insert(name, stored);
         } else {
             rewritten.push(Assignment { left: LValue::Identifier(Identifier(name)), right: stored.widened() });
@@ -90,8 +92,8 @@ struct Narrow {
     scales: Option<Tensor>,
 }
 
-/// The stored form; an embedding table is scaled along the axis that is looked up.
-fn narrowed(tensor: &Arc<Tensor>, precision: Precision, lookup_axis: Option<usize>) -> Result<Narrow> {
+/// The stored form. Scales run along the output channels of a weight, or the axis of a table that is looked up.
+fn narrowed(tensor: &Arc<Tensor>, precision: Precision, purpose: Use) -> Result<Narrow> {
     let values = tensor.to_plain_array_view::<f32>()?;
     let values: Vec<f32> = values.iter().copied().collect();
     if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
@@ -105,7 +107,12 @@ fn narrowed(tensor: &Arc<Tensor>, precision: Precision, lookup_axis: Option<usiz
         let values: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
         return Ok(Narrow { weights: Tensor::from_shape(shape, &values)?, scales: None });
     }
-    let Rows { values, scales, axis } = rows::quantize(&values, shape, lookup_axis);
+    let axis = match purpose {
+        Use::Lookup(axis) => axis,
+        Use::Channels(channels) => channels.axis(shape.len()),
+        Use::Other => Channels::Last.axis(shape.len()),
+    };
+    let Rows { values, scales } = rows::quantize(&values, shape, axis);
     let mut scale_shape = vec![1; shape.len()];
     scale_shape[axis] = shape[axis];
     let scales = Tensor::from_shape(&scale_shape, &scales)?;
@@ -138,58 +145,9 @@ impl Stored {
     }
 }
 
-const GATHER: &str = "tract_core_gather";
-
-/// The variables that are read by lookups only, with the axis of these.
-fn lookups(body: &[Assignment]) -> BTreeMap<String, usize> {
-    let mut axes = BTreeMap::new();
-    for assignment in body {
-        if let Some((table, axis)) = lookup(&assignment.right) {
-            axes.insert(table.0.clone(), axis);
-        }
-    }
-    for assignment in body {
-        let rest = match &assignment.right {
-            RValue::Invocation(call) if lookup(&assignment.right).is_some() => &call.arguments[1..],
-            RValue::Invocation(call) => &call.arguments[..],
-            other => {
-                forget(other, &mut axes);
-                continue;
-            }
-        };
-        rest.iter().for_each(|argument| forget(&argument.rvalue, &mut axes));
-    }
-    axes
-}
-
-fn lookup(value: &RValue) -> Option<(&Identifier, usize)> {
-    let RValue::Invocation(call) = value else { return None };
-    let table = call.arguments.first().filter(|_| call.id.0 == GATHER)?;
-    let axis = call.arguments.iter().find(|a| a.id.as_ref().is_some_and(|id| id.0 == "axis"))?;
-    match (&table.rvalue, &axis.rvalue) {
-        (RValue::Identifier(table), RValue::Literal(Literal::Numeric(axis))) => Some((table, axis.parse().ok()?)),
-        _ => None,
-    }
-}
-
-/// Drops every name that an expression reads.
-fn forget(value: &RValue, axes: &mut BTreeMap<String, usize>) {
-    match value {
-        RValue::Identifier(id) => {
-            axes.remove(&id.0);
-        }
-        RValue::Array(items) | RValue::Tuple(items) => items.iter().for_each(|item| forget(item, axes)),
-        RValue::Invocation(call) => call.arguments.iter().for_each(|a| forget(&a.rvalue, axes)),
-        RValue::Binary(a, _, b) => [a, b].into_iter().for_each(|v| forget(v, axes)),
-        RValue::Unary(_, a) => forget(a, axes),
-        // The writer makes none of the other forms.
-        _ => {}
-    }
-}
-
 fn widen_lookup(assignment: &mut Assignment, narrow: &BTreeMap<String, Stored>) {
     let RValue::Invocation(call) = &assignment.right else { return };
-    if let Some(stored) = lookup(&assignment.right).and_then(|(table, _)| narrow.get(&table.0)) {
+    if let Some(stored) = uses::lookup(call).and_then(|(table, _)| narrow.get(&table.0)) {
         assignment.right = stored.looked_up(&call.arguments[1..]);
     }
 }
@@ -199,8 +157,7 @@ fn variable(assignment: &Assignment) -> Option<(String, String)> {
     let (LValue::Identifier(name), RValue::Invocation(call)) = (&assignment.left, &assignment.right) else {
         return None;
     };
-    let label = call.arguments.iter().find(|a| a.id.as_ref().is_some_and(|id| id.0 == "label"))?;
-    match &label.rvalue {
+    match uses::argument(call, "label")? {
         RValue::Literal(Literal::String(label)) if call.id.0 == "variable" => Some((name.0.clone(), label.clone())),
         _ => None,
     }
