@@ -2,15 +2,19 @@
 
 #[path = "common/broker.rs"]
 mod broker;
+#[path = "common/sound_server.rs"]
+mod sound_server;
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::SystemTime;
 
 use broker::{Broker, PATIENCE};
 use serde_json::Value;
+use sound_server::{DEVICE, SoundServer};
 use tempfile::TempDir;
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audio/demo.ogg");
@@ -197,6 +201,61 @@ fn a_killed_daemon_is_offline_and_the_next_one_corrects_the_picture() {
     next.signal("-INT");
     watcher.wait_for("0 1 clapd/attic/status stopped");
     assert!(next.end().0.success());
+}
+
+#[test]
+fn a_daemon_that_is_stopped_ends_what_is_open() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    // Every score starts this event, and none ends it.
+    let prompt = "[[prompt]]\nid = \"any\"\ntext = \"a sound\"\nstart = 0\nstop = 0\nconfirm = [1, 1]\n";
+    let source = "[[source]]\nid = \"pipe\"\nstdin = true\n";
+    let mut daemon = Daemon::start(&format!("{prompt}{source}{}", mqtt(&broker)), |command, _| {
+        command.stdin(Stdio::piped());
+    });
+    let mut stdin = daemon.process.stdin.take().expect("is piped");
+    // A third of what its header promises: the daemon waits for the rest.
+    stdin.write_all(&wav(&[0; 16_000 * 30])[..16_000 * 20]).expect("is read");
+    watcher.wait_for("0 1 clapd/attic/pipe/any/event {\"event_type\":\"started\"");
+    daemon.signal("-TERM");
+    watcher.wait_for("0 1 clapd/attic/pipe/any/event {\"event_type\":\"ended\"");
+    watcher.wait_for("0 1 clapd/attic/status stopped");
+    assert_eq!(watcher.payloads("clapd/attic/pipe/any/state").last(), Some(&"OFF"));
+    let (status, log) = daemon.end();
+    assert!(status.success(), "{log}");
+    drop(stdin);
+}
+
+#[test]
+fn a_microphone_is_heard_also_after_its_sound_server_died() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    let mut server = SoundServer::start(false);
+    let config = format!("[[source]]\nid = \"mic\"\ndevice = {DEVICE:?}\n{}", mqtt(&broker));
+    let environment = server.environment();
+    let began = SystemTime::now();
+    let daemon = Daemon::start(&config, |command, _| {
+        command.envs(environment);
+    });
+    for life in 0..2 {
+        if life > 0 {
+            server.kill();
+            watcher.wait_for_with("0 1 clapd/attic/health", "\"state\":\"lost\"");
+            server.restart();
+        }
+        watcher.wait_for_with("0 1 clapd/attic/health", "\"state\":\"live\"");
+        server.play(Path::new(RECORDING));
+        watcher.wait_for("0 1 clapd/attic/mic/dog/event {\"event_type\":\"started\"");
+        let ended = watcher.wait_for("0 1 clapd/attic/mic/dog/event {\"event_type\":\"ended\"");
+        let ended: Value = serde_json::from_str(&ended[ended.find('{').expect("is JSON")..]).expect("is JSON");
+        let time = |name: &str| humantime::parse_rfc3339(ended[name].as_str().expect("a text")).expect("is a time");
+        assert!(began < time("started_at") && time("started_at") <= time("ended_at"), "{ended}");
+        assert!(time("ended_at") <= SystemTime::now(), "{ended}");
+    }
+    daemon.signal("-TERM");
+    watcher.wait_for("0 1 clapd/attic/status stopped");
+    let (status, log) = daemon.end();
+    assert!(status.success(), "{log}");
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl Daemon {
             running.listen(seen, Listener { source, ear, stop: Arc::clone(&running.stop) })?;
         }
         log::info!(
-            "{}: {} prompts at {} sources, model {} {}",
+            "{}: {} prompt(s) at {} source(s), model {} {}",
             settings.node,
             prompts.len(),
             settings.sources.len(),

@@ -152,16 +152,22 @@ impl Watcher {
     /// Waits for a message that begins like this, and returns it.
     #[track_caller]
     pub fn wait_for(&mut self, start: &str) -> String {
+        self.wait_for_with(start, "")
+    }
+
+    /// Waits for a message that begins like this and holds that, and returns it.
+    #[track_caller]
+    pub fn wait_for_with(&mut self, start: &str, part: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
                     self.heard.push(line.clone());
-                    if line.starts_with(start) {
+                    if line.starts_with(start) && line.contains(part) {
                         return line;
                     }
                 }
-                Err(_) => panic!("{start:?} was not heard; heard was {:#?}", self.heard),
+                Err(_) => panic!("{start:?} ... {part:?} was not heard; heard was {:#?}", self.heard),
             }
         }
     }
