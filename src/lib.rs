@@ -69,3 +69,5 @@ pub mod mqtt;
 pub mod pipeline;
 pub mod samples;
 pub mod time;
+#[cfg(feature = "tune")]
+pub mod tune;

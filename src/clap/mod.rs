@@ -19,6 +19,7 @@ pub use bundle::{Bundle, Windowing};
 pub use cache::EmbeddingCache;
 pub use prompts::PromptBank;
 pub use text::{TextEmbedding, TextEncoder};
+pub use tokenizer::Tokenizer;
 
 /// The one seam at which a test may put a fake: what turns a patch of sound into numbers.
 pub trait Encode: Send + Sync {

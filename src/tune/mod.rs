@@ -1,0 +1,18 @@
+//! claptune: the host's side. Checkpoints come in, bundles go out.
+//!
+//! | room | does |
+//! |---|---|
+//! | `checkpoint` | reads files that others published into named tensors |
+//! | `net` | the networks, each written once, as Burn modules |
+//! | `export` | a module becomes ONNX and NNEF |
+//! | `mini` | builds the default bundle out of these |
+//! | `cli` | claptune's subcommands |
+//!
+//! Never: reaches into the device's private parts, or is reached from them; needs a network connection.
+
+pub mod bundle;
+pub mod checkpoint;
+pub mod cli;
+pub mod export;
+pub mod mini;
+pub mod net;

@@ -1,0 +1,135 @@
+//! The transformer encoder of the BERT family.
+//!
+//! In: token ids [N, S] and a mask [N, S] of ones and zeros. Out: hidden states [N, S, width].
+//! Position ids count up from `first_position` (0 for BERT; pad id + 1 for RoBERTa, whose positions are then right for
+//! texts that are padded on the right).
+//! Never: tokenises, pools.
+//!
+//! Architecture: Devlin et al., arXiv 1810.04805; layer norm after the residual, exact GELU.
+
+use burn::module::Param;
+use burn::nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::prelude::*;
+use burn::tensor::activation::{gelu, softmax};
+
+/// Sizes of an encoder.
+#[derive(Clone, Debug)]
+pub struct BertConfig {
+    /// Tokens in the vocabulary.
+    pub vocabulary: usize,
+    /// Rows of the position table.
+    pub positions: usize,
+    /// The position of the first token.
+    pub first_position: usize,
+    /// Token types; all tokens are of type 0.
+    pub types: usize,
+    /// Width of a hidden state.
+    pub width: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Width between the two linears of a layer.
+    pub inner: usize,
+    /// Epsilon of the layer norms.
+    pub epsilon: f64,
+}
+
+impl BertConfig {
+    /// The encoder with zeros for weights, to be loaded.
+    pub fn init(&self, device: &Device) -> Bert {
+        let zeros = |rows: usize| Param::from_tensor(Tensor::zeros([rows, self.width], device));
+        let embedding = EmbeddingConfig::new(self.vocabulary, self.width).with_initializer(Initializer::Zeros);
+        Bert {
+            words: embedding.init(device),
+            positions: zeros(self.positions),
+            types: zeros(self.types),
+            norm: self.norm(device),
+            layers: (0..self.layers).map(|_| self.layer(device)).collect(),
+            first_position: self.first_position,
+        }
+    }
+
+    fn norm(&self, device: &Device) -> LayerNorm {
+        LayerNormConfig::new(self.width).with_epsilon(self.epsilon).init(device)
+    }
+
+    fn layer(&self, device: &Device) -> Layer {
+        let linear = |from, to| LinearConfig::new(from, to).with_initializer(Initializer::Zeros).init(device);
+        let width = self.width;
+        Layer {
+            query: linear(width, width),
+            key: linear(width, width),
+            value: linear(width, width),
+            output: linear(width, width),
+            attention_norm: self.norm(device),
+            inner: linear(width, self.inner),
+            outer: linear(self.inner, width),
+            norm: self.norm(device),
+            heads: self.heads,
+        }
+    }
+}
+
+/// One layer: attention, then two linears, each with a residual and a norm after it.
+#[derive(Module, Debug)]
+pub struct Layer {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    attention_norm: LayerNorm,
+    inner: Linear,
+    outer: Linear,
+    norm: LayerNorm,
+    heads: usize,
+}
+
+impl Layer {
+    /// [N, S, width] and the additive mask [N, 1, 1, S] to [N, S, width].
+    fn forward(&self, x: Tensor<3>, mask: Tensor<4>) -> Tensor<3> {
+        let x = self.attention_norm.forward(x.clone() + self.attend(x, mask));
+        let inner = gelu(self.inner.forward(x.clone()));
+        self.norm.forward(x + self.outer.forward(inner))
+    }
+
+    fn attend(&self, x: Tensor<3>, mask: Tensor<4>) -> Tensor<3> {
+        let [n, s, width] = x.dims();
+        let size = width / self.heads;
+        let heads = |x: Tensor<3>| x.reshape([n, s, self.heads, size]).swap_dims(1, 2);
+        let query = heads(self.query.forward(x.clone())).mul_scalar((size as f64).powf(-0.5));
+        let (key, value) = (heads(self.key.forward(x.clone())), heads(self.value.forward(x)));
+        let weights = softmax(query.matmul(key.swap_dims(2, 3)) + mask, 3);
+        self.output.forward(weights.matmul(value).swap_dims(1, 2).reshape([n, s, width]))
+    }
+}
+
+/// The encoder.
+#[derive(Module, Debug)]
+pub struct Bert {
+    words: Embedding,
+    positions: Param<Tensor<2>>,
+    types: Param<Tensor<2>>,
+    norm: LayerNorm,
+    layers: Vec<Layer>,
+    first_position: usize,
+}
+
+/// Added to the attention scores of padding: exp of it is 0 in f32 beside any score that occurs.
+const MASKED: f32 = -1e4;
+
+impl Bert {
+    /// Ids [N, S] and mask [N, S] (1 for a token, 0 for padding, as floats) to hidden states [N, S, width].
+    pub fn forward(&self, ids: Tensor<2, Int>, mask: Tensor<2>) -> Tensor<3> {
+        let [n, s] = ids.dims();
+        let first = self.first_position;
+        let positions = self.positions.val().slice([first..first + s]);
+        let fixed = positions + self.types.val().slice([0..1]);
+        let mut x = self.norm.forward(self.words.forward(ids) + fixed.unsqueeze::<3>());
+        let mask = (mask - 1.0).mul_scalar(-MASKED).reshape([n, 1, 1, s]);
+        for layer in &self.layers {
+            x = layer.forward(x, mask.clone());
+        }
+        x
+    }
+}
