@@ -57,6 +57,9 @@
 //! # }
 //! ```
 
+// Tests may; nothing that runs in a house does.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 pub mod capture;
 pub mod clap;
 pub mod cli;

@@ -60,7 +60,8 @@ fn wav(rate: u32, samples: impl Iterator<Item = f32>) -> Vec<u8> {
 fn tone(rate: u32, seconds: f32) -> Vec<u8> {
     wav(
         rate,
-        (0..(rate as f32 * seconds) as u32).map(move |i| (i as f32 * 1000.0 * 6.283_185 / rate as f32).sin() * 0.3),
+        (0..(rate as f32 * seconds) as u32)
+            .map(move |i| (i as f32 * 1000.0 * std::f32::consts::TAU / rate as f32).sin() * 0.3),
     )
 }
 

@@ -151,8 +151,7 @@ mod tests {
             for (len, drain) in steps {
                 writer.write(Instant::now(), (next..next + len as u64).map(|index| index as f32).collect::<Vec<_>>().into_iter());
                 next += len as u64;
-                while drain {
-                    let Some(lost) = reader.read(&mut out, |_, _| ()) else { break };
+                while let Some(lost) = drain.then(|| reader.read(&mut out, |_, _| ())).flatten() {
                     place += lost;
                     seen_lost += lost;
                     prop_assert_eq!(out[0], place as f32);

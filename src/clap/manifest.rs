@@ -343,7 +343,8 @@ impl Manifest {
             ));
         }
         let hop = self.frontend.hop_length.max(1);
-        if self.window.patch_hop % hop != 0 || self.window.patch_hop > self.frontend.sample_rate as usize * 60 {
+        if !self.window.patch_hop.is_multiple_of(hop) || self.window.patch_hop > self.frontend.sample_rate as usize * 60
+        {
             faults.push(format!(
                 "window.patch_hop is {}; it must be a multiple of frontend.hop_length ({hop}) of at most a minute",
                 self.window.patch_hop

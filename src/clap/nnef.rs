@@ -60,7 +60,7 @@ fn translate(archive: &[u8]) -> Result<Graph> {
             fact.shape
         );
     }
-    Ok(model.into_optimized()?.into_runnable()?)
+    model.into_optimized()?.into_runnable()
 }
 
 fn vet(archive: &[u8]) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The daemon: every room wired to the next, and watched.
 //!
 //! In: [`Settings`] and an opened bundle. Out: a process that listens until every source is over or somebody stops it.
-//! A thread a source reads, scores and tells ([`listener`], [`teller`]); this one minds signals, health and systemd's watchdog.
+//! A thread a source reads, scores and tells (`listener`, `teller`); this one minds signals, health and systemd's watchdog.
 //! Never: ends with an event open that its publisher could still end; feeds the watchdog by a timer alone.
 
 mod listener;
@@ -137,11 +137,14 @@ fn open(spec: &SourceSpec) -> Result<(Source, Arc<Seen>)> {
     Ok((source, seen))
 }
 
+/// A listener's thread; its result is why the source could not be read to its end.
+type Thread = JoinHandle<Result<()>>;
+
 /// The daemon at work.
 struct Running {
     began: Instant,
     stop: Arc<AtomicBool>,
-    listeners: Vec<(Arc<Seen>, Option<JoinHandle<Result<()>>>)>,
+    listeners: Vec<(Arc<Seen>, Option<Thread>)>,
     publisher: Option<Publisher>,
     delivery: Arc<DeliveryCounters>,
     notifier: Notifier,

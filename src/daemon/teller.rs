@@ -30,7 +30,7 @@ pub(super) fn house(publisher: Publisher, source: &str, prompts: &[Prompt]) -> H
     routes.iter().for_each(|route| publisher.state(route, false));
     Box::new(move |told| match told {
         Told::Score(prompt, score, at) => {
-            routes.get(prompt).into_iter().for_each(|route| publisher.score(route, score, at))
+            routes.get(prompt).into_iter().for_each(|route| publisher.score(route, score, at));
         }
         Told::Notice(prompt, notice) => routes.get(prompt).into_iter().for_each(|route| {
             publisher.state(route, notice.duration.is_none());

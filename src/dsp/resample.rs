@@ -25,6 +25,7 @@ const MIN_TAPS: u64 = 1024;
 const MAX_SAMPLES: u64 = 1 << 56;
 
 /// A piece of the output.
+#[derive(Clone, Copy)]
 pub(super) enum Piece<'a> {
     /// Samples.
     Sound(&'a [f32]),

@@ -223,9 +223,9 @@ impl Thread {
     }
 
     /// Serves one connection, from its first packet to its last; Ok where we took leave.
-    fn serve(&mut self, client: &Client, connection: &mut Connection) -> Result<(), ConnectionError> {
+    fn serve(&mut self, client: &Client, connection: &mut Connection) -> Result<(), Box<ConnectionError>> {
         for event in connection.iter() {
-            match event? {
+            match event.map_err(Box::new)? {
                 Event::Incoming(Incoming::ConnAck(_)) => {
                     self.greet();
                     self.shared.connected(client);

@@ -124,7 +124,7 @@ impl TextHead {
         }
     }
 
-    /// [1, 384] to the embedding and the best similarity to a caption [1].
+    /// `[1, 384]` to the embedding and the best similarity to a caption, `[1]`.
     pub fn forward(&self, sentence: Tensor<2>) -> (Tensor<2>, Tensor<1>) {
         let direction = unit_rows((sentence - self.mean.val()).matmul(self.whitening.val()));
         let similar = direction.clone().matmul(self.keys.val());
