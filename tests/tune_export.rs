@@ -144,7 +144,7 @@ fn arithmetic_reductions_and_movement() {
     let module = Table { rows: param([3, 4]) };
     check(&module, [2, 3, 4], |m, x| {
         let y = x.clone().abs().add_scalar(0.1).powf_scalar(0.7) * m.rows.val().unsqueeze::<3>();
-        let y = (y - x.clone().mean_dim(1)) / x.clone().square().sum_dim(2).sqrt();
+        let y = (y - x.clone().mean_dim(1)) / x.square().sum_dim(2).sqrt();
         let y = Tensor::cat(vec![y.clone().slice([0..2, 1..3]), y], 1);
         y.swap_dims(0, 2).clamp(-2.0, 2.0).exp().tanh()
     });

@@ -123,8 +123,8 @@ impl Bert {
     pub fn forward(&self, ids: Tensor<2, Int>, mask: Tensor<2>) -> Tensor<3> {
         let [n, s] = ids.dims();
         let first = self.first_position;
-        let positions = self.positions.val().slice([first..first + s]);
-        let fixed = positions + self.types.val().slice([0..1]);
+        let positions = self.positions.val().narrow(0, first, s);
+        let fixed = positions + self.types.val().narrow(0, 0, 1);
         let mut x = self.norm.forward(self.words.forward(ids) + fixed.unsqueeze::<3>());
         let mask = (mask - 1.0).mul_scalar(-MASKED).reshape([n, 1, 1, s]);
         for layer in &self.layers {
