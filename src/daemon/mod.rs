@@ -118,7 +118,7 @@ fn embed(prompts: &[Prompt], width: usize, bundle: &Bundle, cache: &EmbeddingCac
         .flat_map(|prompt| std::iter::once(&prompt.text).chain(&prompt.contrast))
         .map(String::as_str)
         .collect();
-    let embeddings = bundle.embed_texts(&texts, cache)?;
+    let embeddings = embed_apart(&texts, bundle, cache)?;
     let mut rest = embeddings.as_slice();
     let sets: Vec<(&TextEmbedding, _, &[TextEmbedding])> = prompts
         .iter()
@@ -129,6 +129,15 @@ fn embed(prompts: &[Prompt], width: usize, bundle: &Bundle, cache: &EmbeddingCac
         })
         .collect();
     PromptSet::new(width, sets)
+}
+
+/// On a thread of its own: what the text tower allocates lies in that thread's heap, from where the allocator can give it
+/// back. Among the daemon's own data it would stay resident for good (measured: 136 MB instead of 61).
+fn embed_apart(texts: &[&str], bundle: &Bundle, cache: &EmbeddingCache) -> Result<Vec<TextEmbedding>> {
+    let embedded = thread::scope(|scope| scope.spawn(|| bundle.embed_texts(texts, cache)).join());
+    let embedded = embedded.map_err(|_| anyhow!("the text tower panicked, which is a fault in clapd"))??;
+    // Copied into this thread's heap: one vector left behind would hold the other.
+    Ok(embedded.iter().map(TextEmbedding::clone).collect())
 }
 
 fn open(spec: &SourceSpec) -> Result<(Source, Arc<Seen>)> {
