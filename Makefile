@@ -9,7 +9,7 @@ PYTHON ?= python3
 BUILD_PACKAGES := pkg-config:pkg-config libasound2-dev:/usr/include/alsa/asoundlib.h
 TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosquitto_sub \
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
-	libasound2-plugins:/usr/share/alsa/alsa.conf.d/99-pulseaudio-default.conf.example
+	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
 
 .PHONY: help demo test lint docs bench mini clean build-packages test-packages
 

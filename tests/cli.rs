@@ -197,12 +197,13 @@ fn a_reader_that_has_enough_is_no_failure() {
 }
 
 #[test]
-fn check_warns_of_a_prompt_that_the_model_does_not_cover() {
+fn check_warns_of_what_the_model_cannot_hear() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("clapd.toml");
-    let text = "[[source]]\nid = \"mic\"\nstdin = true\n[[prompt]]\ntext = \"a dog barking\"\n[[prompt]]\ntext = \"quarterly tax return\"\n";
+    let text = "[scoring]\nhop_s = 5.0\n[[source]]\nid = \"mic\"\nstdin = true\n[[prompt]]\ntext = \"a dog barking\"\n[[prompt]]\ntext = \"quarterly tax return\"\n";
     std::fs::write(&file, text).unwrap();
     let printed = stdout(&clapd(&["check", "--config", file.to_str().unwrap()], &[]));
     let warned: Vec<_> = printed.lines().filter(|line| line.contains("knows no sound like it")).collect();
     assert!(warned.len() == 1 && warned[0].contains("quarterly tax return"), "{printed}");
+    assert!(printed.contains("hop_s is 5") && printed.contains("1.94"), "{printed}");
 }

@@ -43,6 +43,13 @@ pub struct Windowing {
     pub patches: usize,
 }
 
+impl Windowing {
+    /// Samples in a full window.
+    pub fn samples(&self) -> u64 {
+        self.patch + self.patch_hop * (self.patches as u64).saturating_sub(1)
+    }
+}
+
 impl Bundle {
     /// Opens a bundle's folder.
     ///

@@ -2,10 +2,11 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
-use crate::clap::Bundle;
+use crate::clap::{Bundle, TextEmbedding};
 use crate::config;
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
@@ -19,20 +20,40 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     bundle.audio_encoder().at(Stage::Bundle)?;
     let texts: Vec<&str> = settings.prompts.iter().map(|prompt| prompt.text.as_str()).collect();
     let embeddings = bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle)?;
-    let least = bundle.manifest().text.coverage_min;
-    for (text, embedding) in texts.iter().zip(&embeddings) {
-        if let (Some(coverage), Some(least)) = (embedding.coverage, least)
-            && coverage < least
-        {
-            writeln!(
-                out,
-                "warning: prompt {text:?}: the model {} knows no sound like it (coverage {coverage:.2}, {least:.2} is enough); \
-                 describe the sound in other words or use another model",
-                bundle.manifest().name
-            )
-            .at(Stage::Other)?;
-        }
+    for warning in uncovered(&bundle, &texts, &embeddings).chain(unheard(&bundle, settings.hop)) {
+        writeln!(out, "warning: {warning}").at(Stage::Other)?;
     }
     let (prompts, sources) = (settings.prompts.len(), settings.sources.len());
     writeln!(out, "{}: in order; {sources} source(s), {prompts} prompt(s)", path.display()).at(Stage::Other)
+}
+
+/// Prompts that no sound of the model comes near.
+fn uncovered<'a>(
+    bundle: &'a Bundle,
+    texts: &'a [&str],
+    embeddings: &'a [TextEmbedding],
+) -> impl Iterator<Item = String> + 'a {
+    let (name, least) = (&bundle.manifest().name, bundle.manifest().text.coverage_min);
+    texts.iter().zip(embeddings).filter_map(move |(text, embedding)| {
+        let (coverage, least) = (embedding.coverage?, least?);
+        (coverage < least).then(|| {
+            format!(
+                "prompt {text:?}: the model {name} knows no sound like it (coverage {coverage:.2}, {least:.2} is enough); \
+                 describe the sound in other words or use another model"
+            )
+        })
+    })
+}
+
+/// Sound between two windows, where the hop is longer than a window.
+fn unheard(bundle: &Bundle, hop: Duration) -> Option<String> {
+    let window = bundle.windowing().samples() as f64 / f64::from(bundle.frontend().sample_rate);
+    let hop = hop.as_secs_f64();
+    (hop > window).then(|| {
+        format!(
+            "scoring.hop_s is {hop} and a window of the model {} has {window:.2} s: the sound in between is not heard; \
+             choose a hop of at most {window:.2}",
+            bundle.manifest().name
+        )
+    })
 }
