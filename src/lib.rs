@@ -21,7 +21,8 @@
 //! | [`pipeline`] | samples | scored windows, events | the four above |
 //! | [`capture`] | devices, files, standard input | samples and where their clock meets the wall's | samples, time |
 //! | [`config`] | a TOML file | settings, or every fault at once | capture and detect (their types) |
-//! | [`mqtt`] | scores, events, health | messages | detect, health, time |
+//! | [`health`] | what the rooms count | a snapshot of it | time |
+//! | [`mqtt`] | scores, events, health | messages | config (where the broker is), detect, health, time |
 //! | [`daemon`] | settings | a process that goes on | everything |
 //! | [`cli`] | arguments | an exit status | everything |
 //!

@@ -67,7 +67,7 @@ fn each_library_has_its_room() {
 }
 
 /// What each room may know of the others.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("time.rs", &[]),
     ("samples.rs", &[]),
     ("dsp", &["samples", "time"]),
@@ -76,6 +76,9 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("pipeline", &["clap", "detect", "dsp", "samples", "time"]),
     ("capture", &["samples", "time"]),
     ("health", &["time"]),
+    ("config", &["capture", "detect"]),
+    ("mqtt", &["config", "detect", "health", "time"]),
+    ("daemon", &["capture", "clap", "config", "detect", "health", "mqtt", "pipeline", "samples", "time"]),
     ("tune", &["clap", "dsp", "detect", "samples", "time", "pipeline", "capture"]),
 ];
 
