@@ -26,6 +26,10 @@ use window::{Embedder, Schedule, Span};
 /// Samples are taken in runs of this length, so that the front end has to keep little more than a window.
 const CHUNK: Duration = Duration::from_millis(250);
 
+/// An outage after which open events end where the sound was last heard. Shorter ones are held: a sound server restarts
+/// in seconds, and the dog is still barking. For longer ones nobody knows, and a house must not be told ON for hours.
+pub const MAX_OUTAGE: Duration = Duration::from_secs(30);
+
 /// A model that listens, shared by all sources.
 #[derive(Clone)]
 pub struct Model {
@@ -164,6 +168,8 @@ pub struct Pipeline {
     detector: Detector,
     pace: Pace,
     chunk: usize,
+    /// [`MAX_OUTAGE`] in samples at the input's rate.
+    longest_outage: u64,
     skipped: u64,
     last_end: u64,
 }
@@ -186,6 +192,7 @@ impl Pipeline {
             rate: model.frontend.sample_rate,
             pace,
             chunk: (CHUNK.as_secs_f64() * f64::from(input_rate)) as usize,
+            longest_outage: MAX_OUTAGE.as_secs() * u64::from(input_rate),
             skipped: 0,
             last_end: 0,
         })
@@ -197,6 +204,9 @@ impl Pipeline {
     /// An encoder that fails; the samples are taken all the same, and the next push may go well.
     pub fn push(&mut self, samples: Samples<'_>, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
         if samples.lost > 0 {
+            if samples.lost > self.longest_outage {
+                self.interrupt(sink);
+            }
             self.frontend.push(Samples { lost: samples.lost, data: &[] })?;
             // Nothing was heard, so nothing of what fell due was skipped.
             self.schedule.forget_until(self.frontend.samples());
@@ -210,19 +220,21 @@ impl Pipeline {
         self.score_due(sink)
     }
 
-    /// The source is over: scores what is left and ends open events.
+    /// Nothing has been heard for [`MAX_OUTAGE`]: open events end where the last scored window did.
+    pub fn interrupt(&mut self, sink: &mut dyn FnMut(Output<'_>)) {
+        let heard = SampleTime::from_samples(self.last_end, self.rate);
+        self.detector.finish(heard, |event| sink(Output::Event(event)));
+    }
+
+    /// The source is over: scores what is left and ends open events, whatever comes of the scoring.
     ///
     /// # Errors
     /// As [`push`](Self::push).
     pub fn finish(&mut self, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
-        self.frontend.finish()?;
-        self.score_due(sink)?;
-        if let Some(span) = self.schedule.last_window(self.frontend.samples(), self.last_end) {
-            self.score(&span, sink)?;
-        }
+        let scored = self.score_rest(sink);
         let end = SampleTime::from_samples(self.frontend.samples(), self.rate);
         self.detector.finish(end, |event| sink(Output::Event(event)));
-        Ok(())
+        scored
     }
 
     /// Windows that were due and not scored, because a newer one was due as well.
@@ -233,6 +245,13 @@ impl Pipeline {
     /// Indices of the prompts whose event is open.
     pub fn open_events(&self) -> impl Iterator<Item = usize> {
         self.detector.open()
+    }
+
+    fn score_rest(&mut self, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
+        self.frontend.finish()?;
+        self.score_due(sink)?;
+        let last = self.schedule.last_window(self.frontend.samples(), self.last_end);
+        last.map_or(Ok(()), |span| self.score(&span, sink))
     }
 
     fn score_due(&mut self, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {

@@ -1,10 +1,10 @@
 //! The pipeline with a fake encoder: what must hold for any cutting, gap or overload, whatever the model.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clapd::clap::{Encode, TextEmbedding, Windowing};
 use clapd::detect::{Calibration, Event, EventKind, Rule};
 use clapd::dsp::FrontendSpec;
@@ -18,6 +18,7 @@ const RATE: u32 = 16_000;
 #[derive(Default)]
 struct Loudness {
     encoded: AtomicUsize,
+    broken: AtomicBool,
 }
 
 impl Encode for Loudness {
@@ -30,6 +31,7 @@ impl Encode for Loudness {
     }
 
     fn encode(&self, patch: &[f32], features: &mut [f32]) -> Result<()> {
+        ensure!(!self.broken.load(Ordering::Relaxed), "broken");
         self.encoded.fetch_add(1, Ordering::Relaxed);
         let mean = patch.iter().sum::<f32>() / patch.len() as f32;
         // The log-mel of silence is ln(0.001) = -6.9, of our tone about -6; noise fills the range above.
@@ -144,8 +146,8 @@ fn overload_scores_the_newest_and_counts_the_others() {
     assert_eq!(pipeline.windows_skipped(), due - 1);
 }
 
-#[test]
-fn an_outage_keeps_time_and_holds_the_state() {
+/// A tone of 5 s, an outage, silence of 5 s.
+fn outage(seconds: u64) -> (Seen, u64) {
     let (model, _) = model(4);
     let mut pipeline = Pipeline::new(model, loud(), RATE, Duration::from_millis(500), Pace::Live).unwrap();
     let mut seen = Seen::default();
@@ -153,16 +155,61 @@ fn an_outage_keeps_time_and_holds_the_state() {
         pipeline.push(Samples::whole(chunk), &mut |output| seen.take(output)).unwrap();
     }
     assert_eq!(seen.events.len(), 1);
-    let hour = 3_600 * u64::from(RATE);
-    let mut lost = hour;
+    let mut lost = seconds * u64::from(RATE);
     for chunk in noise(5.0, 0.0).chunks(1_600) {
         let samples = Samples { lost: std::mem::take(&mut lost), data: chunk };
         pipeline.push(samples, &mut |output| seen.take(output)).unwrap();
     }
-    let end = seen.events.get(1).and_then(|event| event.ended_at).unwrap().as_secs_f64();
-    assert!((3_605.0..3_610.0).contains(&end), "ended at {end}");
-    assert_eq!(pipeline.windows_skipped(), 0, "nothing was heard, so nothing was skipped");
+    (seen, pipeline.windows_skipped())
+}
+
+fn end_of(seen: &Seen) -> f64 {
+    assert_eq!(seen.events.len(), 2, "{:?}", seen.events);
+    seen.events[1].ended_at.unwrap().as_secs_f64()
+}
+
+#[test]
+fn a_short_outage_keeps_time_and_holds_the_state() {
+    let (seen, skipped) = outage(10);
+    let end = end_of(&seen);
+    assert!((15.0..18.0).contains(&end), "ended at {end}");
+    assert_eq!(skipped, 0, "nothing was heard, so nothing was skipped");
     assert!(seen.windows.iter().any(|window| window.2 > 0.2), "windows with losses say so");
+}
+
+#[test]
+fn a_long_outage_ends_events_where_they_were_last_heard() {
+    let (seen, skipped) = outage(3_600);
+    let end = end_of(&seen);
+    assert!((4.0..=5.0).contains(&end), "ended at {end}");
+    assert_eq!(skipped, 0);
+    assert!(seen.windows.last().unwrap().1 > 3_608.0, "the time line goes on: {:?}", seen.windows.last());
+}
+
+#[test]
+fn windows_before_and_after_a_long_outage_do_not_confirm_each_other() {
+    let (model, _) = model(1);
+    let mut pipeline = Pipeline::new(model, loud(), RATE, Duration::from_millis(500), Pace::Every).unwrap();
+    let mut seen = Seen::default();
+    let one_window = noise(0.98, 0.9);
+    pipeline.push(Samples::whole(&one_window), &mut |output| seen.take(output)).unwrap();
+    let later = Samples { lost: 3_600 * u64::from(RATE), data: &one_window };
+    pipeline.push(later, &mut |output| seen.take(output)).unwrap();
+    assert_eq!(seen.events, []);
+    assert!(seen.windows.iter().filter(|window| window.3 >= 6.0).count() >= 2, "{:?}", seen.windows);
+}
+
+#[test]
+fn an_encoder_that_fails_at_the_end_leaves_no_event_open() {
+    let (model, encoder) = model(4);
+    let mut pipeline = Pipeline::new(model, loud(), RATE, Duration::from_millis(500), Pace::Every).unwrap();
+    let mut seen = Seen::default();
+    pipeline.push(Samples::whole(&noise(5.2, 0.9)), &mut |output| seen.take(output)).unwrap();
+    encoder.broken.store(true, Ordering::Relaxed);
+    let rest = pipeline.push(Samples::whole(&noise(0.7, 0.9)), &mut |output| seen.take(output));
+    let finished = pipeline.finish(&mut |output| seen.take(output));
+    assert!(rest.or(finished).unwrap_err().to_string().contains("broken"));
+    assert_eq!(seen.events.len(), 2, "{:?}", seen.events);
 }
 
 #[test]

@@ -24,7 +24,8 @@ impl Channel {
         match self {
             Self::Mix => {
                 let channels = frame.len().max(1);
-                frame.map(&mut finite).sum::<f32>() / channels as f32
+                // In f64: two channels near the largest f32 must not become infinite.
+                (frame.map(|value| f64::from(finite(value))).sum::<f64>() / channels as f64) as f32
             }
             Self::Index(index) => frame.nth(index).map_or(0.0, finite),
         }

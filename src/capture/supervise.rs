@@ -38,8 +38,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 /// A stream that has lived for so long was healthy: the next wait begins at the shortest again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// Streams of one source that may hang in the sound system at once. Each costs three threads and some hundred KB; a
-/// server that dies thirty times in a process's life has an owner who should look, and a new process starts clean.
-const MAX_HANGING: u64 = 32;
+/// server that dies eight times in a process's life has an owner who should look, and a new process starts clean. Sixteen
+/// sources at this bound stay within the unit's TasksMax and the 1,024 descriptors that a process has (seven a stream).
+const MAX_HANGING: u64 = 8;
 /// How long a reader sleeps between looks at the ring: a fifth of a block.
 const READER_LOOK: Duration = Duration::from_millis(20);
 /// Room for new streams that the reader has not taken yet; while there is none the supervisor waits.
@@ -372,6 +373,6 @@ mod tests {
         let (mut source, _sender) = supervised();
         source.counters.streams_open.store(MAX_HANGING + 1, Ordering::Relaxed);
         let error = source.read(Duration::ZERO).unwrap_err().to_string();
-        assert!(error.contains("33 streams hang") && error.contains("restart"), "{error}");
+        assert!(error.contains("9 streams hang") && error.contains("restart"), "{error}");
     }
 }

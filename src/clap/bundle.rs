@@ -23,7 +23,7 @@ const MAX_GRAPH: u64 = 2 << 30;
 /// The largest tokenizer.json of the supported families has 2.2 MB.
 const MAX_TOKENIZER: u64 = 32 << 20;
 /// Raised whenever our own code changes a score for the same bundle and sound.
-const CODE_REVISION: u32 = 1;
+pub(super) const CODE_REVISION: u32 = 1;
 
 /// An opened bundle: its manifest is sound, its files are read when they are needed.
 #[derive(Debug, Clone)]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+use super::bundle::CODE_REVISION;
 use super::manifest::{TextTable, sha256_hex};
 use super::text::TextEmbedding;
 
@@ -52,8 +53,8 @@ impl EmbeddingCache {
 
     /// The name carries everything that decides the embedding, so that a new model never meets an old vector.
     fn path(&self, tower: &TextTable, text: &str) -> Option<PathBuf> {
-        let key =
-            format!("{}\n{}\n{}\n{}\n{text}", tower.sha256, tower.tokenizer_sha256, tower.max_tokens, tower.pad_id);
+        let TextTable { sha256, tokenizer_sha256, max_tokens, pad_id, .. } = tower;
+        let key = format!("{CODE_REVISION}\n{sha256}\n{tokenizer_sha256}\n{max_tokens}\n{pad_id}\n{text}");
         Some(self.dir.as_ref()?.join(format!("{}.emb", sha256_hex(key.as_bytes()))))
     }
 }

@@ -134,7 +134,12 @@ pub fn input_shape(graph: &Graph, input: usize) -> Result<Vec<Option<usize>>> {
 }
 
 /// Runs a graph and returns its outputs as f32, in order.
+///
+/// # Errors
+/// A graph that does not take these inputs, or breaks an assumption of the library on the way.
 pub fn run(graph: &Graph, inputs: TVec<TValue>) -> Result<Vec<Vec<f32>>> {
-    let outputs = graph.run(inputs)?;
+    // As in `load`: a graph may be sound as a text and still do what the library does not expect.
+    let outputs = catch_unwind(AssertUnwindSafe(|| graph.run(inputs)));
+    let outputs = outputs.map_err(|_| anyhow!("the graph broke an assumption of the inference library"))??;
     outputs.iter().map(|value| Ok(value.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())).collect()
 }

@@ -1,6 +1,7 @@
 //! `clapd bench`: a bundle's speed and memory on this machine, on one thread.
 
 use std::hint::black_box;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -67,12 +68,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let dir = locate::bundle(arguments.bundle.as_deref()).at(Stage::Bundle)?;
     let report = measure(&Bundle::open(dir).at(Stage::Bundle)?).at(Stage::Bundle)?;
     let json = serde_json::to_value(&report).at(Stage::Other)?;
+    let mut out = std::io::stdout().lock();
     if arguments.json {
-        println!("{json}");
-        return Ok(());
+        return writeln!(out, "{json}").at(Stage::Other);
     }
     for (name, value) in json.as_object().into_iter().flatten() {
-        println!("{name:>17}  {}", value.as_f64().map_or_else(|| value.to_string(), |number| format!("{number:.3}")));
+        let shown = value.as_f64().map_or_else(|| value.to_string(), |number| format!("{number:.3}"));
+        writeln!(out, "{name:>17}  {shown}").at(Stage::Other)?;
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! `clapd demo`: the whole pipeline over a recording that is inside the binary; no configuration, no broker.
 
-use std::io::{Cursor, IsTerminal};
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::screen::{Lines, Live, Show};
@@ -55,7 +56,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Listen for this instead; may be given several times
-    #[arg(short, long = "prompt", value_name = "TEXT")]
+    #[arg(short, long = "prompt", value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     prompts: Vec<String>,
     /// On a terminal, how many times faster than the sound
     #[arg(long, default_value_t = 4.0, value_parser = speed)]
@@ -84,13 +85,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let decoder = decoder.at(Stage::Input)?;
     let pipeline =
         Pipeline::new(model, prompts.at(Stage::Bundle)?, decoder.rate(), HOP, Pace::Every).at(Stage::Input)?;
-    // A screen that cannot move its cursor gets the same lines as a pipe.
-    let moving = std::io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
     let name = arguments.file.as_deref().unwrap_or(Path::new("the bundled recording"));
-    if moving {
-        play(pipeline, decoder, name, Live::new(&texts), Some(arguments.speed)).at(Stage::Input)
-    } else {
-        play(pipeline, decoder, name, Lines::new(&texts), None).at(Stage::Input)
+    // A screen that cannot show the bars gets the same lines as a pipe.
+    match Live::fitting(&texts) {
+        Some(live) => play(pipeline, decoder, name, live, Some(arguments.speed)).at(Stage::Input),
+        None => play(pipeline, decoder, name, Lines::new(&texts), None).at(Stage::Input),
     }
 }
 
@@ -105,7 +104,7 @@ fn play(mut pipeline: Pipeline, decoder: Decoder, name: &Path, mut show: impl Sh
             };
         }
     };
-    recording::read(decoder, name, |samples| {
+    recording::read(decoder, name, false, |samples| {
         for chunk in samples.data.chunks(rate as usize / 10) {
             heard += chunk.len();
             show.level(chunk);

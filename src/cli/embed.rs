@@ -14,10 +14,9 @@ use crate::clap::Bundle;
 use crate::pipeline::{ClipEmbedder, Model};
 
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = true)]
 pub(super) struct Arguments {
     /// A recording; may be given several times
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", required_unless_present = "text")]
     audio: Vec<PathBuf>,
     /// A text; may be given several times
     #[arg(long, value_name = "TEXT")]
@@ -73,6 +72,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn embed(model: &Model, file: &Path) -> Result<Vec<f32>> {
     let decoder = Decoder::open(file, Channel::Mix)?;
     let mut clip = ClipEmbedder::new(model.clone(), decoder.rate())?;
-    recording::read(decoder, file, |samples| clip.push(samples))?;
+    recording::read(decoder, file, true, |samples| clip.push(samples))?;
     Ok(clip.finish()?.0)
 }

@@ -26,8 +26,9 @@ pub(super) fn bundle(asked: Option<&Path>) -> Result<PathBuf> {
 fn default_places() -> Vec<PathBuf> {
     let mut places = Vec::new();
     if let Ok(binary) = env::current_exe() {
-        for dir in binary.ancestors().skip(1) {
-            // `PREFIX/bin/clapd` has PREFIX/share; `target/release/clapd` and an unpacked archive have models/ above.
+        // `PREFIX/bin/clapd` has PREFIX/share; an unpacked archive has models/ beside it, `target/release/clapd` two above.
+        // No further up: somebody else's /models is not ours.
+        for dir in binary.ancestors().skip(1).take(3) {
             places.push(dir.join("share/clapd").join(DEFAULT_BUNDLE));
             places.push(dir.join(DEFAULT_BUNDLE));
         }

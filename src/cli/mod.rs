@@ -63,7 +63,7 @@ enum Command {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     // Standard error without timestamps: journald and every terminal multiplexer add their own.
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,tract=warn,symphonia=error"))
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,tract=warn,symphonia=off"))
         .format_timestamp(None)
         .format_target(false)
         .init();

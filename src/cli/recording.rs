@@ -1,20 +1,26 @@
 //! Recordings as the commands read them, with progress for a person who waits.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::capture::decode::Decoder;
+use super::screen::can_redraw;
+use crate::capture::decode::{Decoder, Faults};
 use crate::samples::Samples;
 
-/// Text or file names at most this often: a person reads no faster.
+/// Time between two looks of the progress line: a person reads no faster.
 const REDRAW: Duration = Duration::from_millis(200);
 
 /// Hands every block to `take` until the recording or `take` says that it is enough.
-pub(super) fn read(mut decoder: Decoder, name: &Path, mut take: impl FnMut(Samples<'_>) -> Result<bool>) -> Result<()> {
-    let mut progress = Progress::new(name, decoder.duration_hint());
+pub(super) fn read(
+    mut decoder: Decoder,
+    name: &Path,
+    progress: bool,
+    mut take: impl FnMut(Samples<'_>) -> Result<bool>,
+) -> Result<()> {
+    let mut progress = Progress::new(name, decoder.duration_hint(), progress);
     let (rate, mut read) = (f64::from(decoder.rate()), 0_u64);
     while let Some(samples) = decoder.next_block()? {
         read += samples.lost + samples.data.len() as u64;
@@ -23,26 +29,44 @@ pub(super) fn read(mut decoder: Decoder, name: &Path, mut take: impl FnMut(Sampl
         }
         progress.show(read as f64 / rate);
     }
+    tell_faults(name, decoder.faults());
     ensure!(read > 0, "{}: the recording holds no sound: 0 samples", name.display());
     Ok(())
+}
+
+/// A score of a damaged recording is a score of what is left of it; whoever reads it should know.
+fn tell_faults(name: &Path, faults: Faults) {
+    let Faults { samples_bad, packets_bad, truncated } = faults;
+    for (count, what) in
+        [(samples_bad, "samples were no numbers and count as 0"), (packets_bad, "packets were broken and left out")]
+    {
+        if count > 0 {
+            log::warn!("{}: {count} {what}", name.display());
+        }
+    }
+    if truncated {
+        log::warn!("{}: it ends before its header says so", name.display());
+    }
 }
 
 /// A line on a terminal's standard error; nothing anywhere else.
 struct Progress {
     name: PathBuf,
     total: Option<Duration>,
+    wanted: bool,
     shown: Option<Instant>,
     begun: Instant,
 }
 
 impl Progress {
-    fn new(name: &Path, total: Option<Duration>) -> Self {
-        Self { name: name.to_path_buf(), total, shown: None, begun: Instant::now() }
+    fn new(name: &Path, total: Option<Duration>, wanted: bool) -> Self {
+        let wanted = wanted && can_redraw(&std::io::stderr());
+        Self { name: name.to_path_buf(), total, wanted, shown: None, begun: Instant::now() }
     }
 
     fn show(&mut self, seconds: f64) {
         let last = self.shown.unwrap_or(self.begun);
-        if last.elapsed() < REDRAW || !std::io::stderr().is_terminal() {
+        if !self.wanted || last.elapsed() < REDRAW {
             return;
         }
         self.shown = Some(Instant::now());

@@ -1,10 +1,11 @@
 //! `clapd score`: recordings against texts.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 
 use super::exit::{self, AtStage, Failure, Stage};
@@ -22,7 +23,7 @@ pub(super) struct Arguments {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// A sound in words; may be given several times
-    #[arg(short, long = "prompt", required = true, value_name = "TEXT")]
+    #[arg(short, long = "prompt", required = true, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     prompts: Vec<String>,
     /// Model bundle
     #[arg(long, value_name = "DIR")]
@@ -38,13 +39,11 @@ pub(super) struct Arguments {
     whole: bool,
 }
 
-/// A hop below a frame (10 ms) would score the same window again, one beyond a day is a slip of the finger.
+/// A hop below a frame (10 ms) would score the same window again; one beyond 10 minutes leaves nearly all unheard, and the
+/// front end keeps as many frames.
 fn hop(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
-    (0.01..=86_400.0)
-        .contains(&seconds)
-        .then_some(seconds)
-        .ok_or_else(|| format!("{seconds} s; 0.01 to 86400 are allowed"))
+    (0.01..=600.0).contains(&seconds).then_some(seconds).ok_or_else(|| format!("{seconds} s; 0.01 to 600 are allowed"))
 }
 
 /// A line of `--json`; its names are frozen.
@@ -95,7 +94,7 @@ impl Scorer<'_> {
         let decoder = Decoder::open(file, Channel::Mix)?;
         let mut clip =
             ClipEmbedder::new(self.model.clone(), decoder.rate()).with_context(|| file.display().to_string())?;
-        recording::read(decoder, file, |samples| clip.push(samples))?;
+        recording::read(decoder, file, true, |samples| clip.push(samples))?;
         let (embedding, seconds) = clip.finish()?;
         let mut scorer = PromptScorer::new(self.prompts()?, self.model.calibration.clone());
         self.print(file, 0.0, seconds, scorer.score(&embedding))
@@ -115,7 +114,9 @@ impl Scorer<'_> {
                 printed = self.print(file, window.start.as_secs_f64(), window.end.as_secs_f64(), window.scores);
             }
         };
-        recording::read(decoder, file, |samples| pipeline.push(samples, &mut sink).map(|()| true))?;
+        // Lines that are printed as they come are progress enough, and a terminal has room for one of the two.
+        let progress = !self.arguments.json || !std::io::stdout().is_terminal();
+        recording::read(decoder, file, progress, |samples| pipeline.push(samples, &mut sink).map(|()| true))?;
         pipeline.finish(&mut sink)?;
         printed?;
         if self.arguments.json { Ok(()) } else { self.print_summary(file, &summary) }

@@ -4,9 +4,10 @@
 //! Never: waits; pacing is the caller's.
 
 use std::fmt::Write as _;
-use std::io::{Write, stdout};
+use std::io::{IsTerminal, Write, stdout};
 
 use anyhow::Result;
+use terminal_size::{Height, Width, terminal_size_of};
 
 use crate::detect::{Event, EventKind};
 use crate::pipeline::ScoredWindow;
@@ -15,6 +16,14 @@ use crate::pipeline::ScoredWindow;
 const BAR: usize = 20;
 /// The quietest level that the meter shows, in dB below full scale: the noise floor of 10 bits.
 const QUIET_DB: f32 = 60.0;
+
+/// Columns beside a bar and its prompt: the level's decibels and seconds.
+const MARGIN: usize = 22;
+
+/// Whether a stream leads to a terminal on which a line can be written over.
+pub(super) fn can_redraw(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var("TERM").is_ok_and(|term| !term.is_empty() && term != "dumb")
+}
 
 /// Something that shows what is heard.
 pub(super) trait Show {
@@ -66,7 +75,15 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(prompts: &[&str]) -> Self {
+    /// None where standard output is no terminal that holds the bars: drawn over, they must neither wrap nor scroll.
+    pub(super) fn fitting(prompts: &[&str]) -> Option<Self> {
+        let live = Self::new(prompts);
+        let (Width(columns), Height(rows)) = terminal_size_of(stdout()).filter(|_| can_redraw(&stdout()))?;
+        let fits = usize::from(columns) > live.width + BAR + MARGIN && usize::from(rows) > prompts.len() + 1;
+        fits.then_some(live)
+    }
+
+    fn new(prompts: &[&str]) -> Self {
         let prompts: Vec<_> = prompts.iter().map(ToString::to_string).collect();
         let width = prompts.iter().map(|prompt| prompt.chars().count()).max().unwrap_or(0);
         Self { active: vec![false; prompts.len()], prompts, width, drawn: false, peak: 0.0 }

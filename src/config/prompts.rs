@@ -17,7 +17,7 @@ use crate::detect::{Prompt, Rule};
 const MAX_PROMPTS: usize = 1_000;
 /// A prompt's competitors are scored like prompts.
 const MAX_CONTRAST: usize = 16;
-/// The text towers read 64 or 77 tokens, of about four letters each; what comes later would not be heard.
+/// The text towers read 64 or 77 tokens, of about four letters each; beyond this much would not be read.
 const MAX_TEXT: usize = 300;
 /// Every window that may confirm is remembered; beyond a hundred, `start` is the better means.
 const MAX_CONFIRM: i64 = 100;
@@ -25,7 +25,8 @@ const MAX_CONFIRM: i64 = 100;
 const MAX_COOLDOWN_S: f64 = 86_400.0;
 /// Above the middle of the scale: in words, "clearly relevant". Where the model's false alarms end is in its card.
 const DEFAULT_START: f32 = 6.0;
-/// Hysteresis: the score of a steady sound moves by about one between windows, and must not end its event.
+/// Hysteresis: the score of a steady sound moves by about one between windows, and must not end its event. For a low
+/// start it is half of that start, since nothing scores below 0 and an event has to end.
 const DEFAULT_GAP: f32 = 1.5;
 /// A single odd window is no event, a single missing one no end.
 const DEFAULT_CONFIRM: (u32, u32) = (2, 3);
@@ -41,22 +42,24 @@ impl Check<'_> {
         let prompts: Vec<Option<Prompt>> = written
             .iter()
             .map(|prompt| {
-                let checked = self.prompt(prompt)?;
                 let place = prompt.id.as_ref().or(prompt.text.as_ref()).map_or(&prompt.place, |at| &at.place);
-                self.unique(&checked.id, place, &mut seen);
-                Some(checked)
+                self.prompt(prompt, |check, id| check.unique(id, place, &mut seen))
             })
             .collect();
         prompts.into_iter().collect()
     }
 
-    fn prompt(&mut self, written: &WrittenPrompt) -> Option<Prompt> {
+    /// `named` is told the id, whatever else is at fault.
+    fn prompt(&mut self, written: &WrittenPrompt, named: impl FnOnce(&mut Self, &str)) -> Option<Prompt> {
         let text = written.text.as_ref().and_then(|text| self.text(text));
         let id = match (&written.id, &text) {
             (Some(id), _) => self.id(&id.value, &id.place),
             (None, Some(text)) => self.slug_of(text, &written.place),
             (None, None) => None,
         };
+        if let Some(id) = &id {
+            named(self, id);
+        }
         let rule = self.rule(written);
         let contrast = self.contrast(written, text.as_deref());
         Some(Prompt { id: id?, text: text?, rule: rule?, contrast: contrast? })
@@ -99,12 +102,15 @@ impl Check<'_> {
 
     fn rule(&mut self, written: &WrittenPrompt) -> Option<Rule> {
         let start = self.score(written.start.as_ref(), DEFAULT_START);
-        let stop = self.score(written.stop.as_ref(), start.map_or(0.0, |start| (start - DEFAULT_GAP).max(0.0)));
+        let stop = self.score(written.stop.as_ref(), start.map_or(0.0, |start| (start - DEFAULT_GAP).max(start / 2.0)));
         if let (Some(start), Some(stop)) = (start, stop)
             && stop > start
         {
             let place = written.stop.as_ref().or(written.start.as_ref()).map_or(&written.place, |at| &at.place);
             self.fault(place, format!("{stop} is above `start`, {start}"), "write 1 to 2 less than `start`");
+        }
+        if let (Some(0.0), Some(At { place, .. })) = (stop, &written.stop) {
+            self.warn(place, "is 0, and no score is below it: an event would never end", "write at least 0.5");
         }
         let confirm = self.confirm(written.confirm.as_ref());
         let cooldown = self.cooldown(written.cooldown_s.as_ref());

@@ -29,8 +29,7 @@ impl Check<'_> {
         written
             .iter()
             .map(|source| {
-                let spec = self.source(source)?;
-                self.unique(&spec.id, source.id.as_ref().map_or(&source.place, |id| &id.place), &mut seen);
+                let spec = self.source(source, &mut seen)?;
                 if matches!(spec.kind, SourceKind::Stdin) && std::mem::replace(&mut stdin, true) {
                     self.fault(&source.place, "is the second that reads standard input", "keep one of them");
                 }
@@ -41,8 +40,11 @@ impl Check<'_> {
             .collect()
     }
 
-    fn source(&mut self, written: &WrittenSource) -> Option<SourceSpec> {
+    fn source(&mut self, written: &WrittenSource, seen: &mut HashMap<String, Option<usize>>) -> Option<SourceSpec> {
         let id = written.id.as_ref().and_then(|id| self.source_id(id));
+        if let (Some(id), Some(at)) = (&id, &written.id) {
+            self.unique(id, &at.place, seen);
+        }
         let channel = self.channel(written.channel.as_ref());
         let kind = self.source_kind(written);
         if written.file.is_none() {

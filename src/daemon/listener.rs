@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::teller::Teller;
 use crate::capture::{Rarely, Read, Source, SourceCounters, SourceKind, State};
 use crate::health::{ScoringCounters, SourceHealth};
-use crate::pipeline::{Model, Output, Pace, Pipeline, PromptSet};
+use crate::pipeline::{MAX_OUTAGE, Model, Output, Pace, Pipeline, PromptSet};
 use crate::samples::Samples;
 use crate::time::{SampleTime, WallAnchor};
 
@@ -26,14 +26,16 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) id: String,
+    /// Whether silence of the source itself is suspicious: a microphone always delivers samples, a pipe may not.
+    pub(super) steady: bool,
     pub(super) capture: Arc<SourceCounters>,
     pub(super) scoring: Arc<ScoringCounters>,
     pub(super) progress: Progress,
 }
 
 impl Seen {
-    pub(super) fn new(id: &str) -> Self {
-        Self { id: id.into(), ..Self::default() }
+    pub(super) fn new(id: &str, kind: &SourceKind) -> Self {
+        Self { id: id.into(), steady: matches!(kind, SourceKind::Device { .. }), ..Self::default() }
     }
 
     pub(super) fn health(&self) -> SourceHealth {
@@ -99,11 +101,12 @@ pub(super) struct Ear {
     seen: Arc<Seen>,
     recipe: Recipe,
     pace: Pace,
-    /// Whether silence of the source itself is suspicious: a microphone always delivers samples, a pipe may not.
-    steady: bool,
     teller: Teller,
     current: Option<Current>,
     failures: Rarely,
+    losses: Rarely,
+    /// When sound last came.
+    heard: Instant,
     /// Windows that earlier pipelines of this source skipped.
     skipped: u64,
 }
@@ -121,13 +124,22 @@ impl Ear {
             SourceKind::Device { .. } | SourceKind::File { realtime: true, .. } => Pace::Live,
             SourceKind::File { .. } | SourceKind::Stdin => Pace::Every,
         };
-        let steady = matches!(kind, SourceKind::Device { .. });
-        Self { seen, recipe, pace, steady, teller, current: None, failures: Rarely::default(), skipped: 0 }
+        Self {
+            seen,
+            recipe,
+            pace,
+            teller,
+            current: None,
+            failures: Rarely::default(),
+            losses: Rarely::default(),
+            heard: Instant::now(),
+            skipped: 0,
+        }
     }
 
     fn hear(&mut self, rate: u32, samples: Samples<'_>, anchor: WallAnchor) -> Result<()> {
         if self.current.as_ref().is_none_or(|current| current.rate != rate) {
-            self.finish()?;
+            self.finish().unwrap_or_else(|error| self.missed(&error));
             log::info!("{}: listening at {rate} Hz", self.seen.id);
             let Recipe { model, prompts, hop } = self.recipe.clone();
             let pipeline = Pipeline::new(model, prompts, rate, hop, self.pace)?;
@@ -149,19 +161,40 @@ impl Ear {
             );
         }
         // The next window may go well. If none does, there is no progress, and the watchdog ends it.
-        if let Err(error) = pushed
-            && let Some(times) = self.failures.happened(1)
-        {
-            log::error!("{}: a window could not be scored ({times} so far): {error:#}", self.seen.id);
-        }
+        pushed.unwrap_or_else(|error| self.missed(&error));
+        self.tell_losses(samples.lost, rate);
+        self.heard = Instant::now();
         let length = SampleTime::from_samples(samples.data.len() as u64, rate).since(SampleTime::ZERO);
         self.seen.progress.sound(length, scored);
         Ok(())
     }
 
-    fn hear_nothing(&self) {
-        if !self.steady || self.seen.capture.state() != State::Live {
+    fn hear_nothing(&mut self) {
+        let live = self.seen.capture.state() == State::Live;
+        if !self.seen.steady || !live {
             self.seen.progress.excused();
+        }
+        if self.seen.steady
+            && !live
+            && self.heard.elapsed() > MAX_OUTAGE
+            && let Some(Current { pipeline, anchor, .. }) = &mut self.current
+        {
+            pipeline.interrupt(&mut |output| self.teller.tell(&output, anchor));
+        }
+    }
+
+    fn missed(&mut self, error: &anyhow::Error) {
+        if let Some(times) = self.failures.happened(1) {
+            log::error!("{}: a window could not be scored ({times} so far): {error:#}", self.seen.id);
+        }
+    }
+
+    fn tell_losses(&mut self, lost: u64, rate: u32) {
+        if lost > 0
+            && let Some(times) = self.losses.happened(1)
+        {
+            let seconds = lost as f64 / f64::from(rate);
+            log::warn!("{}: {seconds:.2} s of sound were lost ({times} losses so far)", self.seen.id);
         }
     }
 
@@ -211,7 +244,7 @@ mod tests {
         }
     }
 
-    fn ear(told: Arc<Mutex<Vec<Told>>>) -> Ear {
+    fn ear(kind: &SourceKind, told: Arc<Mutex<Vec<Told>>>) -> Ear {
         let frontend = FrontendSpec::yamnet();
         let windowing = Windowing { patch: frontend.patch_samples() as u64, patch_hop: 0, patches: 1 };
         let calibration = Calibration::new(vec![[-1.0, 0.0], [1.0, 10.0]]).unwrap();
@@ -223,11 +256,11 @@ mod tests {
             prompts,
             hop: Duration::from_secs(1),
         };
-        let seen = Arc::new(Seen::new("mic"));
+        let seen = Arc::new(Seen::new("mic", kind));
         let prompt = Prompt { id: "loud".into(), text: "something loud".into(), rule, contrast: Vec::new() };
         let house = Box::new(move |word| told.lock().unwrap().push(word));
         let teller = Teller::new("mic", "run", [prompt].into(), house, Arc::clone(&seen.scoring));
-        Ear::new(seen, &SourceKind::Stdin, recipe, teller)
+        Ear::new(seen, kind, recipe, teller)
     }
 
     /// Lets the ear hear a second a level, all at `rate`, from `began` on.
@@ -250,7 +283,7 @@ mod tests {
     #[test]
     fn every_start_has_its_end_also_where_the_rate_changes() {
         let told = Arc::default();
-        let mut ear = ear(Arc::clone(&told));
+        let mut ear = ear(&SourceKind::Stdin, Arc::clone(&told));
         let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         hear(&mut ear, 16_000, began, &[0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5]);
         // The device returns with another rate: its clock begins again.
@@ -283,15 +316,15 @@ mod tests {
 
     #[test]
     fn a_microphone_that_is_live_and_silent_makes_no_progress() {
-        let mut ear = ear(Arc::default());
-        ear.hear_nothing();
-        assert_eq!(ear.seen.progress.count(), 1, "standard input may pause");
-        ear.steady = true;
-        ear.hear_nothing();
-        assert_eq!(ear.seen.progress.count(), 2, "a device that starts is waited for");
-        make_live(&ear.seen);
-        ear.hear_nothing();
-        assert_eq!(ear.seen.progress.count(), 2);
+        let mut pipe = ear(&SourceKind::Stdin, Arc::default());
+        pipe.hear_nothing();
+        assert_eq!(pipe.seen.progress.count(), 1, "standard input may pause");
+        let mut device = ear(&SourceKind::Device { name: "default".into() }, Arc::default());
+        device.hear_nothing();
+        assert_eq!(device.seen.progress.count(), 1, "a device that starts is waited for");
+        make_live(&device.seen);
+        device.hear_nothing();
+        assert_eq!(device.seen.progress.count(), 1);
     }
 
     /// Has a block delivered, which is what makes a source live.

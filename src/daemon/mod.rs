@@ -84,6 +84,7 @@ impl Daemon {
             notifier: Notifier::from_environment(),
             told: None,
             outcome: Ok(()),
+            broken: false,
         };
         // Tells the events of this run from those of any other.
         let run = format!("{:016x}", fastrand::u64(..));
@@ -141,7 +142,7 @@ fn embed_apart(texts: &[&str], bundle: &Bundle, cache: &EmbeddingCache) -> Resul
 }
 
 fn open(spec: &SourceSpec) -> Result<(Source, Arc<Seen>)> {
-    let seen = Arc::new(Seen::new(&spec.id));
+    let seen = Arc::new(Seen::new(&spec.id, &spec.kind));
     let source = Source::open(spec, Arc::clone(&seen.capture)).with_context(|| format!("source {}", spec.id))?;
     Ok((source, seen))
 }
@@ -160,6 +161,8 @@ struct Running {
     /// The health that was told last, and when.
     told: Option<(Health, Instant)>,
     outcome: Result<()>,
+    /// A listener ended in a way that only a new process mends.
+    broken: bool,
 }
 
 impl Running {
@@ -175,7 +178,7 @@ impl Running {
         let mut watchdog = Watchdog::new();
         self.tell_health();
         self.notifier.send("READY=1");
-        while self.is_listening() && !is_told_to_stop(&mut signals) {
+        while self.is_listening() && !self.broken && !is_told_to_stop(&mut signals) {
             self.tell_health();
             if watchdog
                 .is_satisfied(self.listeners.iter().filter(|(_, thread)| thread.is_some()).map(|(seen, _)| &**seen))
@@ -190,8 +193,11 @@ impl Running {
     fn is_listening(&mut self) -> bool {
         for (seen, thread) in &mut self.listeners {
             let Some(ended) = thread.take_if(|thread| thread.is_finished()) else { continue };
-            let outcome =
-                ended.join().unwrap_or_else(|_| Err(anyhow!("its thread panicked, which is a fault in clapd")));
+            let ended = ended.join();
+            // A file may fail and the microphones go on. A device fails only when nothing but a new process helps, and what
+            // a panic has left behind nobody knows.
+            self.broken |= ended.is_err() || (seen.steady && matches!(ended, Ok(Err(_))));
+            let outcome = ended.unwrap_or_else(|_| Err(anyhow!("its thread panicked, which is a fault in clapd")));
             match outcome.with_context(|| format!("source {}", seen.id)) {
                 Ok(()) => log::info!("{}: over", seen.id),
                 Err(error) => {

@@ -116,7 +116,8 @@ impl Detector {
         }
     }
 
-    /// Ends what is open: the source is over at `at`.
+    /// Ends what is open at `at` and forgets what was counted: the source is over, or was away for so long that what was
+    /// heard before says nothing of what is heard next.
     pub fn finish(&mut self, at: SampleTime, mut sink: impl FnMut(Event)) {
         for (prompt, tracker) in self.trackers.iter_mut().enumerate() {
             if let Some(event) = tracker.finish(at) {

@@ -40,10 +40,12 @@ impl Tracker {
         }
     }
 
+    /// Ends what is open at `at` and forgets the windows before it.
     pub(super) fn finish(&mut self, at: SampleTime) -> Option<Event> {
+        let newest = self.recent.back().map(|(_, score)| *score);
+        self.recent.clear();
         let event = self.open?;
-        let score = self.recent.back().map_or(event.score, |(_, score)| *score);
-        Some(self.end(event, score, at))
+        Some(self.end(event, newest.unwrap_or(event.score), at))
     }
 
     fn is_cooling(&self, moment: SampleTime) -> bool {

@@ -30,6 +30,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const MAX_PACKET: usize = 64 * 1024;
 /// A connection that held this long was a good one: the next failure is a first one.
 const STEADY: Duration = Duration::from_secs(30);
+/// There are 5 s to leave in, and a broker that is just starting is up within one.
+const RETRY_WHILE_LEAVING: Duration = Duration::from_millis(250);
 
 /// What the publishers and the thread share.
 pub(super) struct Shared {
@@ -42,8 +44,8 @@ pub(super) struct Shared {
 struct State {
     outgoing: Outgoing,
     link: Option<Link>,
-    /// Somebody wants to leave: no new waits.
-    stopping: bool,
+    /// Set once we want to leave: until then events may still be delivered.
+    leave_by: Option<Instant>,
     /// The thread has ended.
     finished: bool,
 }
@@ -105,9 +107,9 @@ impl Shared {
         result
     }
 
-    /// From now on nobody waits for a better moment to connect.
-    pub(super) fn stop(&self) {
-        lock(&self.state).stopping = true;
+    /// We want to leave by `deadline`: the broker is tried at once, and again and again while events wait.
+    pub(super) fn stop(&self, deadline: Instant) {
+        lock(&self.state).leave_by = Some(deadline);
         self.changed.notify_all();
     }
 
@@ -162,6 +164,12 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    /// While we are leaving, only for events: what else waits means nothing to a broker that never knew we were there.
+    fn is_worth_another_try(&self) -> bool {
+        let state = lock(&self.state);
+        state.leave_by.is_none_or(|deadline| Instant::now() < deadline && state.outgoing.events() > 0)
+    }
+
     fn finish(&self) {
         lock(&self.state).finished = true;
         self.changed.notify_all();
@@ -209,13 +217,12 @@ struct Thread {
 impl Thread {
     fn run(mut self) {
         loop {
-            let leaving = lock(&self.shared.state).stopping;
             let (client, mut connection) = Client::new(self.options.clone(), WINDOW);
             self.connected_at = None;
             let end = self.serve(&client, &mut connection);
             lock(&self.shared.state).link = None;
             match end {
-                Err(error) if !leaving => self.wait_after(&error),
+                Err(error) if self.shared.is_worth_another_try() => self.wait_after(&error),
                 _ => break,
             }
         }
@@ -258,13 +265,17 @@ impl Thread {
                 self.backoff.reset();
             }
         }
+        if lock(&self.shared.state).leave_by.is_some() {
+            thread::sleep(RETRY_WHILE_LEAVING);
+            return;
+        }
         let wait = self.backoff.fail();
         if self.backoff.failures().is_power_of_two() {
             let what = if self.connected_at.is_some() { "connection lost" } else { "no connection" };
             let seconds = wait.as_secs_f64();
             log::warn!("mqtt: {what} to {}: {}; trying again in {seconds:.0} s", self.address, explain(error));
         }
-        self.shared.wait(Instant::now() + wait, |state| state.stopping);
+        self.shared.wait(Instant::now() + wait, |state| state.leave_by.is_some());
     }
 }
 

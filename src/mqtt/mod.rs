@@ -55,7 +55,7 @@ impl Publisher {
         let dropped = self.shared.change(|outgoing| outgoing.score(&route.score, payload));
         let counter = &self.shared.counters.scores_dropped;
         if dropped && counter.add(1) {
-            log::warn!("mqtt: {} scores dropped so far, for newer ones", counter.get());
+            log::debug!("mqtt: {} scores replaced by newer ones so far", counter.get());
         }
     }
 
@@ -87,7 +87,7 @@ impl Publisher {
     /// does not have.
     pub fn stop(self, patience: Duration) -> usize {
         let deadline = Instant::now() + patience;
-        self.shared.stop();
+        self.shared.stop(deadline);
         self.shared.wait_until_settled(deadline);
         self.retain(&self.topics.status, Ok(message::STOPPED.into()));
         self.shared.wait_until_settled(deadline);
