@@ -192,7 +192,7 @@ FOLDERS = [
     ("an unknown activation", edit(audio_config__hidden_act="mystery"), ["hidden_act", "mystery"]),
     ("an unknown key", edit(audio_config__enable_mystery=True), ["enable_mystery"]),
     ("not CLAP", edit(model_type="bert"), ["model_type", "bert"]),
-    ("a text-only model", text_only, ["config.json"]),
+    ("a text-only model", text_only, ["clap_text_model"]),
     ("config.json missing", without("config.json"), ["config.json"]),
     ("weights missing", without("model.safetensors"), ["model.safetensors"]),
     ("tokenizer missing", without("tokenizer.json"), ["tokenizer.json"]),

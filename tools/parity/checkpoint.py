@@ -52,6 +52,10 @@ def build(folder, size, seed, fused, form="safetensors"):
         source, processor = folder / "clap.pt", folder / "processor"
         torch.save({"epoch": 1, "name": "clap", "state_dict": to_laion(model.state_dict())}, source)
         processor.mkdir()
+        if size == "small":
+            # A .pt says nothing of its heads; at full size RoBERTa's and HTSAT's rules tell, at this one only a
+            # configuration, such as lies beside the preprocessor on the hub.
+            model.config.save_pretrained(processor)
     else:
         source = processor = folder
         save(model, folder, form)

@@ -46,7 +46,9 @@ def main():
     heard = clips.write(work / "clips", arguments.seed)
     forms = checkpoint.FORMS if arguments.form == "all" else [arguments.form]
     fusions = {"fused": [True], "unfused": [False], "both": [True, False]}[arguments.fusion]
-    passed = [Comparison(arguments, work, heard, form, fused).run() for form, fused in itertools.product(forms, fusions)]
+    extracted = {}
+    passed = [Comparison(arguments, work, heard, extracted, form, fused).run()
+              for form, fused in itertools.product(forms, fusions)]
     print("parity holds" if all(passed) else "PARITY FAILS")
     sys.exit(0 if all(passed) else 1)
 
@@ -79,8 +81,8 @@ def parse():
 class Comparison:
     """One checkpoint, from weights to verdict."""
 
-    def __init__(self, arguments, work, heard, form, fused):
-        self.arguments, self.heard, self.fused, self.form = arguments, heard, fused, form
+    def __init__(self, arguments, work, heard, extracted, form, fused):
+        self.arguments, self.heard, self.extracted, self.fused, self.form = arguments, heard, extracted, fused, form
         self.name = f"{arguments.size}-{'fused' if fused else 'unfused'}-{form}-{arguments.precision}-{arguments.seed}"
         self.folder, self.bundle = work / self.name, work / f"{self.name}.bundle"
         self.cache = work / f"{self.name}.cache"
@@ -92,7 +94,7 @@ class Comparison:
         print(f"== {self.name}", flush=True)
         source, processor, model = checkpoint.build(
             self.folder, self.arguments.size, self.arguments.seed, self.fused, self.form)
-        audio = reference.embed_audio(model, processor, [clip.reference for clip in self.heard])
+        audio = reference.embed_audio(model, self.features(processor))
         text = reference.embed_texts(model, processor, prompts.PROMPTS)
         del model  # its memory is as large as the import's
         self.import_(source, processor)
@@ -103,6 +105,12 @@ class Comparison:
             for path in (self.folder, self.bundle, self.cache):
                 shutil.rmtree(path, ignore_errors=True)
         return self.passed
+
+    def features(self, processor):
+        """One seed has two front ends, and any number of forms."""
+        if self.fused not in self.extracted:
+            self.extracted[self.fused] = reference.extract(processor, [clip.reference for clip in self.heard])
+        return self.extracted[self.fused]
 
     def import_(self, source, processor):
         command = [self.arguments.claptune, "import", source, "--out", self.bundle, "--precision", self.arguments.precision]

@@ -21,14 +21,15 @@ MAX_TOKENS = 77
 logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
-@torch.no_grad()
-def embed_audio(model, processor, clips):
+def extract(processor, clips):
+    """What the network is given of every clip; slower than a small network."""
     extractor = ClapFeatureExtractor.from_pretrained(processor)
-    rows = []
-    for clip in clips:
-        inputs = extractor(np.asarray(clip, np.float32)[:CLIP], sampling_rate=RATE, return_tensors="pt")
-        rows.append(model.get_audio_features(**as_dtype(inputs, model.dtype)).pooler_output[0])
-    return torch.stack(rows).double().numpy()
+    return [extractor(np.asarray(clip, np.float32)[:CLIP], sampling_rate=RATE, return_tensors="pt") for clip in clips]
+
+
+@torch.no_grad()
+def embed_audio(model, features):
+    return torch.stack([model.get_audio_features(**inputs).pooler_output[0] for inputs in features]).double().numpy()
 
 
 @torch.no_grad()
@@ -39,10 +40,6 @@ def embed_texts(model, processor, texts):
         tokens = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         rows.append(model.get_text_features(tokens.input_ids, tokens.attention_mask).pooler_output[0])
     return torch.stack(rows).double().numpy()
-
-
-def as_dtype(inputs, dtype):
-    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
 
 def centred_cosines(rows, reference):

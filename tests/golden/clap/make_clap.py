@@ -52,7 +52,7 @@ def write(name, seed, fused, form, clips):
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     _, processor, model = checkpoint.build(folder, "small", seed, fused, form)
-    audio = reference.embed_audio(model, processor, clips)
+    audio = reference.embed_audio(model, reference.extract(processor, clips))
     text = reference.embed_texts(model, processor, TEXTS)
     for kind, rows in (("audio", audio), ("text", text)):
         spread = np.sort((rows @ rows.T)[np.triu_indices(len(rows), 1)])
