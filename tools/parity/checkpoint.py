@@ -50,7 +50,7 @@ def build(folder, size, seed, fused, form="safetensors"):
         model = model.half()
     if form == "laion":
         source, processor = folder / "clap.pt", folder / "processor"
-        torch.save({"epoch": 1, "name": "clap", "state_dict": to_laion(model.state_dict())}, source)
+        torch.save(as_laion_saves(to_laion(model.state_dict())), source)
         processor.mkdir()
         if size == "small":
             # A .pt says nothing of its heads; at full size RoBERTa's and HTSAT's rules tell, at this one only a
@@ -213,6 +213,15 @@ def laion_name(name):
     return name
 
 
+def as_laion_saves(state):
+    """What LAION's training saves besides the weights: its optimizer and loss scaler (a small piece of them)."""
+    moments = {"step": 7, "exp_avg": torch.zeros(4, 4), "exp_avg_sq": torch.zeros(4, 4)}
+    group = {"lr": 1e-4, "betas": (0.9, 0.99), "eps": 1e-6, "weight_decay": 0.0, "params": [0]}
+    optimizer = {"state": {0: moments}, "param_groups": [group]}
+    scaler = {"scale": 65536.0, "growth_factor": 2.0, "growth_interval": 2000, "_growth_tracker": 0}
+    return {"epoch": 45, "name": "clap", "state_dict": state, "optimizer": optimizer, "scaler": scaler}
+
+
 def to_laion(state):
     """The same weights as LAION's training code saves them: its names behind `module.`, one matrix for query, key and
     value, and what only training and LAION's own front end use."""
@@ -224,6 +233,11 @@ def to_laion(state):
             out[laion_name(part[1]) + ".attn.qkv." + part[2]] = torch.cat(three)
         elif not re.match(r"audio_model.*\.attention\.self\.(key|value)\.", name):
             out[laion_name(name)] = tensor
+    # The masks of the shifted windows, which follow from the dims: every other block, where windows are several.
+    for name in list(out):
+        block = re.fullmatch(r"audio_branch\.layers\.(\d)\.blocks\.\d*[13579]\.(norm1\.weight)", name)
+        if block and block[1] != "3":
+            out[name.replace(block[2], "attn_mask")] = torch.zeros((8 >> int(block[1])) ** 2, 64, 64)
     width = state["audio_model.audio_encoder.norm.weight"].numel()
     out |= {
         "audio_branch.spectrogram_extractor.stft.conv_real.weight": torch.zeros(513, 1, 1024),
