@@ -12,7 +12,7 @@ import re
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, ClapConfig, ClapFeatureExtractor, ClapModel
 
 import prompts
 
@@ -163,7 +163,7 @@ def write_tokenizer(folder, vocab_size, seed):
 
 
 def load_tokenizer(folder):
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 # What transformers 4 wrote into every configuration besides the model's own keys: the defaults of text generation.
