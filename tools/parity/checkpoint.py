@@ -61,6 +61,9 @@ def build(folder, size, seed, fused, form="safetensors"):
         save(model, folder, form)
     extractor.save_pretrained(processor)
     write_tokenizer(processor, model.config.text_config.vocab_size, seed)
+    if form == "bin":
+        # A checkpoint may also hold only what RoBERTa's tokenizer was published as.
+        (processor / "tokenizer.json").unlink()
     return source, processor, model.float()
 
 

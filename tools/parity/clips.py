@@ -64,7 +64,7 @@ def exact_clips(random):
     yield "clipped", np.clip(8 * music(random, 2 * RATE), -1, 1), "FLOAT"
     yield "silence", np.zeros(ten), "FLOAT"
     yield "half-silent", np.concatenate([np.zeros(5 * RATE), pink(random, 5 * RATE)]), "FLOAT"
-    yield "one-sample", np.array([0.5]), "FLOAT"
+    yield "seven-hundred-samples", np.full(700, 0.5), "FLOAT"
     yield "dc", np.full(RATE, 0.3), "FLOAT"
     real, rate = soundfile.read(DEMO, dtype="float32")
     assert rate == RATE, f"{DEMO}: {rate} Hz"

@@ -47,10 +47,19 @@ def main():
     forms = checkpoint.FORMS if arguments.form == "all" else [arguments.form]
     fusions = {"fused": [True], "unfused": [False], "both": [True, False]}[arguments.fusion]
     extracted = {}
-    passed = [Comparison(arguments, work, heard, extracted, form, fused).run()
+    passed = [compare(Comparison(arguments, work, heard, extracted, form, fused))
               for form, fused in itertools.product(forms, fusions)]
     print("parity holds" if all(passed) else "PARITY FAILS")
     sys.exit(0 if all(passed) else 1)
+
+
+def compare(comparison):
+    """One that can't be run has failed, and the next ones are still of interest."""
+    try:
+        return comparison.run()
+    except programs.Failed as error:
+        print(f"{error}  FAILED", flush=True)
+        return False
 
 
 def parse():

@@ -49,12 +49,16 @@ def peak_kib(pid):
         return 0
 
 
+class Failed(Exception):
+    """A run that had to succeed did not."""
+
+
 def checked(command, cache):
     """A run that must succeed."""
     result = run(command, cache)
     if result.status != 0:
         shown = " ".join(str(word) for word in command)[:200]
-        raise SystemExit(f"{shown}: exit {result.status}\n{result.errors[-3000:]}")
+        raise Failed(f"{shown}: exit {result.status}\n{result.errors[-3000:]}")
     return result
 
 
