@@ -60,6 +60,11 @@ def build(folder, size, seed, fused, form="safetensors"):
         source = processor = folder
         save(model, folder, form)
     extractor.save_pretrained(processor)
+    if form == "old":
+        path = processor / "preprocessor_config.json"
+        # Leftovers in LAION's published preprocessors.
+        leftovers = {"chunk_length_s": 10, "n_fft": 1024, "nb_max_frames": 1000, "processor_class": "ClapProcessor"}
+        path.write_text(json.dumps(json.loads(path.read_text()) | leftovers, indent=2) + "\n")
     write_tokenizer(processor, model.config.text_config.vocab_size, seed)
     if form == "bin":
         # A checkpoint may also hold only what RoBERTa's tokenizer was published as.
@@ -189,9 +194,10 @@ OLD_KEYS = {
 
 def to_old(config, state):
     """A configuration and weights as transformers 4.27 wrote them: LAION's published checkpoints are that old."""
-    audio = {**OLD_KEYS, **config["audio_config"], "enable_patch_fusion": True, "fusion_num_hidden_layers": 2}
-    text = {**OLD_KEYS, **config["text_config"], "classifier_dropout": None, "fusion_hidden_size": 768,
-            "fusion_num_hidden_layers": 2, "position_embedding_type": "absolute", "use_cache": True}
+    audio = {**OLD_KEYS, **config["audio_config"], "enable_patch_fusion": True, "fusion_num_hidden_layers": 2,
+             "projection_hidden_size": config["audio_config"]["hidden_size"]}
+    text = {**OLD_KEYS, **config["text_config"], "classifier_dropout": None, "position_embedding_type": "absolute",
+            "use_cache": True}
     config = {**config, "_commit_hash": None, "audio_config": audio, "text_config": text, "torch_dtype": "float32",
               "transformers_version": None}
     positions = torch.arange(config["text_config"]["max_position_embeddings"])[None]
