@@ -265,7 +265,7 @@ fn all_faults_of_a_checkpoint_are_named_at_once() {
     let config = BertConfig {
         vocabulary: 10,
         positions: 8,
-        first_position: 0,
+        pad_id: None,
         types: 2,
         width: 4,
         layers: 1,

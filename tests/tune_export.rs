@@ -190,11 +190,11 @@ fn a_parameter_that_is_not_read_is_named() {
     assert!(!message.contains("inner"), "{message}");
 }
 
-fn tiny_bert() -> Bert {
+fn tiny_bert(pad_id: Option<usize>) -> Bert {
     let config = BertConfig {
         vocabulary: 40,
         positions: 32,
-        first_position: 2,
+        pad_id,
         types: 2,
         width: 12,
         layers: 2,
@@ -225,9 +225,14 @@ fn trace_bert(m: &Bert, t: &mut Tracer, length: usize) {
 
 #[test]
 fn a_text_network_takes_any_length() {
-    let bert = tiny_bert();
+    for pad_id in [None, Some(1)] {
+        takes_any_length(&tiny_bert(pad_id));
+    }
+}
+
+fn takes_any_length(bert: &Bert) {
     let length = Length { symbol: "S", input: "ids", axis: 1 };
-    let graph = export_any_length("text", &bert, &length, trace_bert).unwrap();
+    let graph = export_any_length("text", bert, &length, trace_bert).unwrap();
     for precision in [Precision::F32, Precision::F16] {
         let archive = to_nnef(&graph, precision).unwrap();
         let model = nnef::read(&archive).unwrap().into_optimized().unwrap().into_runnable().unwrap();
@@ -252,7 +257,7 @@ fn yamnet_of_small_width() {
 
 #[test]
 fn the_same_network_gives_the_same_bytes() {
-    let bert = tiny_bert();
+    let bert = tiny_bert(Some(1));
     let length = Length { symbol: "S", input: "ids", axis: 1 };
     let once = || {
         let graph = export_any_length("text", &bert, &length, trace_bert).unwrap();

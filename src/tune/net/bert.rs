@@ -1,8 +1,8 @@
 //! The transformer encoder of the BERT family.
 //!
 //! In: token ids [N, S] and a mask [N, S] of ones and zeros. Out: hidden states [N, S, width].
-//! Position ids count up from `first_position` (0 for BERT; pad id + 1 for RoBERTa, whose positions are then right for
-//! texts that are padded on the right).
+//! BERT's positions count all tokens from 0. RoBERTa's count those that are no padding, from pad id + 1; padding itself is
+//! at the pad id (transformers 5.23, models/clap/modeling_clap.py, `create_position_ids_from_input_ids`).
 //! Never: tokenises, pools.
 //!
 //! Architecture: Devlin et al., arXiv 1810.04805; layer norm after the residual, exact GELU.
@@ -10,7 +10,9 @@
 use burn::module::Param;
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
+use burn::tensor::TensorData;
 use burn::tensor::activation::{gelu, softmax};
+use burn::tensor::module::embedding;
 
 /// Sizes of an encoder.
 #[derive(Clone, Debug)]
@@ -19,8 +21,8 @@ pub struct BertConfig {
     pub vocabulary: usize,
     /// Rows of the position table.
     pub positions: usize,
-    /// The position of the first token.
-    pub first_position: usize,
+    /// The padding token, for a RoBERTa; none for a BERT.
+    pub pad_id: Option<usize>,
     /// Token types; all tokens are of type 0.
     pub types: usize,
     /// Width of a hidden state.
@@ -46,7 +48,7 @@ impl BertConfig {
             types: zeros(self.types),
             norm: self.norm(device),
             layers: (0..self.layers).map(|_| self.layer(device)).collect(),
-            first_position: self.first_position,
+            pad_id: self.pad_id,
         }
     }
 
@@ -112,7 +114,7 @@ pub struct Bert {
     types: Param<Tensor<2>>,
     norm: LayerNorm,
     layers: Vec<Layer>,
-    first_position: usize,
+    pad_id: Option<usize>,
 }
 
 /// Added to the attention scores of padding: exp of it is 0 in f32 beside any score that occurs.
@@ -122,14 +124,26 @@ impl Bert {
     /// Ids [N, S] and mask [N, S] (1 for a token, 0 for padding, as floats) to hidden states [N, S, width].
     pub fn forward(&self, ids: Tensor<2, Int>, mask: Tensor<2>) -> Tensor<3> {
         let [n, s] = ids.dims();
-        let first = self.first_position;
-        let positions = self.positions.val().narrow(0, first, s);
-        let fixed = positions + self.types.val().narrow(0, 0, 1);
-        let mut x = self.norm.forward(self.words.forward(ids) + fixed.unsqueeze::<3>());
+        let positions = self.positions(ids.clone()) + self.types.val().narrow(0, 0, 1).unsqueeze::<3>();
+        let mut x = self.norm.forward(self.words.forward(ids) + positions);
         let mask = (mask - 1.0).mul_scalar(-MASKED).reshape([n, 1, 1, s]);
         for layer in &self.layers {
             x = layer.forward(x, mask.clone());
         }
         x
+    }
+
+    /// The embeddings of the tokens' positions, [N or 1, S, width].
+    fn positions(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [_, s] = ids.dims();
+        let table = self.positions.val();
+        let Some(pad) = self.pad_id else { return table.slice([0..s]).unsqueeze::<3>() };
+        // Counting by a product with ones above the diagonal: ONNX's CumSum would be a loop in NNEF.
+        let longest = table.dims()[0] - (pad + 1);
+        let ones: Vec<f32> = (0..longest * longest).map(|i| f32::from(u8::from(i / longest <= i % longest))).collect();
+        let ones = Tensor::<2>::from_data(TensorData::new(ones, [longest, longest]), &table.device());
+        let token = ids.not_equal_elem(pad as i64).float();
+        let count = token.clone().matmul(ones.slice([0..s, 0..s])) * token;
+        embedding(table, count.add_scalar(pad as f32).int())
     }
 }

@@ -18,7 +18,7 @@ pub fn published() -> BertConfig {
     BertConfig {
         vocabulary: 30522,
         positions: 512,
-        first_position: 0,
+        pad_id: None,
         types: 2,
         width: WIDTH,
         layers: 6,

@@ -4,7 +4,12 @@
 //! Never: reads files.
 
 pub mod bert;
+pub mod htsat;
 pub mod minilm;
+pub mod projection;
+pub mod resize;
+pub mod roberta;
+pub mod swin;
 pub mod yamnet;
 
 use burn::prelude::*;

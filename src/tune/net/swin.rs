@@ -1,0 +1,247 @@
+//! The stages of a Swin transformer: attention inside windows that every second block shifts.
+//!
+//! In: tokens [N, height * width, channels] of an image. Out: the same after a stage's blocks, and after its merging a
+//! quarter of the tokens with twice the channels.
+//! Never: pads. [`crate::tune::net::htsat`] refuses sizes that windows don't tile.
+//!
+//! Architecture: Liu et al., arXiv 2103.14030. Reference: transformers 5.23, models/clap/modeling_clap.py,
+//! `ClapAudioSelfAttention`, `ClapAudioLayer`, `ClapAudioPatchMerging`.
+
+use burn::module::Param;
+use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use burn::tensor::activation::{gelu, softmax};
+
+/// Added to the score of two tokens that the shift brought together from opposite edges of the image.
+const APART: f32 = -100.0;
+
+/// Sizes of a stage.
+#[derive(Clone, Debug)]
+pub struct StageConfig {
+    /// Tokens down and across.
+    pub grid: [usize; 2],
+    /// Channels of a token.
+    pub channels: usize,
+    /// Blocks.
+    pub depth: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Side of a window, in tokens.
+    pub window: usize,
+    /// Width between the two linears of a block.
+    pub inner: usize,
+    /// Whether query, key and value have biases.
+    pub qkv_bias: bool,
+    /// Epsilon of the blocks' norms.
+    pub epsilon: f64,
+    /// Whether a merging follows.
+    pub merge: bool,
+}
+
+impl StageConfig {
+    /// The stage with zeros for weights, to be loaded.
+    pub fn init(&self, device: &Device) -> Stage {
+        Stage {
+            blocks: (0..self.depth).map(|i| self.block(i, device)).collect(),
+            merge: self.merge.then(|| Merge {
+                // The reference builds this norm without the configured epsilon, so it has PyTorch's.
+                norm: LayerNormConfig::new(4 * self.channels).init(device),
+                reduction: linear(4 * self.channels, 2 * self.channels, false, device),
+                height: self.grid[0],
+                width: self.grid[1],
+            }),
+        }
+    }
+
+    fn block(&self, index: usize, device: &Device) -> Block {
+        let (channels, [height, width]) = (self.channels, self.grid);
+        let norm = || LayerNormConfig::new(channels).with_epsilon(self.epsilon).init(device);
+        // A window that is the whole image has nowhere to go.
+        let shift = if index % 2 == 0 || height.min(width) <= self.window { 0 } else { self.window / 2 };
+        let square = (2 * self.window - 1).pow(2);
+        Block {
+            norm_before: norm(),
+            attention: Attention {
+                query: linear(channels, channels, self.qkv_bias, device),
+                key: linear(channels, channels, self.qkv_bias, device),
+                value: linear(channels, channels, self.qkv_bias, device),
+                output: linear(channels, channels, true, device),
+                position_bias: Initializer::Zeros.init([square, self.heads], device),
+                heads: self.heads,
+                window: self.window,
+            },
+            norm_after: norm(),
+            inner: linear(channels, self.inner, true, device),
+            outer: linear(self.inner, channels, true, device),
+            height,
+            width,
+            shift,
+        }
+    }
+}
+
+fn linear(from: usize, to: usize, bias: bool, device: &Device) -> Linear {
+    LinearConfig::new(from, to).with_bias(bias).with_initializer(Initializer::Zeros).init(device)
+}
+
+/// Blocks, then the merging.
+#[derive(Module, Debug)]
+pub struct Stage {
+    blocks: Vec<Block>,
+    merge: Option<Merge>,
+}
+
+impl Stage {
+    /// [N, height * width, channels] to the next stage's tokens.
+    pub fn forward(&self, mut x: Tensor<3>) -> Tensor<3> {
+        for block in &self.blocks {
+            x = block.forward(x);
+        }
+        match &self.merge {
+            Some(merge) => merge.forward(x),
+            None => x,
+        }
+    }
+}
+
+/// Attention inside windows, then two linears, each with a norm before it and a residual.
+#[derive(Module, Debug)]
+pub struct Block {
+    norm_before: LayerNorm,
+    attention: Attention,
+    norm_after: LayerNorm,
+    inner: Linear,
+    outer: Linear,
+    height: usize,
+    width: usize,
+    shift: usize,
+}
+
+impl Block {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let x = x.clone() + self.attend(self.norm_before.forward(x));
+        let inner = gelu(self.inner.forward(self.norm_after.forward(x.clone())));
+        x + self.outer.forward(inner)
+    }
+
+    fn attend(&self, x: Tensor<3>) -> Tensor<3> {
+        let [n, tokens, channels] = x.dims();
+        let (height, width, shift) = (self.height, self.width, self.shift);
+        let window = self.attention.window;
+        let image = rolled(x.reshape([n, height, width, channels]), [shift, shift]);
+        let (down, across) = (height / window, width / window);
+        let windows = image.reshape([n, down, window, across, window, channels]).permute([0, 1, 3, 2, 4, 5]).reshape([
+            n * down * across,
+            window * window,
+            channels,
+        ]);
+        let mask = (shift > 0).then(|| self.mask(n, &windows.device()));
+        let image = self
+            .attention
+            .forward(windows, mask)
+            .reshape([n, down, across, window, window, channels])
+            .permute([0, 1, 3, 2, 4, 5])
+            .reshape([n, height, width, channels]);
+        rolled(image, [(height - shift) % height, (width - shift) % width]).reshape([n, tokens, channels])
+    }
+
+    /// For each window of `n` images, 0 where two of its tokens were neighbours before the shift and [`APART`] where not.
+    fn mask(&self, n: usize, device: &Device) -> Tensor<4> {
+        let window = self.attention.window;
+        // Along an axis: windows that the shift left whole, then the two parts of the last one.
+        let region =
+            |at: usize, length: usize| usize::from(at >= length - window) + usize::from(at >= length - self.shift);
+        let place = |window_index: usize, token: usize| {
+            let across = self.width / window;
+            let y = window_index / across * window + token / window;
+            let x = window_index % across * window + token % window;
+            (region(y, self.height), region(x, self.width))
+        };
+        let (windows, tokens) = (self.height * self.width / window.pow(2), window.pow(2));
+        let mut values = Vec::with_capacity(windows * tokens * tokens);
+        for w in 0..windows {
+            for i in 0..tokens {
+                values.extend((0..tokens).map(|j| if place(w, i) == place(w, j) { 0.0 } else { APART }));
+            }
+        }
+        let mask = Tensor::from_data(TensorData::new(values, [windows, 1, tokens, tokens]), device);
+        if n == 1 { mask } else { mask.repeat_dim(0, n) }
+    }
+}
+
+/// Moves an image up and to the left; what leaves comes in at the other side.
+fn rolled(mut x: Tensor<4>, by: [usize; 2]) -> Tensor<4> {
+    for (axis, by) in [(1, by[0]), (2, by[1])] {
+        if by > 0 {
+            let rest = x.dims()[axis] - by;
+            x = Tensor::cat(vec![x.clone().narrow(axis, by, rest), x.narrow(axis, 0, by)], axis);
+        }
+    }
+    x
+}
+
+/// Attention with a bias for each head and each distance of two tokens.
+#[derive(Module, Debug)]
+pub struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    position_bias: Param<Tensor<2>>,
+    heads: usize,
+    window: usize,
+}
+
+impl Attention {
+    /// Windows [W, T, channels] and a mask [W, 1, T, T] to the same shape.
+    fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
+        let [n, tokens, channels] = x.dims();
+        let size = channels / self.heads;
+        let heads = |x: Tensor<3>| x.reshape([n, tokens, self.heads, size]).swap_dims(1, 2);
+        let query = heads(self.query.forward(x.clone())).mul_scalar((size as f64).powf(-0.5));
+        let (key, value) = (heads(self.key.forward(x.clone())), heads(self.value.forward(x)));
+        let mut scores = query.matmul(key.swap_dims(2, 3)) + self.bias();
+        if let Some(mask) = mask {
+            scores = scores + mask;
+        }
+        let mixed = softmax(scores, 3).matmul(value).swap_dims(1, 2);
+        self.output.forward(mixed.reshape([n, tokens, channels]))
+    }
+
+    /// The table's rows for every pair of tokens of a window: [1, heads, T, T].
+    fn bias(&self) -> Tensor<4> {
+        let (window, tokens) = (self.window, self.window.pow(2));
+        let row = |i: usize, j: usize| {
+            let down = i / window + window - 1 - j / window;
+            let across = i % window + window - 1 - j % window;
+            (down * (2 * window - 1) + across) as i64
+        };
+        let rows: Vec<i64> = (0..tokens * tokens).map(|pair| row(pair / tokens, pair % tokens)).collect();
+        let table = self.position_bias.val();
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [tokens * tokens]), &table.device());
+        table.select(0, rows).swap_dims(0, 1).reshape([1, self.heads, tokens, tokens])
+    }
+}
+
+/// Four neighbours become one token of twice the channels.
+#[derive(Module, Debug)]
+pub struct Merge {
+    norm: LayerNorm,
+    reduction: Linear,
+    height: usize,
+    width: usize,
+}
+
+impl Merge {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [n, tokens, channels] = x.dims();
+        // The four stand column by column: (0, 0), (1, 0), (0, 1), (1, 1), as (row, column).
+        let x = x.reshape([n, self.height / 2, 2, self.width / 2, 2, channels]).permute([0, 1, 3, 4, 2, 5]).reshape([
+            n,
+            tokens / 4,
+            4 * channels,
+        ]);
+        self.reduction.forward(self.norm.forward(x))
+    }
+}
