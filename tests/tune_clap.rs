@@ -1,0 +1,288 @@
+//! CLAP checkpoints become bundles that give transformers' embeddings; what is wrong with one is told whole, and nothing is
+//! written then. Checkpoints and expectations: tests/golden/clap/make_clap.py.
+#![cfg(feature = "tune")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clapd::clap::{Bundle, Encode};
+use clapd::dsp::clip_patch;
+use clapd::tune::checkpoint::clap::{ClapCheckpoint, Source, locate};
+use clapd::tune::export::Precision;
+use clapd::tune::import::{export_onnx, import};
+use clapd::tune::verify::verify;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+#[path = "frontend/signals.rs"]
+#[allow(dead_code)]
+mod signals;
+
+/// What is promised of an f32 bundle, per number, from samples to embedding.
+const TOLERANCE: f32 = 2e-5;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/clap").join(name)
+}
+
+/// A copy of a golden checkpoint, to be changed.
+struct Copy {
+    folder: tempfile::TempDir,
+}
+
+impl Copy {
+    fn of(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("model")).unwrap();
+        for entry in fs::read_dir(golden(name)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), folder.path().join("model").join(entry.file_name())).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join("model").join(file)
+    }
+
+    fn source(&self) -> Source {
+        locate(self.path("").to_str().unwrap(), None).unwrap()
+    }
+
+    fn out(&self) -> PathBuf {
+        self.folder.path().join("bundle")
+    }
+
+    fn change_json(&self, file: &str, change: impl FnOnce(&mut Value)) {
+        let mut value: Value = serde_json::from_slice(&fs::read(self.path(file)).unwrap()).unwrap();
+        change(&mut value);
+        fs::write(self.path(file), value.to_string()).unwrap();
+    }
+
+    fn change_weights(&self, change: impl FnOnce(&mut Tensors)) {
+        let mut tensors = self.tensors();
+        change(&mut tensors);
+        fs::write(self.path("model.safetensors"), serialized(&tensors)).unwrap();
+    }
+
+    fn tensors(&self) -> Tensors {
+        let bytes = fs::read(self.path("model.safetensors")).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        file.iter().map(|(n, t)| (n.to_string(), (t.dtype(), t.shape().to_vec(), t.data().to_vec()))).collect()
+    }
+
+    /// The error of an import, which leaves nothing behind.
+    fn refused(&self) -> String {
+        let message = format!("{:#}", import(&self.source(), &self.out(), Precision::F32).unwrap_err());
+        let left: Vec<_> = fs::read_dir(self.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["model"], "{message}");
+        message
+    }
+}
+
+type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+fn serialized(tensors: &Tensors) -> Vec<u8> {
+    let views = tensors.iter().map(|(n, (t, s, d))| (n.as_str(), TensorView::new(*t, s.clone(), d).unwrap()));
+    safetensors::serialize(views, None).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
+}
+
+fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
+    assert_eq!(ours.len(), theirs.len());
+    ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Imports a golden checkpoint and compares all its clips and texts.
+fn is_transformers(name: &str) {
+    let copy = Copy::of(name);
+    import(&copy.source(), &copy.out(), Precision::F32).unwrap();
+    let bundle = Bundle::open(copy.out()).unwrap();
+    let fused = name == "fused";
+    assert_eq!(bundle.manifest().audio.copies, if fused { 4 } else { 1 });
+    assert_eq!(bundle.manifest().audio.is_longer, fused.then_some(true));
+    let expected: Value = serde_json::from_slice(&fs::read(copy.path("expected.json")).unwrap()).unwrap();
+    let (audio, text, spec) = (bundle.audio_encoder().unwrap(), bundle.text_encoder().unwrap(), bundle.frontend());
+    for case in expected["audio"].as_array().unwrap() {
+        let clip = signals::signal(case["clip"].as_str().unwrap(), spec.sample_rate, spec.patch_samples());
+        let mut embedding = vec![0.0; audio.embedding_len()];
+        let mut features = vec![0.0; audio.feature_len()];
+        audio.encode(&clip_patch(&spec, &clip).unwrap(), &mut features).unwrap();
+        audio.embed(&features, &mut embedding).unwrap();
+        let off = difference(&embedding, &numbers(&case["embedding"]));
+        assert!(off <= TOLERANCE, "{}: {off}", case["clip"]);
+    }
+    for case in expected["text"].as_array().unwrap() {
+        let embedding = text.embed(case["text"].as_str().unwrap()).unwrap().vector;
+        let off = difference(&embedding, &numbers(&case["embedding"]));
+        assert!(off <= TOLERANCE, "{}: {off}", case["text"]);
+    }
+    verify(&copy.out(), &copy.source()).unwrap();
+}
+
+#[test]
+fn a_fused_checkpoint_gives_transformers_embeddings() {
+    is_transformers("fused");
+}
+
+#[test]
+fn an_unfused_checkpoint_in_f16_gives_transformers_embeddings() {
+    is_transformers("unfused");
+}
+
+#[test]
+fn half_precision_is_near_and_another_checkpoint_is_not() {
+    let copy = Copy::of("fused");
+    import(&copy.source(), &copy.out(), Precision::F16).unwrap();
+    assert_eq!(Bundle::open(copy.out()).unwrap().manifest().audio.precision, "f16");
+    verify(&copy.out(), &copy.source()).unwrap();
+    copy.change_weights(|tensors| {
+        let values = &mut tensors.get_mut("text_projection.linear2.weight").unwrap().2;
+        values.chunks_exact_mut(4).step_by(3).for_each(|value| value[3] ^= 0x80);
+    });
+    let message = format!("{:#}", verify(&copy.out(), &copy.source()).unwrap_err());
+    assert!(message.ends_with(": text"), "{message}");
+}
+
+#[test]
+fn shards_are_one_checkpoint() {
+    let (whole, copy) = (Copy::of("unfused"), Copy::of("unfused"));
+    import(&whole.source(), &whole.out(), Precision::F32).unwrap();
+    let (mut map, mut shards) = (serde_json::Map::new(), [Tensors::new(), Tensors::new()]);
+    for (i, (name, tensor)) in copy.tensors().into_iter().enumerate() {
+        map.insert(name.clone(), format!("model-{}.safetensors", i % 2).into());
+        shards[i % 2].insert(name, tensor);
+    }
+    fs::remove_file(copy.path("model.safetensors")).unwrap();
+    for (i, shard) in shards.iter().enumerate() {
+        fs::write(copy.path(&format!("model-{i}.safetensors")), serialized(shard)).unwrap();
+    }
+    fs::write(copy.path("model.safetensors.index.json"), json!({"weight_map": map}).to_string()).unwrap();
+    import(&copy.source(), &copy.out(), Precision::F32).unwrap();
+    let id = |bundle: &Path| Bundle::open(bundle).unwrap().pipeline_id();
+    assert_eq!(id(&whole.out()), id(&copy.out()));
+    fs::remove_file(copy.path("model-1.safetensors")).unwrap();
+    fs::remove_dir_all(copy.out()).unwrap();
+    assert!(copy.refused().contains("model-1.safetensors"));
+}
+
+#[test]
+fn every_tensor_at_fault_is_named() {
+    let copy = Copy::of("fused");
+    copy.change_weights(|tensors| {
+        tensors.remove("audio_model.audio_encoder.norm.weight").unwrap();
+        tensors.remove("text_model.pooler.dense.bias").unwrap();
+        tensors.insert("text_model.novel.weight".into(), (Dtype::F32, vec![1], vec![0; 4]));
+        tensors.insert("lm_head.bias".into(), (Dtype::F32, vec![1], vec![0; 4]));
+        let (_, shape, data) = tensors.get_mut("text_projection.linear1.weight").unwrap();
+        *shape = vec![1, data.len() / 4];
+    });
+    let message = copy.refused();
+    for name in ["norm.gamma", "pooler.bias", "novel.weight", "lm_head.bias", "text_projection.linear1.weight"] {
+        assert!(message.contains(name), "{name} is not in: {message}");
+    }
+}
+
+#[test]
+fn every_key_at_fault_is_named() {
+    let copy = Copy::of("fused");
+    copy.change_json("config.json", |config| {
+        config["audio_config"]["novel_key"] = json!(1);
+        config["audio_config"]["num_hidden_layers"] = json!(9);
+        config["audio_config"]["fusion_type"] = json!("channel_map");
+        config["text_config"]["hidden_act"] = json!("swish");
+        config["text_config"]["projection_dim"] = json!(7);
+        config["other"] = json!({});
+    });
+    let message = copy.refused();
+    for key in ["novel_key", "num_hidden_layers", "channel_map", "swish", "text_config.projection_dim", "other"] {
+        assert!(message.contains(key), "{key} is not in: {message}");
+    }
+}
+
+#[test]
+fn a_front_end_that_does_not_fit_is_refused() {
+    let copy = Copy::of("fused");
+    copy.change_json("preprocessor_config.json", |settings| settings["truncation"] = json!("rand_trunc"));
+    assert!(copy.refused().contains("enable_fusion"));
+    copy.change_json("preprocessor_config.json", |settings| {
+        settings["truncation"] = json!("fusion");
+        settings["top_db"] = json!(80);
+        settings["padding"] = json!("repeat");
+    });
+    let message = copy.refused();
+    assert!(message.contains("top_db") && message.contains("repeat"), "{message}");
+    fs::remove_file(copy.path("preprocessor_config.json")).unwrap();
+    assert!(copy.refused().contains("--processor"));
+}
+
+#[test]
+fn a_model_of_texts_alone_is_refused() {
+    let copy = Copy::of("fused");
+    copy.change_weights(|tensors| tensors.retain(|name, _| name.starts_with("text_")));
+    assert!(copy.refused().contains("no audio tower"));
+    copy.change_json("config.json", |config| config["model_type"] = json!("roberta"));
+    assert!(copy.refused().contains("roberta"));
+}
+
+#[test]
+fn damaged_weights_are_refused() {
+    let copy = Copy::of("fused");
+    let sound = fs::read(copy.path("model.safetensors")).unwrap();
+    let mut changed = sound.clone();
+    changed[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    for bytes in [&changed[..], &sound[..5], &sound[..100], &sound[..sound.len() - 1], b""] {
+        fs::write(copy.path("model.safetensors"), bytes).unwrap();
+        assert!(copy.refused().contains("model.safetensors"));
+    }
+    fs::write(copy.path("model.safetensors"), &sound).unwrap();
+    copy.change_weights(|tensors| {
+        tensors.get_mut("text_model.pooler.dense.bias").unwrap().2[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    assert!(copy.refused().contains("pooler.bias holds NaN"));
+}
+
+#[test]
+fn a_compressed_pickle_is_refused_unread() {
+    let copy = Copy::of("fused");
+    fs::remove_file(copy.path("model.safetensors")).unwrap();
+    assert!(copy.refused().contains("holds no weights"));
+    let mut zip = zip::ZipWriter::new(fs::File::create(copy.path("pytorch_model.bin")).unwrap());
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    zip.start_file("archive/data.pkl", options).unwrap();
+    zip.write_all(&vec![0; 1 << 24]).unwrap();
+    zip.finish().unwrap();
+    assert!(copy.refused().contains("compressed"));
+    fs::write(copy.path("pytorch_model.bin"), b"not a pickle").unwrap();
+    assert!(copy.refused().contains("PyTorch"));
+}
+
+#[test]
+fn a_tokenizer_is_made_of_vocabulary_and_merges() {
+    let copy = Copy::of("fused");
+    let text = "A dog <pad> barks: hé 犬  twice";
+    let whole = ClapCheckpoint::open(&copy.source()).unwrap().tokenizer().unwrap().ids(text).unwrap();
+    fs::remove_file(copy.path("tokenizer.json")).unwrap();
+    assert_eq!(ClapCheckpoint::open(&copy.source()).unwrap().tokenizer().unwrap().ids(text).unwrap(), whole);
+    copy.change_json("vocab.json", |vocab| vocab["a_word_too_many"] = json!(1_000_000));
+    assert!(copy.refused().contains("a_word_too_many"));
+}
+
+#[test]
+fn onnx_files_are_written_under_both_kinds_of_names() {
+    let copy = Copy::of("unfused");
+    export_onnx(&copy.source(), &copy.out()).unwrap();
+    export_onnx(&copy.source(), &copy.out().join("clap.onnx")).unwrap();
+    for (one, other) in [("audio.onnx", "clap-audio.onnx"), ("text.onnx", "clap-text.onnx")] {
+        let (one, other) = (fs::read(copy.out().join(one)).unwrap(), fs::read(copy.out().join(other)).unwrap());
+        assert!(one == other && one.len() > 10_000);
+        use tract_onnx::prelude::{Framework, InferenceModelExt};
+        tract_onnx::onnx().model_for_read(&mut one.as_slice()).unwrap().into_typed().unwrap();
+    }
+}
