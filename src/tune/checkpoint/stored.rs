@@ -15,6 +15,7 @@ use pytorch_reader::PytorchReader;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::Weight;
 
@@ -257,4 +258,25 @@ pub fn read_text(path: &Path, most: u64) -> Result<String> {
     let mut text = String::new();
     file.take(most).read_to_string(&mut text).with_context(|| format!("reading {}", path.display()))?;
     Ok(text)
+}
+
+/// SHA-256 over files, one after the other, in hex; `progress` gets the bytes as they are read.
+///
+/// # Errors
+/// A file that can't be read.
+pub fn sha256(files: &[PathBuf], mut progress: impl FnMut(u64)) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    for path in files {
+        let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+        loop {
+            let length = file.read(&mut block).with_context(|| format!("reading {}", path.display()))?;
+            if length == 0 {
+                break;
+            }
+            hash.update(&block[..length]);
+            progress(length as u64);
+        }
+    }
+    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
