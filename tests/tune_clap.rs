@@ -352,6 +352,15 @@ fn damaged_weights_are_refused() {
         fs::write(copy.path("model.safetensors"), bytes).unwrap();
         assert!(copy.refused().contains("model.safetensors"));
     }
+    // Two tensors in one place, and a place that is nobody's: every length is right.
+    let length = u64::from_le_bytes(sound[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&sound[8..8 + length]).unwrap();
+    let layer = "text_model.encoder.layer.0.attention.self";
+    header[format!("{layer}.key.weight")] = header[format!("{layer}.query.weight")].clone();
+    let header = header.to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &sound[8 + length..]].concat();
+    fs::write(copy.path("model.safetensors"), bytes).unwrap();
+    assert!(copy.refused().contains("begins at byte"));
     fs::write(copy.path("model.safetensors"), &sound).unwrap();
     copy.change_weights(|tensors| {
         tensors.get_mut("text_model.pooler.dense.bias").unwrap().2[..4].copy_from_slice(&f32::NAN.to_le_bytes());

@@ -60,7 +60,9 @@ impl ClapCheckpoint {
         } else {
             let path = weights.join("config.json");
             says = path.display().to_string();
-            let config = parsed(&stored::read_text(&path, MAX_CONFIG)?, &says)?;
+            let text = stored::read_text(&path, MAX_CONFIG);
+            let text = text.context("a checkpoint is a folder that ClapModel.save_pretrained wrote, or LAION's .pt")?;
+            let config = parsed(&text, &says)?;
             let (inventory, files) = stored::open_folder(weights)?;
             (config, Naming::Transformers, inventory, files)
         };
