@@ -39,6 +39,8 @@ pub struct Settings {
     pub sources: Vec<SourceSpec>,
     /// Time between the starts of two windows, a multiple of 10 ms.
     pub hop: Duration,
+    /// Level (RMS in dB below full scale) that a window has to reach to be encoded; none: every window is.
+    pub gate_db: Option<f32>,
     /// What is listened for; at least one, ids unique.
     pub prompts: Vec<Prompt>,
     /// Where it is told; none: events are logged only.

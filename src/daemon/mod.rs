@@ -60,7 +60,7 @@ impl Daemon {
             bundle_version: manifest.version.clone(),
             pipeline_id: bundle.pipeline_id(),
         };
-        let recipe = Recipe { model, prompts, hop: settings.hop };
+        let recipe = Recipe { model, prompts, hop: settings.hop, gate_db: settings.gate_db };
         Ok(Self { settings, recipe, info })
     }
 
