@@ -177,6 +177,11 @@ impl Bundle {
         Ok(taken)
     }
 
+    /// Whether the cache holds the embeddings of all `texts`, so that [`embed_texts`](Self::embed_texts) needs no tower.
+    pub fn has_embedded(&self, texts: &[&str], cache: &EmbeddingCache) -> bool {
+        texts.iter().all(|text| cache.get(&self.manifest.text, text).is_some())
+    }
+
     fn name_for_errors(&self) -> String {
         format!("bundle {} in {}", self.manifest.name, self.dir.display())
     }

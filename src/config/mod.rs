@@ -47,6 +47,14 @@ pub struct Settings {
     pub broker: Option<Broker>,
 }
 
+impl Settings {
+    /// Every text that has to be embedded: each prompt's own, and then those that it is contrasted with.
+    pub fn texts(&self) -> Vec<&str> {
+        let texts = self.prompts.iter().flat_map(|prompt| std::iter::once(&prompt.text).chain(&prompt.contrast));
+        texts.map(String::as_str).collect()
+    }
+}
+
 /// What of the world outside the file has a say in the settings.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
