@@ -141,12 +141,12 @@ fn a_gate_spares_the_pauses_of_a_recording_and_hears_the_same() {
     let model = Model::load(&bundle).unwrap();
     let text = bundle.text_encoder().unwrap().embed("a dog barking").unwrap();
     let (open, events) = demonstration(&model, &text, None);
-    let (gated, same) = demonstration(&model, &text, Some(-60.0));
+    let (gated, same) = demonstration(&model, &text, Some(-50.0));
     assert_eq!((open.len(), events), (gated.len(), same));
     assert!(events >= 2, "the dog is heard");
     let spared = gated.iter().filter(|(_, gated)| *gated).count();
-    // 34 s of its 116 s are pauses, and those that a window of 1.94 s fits into are half of that.
-    assert!((10..100).contains(&spared), "{spared} of {} windows were spared", gated.len());
+    // Its pauses lie at -58 dB. numpy counts 55 windows of 1.94 s, one every 0.48 s, without a louder 50 ms.
+    assert!((45..65).contains(&spared), "{spared} of {} windows were spared", gated.len());
     for (ours, theirs) in gated.iter().zip(&open) {
         assert_eq!(ours.0.to_bits(), if ours.1 { 0 } else { theirs.0.to_bits() });
         assert!(!ours.1 || theirs.0 < 6.0, "a gated window would have counted for a start: {theirs:?}");

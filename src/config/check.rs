@@ -120,7 +120,7 @@ impl<'a> Check<'a> {
         let At { value, place } = written?;
         if !GATE_DB.contains(value) {
             let allowed = format!("{value} is not a level from {} to {} dB", GATE_DB.start(), GATE_DB.end());
-            self.fault(place, allowed, "-60.0 suits most microphones; without it every window is scored");
+            self.fault(place, allowed, "write -60.0 for a quiet room; without it every window is scored");
         }
         Some(*value as f32)
     }

@@ -40,7 +40,7 @@ impl Archive {
         let (mut graph, mut tensors) = (None, HashMap::new());
         for (index, entry) in tar::Archive::new(archive).entries()?.enumerate() {
             ensure!(index < MAX_ENTRIES, "it has more than {MAX_ENTRIES} entries");
-            let mut entry = entry.context("it is no plain tar")?;
+            let mut entry = entry.context("it is no plain, uncompressed tar")?;
             let name = entry.path()?.to_string_lossy().into_owned();
             ensure!(entry.header().entry_type().is_file(), "entry {name:?} is not a regular file");
             let size = entry.size();
