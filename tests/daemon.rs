@@ -123,8 +123,9 @@ fn a_recording_is_heard_to_its_end() {
 #[test]
 fn standard_input_and_no_broker_do_as_well() {
     let config = "[scoring]\ngate_db = -60.0\n[[source]]\nid = \"pipe\"\nstdin = true\n";
-    let mut daemon = Daemon::start(config, |command, _| {
-        command.stdin(Stdio::piped());
+    // With a cache of its own, empty: the process begins anew after the prompt, and loses nothing of its input.
+    let mut daemon = Daemon::start(config, |command, folder| {
+        command.stdin(Stdio::piped()).env("CACHE_DIRECTORY", folder.join("cache"));
     });
     let mut stdin = daemon.process.stdin.take().expect("is piped");
     stdin.write_all(&wav(&[0; 16_000 * 3])).expect("is read");
