@@ -46,6 +46,8 @@ pub struct ScoringCounters {
     pub windows_scored: Counter,
     /// Windows that were due and left out, because a newer one was due as well.
     pub windows_skipped: Counter,
+    /// Windows that were silent and got no scores but 0, see `scoring.gate_db`.
+    pub windows_gated: Counter,
     /// Events that began.
     pub events_started: Counter,
 }
@@ -84,6 +86,8 @@ pub struct SourceHealth {
     pub windows_scored: u64,
     /// See [`ScoringCounters`].
     pub windows_skipped: u64,
+    /// See [`ScoringCounters`].
+    pub windows_gated: u64,
     /// See [`ScoringCounters`].
     pub events_started: u64,
 }

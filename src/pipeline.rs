@@ -7,6 +7,7 @@
 //! Never: no I/O, no thread, no clock; the same samples give the same outputs, however they are cut.
 
 mod clip;
+mod gate;
 mod window;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::samples::Samples;
 use crate::time::SampleTime;
 
 pub use clip::ClipEmbedder;
+use gate::Gate;
 use window::{Embedder, Schedule, Span};
 
 /// Samples are taken in runs of this length, so that the front end has to keep little more than a window.
@@ -144,6 +146,8 @@ pub struct ScoredWindow<'a> {
     pub end: SampleTime,
     /// Share of it that was lost, 0 to 1.
     pub lost: f32,
+    /// It was silent and was not encoded: its cosines and scores are 0, as of something that is not there.
+    pub gated: bool,
     /// A score a prompt, in the prompts' order.
     pub scores: &'a [Score],
 }
@@ -171,7 +175,12 @@ pub struct Pipeline {
     /// [`MAX_OUTAGE`] in samples at the input's rate.
     longest_outage: u64,
     skipped: u64,
+    gate: Option<Gate>,
+    gated: u64,
     last_end: u64,
+    input_rate: u32,
+    /// A score of 0 a prompt.
+    nothing: Vec<Score>,
 }
 
 impl Pipeline {
@@ -183,6 +192,10 @@ impl Pipeline {
         let schedule = Schedule::new(&model, hop);
         let frontend = Frontend::new(&model.frontend, input_rate, schedule.keep_frames(CHUNK))?;
         Ok(Self {
+            nothing: vec![Score::default(); prompts.len()],
+            gate: None,
+            gated: 0,
+            input_rate,
             frontend,
             schedule,
             embedder: Embedder::new(&model),
@@ -198,6 +211,15 @@ impl Pipeline {
         })
     }
 
+    /// Leaves windows unencoded in which no 50 ms reach `gate_db` (RMS in dB below full scale, whose RMS is 1): they count
+    /// as heard, with a score of 0 for every prompt. To be said before the first samples.
+    #[must_use]
+    pub fn with_gate(mut self, gate_db: f32) -> Self {
+        let keep = self.schedule.keep(CHUNK);
+        self.gate = Some(Gate::new(gate_db, self.input_rate, keep));
+        self
+    }
+
     /// Takes samples and gives what is due to `sink`.
     ///
     /// # Errors
@@ -208,11 +230,17 @@ impl Pipeline {
                 self.interrupt(sink);
             }
             self.frontend.push(Samples { lost: samples.lost, data: &[] })?;
+            if let Some(gate) = &mut self.gate {
+                gate.push_silence(samples.lost);
+            }
             // Nothing was heard, so nothing of what fell due was skipped.
             self.schedule.forget_until(self.frontend.samples());
         }
         for chunk in samples.data.chunks(self.chunk) {
             self.frontend.push(Samples::whole(chunk))?;
+            if let Some(gate) = &mut self.gate {
+                gate.push(chunk);
+            }
             if self.pace == Pace::Every {
                 self.score_due(sink)?;
             }
@@ -242,6 +270,11 @@ impl Pipeline {
         self.skipped
     }
 
+    /// Windows that were silent and not encoded, see [`with_gate`](Self::with_gate).
+    pub fn windows_gated(&self) -> u64 {
+        self.gated
+    }
+
     /// Indices of the prompts whose event is open.
     pub fn open_events(&self) -> impl Iterator<Item = usize> {
         self.detector.open()
@@ -268,13 +301,25 @@ impl Pipeline {
     }
 
     fn score(&mut self, span: &Span, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
-        let embedding = self.embedder.embed(&*self.encoder, &mut self.frontend, span)?;
-        let scores = self.scorer.score(embedding);
+        let gated = self.is_gated(span);
+        let scores = if gated {
+            self.gated += 1;
+            &self.nothing
+        } else {
+            self.scorer.score(self.embedder.embed(&*self.encoder, &mut self.frontend, span)?)
+        };
         self.last_end = span.end;
         let [start, end] = [span.start, span.end].map(|sample| SampleTime::from_samples(sample, self.rate));
         let lost = self.frontend.lost_share(span.start, span.end);
-        sink(Output::Window(ScoredWindow { start, end, lost, scores }));
+        sink(Output::Window(ScoredWindow { start, end, lost, gated, scores }));
         self.detector.observe(start, end, lost, scores, |event| sink(Output::Event(event)));
         Ok(())
+    }
+
+    fn is_gated(&self, span: &Span) -> bool {
+        // Of the model's sample, rounded outwards: where it began and ended in the samples that came.
+        let [ours, theirs] = [self.rate, self.input_rate].map(u64::from);
+        let (start, end) = (span.start * theirs / ours, (span.end * theirs).div_ceil(ours));
+        self.gate.as_ref().is_some_and(|gate| gate.is_silent(start, end))
     }
 }

@@ -171,10 +171,10 @@ fn hostile_archives_are_refused_with_the_reason() {
     let whole = tar_of(&[("graph.nnef", graph)]);
     for (bytes, word) in [
         (b"\x1f\x8b\x08 a bomb".to_vec(), "compressed"),
-        (Vec::new(), "0 files graph.nnef"),
+        (Vec::new(), "no file graph.nnef"),
         (vec![7; 5_000], "not a graph archive"),
-        (whole[..600].to_vec(), "unexpected EOF"),
-        (tar_of(&[("graph.nnef", graph), ("graph.nnef", graph)]), "2 files graph.nnef"),
+        (whole[..550].to_vec(), "cut short"),
+        (tar_of(&[("graph.nnef", graph), ("graph.nnef", graph)]), "several files graph.nnef"),
         (tar_of(&[("graph.nnef", graph), ("sub/graph.nnef", graph)]), "neither graph.nnef nor a tensor"),
         (tar_of(&[("graph.nnef", graph), ("w.dat", &huge)]), "promises"),
         (tar_of(&[("graph.nnef", graph), ("w.dat", b"short")]), "5 bytes"),

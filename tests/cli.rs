@@ -138,6 +138,18 @@ fn silence_and_short_clips_have_scores_and_they_are_low() {
 }
 
 #[test]
+fn a_recording_of_one_sample_has_a_score_and_an_empty_one_says_why_not() {
+    let one = stdout(&clapd(&["score", "-", "-p", "rain", "--json", "--whole"], &wav(16_000, std::iter::once(0.5))));
+    assert_eq!(one.lines().count(), 1, "{one}");
+    for more in [&["--whole"][..], &[]] {
+        let arguments = [&["score", "-", "-p", "rain", "--json"], more].concat();
+        let output = clapd(&arguments, &wav(16_000, std::iter::empty()));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(4) && said.contains("holds no sound: 0 samples"), "{said}");
+    }
+}
+
+#[test]
 fn embeddings_are_unit_vectors_of_one_space() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tone.wav");

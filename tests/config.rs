@@ -38,7 +38,7 @@ fn the_example_has_no_fault_and_no_warning() {
     assert_eq!(warnings, []);
     assert_eq!(settings.node, "kitchen");
     assert_eq!(settings.bundle, None);
-    assert_eq!(settings.hop, Duration::from_secs(1));
+    assert_eq!((settings.hop, settings.gate_db), (Duration::from_secs(1), None));
     assert_eq!(settings.sources[0].kind, SourceKind::Device { name: "default".into() });
     let dog = &settings.prompts[0];
     assert_eq!((dog.id.as_str(), dog.rule.start, dog.rule.stop, dog.rule.confirm), ("dog", 6.0, 4.5, (2, 3)));
@@ -133,6 +133,8 @@ fn every_bound_is_held() {
         ("id = \"a/b\"", "write \"a_b\""),
         ("[scoring]\nhop_s = 0.05", "0.05 is not a multiple"),
         ("[scoring]\nhop_s = 10.01", "10.01 is not a multiple"),
+        ("[scoring]\ngate_db = 6", "6 is not a level from -100 to -30 dB"),
+        ("[scoring]\ngate_db = nan", "NaN is not a level"),
         ("[scoring]\nhop_z = 1", "did you mean `hop_s`?"),
         ("[[source]]\nid = \"mic\"\nstdin = true", "\"mic\" is taken on line 2"),
         ("[[source]]\nid = \"health\"\nstdin = true", "is a topic of the node itself"),

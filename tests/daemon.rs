@@ -117,12 +117,15 @@ fn a_recording_is_heard_to_its_end() {
     assert_eq!((&source["state"], &source["samples_lost"]), (&"ended".into(), &0.into()));
     assert_eq!(source["events_started"], events.len() / 2);
     assert!(source["windows_scored"].as_u64() > Some(60), "{last}");
+    assert_eq!(source["windows_gated"], 0, "every window is scored unless a gate is asked for");
 }
 
 #[test]
 fn standard_input_and_no_broker_do_as_well() {
-    let mut daemon = Daemon::start("[[source]]\nid = \"pipe\"\nstdin = true\n", |command, _| {
-        command.stdin(Stdio::piped());
+    let config = "[scoring]\ngate_db = -60.0\n[[source]]\nid = \"pipe\"\nstdin = true\n";
+    // With a cache of its own, empty: the process begins anew after the prompt, and loses nothing of its input.
+    let mut daemon = Daemon::start(config, |command, folder| {
+        command.stdin(Stdio::piped()).env("CACHE_DIRECTORY", folder.join("cache"));
     });
     let mut stdin = daemon.process.stdin.take().expect("is piped");
     stdin.write_all(&wav(&[0; 16_000 * 3])).expect("is read");
@@ -130,6 +133,7 @@ fn standard_input_and_no_broker_do_as_well() {
     let (status, log) = daemon.end();
     assert!(status.success(), "{log}");
     assert!(log.contains("events are logged, and told to nobody") && log.contains("pipe: over"), "{log}");
+    assert!(log.contains("pipe: 1 silent window(s) so far, not encoded"), "{log}");
 }
 
 /// 16 kHz, mono, 16 bits.

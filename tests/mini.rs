@@ -3,9 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
+use std::time::Duration;
 
+use clapd::capture::Channel;
+use clapd::capture::decode::Decoder;
 use clapd::clap::{Bundle, Encode, TextEmbedding};
+use clapd::detect::Rule;
 use clapd::dsp::clip_patch;
+use clapd::pipeline::{Model, Output, Pace, Pipeline, PromptSet};
 use serde_json::Value;
 
 /// Cosines between prompts and windows: the largest difference seen is 0.0034 (8-bit weights), and half as much in reserve.
@@ -105,6 +110,47 @@ fn cosines_are_the_references() {
         }
     }
     println!("largest difference of a cosine: {worst}");
+}
+
+/// Scores of every window of the demonstration's recording, and whether it was gated; and how many events there were.
+fn demonstration(model: &Model, text: &TextEmbedding, gate_db: Option<f32>) -> (Vec<(f32, bool)>, usize) {
+    let mut decoder = Decoder::open(&root().join("tests/audio/demo.ogg"), Channel::Mix).unwrap();
+    let rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::ZERO };
+    let prompts = PromptSet::new(text.vector.len(), [(text, rule, &[][..])]).unwrap();
+    let hop = Duration::from_millis(500);
+    let mut pipeline = Pipeline::new(model.clone(), prompts, decoder.rate(), hop, Pace::Every).unwrap();
+    if let Some(gate_db) = gate_db {
+        pipeline = pipeline.with_gate(gate_db);
+    }
+    let (mut windows, mut events) = (Vec::new(), 0);
+    let mut sink = |output: Output<'_>| match output {
+        Output::Window(window) => windows.push((window.scores[0].score, window.gated)),
+        Output::Event(_) => events += 1,
+    };
+    while let Some(samples) = decoder.next_block().unwrap() {
+        pipeline.push(samples, &mut sink).unwrap();
+    }
+    pipeline.finish(&mut sink).unwrap();
+    assert_eq!(pipeline.windows_gated(), windows.iter().filter(|(_, gated)| *gated).count() as u64);
+    (windows, events)
+}
+
+#[test]
+fn a_gate_spares_the_pauses_of_a_recording_and_hears_the_same() {
+    let bundle = bundle();
+    let model = Model::load(&bundle).unwrap();
+    let text = bundle.text_encoder().unwrap().embed("a dog barking").unwrap();
+    let (open, events) = demonstration(&model, &text, None);
+    let (gated, same) = demonstration(&model, &text, Some(-50.0));
+    assert_eq!((open.len(), events), (gated.len(), same));
+    assert!(events >= 2, "the dog is heard");
+    let spared = gated.iter().filter(|(_, gated)| *gated).count();
+    // Its pauses lie at -58 dB. numpy counts 55 windows of 1.94 s, one every 0.48 s, without a louder 50 ms.
+    assert!((45..65).contains(&spared), "{spared} of {} windows were spared", gated.len());
+    for (ours, theirs) in gated.iter().zip(&open) {
+        assert_eq!(ours.0.to_bits(), if ours.1 { 0 } else { theirs.0.to_bits() });
+        assert!(!ours.1 || theirs.0 < 6.0, "a gated window would have counted for a start: {theirs:?}");
+    }
 }
 
 #[test]

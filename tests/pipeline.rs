@@ -235,6 +235,51 @@ fn a_whole_clip_is_the_mean_over_its_patches() {
     assert!(nothing.to_string().contains("0 samples"), "{nothing}");
 }
 
+/// A gate at -40 dB; what came, and how many patches were encoded.
+fn gated(parts: &[Samples<'_>], gate_db: Option<f32>) -> (Seen, usize, u64) {
+    let (model, encoder) = model(4);
+    let mut pipeline = Pipeline::new(model, loud(), RATE, Duration::from_millis(500), Pace::Every).unwrap();
+    if let Some(gate_db) = gate_db {
+        pipeline = pipeline.with_gate(gate_db);
+    }
+    let mut seen = Seen::default();
+    for part in parts {
+        pipeline.push(*part, &mut |output| seen.take(output)).unwrap();
+    }
+    pipeline.finish(&mut |output| seen.take(output)).unwrap();
+    (seen, encoder.encoded.load(Ordering::Relaxed), pipeline.windows_gated())
+}
+
+#[test]
+fn a_gate_spares_silence_and_changes_no_event() {
+    // Faint noise at -91 dB around the loud stretch: not nothing, and below the gate.
+    let scene = [noise(10.0, 5e-5), noise(10.0, 0.9), noise(10.0, 5e-5)].concat();
+    let (open, encoded, none) = gated(&[Samples::whole(&scene)], None);
+    let (seen, fewer, spared) = gated(&[Samples::whole(&scene)], Some(-40.0));
+    assert_eq!(none, 0);
+    assert!(spared > 20 && fewer < encoded * 2 / 3, "{spared} windows, {fewer} of {encoded} patches");
+    let times =
+        |seen: &Seen| seen.events.iter().map(|e| (e.kind, e.started_at, e.ended_at, e.peak)).collect::<Vec<_>>();
+    assert_eq!((times(&seen), seen.events.len()), (times(&open), 2));
+    assert_eq!(seen.windows.len(), open.windows.len());
+    // A window that touches the loud stretch keeps its score to the bit; the others score 0.
+    for (ours, theirs) in seen.windows.iter().zip(&open.windows) {
+        let heard = ours.1 > 10.0 && ours.0 < 20.05;
+        assert_eq!(ours.3, if heard { theirs.3 } else { 0.0 }, "{ours:?}");
+    }
+}
+
+#[test]
+fn silence_ends_an_event_and_what_is_lost_does_not() {
+    let (tone, quiet) = (noise(5.0, 0.9), noise(5.0, 0.0));
+    let (seen, ..) = gated(&[Samples::whole(&tone), Samples::whole(&quiet)], Some(-40.0));
+    assert!((end_of(&seen) - 5.0).abs() < 1.5, "{:?}", seen.events);
+    // The same length, lost: gated as well, but nobody knows what was there.
+    let lost = Samples { lost: quiet.len() as u64, data: &[] };
+    let (seen, ..) = gated(&[Samples::whole(&tone), lost], Some(-40.0));
+    assert!(end_of(&seen) > 9.9, "only the end of the source ends it: {:?}", seen.events);
+}
+
 #[test]
 fn a_contrast_takes_the_score_away() {
     let rule = Rule { start: 6.0, stop: 4.5, confirm: (1, 1), cooldown: Duration::ZERO };

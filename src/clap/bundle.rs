@@ -3,7 +3,6 @@
 //! In: a directory with `bundle.toml`, graphs and a tokenizer (models/README.md). Out: encoders, front end, calibration.
 //! Never: uses a file whose hash is not the manifest's, and reads no file before its size is known to be sane.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::audio::AudioEncoder;
 use super::cache::EmbeddingCache;
-use super::manifest::{Manifest, sha256_hex};
+use super::hashed::Hashed;
+use super::manifest::Manifest;
+use super::nnef::{self, Graph};
 use super::text::{TextEmbedding, TextEncoder};
 use crate::detect::Calibration;
 use crate::dsp::FrontendSpec;
@@ -110,10 +111,9 @@ impl Bundle {
     /// A file that is missing, altered, or does not fit the manifest.
     pub fn audio_encoder(&self) -> Result<AudioEncoder> {
         let table = &self.manifest.audio;
-        let tower = self.read(&table.file, &table.sha256, MAX_GRAPH)?;
-        let pool =
-            self.manifest.pool.as_ref().map(|pool| self.read(&pool.file, &pool.sha256, MAX_GRAPH)).transpose()?;
-        AudioEncoder::new(&self.manifest, &tower, pool.as_deref()).with_context(|| self.name_for_errors())
+        let tower = self.graph(&table.file, &table.sha256)?;
+        let pool = self.manifest.pool.as_ref().map(|pool| self.graph(&pool.file, &pool.sha256)).transpose()?;
+        AudioEncoder::new(&self.manifest, tower, pool).with_context(|| self.name_for_errors())
     }
 
     /// Loads the text tower. It is large; drop it when the prompts are embedded.
@@ -122,9 +122,14 @@ impl Bundle {
     /// As [`audio_encoder`](Self::audio_encoder).
     pub fn text_encoder(&self) -> Result<TextEncoder> {
         let table = &self.manifest.text;
-        let tower = self.read(&table.file, &table.sha256, MAX_GRAPH)?;
-        let tokenizer = self.read(&table.tokenizer, &table.tokenizer_sha256, MAX_TOKENIZER)?;
-        TextEncoder::new(table, &tower, &tokenizer).with_context(|| self.name_for_errors())
+        let tower = self.graph(&table.file, &table.sha256)?;
+        let tokenizer = self.read(&table.tokenizer, &table.tokenizer_sha256, MAX_TOKENIZER, |reader, length| {
+            let mut bytes = Vec::with_capacity(usize::try_from(length)?);
+            reader.take(MAX_TOKENIZER).read_to_end(&mut bytes)?;
+            anyhow::Ok(bytes)
+        })?;
+        let tokenizer = tokenizer.with_context(|| format!("cannot read {}", table.tokenizer))?;
+        TextEncoder::new(table, tower, &tokenizer).with_context(|| self.name_for_errors())
     }
 
     /// Embeddings of `texts`, in order; the text tower is loaded only for those that the cache does not hold.
@@ -150,16 +155,31 @@ impl Bundle {
         Ok(embeddings)
     }
 
-    fn read(&self, file: &str, sha256: &str, most: u64) -> Result<Vec<u8>> {
+    /// A graph of the bundle, read and hashed in one pass. An altered file is called that, whatever else it is.
+    fn graph(&self, file: &str, sha256: &str) -> Result<Graph> {
+        let archive = self.read(file, sha256, MAX_GRAPH, |reader, length| nnef::read(reader, length))?;
+        let archive = archive.with_context(|| format!("{file} is not a graph archive that clapd can trust"));
+        archive.and_then(|archive| nnef::plan(file, archive)).with_context(|| self.name_for_errors())
+    }
+
+    /// Has `take` read a file of the bundle of at most `most` bytes; what it made of it, once the hash was found right.
+    fn read<T>(&self, file: &str, sha256: &str, most: u64, take: impl FnOnce(&mut Hashed, u64) -> T) -> Result<T> {
         let path = self.dir.join(file);
-        let bytes = read_bounded(&path, most)?;
-        let seen = sha256_hex(&bytes);
+        let mut reader = Hashed::open(&path, most)?;
+        let length = reader.length();
+        let taken = take(&mut reader, length);
+        let seen = reader.finish().with_context(|| format!("cannot read {}", path.display()))?;
         ensure!(
             seen == sha256,
             "{}: its SHA-256 is {seen}, bundle.toml says {sha256}; the file is damaged or of another version: copy the bundle again",
             path.display()
         );
-        Ok(bytes)
+        Ok(taken)
+    }
+
+    /// Whether the cache holds the embeddings of all `texts`, so that [`embed_texts`](Self::embed_texts) needs no tower.
+    pub fn has_embedded(&self, texts: &[&str], cache: &EmbeddingCache) -> bool {
+        texts.iter().all(|text| cache.get(&self.manifest.text, text).is_some())
     }
 
     fn name_for_errors(&self) -> String {
@@ -168,11 +188,10 @@ impl Bundle {
 }
 
 fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let meta = file.metadata().with_context(|| path.display().to_string())?;
-    ensure!(meta.is_file(), "{} is not a regular file", path.display());
-    ensure!(meta.len() <= most, "{} has {} bytes; at most {most} are allowed", path.display(), meta.len());
-    let mut bytes = Vec::with_capacity(usize::try_from(meta.len())?);
-    file.take(most).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut bytes = Vec::new();
+    Hashed::open(path, most)?
+        .take(most)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     Ok(bytes)
 }

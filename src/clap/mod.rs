@@ -6,6 +6,7 @@
 mod audio;
 mod bundle;
 mod cache;
+mod hashed;
 pub mod manifest;
 mod nnef;
 mod prompts;

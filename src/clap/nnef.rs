@@ -1,26 +1,21 @@
-//! From the bytes of a `*.nnef.tar` to a graph that runs.
+//! From what a `*.nnef.tar` holds to a graph that runs.
 //!
-//! In: an archive whose hash the manifest vouches for. Out: a [`Graph`] of tract's with known inputs and outputs.
-//! Never: a bundle may come from anyone, so nothing is allocated, unpacked or parsed before its size is known to be
-//! sane, and a panic inside the parser becomes an error.
+//! In: an [`Archive`] whose hash the manifest vouches for. Out: a [`Graph`] of tract's with known inputs and outputs.
+//! Never: a bundle may come from anyone, so a value's size is known to be sane before it is worked out, and a panic
+//! inside the library becomes an error.
 
-use std::io::{Cursor, Read};
+mod archive;
+mod widen;
+
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use tract_nnef::internal::*;
 
-/// The full-size text tower has about 400 tensors; ten times that is no longer a CLAP.
-const MAX_ENTRIES: usize = 4096;
-/// The text of the largest graph we export has 200 KB.
-const MAX_GRAPH_TEXT: u64 = 4 << 20;
-/// The embedding table of RoBERTa in f32 has 154 MB; a tensor beyond 1 GiB fits no device that clapd is for.
-const MAX_TENSOR_BYTES: u64 = 1 << 30;
-/// Brackets inside brackets: our graphs reach 4. The parser recurses, and a deep text would exhaust its stack.
-const MAX_NESTING: usize = 32;
-/// Size of the header in front of each tensor (NNEF 1.0.5, section 5.2).
-const TENSOR_HEADER: u64 = 128;
+pub use archive::Archive;
+
 /// Most numbers in any one value of the graph: the largest is the embedding table (39 M); a graph that broadcasts a
 /// small constant into more than this is hostile.
 const MAX_VALUE: usize = 256 << 20;
@@ -33,22 +28,30 @@ pub fn registry() -> Nnef {
     tract_nnef::nnef()
 }
 
-/// Loads, optimises and plans a graph.
+/// Reads an archive of `length` bytes; nothing of it is used yet.
 ///
 /// # Errors
-/// Anything that is not an archive of our making, or does not type-check; the message names `file`.
-pub fn load(file: &str, archive: &[u8]) -> Result<Graph> {
-    vet(archive).with_context(|| format!("{file} is not a graph archive that clapd can trust"))?;
-    // tract's parser and optimiser assert what a hostile graph can break; that must end this load, not the daemon.
-    let loaded = catch_unwind(AssertUnwindSafe(|| translate(archive)));
-    loaded
-        .map_err(|_| anyhow!("the graph broke an assumption of the inference library"))
-        .and_then(|result| result)
-        .with_context(|| format!("cannot load {file}"))
+/// Anything that is not a plain tar of one `graph.nnef` and tensors, each within bounds.
+pub fn read(archive: impl Read, length: u64) -> Result<Archive> {
+    guarded(|| Archive::read(archive, length))
 }
 
-fn translate(archive: &[u8]) -> Result<Graph> {
-    let model = registry().model_for_read(&mut Cursor::new(archive))?;
+/// Optimises and plans a graph.
+///
+/// # Errors
+/// A graph that does not parse or type-check; the message names `file`.
+pub fn plan(file: &str, archive: Archive) -> Result<Graph> {
+    guarded(|| translate(archive)).with_context(|| format!("cannot load {file}"))
+}
+
+/// tract's parser, optimiser and operators assert what a hostile graph can break; that must end this work, not the daemon.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|_| Err(anyhow!("the graph broke an assumption of the inference library")))
+}
+
+fn translate(archive: Archive) -> Result<Graph> {
+    let mut model = registry().model_for_proto_model(&archive.parse()?)?;
     for (outlet, fact) in
         model.nodes.iter().flat_map(|node| node.outputs.iter().map(move |out| (&node.name, &out.fact)))
     {
@@ -60,69 +63,8 @@ fn translate(archive: &[u8]) -> Result<Graph> {
             fact.shape
         );
     }
+    widen::widen_constants(&mut model)?;
     model.into_optimized()?.into_runnable()
-}
-
-fn vet(archive: &[u8]) -> Result<()> {
-    // tract would unpack a gzip by its magic number, and a gzip can expand without limit.
-    ensure!(!archive.starts_with(&[0x1f, 0x8b]), "it is compressed; a plain tar is expected");
-    let mut graphs = 0;
-    for (index, entry) in tar::Archive::new(Cursor::new(archive)).entries()?.enumerate() {
-        ensure!(index < MAX_ENTRIES, "it has more than {MAX_ENTRIES} entries");
-        let mut entry = entry?;
-        let name = entry.path()?.to_string_lossy().into_owned();
-        ensure!(entry.header().entry_type().is_file(), "entry {name:?} is not a regular file");
-        let size = entry.size();
-        if name == "graph.nnef" {
-            graphs += 1;
-            ensure!(size <= MAX_GRAPH_TEXT, "graph.nnef has {size} bytes; at most {MAX_GRAPH_TEXT} are allowed");
-            vet_nesting(&mut entry)?;
-        } else if name.ends_with(".dat") && !name.contains('/') {
-            vet_tensor(&mut entry, size).with_context(|| format!("tensor {name:?}"))?;
-        } else {
-            bail!("entry {name:?} is neither graph.nnef nor a tensor (*.dat)");
-        }
-    }
-    ensure!(graphs == 1, "it holds {graphs} files graph.nnef; 1 is expected");
-    Ok(())
-}
-
-fn vet_nesting(text: &mut impl Read) -> Result<()> {
-    let mut content = String::new();
-    text.read_to_string(&mut content)?;
-    let mut depth = 0_usize;
-    for byte in content.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        ensure!(depth <= MAX_NESTING, "graph.nnef nests brackets deeper than {MAX_NESTING}");
-    }
-    Ok(())
-}
-
-/// The shape in a tensor's header must not promise more than the entry holds: tract allocates by the header.
-fn vet_tensor(entry: &mut impl Read, size: u64) -> Result<()> {
-    ensure!(
-        (TENSOR_HEADER..=MAX_TENSOR_BYTES).contains(&size),
-        "it has {size} bytes; {TENSOR_HEADER} to {MAX_TENSOR_BYTES} are allowed"
-    );
-    let mut header = [0; TENSOR_HEADER as usize];
-    entry.read_exact(&mut header)?;
-    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let (rank, bits, vendor) = (word(8) as usize, u64::from(word(44)), u16::from_le_bytes([header[50], header[51]]));
-    ensure!(rank <= 8, "rank {rank}; at most 8 is allowed");
-    ensure!(vendor == 0, "items of vendor {vendor:#x}; only NNEF's own number types are allowed");
-    ensure!([8, 16, 32, 64].contains(&bits), "{bits} bits an item; 8, 16, 32 or 64 are allowed");
-    let numbers = (0..rank).try_fold(1_u64, |n, axis| n.checked_mul(u64::from(word(12 + 4 * axis))));
-    let bytes = numbers.and_then(|n| n.checked_mul(bits / 8));
-    ensure!(
-        bytes == Some(size - TENSOR_HEADER),
-        "its header promises {bytes:?} bytes and {} follow",
-        size - TENSOR_HEADER
-    );
-    Ok(())
 }
 
 /// Shape of a graph's input, where it is a number; `None` stands for a length that is free.
@@ -133,13 +75,16 @@ pub fn input_shape(graph: &Graph, input: usize) -> Result<Vec<Option<usize>>> {
     Ok(fact.shape.iter().map(|dim| dim.to_usize().ok()).collect())
 }
 
+/// Numbers that a graph's first output holds, where its shape is known before it runs.
+pub fn output_len(graph: &Graph) -> Result<Option<usize>> {
+    Ok(graph.model().output_fact(0)?.shape.volume().to_usize().ok())
+}
+
 /// Runs a graph and returns its outputs as f32, in order.
 ///
 /// # Errors
 /// A graph that does not take these inputs, or breaks an assumption of the library on the way.
 pub fn run(graph: &Graph, inputs: TVec<TValue>) -> Result<Vec<Vec<f32>>> {
-    // As in `load`: a graph may be sound as a text and still do what the library does not expect.
-    let outputs = catch_unwind(AssertUnwindSafe(|| graph.run(inputs)));
-    let outputs = outputs.map_err(|_| anyhow!("the graph broke an assumption of the inference library"))??;
+    let outputs = guarded(|| graph.run(inputs))?;
     outputs.iter().map(|value| Ok(value.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())).collect()
 }

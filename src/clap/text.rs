@@ -32,9 +32,8 @@ pub struct TextEncoder {
 }
 
 impl TextEncoder {
-    pub(super) fn new(table: &TextTable, tower: &[u8], tokenizer: &[u8]) -> Result<Self> {
+    pub(super) fn new(table: &TextTable, tower: Graph, tokenizer: &[u8]) -> Result<Self> {
         let tokenizer = Tokenizer::new(tokenizer, table.max_tokens).with_context(|| table.tokenizer.clone())?;
-        let tower = nnef::load(&table.file, tower)?;
         let shape = nnef::input_shape(&tower, 0)?;
         ensure!(shape.len() == 2, "{}: tokens of rank {}, expected [1, tokens]", table.file, shape.len());
         let length = shape[1];

@@ -15,7 +15,7 @@ use crate::pipeline::{ClipEmbedder, Model};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A recording; may be given several times
+    /// A recording, whole (of a longer one the first 10 s for `clap` bundles); may be given several times
     #[arg(long, value_name = "FILE", required_unless_present = "text")]
     audio: Vec<PathBuf>,
     /// A text; may be given several times

@@ -95,7 +95,7 @@ impl Scorer<'_> {
         let mut clip =
             ClipEmbedder::new(self.model.clone(), decoder.rate()).with_context(|| file.display().to_string())?;
         recording::read(decoder, file, true, |samples| clip.push(samples))?;
-        let (embedding, seconds) = clip.finish()?;
+        let (embedding, seconds) = clip.finish().with_context(|| file.display().to_string())?;
         let mut scorer = PromptScorer::new(self.prompts()?, self.model.calibration.clone());
         self.print(file, 0.0, seconds, scorer.score(&embedding))
     }

@@ -20,6 +20,10 @@ const HOP_STEP_S: f64 = 0.01;
 /// A window of several seconds once a second follows a sound closely and costs a small computer a few per cent of a core.
 const DEFAULT_HOP_S: f64 = 1.0;
 
+/// 16 bits hold nothing below -100 dB, and a quiet room through a small microphone lies at -70 to -50 dB. Above -30 dB a
+/// gate would shut out a person who speaks at the other end of the room.
+const GATE_DB: std::ops::RangeInclusive<f64> = -100.0..=-30.0;
+
 /// A check in progress.
 pub(super) struct Check<'a> {
     /// Where relative paths begin.
@@ -59,6 +63,7 @@ impl<'a> Check<'a> {
         let whole = Place::of_file(path);
         let node = self.node(written.node_id.as_ref(), &whole);
         let hop = self.hop(written.hop_s.as_ref());
+        let gate_db = self.gate_db(written.gate_db.as_ref());
         let sources = self.sources(&written.sources);
         let prompts = self.prompts(&written.prompts);
         let broker = written.mqtt.as_ref().map(|mqtt| broker::check(mqtt, self));
@@ -72,7 +77,7 @@ impl<'a> Check<'a> {
             Some(broker) => Some(broker?),
             None => None,
         };
-        Some(Settings { node: node?, bundle, sources: sources?, hop: hop?, prompts: prompts?, broker })
+        Some(Settings { node: node?, bundle, sources: sources?, hop: hop?, gate_db, prompts: prompts?, broker })
     }
 
     fn node(&mut self, written: Option<&At<String>>, whole: &Place) -> Option<String> {
@@ -109,6 +114,15 @@ impl<'a> Check<'a> {
             return None;
         }
         Some(Duration::from_millis(steps as u64 * 10))
+    }
+
+    fn gate_db(&mut self, written: Option<&At<f64>>) -> Option<f32> {
+        let At { value, place } = written?;
+        if !GATE_DB.contains(value) {
+            let allowed = format!("{value} is not a level from {} to {} dB", GATE_DB.start(), GATE_DB.end());
+            self.fault(place, allowed, "write -60.0 for a quiet room; without it every window is scored");
+        }
+        Some(*value as f32)
     }
 
     pub(super) fn unique(&mut self, id: &str, place: &Place, seen: &mut HashMap<String, Option<usize>>) {

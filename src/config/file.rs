@@ -17,6 +17,7 @@ pub(super) struct Written {
     pub(super) node_id: Option<At<String>>,
     pub(super) bundle: Option<At<String>>,
     pub(super) hop_s: Option<At<f64>>,
+    pub(super) gate_db: Option<At<f64>>,
     pub(super) sources: Vec<WrittenSource>,
     pub(super) prompts: Vec<WrittenPrompt>,
     pub(super) mqtt: Option<WrittenMqtt>,
@@ -115,6 +116,7 @@ fn document(mut root: Section<'_, '_>, reading: &mut Reading<'_>) -> Written {
     written.sources = root.sections("source", reading).into_iter().map(|section| source(section, reading)).collect();
     if let Some(mut scoring) = root.section("scoring", reading) {
         written.hop_s = scoring.number("hop_s", reading);
+        written.gate_db = scoring.number("gate_db", reading);
         scoring.finish(reading);
     }
     if !root.has("prompt") {

@@ -39,10 +39,20 @@ pub struct Settings {
     pub sources: Vec<SourceSpec>,
     /// Time between the starts of two windows, a multiple of 10 ms.
     pub hop: Duration,
+    /// Level (RMS in dB below full scale) that a window has to reach to be encoded; none: every window is.
+    pub gate_db: Option<f32>,
     /// What is listened for; at least one, ids unique.
     pub prompts: Vec<Prompt>,
     /// Where it is told; none: events are logged only.
     pub broker: Option<Broker>,
+}
+
+impl Settings {
+    /// Every text that has to be embedded: each prompt's own, and then those that it is contrasted with.
+    pub fn texts(&self) -> Vec<&str> {
+        let texts = self.prompts.iter().flat_map(|prompt| std::iter::once(&prompt.text).chain(&prompt.contrast));
+        texts.map(String::as_str).collect()
+    }
 }
 
 /// What of the world outside the file has a say in the settings.

@@ -53,6 +53,7 @@ impl Seen {
             stream_errors: self.capture.stream_errors.load(Relaxed),
             windows_scored: self.scoring.windows_scored.get(),
             windows_skipped: self.scoring.windows_skipped.get(),
+            windows_gated: self.scoring.windows_gated.get(),
             events_started: self.scoring.events_started.get(),
         }
     }
@@ -64,6 +65,8 @@ pub(super) struct Recipe {
     pub(super) model: Model,
     pub(super) prompts: PromptSet,
     pub(super) hop: Duration,
+    /// Level below which a window is silent, in dB; none: every window is scored.
+    pub(super) gate_db: Option<f32>,
 }
 
 /// One source's thread, before it runs.
@@ -141,8 +144,11 @@ impl Ear {
         if self.current.as_ref().is_none_or(|current| current.rate != rate) {
             self.finish().unwrap_or_else(|error| self.missed(&error));
             log::info!("{}: listening at {rate} Hz", self.seen.id);
-            let Recipe { model, prompts, hop } = self.recipe.clone();
-            let pipeline = Pipeline::new(model, prompts, rate, hop, self.pace)?;
+            let Recipe { model, prompts, hop, gate_db } = self.recipe.clone();
+            let mut pipeline = Pipeline::new(model, prompts, rate, hop, self.pace)?;
+            if let Some(gate_db) = gate_db {
+                pipeline = pipeline.with_gate(gate_db);
+            }
             self.current = Some(Current { rate, pipeline, anchor });
         }
         let Some(current) = &mut self.current else { return Ok(()) };
@@ -255,6 +261,7 @@ mod tests {
             model: Model { encoder: Arc::new(Loudness), frontend, windowing, calibration },
             prompts,
             hop: Duration::from_secs(1),
+            gate_db: None,
         };
         let seen = Arc::new(Seen::new("mic", kind));
         let prompt = Prompt { id: "loud".into(), text: "something loud".into(), rule, contrast: Vec::new() };

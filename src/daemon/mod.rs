@@ -52,7 +52,8 @@ impl Daemon {
     /// A bundle with a file that is missing, altered, or does not fit.
     pub fn prepare(settings: Settings, bundle: &Bundle, cache: &EmbeddingCache) -> Result<Self> {
         let model = Model::load(bundle)?;
-        let prompts = embed(&settings.prompts, model.encoder.embedding_len(), bundle, cache)?;
+        let embeddings = embed_apart(&settings.texts(), bundle, cache)?;
+        let prompts = prompt_set(&settings.prompts, &embeddings, model.encoder.embedding_len())?;
         let manifest = bundle.manifest();
         let info = Info {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -60,7 +61,7 @@ impl Daemon {
             bundle_version: manifest.version.clone(),
             pipeline_id: bundle.pipeline_id(),
         };
-        let recipe = Recipe { model, prompts, hop: settings.hop };
+        let recipe = Recipe { model, prompts, hop: settings.hop, gate_db: settings.gate_db };
         Ok(Self { settings, recipe, info })
     }
 
@@ -112,15 +113,9 @@ impl Daemon {
     }
 }
 
-/// Embeds the prompts and their contrasts, all texts at one go so that the text tower is loaded once at most.
-fn embed(prompts: &[Prompt], width: usize, bundle: &Bundle, cache: &EmbeddingCache) -> Result<PromptSet> {
-    let texts: Vec<&str> = prompts
-        .iter()
-        .flat_map(|prompt| std::iter::once(&prompt.text).chain(&prompt.contrast))
-        .map(String::as_str)
-        .collect();
-    let embeddings = embed_apart(&texts, bundle, cache)?;
-    let mut rest = embeddings.as_slice();
+/// Deals the embeddings of [`Settings::texts`] out to the prompts.
+fn prompt_set(prompts: &[Prompt], embeddings: &[TextEmbedding], width: usize) -> Result<PromptSet> {
+    let mut rest = embeddings;
     let sets: Vec<(&TextEmbedding, _, &[TextEmbedding])> = prompts
         .iter()
         .filter_map(|prompt| {
@@ -132,7 +127,7 @@ fn embed(prompts: &[Prompt], width: usize, bundle: &Bundle, cache: &EmbeddingCac
     PromptSet::new(width, sets)
 }
 
-/// On a thread of its own: what the text tower allocates lies in that thread's heap, from where the allocator can give it
+/// On a thread of its own, if the cache does not hold them: what the text tower allocates lies in that thread's heap, from where the allocator can give it
 /// back. Among the daemon's own data it would stay resident for good (measured: 136 MB instead of 61).
 fn embed_apart(texts: &[&str], bundle: &Bundle, cache: &EmbeddingCache) -> Result<Vec<TextEmbedding>> {
     let embedded = thread::scope(|scope| scope.spawn(|| bundle.embed_texts(texts, cache)).join());

@@ -83,7 +83,14 @@ impl Teller {
     }
 
     fn scores(&mut self, window: &ScoredWindow<'_>, at: SystemTime) {
-        self.counters.windows_scored.add(1);
+        let counter = if window.gated { &self.counters.windows_gated } else { &self.counters.windows_scored };
+        if counter.add(1) && window.gated {
+            let gated = counter.get();
+            log::info!(
+                "{}: {gated} silent window(s) so far, not encoded and scored 0; see scoring.gate_db",
+                self.source
+            );
+        }
         for (prompt, score) in window.scores.iter().enumerate() {
             (self.house)(Told::Score(prompt, *score, at));
         }

@@ -188,3 +188,29 @@ impl FrameRing {
         slot..slot + self.spec.mel_bins
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_transformed_once_however_many_windows_overlap_on_it() {
+        let spec = FrontendSpec::clap_fused();
+        let mut ring = FrameRing::new(&spec, spec.patch_frames + 100).unwrap();
+        let mut patch = vec![0.0; spec.patch_len()];
+        let second = vec![0.25; 48_000];
+        let mut windows = 0;
+        // 10 s windows, one every second of 15 s.
+        for start in -9_i64..=5 {
+            ring.take(Piece::Sound(&second)).unwrap();
+            if let Ok(start) = u64::try_from(start) {
+                ring.patch(start * 48_000, &mut patch).unwrap();
+                windows += 1;
+            }
+        }
+        // Of 1,500 hops the first two frames reach before the beginning, and the last two have not ended yet.
+        let streamed = 15 * 100 - 2 - 1;
+        let reflected_edges = 4 * windows;
+        assert_eq!((windows, ring.log_mel.rows), (6, streamed + reflected_edges));
+    }
+}

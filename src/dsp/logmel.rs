@@ -14,17 +14,30 @@ pub(super) struct LogMel {
     stft: Stft,
     bank: MelBank,
     log: LogScale,
+    /// How often a frame was transformed.
+    #[cfg(test)]
+    pub(super) rows: u64,
 }
 
 impl LogMel {
     /// The transform of a checked `spec`.
     pub(super) fn new(spec: &FrontendSpec) -> Self {
         let bank = MelBank::new(spec);
-        Self { stft: Stft::new(spec, bank.used_bins()), bank, log: spec.log }
+        Self {
+            stft: Stft::new(spec, bank.used_bins()),
+            bank,
+            log: spec.log,
+            #[cfg(test)]
+            rows: 0,
+        }
     }
 
     /// Writes the row of `frame` (`window_length` samples) into `row` (`mel_bins` values).
     pub(super) fn row(&mut self, frame: &[f32], row: &mut [f32]) -> Result<()> {
+        #[cfg(test)]
+        {
+            self.rows += 1;
+        }
         let spectrum = self.stft.spectrum(frame)?;
         for (out, sum) in row.iter_mut().zip(self.bank.sums(spectrum)) {
             *out = match self.log {

@@ -89,6 +89,7 @@ struct SourcePayload {
     stream_errors: u64,
     windows_scored: u64,
     windows_skipped: u64,
+    windows_gated: u64,
     events_started: u64,
 }
 
@@ -138,6 +139,7 @@ impl SourcePayload {
             stream_errors: source.stream_errors,
             windows_scored: source.windows_scored,
             windows_skipped: source.windows_skipped,
+            windows_gated: source.windows_gated,
             events_started: source.events_started,
         }
     }
@@ -213,7 +215,7 @@ mod tests {
         };
         let node =
             Health { uptime: Duration::from_millis(61_900), reconnects: 2, sources: vec![source], ..Health::default() };
-        let expected = r#"{"uptime_s":61,"events_dropped":0,"scores_dropped":0,"reconnects":2,"sources":{"mic":{"state":"live","samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"events_started":0}}}"#;
+        let expected = r#"{"uptime_s":61,"events_dropped":0,"scores_dropped":0,"reconnects":2,"sources":{"mic":{"state":"live","samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0}}}"#;
         assert_eq!(text(health(&node)), expected);
     }
 

@@ -68,7 +68,7 @@ impl ClipEmbedder {
     /// The recording is over; its embedding, and the seconds of sound that went into it.
     ///
     /// # Errors
-    /// A recording without a sample, or an encoder that fails.
+    /// A recording without a sample at the model's rate, or an encoder that fails.
     pub fn finish(mut self) -> Result<(Vec<f32>, f64)> {
         if !self.is_full() {
             self.frontend.finish()?;
@@ -76,7 +76,11 @@ impl ClipEmbedder {
         }
         if self.patches == 0 {
             let span = self.schedule.last_window(self.frontend.samples(), 0);
-            ensure!(span.is_some(), "the recording holds no sound: 0 samples");
+            ensure!(
+                span.is_some(),
+                "the recording holds no sound: 0 samples at the model's {} Hz; at least 1 is needed",
+                self.model.frontend.sample_rate
+            );
             if let Some(span) = span {
                 self.take(&span)?;
             }

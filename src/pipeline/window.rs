@@ -50,6 +50,11 @@ impl Schedule {
         ((window + self.hop + chunk + u64::from(self.rate)) / self.frame) as usize
     }
 
+    /// The same as a time.
+    pub(super) fn keep(&self, chunk: Duration) -> Duration {
+        Duration::from_secs_f64(self.keep_frames(chunk) as f64 * self.frame as f64 / f64::from(self.rate))
+    }
+
     /// The next window, if all its samples are among the `arrived`.
     pub(super) fn next(&mut self, arrived: u64) -> Option<Span> {
         let due = self.windowing.patch + self.next * self.hop;
@@ -65,9 +70,10 @@ impl Schedule {
         }
     }
 
-    /// The window at the end of a source, if it holds sound that no window up to `covered` held.
+    /// The window at the end of a source, if it holds sound that no window up to `covered` held: a frame of it at least,
+    /// but where nothing was covered yet, one sample is a clip.
     pub(super) fn last_window(&self, arrived: u64, covered: u64) -> Option<Span> {
-        if arrived == 0 || arrived < covered + self.frame {
+        if arrived == 0 || (covered > 0 && arrived < covered + self.frame) {
             return None;
         }
         if arrived < self.windowing.patch {
@@ -191,6 +197,9 @@ mod tests {
     fn a_short_source_is_one_padded_window() {
         let span = schedule(90, 50, 3, 50).last_window(40, 0).unwrap();
         assert_eq!((span.start, span.end, span.short), (0, 40, true));
+        // Less than a frame of 10 samples.
+        let span = schedule(90, 50, 3, 50).last_window(1, 0).unwrap();
+        assert_eq!((span.start, span.end, span.short), (0, 1, true));
         assert_eq!(schedule(90, 50, 3, 50).last_window(0, 0), None);
     }
 

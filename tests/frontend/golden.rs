@@ -10,8 +10,8 @@ const CLAP_ROWS: [usize; 16] = [0, 1, 2, 3, 50, 100, 333, 499, 500, 667, 800, 90
 const YAMNET_ROWS: [usize; 14] = [0, 1, 2, 3, 20, 31, 32, 47, 48, 64, 80, 93, 94, 95];
 const SIGNALS: [&str; 10] =
     ["noise", "faint", "tones", "sweep", "music", "speech", "silence", "dc", "clipped", "impulse"];
-const CLAP_LENGTHS: [&str; 7] =
-    ["dc-1", "music-700", "music-100000", "music-240000", "music-333333", "music-479999", "music-530000"];
+pub const CLAP_LENGTHS: [&str; 8] =
+    ["dc-1", "music-100", "music-700", "music-100000", "music-240000", "music-333333", "music-479999", "music-530000"];
 const YAMNET_LENGTHS: [&str; 6] = ["dc-1", "music-399", "music-400", "music-5000", "music-15599", "music-40000"];
 
 fn golden(name: &str) -> Vec<f32> {

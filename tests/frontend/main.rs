@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod alloc;
+mod clip;
 mod golden;
 mod rates;
 mod signals;

@@ -133,8 +133,8 @@ def write(name, mel, rows):
 def clap(name, truncation):
     extractor = ClapFeatureExtractor(truncation=truncation)
     rows = [0, 1, 2, 3, 50, 100, 333, 499, 500, 667, 800, 900, 997, 998, 999, 1000]
-    # A few samples to nearly a patch; a half, which fits exactly twice; longer than a patch.
-    lengths = [700, 100_000, 240_000, 333_333, 479_999, 530_000]
+    # Less than a frame's step to nearly a patch; a half, which fits exactly twice; longer than a patch.
+    lengths = [100, 700, 100_000, 240_000, 333_333, 479_999, 530_000]
     for case, signal in signals(48_000, 480_000, lengths):
         clip = np.asarray(signal, np.float32)[:480_000]
         mel = extractor(clip, sampling_rate=48_000)["input_features"][0]
