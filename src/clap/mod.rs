@@ -6,6 +6,7 @@
 mod audio;
 mod bundle;
 mod cache;
+pub mod kernels;
 pub mod manifest;
 mod nnef;
 mod prompts;

@@ -1,0 +1,28 @@
+//! Our own kernels: linears in int8, f16 and f32, and the fused blocks of CLAP's two towers, for each CPU's instructions.
+//!
+//! In: slices of f32, weights packed once. Out: slices of f32.
+//! [`simd`] is the seam: one file below it for each instruction set, everything above it written once. [`isa`] chooses.
+//! The only room with unsafe code. What is public here is safe: lengths and numbers are checked before a pointer is made.
+//! Never: knows tract, a bundle, an environment variable.
+#![allow(unsafe_code)]
+
+mod buffer;
+mod gemm;
+mod isa;
+mod linear;
+mod math;
+mod norm;
+mod pack;
+mod scalar;
+mod simd;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
+#[cfg(target_arch = "x86_64")]
+mod avxvnni;
+
+pub use isa::Isa;
+pub use linear::{Finish, Linear, LinearScratch, MAX_K};
+pub use norm::Norm;
