@@ -11,6 +11,9 @@ use super::simd::{Kernel, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2::Avx2, avx512vnni::Avx512Vnni, avxvnni::AvxVnni};
 
+#[cfg(target_arch = "aarch64")]
+use super::{dotprod::Dotprod, neon::Neon};
+
 /// An instruction set that kernels exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
@@ -73,6 +76,10 @@ impl Isa {
             Self::AvxVnni => avx2() && is_x86_feature_detected!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => avx512vnni(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            Self::Dotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -127,6 +134,10 @@ impl Checked {
                 Isa::AvxVnni => AvxVnni::new().run(kernel),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512Vnni => Avx512Vnni::new().run(kernel),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => Neon.run(kernel),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Dotprod => Dotprod::new().run(kernel),
                 _ => Scalar.run(kernel),
             }
         }

@@ -23,6 +23,11 @@ mod avx512vnni;
 #[cfg(target_arch = "x86_64")]
 mod avxvnni;
 
+#[cfg(target_arch = "aarch64")]
+mod dotprod;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
 pub use isa::Isa;
 pub use linear::{Finish, Linear, LinearScratch, MAX_K};
 pub use norm::Norm;
