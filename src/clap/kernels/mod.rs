@@ -31,3 +31,6 @@ mod neon;
 pub use isa::Isa;
 pub use linear::{Finish, Linear, LinearScratch, MAX_K};
 pub use norm::Norm;
+
+#[cfg(test)]
+mod seam;
