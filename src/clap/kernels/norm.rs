@@ -3,6 +3,8 @@
 //! In: rows of f32. Out: rows of f32, or codes with a scale and a zero for each row.
 //! Never: mixes rows.
 
+use anyhow::{Result, ensure};
+
 use super::buffer::Aligned;
 use super::simd::Simd;
 
@@ -23,6 +25,15 @@ impl Norm {
     /// Length of a row.
     pub fn len(&self) -> usize {
         self.weight.len()
+    }
+
+    /// Refuses a norm that is not over `width` elements, or has numbers that are not finite.
+    pub(super) fn check(&self, width: usize) -> Result<()> {
+        let (weights, biases) = (self.weight.len(), self.bias.len());
+        ensure!((weights, biases) == (width, width), "a norm over {width} has {weights} weights and {biases} biases");
+        ensure!(self.epsilon > 0.0, "a norm's epsilon is {}; it must be above 0", self.epsilon);
+        ensure!(self.weight.iter().chain(&self.bias).all(|x| x.is_finite()), "a norm has a weight that is not finite");
+        Ok(())
     }
 
     /// Whether rows have no elements.
