@@ -215,7 +215,7 @@ impl Kernel for Run<'_> {
                 // SAFETY: x has k floats, and `fit` made room for m rows.
                 unsafe { input.code(s, i, x.as_ptr(), k) };
             } else {
-                input.floats.as_mut_slice()[i * k..(i + 1) * k].copy_from_slice(x);
+                input.floats.as_mut_slice()[i * input.float_stride..][..k].copy_from_slice(x);
             }
         }
         // SAFETY: the m rows are there; `out` has the rows at the places, which no other piece has; the linear was packed for
