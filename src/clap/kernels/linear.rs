@@ -232,6 +232,23 @@ fn check(n: usize, k: usize, weights: usize, bias: &[f32]) -> Result<()> {
     Ok(())
 }
 
+/// Refuses linears (queries, keys and values; output; inner; outer) that don't make a block of `width`.
+pub(super) fn check_block(width: usize, linears: [&Linear; 4]) -> Result<()> {
+    let (first, inner) = (linears[0], linears[2].n);
+    let expected = [(3 * width, width), (width, width), (inner, width), (width, inner)];
+    for (linear, (n, k)) in linears.iter().zip(expected) {
+        ensure!(
+            (linear.n, linear.k) == (n, k),
+            "a block {width} wide has a linear of {} to {} instead of {k} to {n}",
+            linear.k,
+            linear.n
+        );
+        let (one, other) = (linear.isa().name(), first.isa().name());
+        ensure!(one == other, "a block's linears are packed for {one} and for {other}");
+    }
+    Ok(())
+}
+
 /// Refuses what is not finite.
 pub(super) fn finite(x: &[f32], width: usize) -> Result<()> {
     // Without an early exit it is vectorised.

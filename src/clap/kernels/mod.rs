@@ -18,6 +18,7 @@ mod pack;
 mod scalar;
 mod simd;
 mod swin;
+mod transformer;
 mod workspace;
 
 #[cfg(target_arch = "x86_64")]
@@ -32,4 +33,5 @@ pub use linear::{Finish, Linear, MAX_K};
 pub use merge::PatchMerge;
 pub use norm::Norm;
 pub use swin::{SwinBlock, SwinLayers, SwinShape};
+pub use transformer::{TransformerLayer, TransformerLayers};
 pub use workspace::Workspace;

@@ -12,7 +12,7 @@ use anyhow::{Result, bail, ensure};
 use super::attention::{self, Head, NEVER, WIDTH, Attend};
 use super::buffer::Aligned;
 use super::gemm::{Gemm, Out};
-use super::linear::{Finish, Linear};
+use super::linear::{Finish, Linear, check_block};
 use super::norm::{Norm, Rows, layer_norm, spread};
 use super::simd::{Kernel, Simd};
 use super::workspace::{Scratch, Shared, Workspace};
@@ -140,23 +140,7 @@ impl SwinBlock {
 
 impl SwinLayers {
     fn check(&self, channels: usize) -> Result<()> {
-        let inner = self.inner.n();
-        let expected = [(3 * channels, channels), (channels, channels), (inner, channels), (channels, inner)];
-        let linears = [&self.qkv, &self.output, &self.inner, &self.outer];
-        for (linear, (n, k)) in linears.iter().zip(expected) {
-            ensure!(
-                (linear.n(), linear.k()) == (n, k),
-                "a block of {channels} channels has a linear of {} to {} instead of {k} to {n}",
-                linear.k(),
-                linear.n()
-            );
-            ensure!(
-                linear.isa() == self.qkv.isa(),
-                "a block's linears are packed for {} and {}",
-                linear.isa().name(),
-                self.qkv.isa().name()
-            );
-        }
+        check_block(channels, [&self.qkv, &self.output, &self.inner, &self.outer])?;
         self.norm_before.check(channels)?;
         self.norm_after.check(channels)
     }
