@@ -10,9 +10,9 @@ use half::f16;
 use super::buffer::Aligned;
 use super::gemm::{Gemm, Out};
 use super::isa::{Checked, Isa};
-use super::norm::Rows;
 use super::pack::{Shape, pack};
 use super::simd::{Kernel, Simd};
+use super::workspace::{Scratch, Shared, Workspace};
 
 /// What is done with a sum before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,59 +171,56 @@ impl Linear {
     ///
     /// # Errors
     /// Lengths that don't fit, an x that is not finite.
-    pub fn run(&self, x: &[f32], out: &mut [f32], finish: Finish, scratch: &mut LinearScratch) -> Result<()> {
+    pub fn run(&self, x: &[f32], out: &mut [f32], finish: Finish, workspace: &mut Workspace) -> Result<()> {
         let m = x.len() / self.k;
         if x.len() != m * self.k || out.len() != m * self.n {
             bail!("a linear of {} to {} got {} floats in and {} out", self.k, self.n, x.len(), out.len());
         }
         finite(x, self.k)?;
-        self.isa.run(Run { linear: self, x, out, finish, scratch });
+        let shared = Shared(out.as_mut_ptr());
+        workspace.each(m.div_ceil(BLOCK), |piece, scratch| {
+            let rows = piece * BLOCK..((piece + 1) * BLOCK).min(m);
+            self.isa.run(Run { linear: self, x, out: shared, rows, finish, scratch });
+            true
+        });
         Ok(())
     }
-}
-
-/// Memory that [`Linear::run`] reuses.
-#[derive(Default)]
-pub struct LinearScratch {
-    rows: Rows,
-    places: Vec<usize>,
 }
 
 /// Rows that are coded and multiplied at a time: their codes stay in the second cache beside a panel.
 const BLOCK: usize = 192;
 
+/// Some rows of x.
 struct Run<'a> {
     linear: &'a Linear,
     x: &'a [f32],
-    out: &'a mut [f32],
+    out: Shared,
+    rows: std::ops::Range<usize>,
     finish: Finish,
-    scratch: &'a mut LinearScratch,
+    scratch: &'a mut Scratch,
 }
 
 impl Kernel for Run<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { linear, x, out, finish, scratch } = self;
-        let LinearScratch { rows, places } = scratch;
-        let (n, k) = (linear.n, linear.k);
-        rows.fit::<S>(BLOCK, k, linear.coded());
+        let Self { linear, x, out, rows, finish, scratch } = self;
+        let Scratch { input, places, .. } = scratch;
+        let (n, k, m) = (linear.n, linear.k, rows.len());
+        input.fit::<S>(m, k, linear.coded());
         places.clear();
-        places.extend((0..BLOCK).map(|i| i * n));
-        for (x, out) in x.chunks(BLOCK * k).zip(out.chunks_mut(BLOCK * n)) {
-            let m = x.len() / k;
+        places.extend(rows.clone().map(|row| row * n));
+        for (i, x) in x[rows.start * k..rows.end * k].chunks_exact(k).enumerate() {
             if linear.coded() {
-                for (i, x) in x.chunks_exact(k).enumerate() {
-                    // SAFETY: x has k floats, and `fit` made room for BLOCK rows.
-                    unsafe { rows.code(s, i, x.as_ptr(), k) };
-                }
+                // SAFETY: x has k floats, and `fit` made room for m rows.
+                unsafe { input.code(s, i, x.as_ptr(), k) };
             } else {
-                rows.floats.as_mut_slice()[..m * k].copy_from_slice(x);
+                input.floats.as_mut_slice()[i * input.float_stride..][..k].copy_from_slice(x);
             }
-            // SAFETY: the m rows are there; `out` has m rows of n at the places; the linear was packed for S, as `run` is
-            // called by its own instruction set.
-            s.run(unsafe { Gemm::new(linear, rows, m, Out { base: out.as_mut_ptr(), places }, finish) });
         }
+        // SAFETY: the m rows are there; `out` has the rows at the places, which no other piece has; the linear was packed for
+        // S, as `run` is called by its own instruction set.
+        s.run(unsafe { Gemm::new(linear, input, m, Out { base: out.0, places }, finish) });
     }
 }
 
@@ -232,6 +229,23 @@ fn check(n: usize, k: usize, weights: usize, bias: &[f32]) -> Result<()> {
     ensure!(Some(weights) == n.checked_mul(k), "a linear of {k} to {n} has {weights} weights instead of n * k");
     ensure!(bias.is_empty() || bias.len() == n, "a linear of {k} to {n} has {} biases", bias.len());
     ensure!(bias.iter().all(|b| b.is_finite()), "a bias of a linear of {k} to {n} is not finite");
+    Ok(())
+}
+
+/// Refuses linears (queries, keys and values; output; inner; outer) that don't make a block of `width`.
+pub(super) fn check_block(width: usize, linears: [&Linear; 4]) -> Result<()> {
+    let (first, inner) = (linears[0], linears[2].n);
+    let expected = [(3 * width, width), (width, width), (inner, width), (width, inner)];
+    for (linear, (n, k)) in linears.iter().zip(expected) {
+        ensure!(
+            (linear.n, linear.k) == (n, k),
+            "a block {width} wide has a linear of {} to {} instead of {k} to {n}",
+            linear.k,
+            linear.n
+        );
+        let (one, other) = (linear.isa().name(), first.isa().name());
+        ensure!(one == other, "a block's linears are packed for {one} and for {other}");
+    }
     Ok(())
 }
 

@@ -6,15 +6,20 @@
 //! Never: knows tract, a bundle, an environment variable.
 #![allow(unsafe_code)]
 
+mod attention;
 mod buffer;
 mod gemm;
 mod isa;
 mod linear;
 mod math;
+mod merge;
 mod norm;
 mod pack;
 mod scalar;
 mod simd;
+mod swin;
+mod transformer;
+mod workspace;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -29,8 +34,12 @@ mod dotprod;
 mod neon;
 
 pub use isa::Isa;
-pub use linear::{Finish, Linear, LinearScratch, MAX_K};
+pub use linear::{Finish, Linear, MAX_K};
+pub use merge::PatchMerge;
 pub use norm::Norm;
+pub use swin::{SwinBlock, SwinLayers, SwinShape};
+pub use transformer::{TransformerLayer, TransformerLayers};
+pub use workspace::Workspace;
 
 #[cfg(test)]
 mod seam;
