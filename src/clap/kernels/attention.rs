@@ -155,7 +155,8 @@ unsafe fn score<S: Simd, const V: usize>(
             let query = head.query.add((first + i) * shape.stride);
             for j in (0..shape.width).step_by(V * S::LANES) {
                 let load = |at| s.load(at);
-                let tile = float_tile::<S, M, V, f32>(s, query, shape.stride, keys.add(j), shape.width, shape.size, load);
+                let tile =
+                    float_tile::<S, M, V, f32>(s, query, shape.stride, keys.add(j), shape.width, shape.size, load);
                 for (r, row) in tile.iter().enumerate() {
                     let bias = head.bias.add((first + i + r) * head.bias_stride + j);
                     for (v, value) in row.iter().enumerate() {
@@ -188,10 +189,26 @@ unsafe fn mix<S: Simd>(s: S, shape: Shape, head: Head, first: usize, m: usize, s
         while d < shape.size {
             let left = (shape.size - d).div_ceil(S::LANES);
             if left >= 2 {
-                by_height!(S, m, |i, M| mix_tile::<S, M, 2>(s, shape, head, first + i, d, scores.add(i * shape.width), &inverse[i..]));
+                by_height!(S, m, |i, M| mix_tile::<S, M, 2>(
+                    s,
+                    shape,
+                    head,
+                    first + i,
+                    d,
+                    scores.add(i * shape.width),
+                    &inverse[i..]
+                ));
                 d += 2 * S::LANES;
             } else {
-                by_height!(S, m, |i, M| mix_tile::<S, M, 1>(s, shape, head, first + i, d, scores.add(i * shape.width), &inverse[i..]));
+                by_height!(S, m, |i, M| mix_tile::<S, M, 1>(
+                    s,
+                    shape,
+                    head,
+                    first + i,
+                    d,
+                    scores.add(i * shape.width),
+                    &inverse[i..]
+                ));
                 d += S::LANES;
             }
         }

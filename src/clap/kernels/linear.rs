@@ -74,7 +74,11 @@ impl Linear {
     pub fn int8(isa: Isa, n: usize, k: usize, weights: &[i8], scales: &[f32], bias: &[f32]) -> Result<Self> {
         check(n, k, weights.len(), bias)?;
         ensure!(k <= MAX_K, "an int8 linear has k = {k}; its sums are exact up to {MAX_K}");
-        ensure!(scales.len() >= n && scales.len() % n == 0, "{} scales for n = {n}: one or more for each", scales.len());
+        ensure!(
+            scales.len() >= n && scales.len() % n == 0,
+            "{} scales for n = {n}: one or more for each",
+            scales.len()
+        );
         let spans = scales.len() / n;
         ensure!(
             spans == 1 || (k % spans == 0 && (k / spans).is_multiple_of(4)),

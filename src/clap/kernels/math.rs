@@ -6,8 +6,7 @@
 use super::simd::Simd;
 
 /// 2^x = e^(x ln 2) on -1/2..=1/2, by the method of Remez for the relative error: at most 2e-7 in f32 (see the test).
-const EXP2: [f32; 7] =
-    [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_410_9e-2, 2.402_265e-1, 6.931_471_8e-1, 1.0];
+const EXP2: [f32; 7] = [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_410_9e-2, 2.402_265e-1, 6.931_471_8e-1, 1.0];
 
 /// 2^x for x in -126..=126; for smaller x it is at most 2^-126 and at least 0. Relative error at most 3e-7.
 #[inline(always)]

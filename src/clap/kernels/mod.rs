@@ -21,6 +21,9 @@ mod swin;
 mod transformer;
 mod workspace;
 
+#[cfg(test)]
+mod tests;
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
