@@ -2,14 +2,14 @@
 //!
 //! In: rows of queries, keys and values side by side, as a linear made them. Out: rows of mixed values.
 //! Scores are in units of ln 2, so that the softmax is of powers of two.
-//! Never: reads scores of padding: a bias of [`NEVER`] makes their share 0.
+//! Never: reads scores of padding: a bias of [`NEVER`] makes their share nothing.
 
 use super::buffer::Aligned;
 use super::gemm::{by_height, float_tile};
 use super::math::exp2;
 use super::simd::{Kernel, Simd};
 
-/// A score that no sum of others brings back: 2 to it is 0.
+/// A score that no sum of others brings back: its share is 2^-100 of the largest ([`exp2`]), which is nothing in f32.
 pub(super) const NEVER: f32 = -1e30;
 
 /// Sizes that all heads share.
