@@ -79,10 +79,15 @@ impl SwinBlock {
         let SwinShape { height, width, window, shift, heads } = shape;
         let channels = layers.norm_before.len();
         ensure!(
-            window > 0 && height > 0 && width > 0 && height % window == 0 && width % window == 0 && shift < window,
+            window > 0
+                && height > 0
+                && width > 0
+                && height.is_multiple_of(window)
+                && width.is_multiple_of(window)
+                && shift < window,
             "windows of {window}, shifted by {shift}, don't tile an image of {height} x {width} tokens"
         );
-        ensure!(heads > 0 && channels > 0 && channels % heads == 0, "{channels} channels and {heads} heads");
+        ensure!(heads > 0 && channels > 0 && channels.is_multiple_of(heads), "{channels} channels and {heads} heads");
         layers.check(channels)?;
         let table = (2 * window - 1).pow(2) * heads;
         ensure!(position_bias.len() == table, "a table of {} position biases instead of {table}", position_bias.len());
