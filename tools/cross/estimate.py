@@ -10,13 +10,13 @@ takes is more: the share of the peak that the same code reaches where it can be 
 
 import sys
 
-# Multiply-adds of a window's int8 linears: see MACS_OF in the loop below; attention's are in f32.
+# Multiply-adds of a window's int8 linears: 12 c^2 a token and block, 8 c^2 a merged token. (Attention's, 0.25 G, are in f32.)
 LINEARS = sum(depth * 12 * (96 << s) ** 2 * (64 >> s) ** 2 for s, depth in enumerate((2, 2, 6, 2))) + sum(
     8 * (96 << s) ** 2 * (32 >> s) ** 2 for s in range(3)
 )
 
-# GHz, instructions a cycle, vector pipelines, loads a cycle; cycles that a class occupies the multiplier (one vector pipeline),
-# the shifter (another), and any vector pipeline.
+# GHz, instructions a cycle, vector pipelines, loads a cycle, and for how many cycles a class occupies a vector pipeline. Integer
+# products are done by one of the two ("multiplier"), sadalp by the other ("shifter"); the A72's are 64 bits wide for f32.
 CORES = {
     "Pi 4 (Cortex-A72)": {"isa": "neon", "ghz": 1.8, "width": 3, "vector": 2, "loads": 1,
                           "any": {"mul_long": 1, "pair_long": 1, "fma": 2, "vector": 1, "float_div": 8, "dot": 1}},

@@ -45,6 +45,3 @@ pub use norm::Norm;
 pub use swin::{SwinBlock, SwinLayers, SwinShape};
 pub use transformer::{TransformerLayer, TransformerLayers};
 pub use workspace::Workspace;
-
-#[cfg(test)]
-mod seam;
