@@ -11,7 +11,8 @@ TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosqui
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
 
-.PHONY: help demo test lint docs bench mini parity parity-small clean build-packages test-packages parity-packages
+.PHONY: help demo test cross-check lint docs bench mini parity parity-small clean
+.PHONY: build-packages test-packages parity-packages
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -27,6 +28,9 @@ lint: build-packages ## formatting, lints, documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --features tune --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --features tune --no-deps
+
+cross-check: ## the kernels' tests for 64-bit ARM, on four emulated cores
+	tools/cross/test
 
 bench: build-packages ## speed of the front end, and of the default bundle
 	$(CARGO) bench --locked

@@ -7,6 +7,7 @@ mod audio;
 mod bundle;
 mod cache;
 mod hashed;
+pub mod kernels;
 pub mod manifest;
 mod nnef;
 mod prompts;

@@ -1,0 +1,322 @@
+//! Rows times packed weights: the loops around a tile, and what is done with a tile's sums before they are stored.
+//!
+//! In: [`Rows`], a [`Linear`]. Out: rows of f32, anywhere in memory.
+//! A panel of weights stays in the first cache while all rows go past it.
+//! Never: allocates.
+
+use super::linear::{Finish, Int8, Linear, Weights};
+use super::math::gelu;
+use super::norm::Rows;
+use super::simd::{AHEAD, Kernel, Simd};
+
+/// Where rows go: row i to `base + places[i]`.
+#[derive(Clone, Copy)]
+pub(super) struct Out<'a> {
+    pub(super) base: *mut f32,
+    pub(super) places: &'a [usize],
+}
+
+/// The product of the first `m` rows and a linear's weights. Its fields are a promise: see [`Gemm::new`].
+pub(super) struct Gemm<'a> {
+    linear: &'a Linear,
+    rows: &'a Rows,
+    m: usize,
+    out: Out<'a>,
+    finish: Finish,
+}
+
+impl<'a> Gemm<'a> {
+    /// # Safety
+    /// `rows` must hold `m` rows of `linear.k()`, as codes if its weights are int8, coded by the instruction set that this
+    /// is run with and that `linear` was packed for; `out.places` must have `m` places at each of which `linear.n()` floats
+    /// are writable and initialised.
+    pub(super) unsafe fn new(linear: &'a Linear, rows: &'a Rows, m: usize, out: Out<'a>, finish: Finish) -> Self {
+        debug_assert!(out.places.len() >= m);
+        Self { linear, rows, m, out, finish }
+    }
+}
+
+/// Calls a generic function with the largest tile height that the instruction set and the rows left allow.
+macro_rules! by_height {
+    ($S:ty, $m:expr, |$i:ident, $M:ident| $body:expr) => {{
+        let mut $i = 0;
+        while $i < $m {
+            let left = $m - $i;
+            if <$S>::ROWS >= 12 && left >= 12 {
+                const $M: usize = 12;
+                $body;
+                $i += 12;
+            } else if <$S>::ROWS >= 8 && left >= 8 {
+                const $M: usize = 8;
+                $body;
+                $i += 8;
+            } else if <$S>::ROWS == 6 && left >= 6 {
+                const $M: usize = 6;
+                $body;
+                $i += 6;
+            } else if left >= 4 {
+                const $M: usize = 4;
+                $body;
+                $i += 4;
+            } else {
+                const $M: usize = 1;
+                $body;
+                $i += 1;
+            }
+        }
+    }};
+}
+pub(super) use by_height;
+
+impl Kernel for Gemm<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: by the contract of `Gemm::new`; V is the instruction set's number of vectors.
+        unsafe {
+            match S::VECTORS {
+                2 => self.panels::<S, 2>(s),
+                3 => self.panels::<S, 3>(s),
+                _ => self.panels::<S, 4>(s),
+            }
+        }
+    }
+}
+
+impl Gemm<'_> {
+    /// # Safety
+    /// As `new`; V must be `S::VECTORS`.
+    #[inline(always)]
+    unsafe fn panels<S: Simd, const V: usize>(&self, s: S) {
+        let (n, width) = (self.linear.n(), V * S::LANES);
+        for column in (0..n).step_by(width) {
+            // SAFETY: by this function's contract; columns are below n rounded up to panels, for which weights, scales, sums
+            // and biases exist.
+            unsafe {
+                match &self.linear.weights {
+                    Weights::Int8(w) if w.spans == 1 => {
+                        by_height!(S, self.m, |i, M| self.int8::<S, M, V>(s, w, i, column));
+                    }
+                    Weights::Int8(w) => by_half_height::<S, V>(self, s, w, column),
+                    Weights::F32(w) => {
+                        let w = w.as_slice().as_ptr().add(column * self.linear.k());
+                        by_height!(S, self.m, |i, M| self
+                            .float::<S, M, V, f32>(s, w, i, column, |at| s.load(ahead(s, at))));
+                    }
+                    Weights::F16(w) => {
+                        let w = w.as_slice().as_ptr().add(column * self.linear.k());
+                        by_height!(S, self.m, |i, M| self
+                            .float::<S, M, V, u16>(s, w, i, column, |at| s.load_half(ahead(s, at))));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Pointer to the codes of row i.
+    #[inline(always)]
+    fn codes<S: Simd>(&self, i: usize) -> *const S::Code {
+        self.rows.codes.as_slice().as_ptr().cast::<S::Code>().wrapping_add(i * self.rows.stride)
+    }
+
+    /// A tile of int8 weights with one scale a column.
+    ///
+    /// # Safety
+    /// As `panels`, for rows i..i + M and the panel that begins at `column`.
+    #[inline(always)]
+    unsafe fn int8<S: Simd, const M: usize, const V: usize>(&self, s: S, w: &Int8, i: usize, column: usize) {
+        // SAFETY: by this function's contract.
+        unsafe {
+            let weights = w.panels.as_slice().as_ptr().add(column * w.padded);
+            let sums = w.sums.as_slice().as_ptr().add(column);
+            let acc = s.tile::<M, V>(self.codes::<S>(i), self.rows.stride, weights, sums, w.padded / S::GROUP);
+            let mut values = [[s.splat(0.0); V]; M];
+            for j in 0..V {
+                let at = column + j * S::LANES;
+                let scale = s.load(w.scales.as_slice().as_ptr().add(at));
+                let shift = s.load(w.shifts.as_slice().as_ptr().add(at));
+                let bias = s.load(self.linear.bias.as_slice().as_ptr().add(at));
+                for r in 0..M {
+                    let row_scale = s.splat(*self.rows.scales.get_unchecked(i + r));
+                    let row_shift = s.splat(*self.rows.shifts.get_unchecked(i + r));
+                    let value = s.mul(s.to_f32(acc[r][j]), row_scale);
+                    values[r][j] = s.fma(value, scale, s.fma(row_shift, shift, bias));
+                }
+            }
+            self.store(s, &values, i, column);
+        }
+    }
+
+    /// A tile of int8 weights with a scale for each column and span of k.
+    ///
+    /// # Safety
+    /// As `int8`.
+    #[inline(always)]
+    unsafe fn spans<S: Simd, const M: usize, const V: usize>(&self, s: S, w: &Int8, i: usize, column: usize) {
+        let width = w.scales.as_slice().len() / w.spans;
+        // SAFETY: by this function's contract; spans lie one behind the other in the codes, and padded in the weights.
+        unsafe {
+            let mut total = [[s.splat(0.0); V]; M];
+            for span in 0..w.spans {
+                let weights =
+                    w.panels.as_slice().as_ptr().add(column * w.padded * w.spans + span * w.padded * V * S::LANES);
+                let at = span * width + column;
+                let sums = w.sums.as_slice().as_ptr().add(at);
+                let codes = self.codes::<S>(i).add(span * w.span);
+                let acc = s.tile::<M, V>(codes, self.rows.stride, weights, sums, w.padded / S::GROUP);
+                for j in 0..V {
+                    let scale = s.load(w.scales.as_slice().as_ptr().add(at + j * S::LANES));
+                    for r in 0..M {
+                        total[r][j] = s.fma(s.to_f32(acc[r][j]), scale, total[r][j]);
+                    }
+                }
+            }
+            for j in 0..V {
+                let shift = s.load(w.shifts.as_slice().as_ptr().add(column + j * S::LANES));
+                let bias = s.load(self.linear.bias.as_slice().as_ptr().add(column + j * S::LANES));
+                for r in 0..M {
+                    let row_scale = s.splat(*self.rows.scales.get_unchecked(i + r));
+                    let row_shift = s.splat(*self.rows.shifts.get_unchecked(i + r));
+                    total[r][j] = s.fma(total[r][j], row_scale, s.fma(row_shift, shift, bias));
+                }
+            }
+            self.store(s, &total, i, column);
+        }
+    }
+
+    /// A tile of floating-point weights, read by `load`.
+    ///
+    /// # Safety
+    /// As `int8`; `w` is the panel, LANES elements of which `load` reads.
+    #[inline(always)]
+    unsafe fn float<S: Simd, const M: usize, const V: usize, T>(
+        &self,
+        s: S,
+        w: *const T,
+        i: usize,
+        column: usize,
+        load: impl Fn(*const T) -> S::F,
+    ) {
+        let k = self.linear.k();
+        // SAFETY: by this function's contract.
+        unsafe {
+            let stride = self.rows.float_stride;
+            let rows = self.rows.floats.as_slice().as_ptr().add(i * stride);
+            let mut values = float_tile::<S, M, V, T>(s, rows, stride, w, V * S::LANES, k, load);
+            for j in 0..V {
+                let bias = s.load(self.linear.bias.as_slice().as_ptr().add(column + j * S::LANES));
+                for row in &mut values {
+                    row[j] = s.add(row[j], bias);
+                }
+            }
+            self.store(s, &values, i, column);
+        }
+    }
+
+    /// Finishes a tile and writes those of its columns that exist.
+    ///
+    /// # Safety
+    /// As `int8`.
+    #[inline(always)]
+    unsafe fn store<S: Simd, const M: usize, const V: usize>(
+        &self,
+        s: S,
+        values: &[[S::F; V]; M],
+        i: usize,
+        column: usize,
+    ) {
+        let columns = self.linear.n() - column;
+        // SAFETY: places are those of `new`'s contract; no column at or behind n is touched.
+        unsafe {
+            for (r, row) in values.iter().enumerate() {
+                let at = self.out.base.add(*self.out.places.get_unchecked(i + r) + column);
+                for (j, value) in row.iter().enumerate() {
+                    let at = at.add(j * S::LANES);
+                    if columns >= (j + 1) * S::LANES {
+                        let value = match self.finish {
+                            Finish::Store => *value,
+                            Finish::Gelu => gelu(s, *value),
+                            Finish::Relu => s.max(*value, s.splat(0.0)),
+                            Finish::Add => s.add(*value, s.load(at)),
+                        };
+                        s.store(at, value);
+                    } else if columns > j * S::LANES {
+                        let left = columns - j * S::LANES;
+                        let value = match self.finish {
+                            Finish::Store => *value,
+                            Finish::Gelu => gelu(s, *value),
+                            Finish::Relu => s.max(*value, s.splat(0.0)),
+                            Finish::Add => s.add(*value, s.load_part(at, left)),
+                        };
+                        s.store_part(at, value, left);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Asks for weights behind `at`.
+#[inline(always)]
+fn ahead<S: Simd, T>(s: S, at: *const T) -> *const T {
+    s.prefetch(at.wrapping_byte_add(AHEAD));
+    at
+}
+
+/// Tiles of spans hold sums twice, as integers and as floats, so that they may have half as many rows.
+///
+/// # Safety
+/// As [`Gemm::panels`].
+#[inline(always)]
+unsafe fn by_half_height<S: Simd, const V: usize>(gemm: &Gemm, s: S, w: &Int8, column: usize) {
+    let mut i = 0;
+    while i < gemm.m {
+        // SAFETY: by this function's contract; rows i.. exist.
+        unsafe {
+            if S::ROWS >= 8 && gemm.m - i >= 4 {
+                gemm.spans::<S, 4, V>(s, w, i, column);
+                i += 4;
+            } else if gemm.m - i >= 2 {
+                gemm.spans::<S, 2, V>(s, w, i, column);
+                i += 2;
+            } else {
+                gemm.spans::<S, 1, V>(s, w, i, column);
+                i += 1;
+            }
+        }
+    }
+}
+
+/// M rows at `a` (`a_stride` floats from one to the next) times k rows of V vectors at `b` (`b_stride` elements apart).
+///
+/// # Safety
+/// M rows of k floats must be readable at `a`, and V vectors at each of the k rows of `b`, by `load`.
+#[inline(always)]
+pub(super) unsafe fn float_tile<S: Simd, const M: usize, const V: usize, T>(
+    s: S,
+    a: *const f32,
+    a_stride: usize,
+    b: *const T,
+    b_stride: usize,
+    k: usize,
+    load: impl Fn(*const T) -> S::F,
+) -> [[S::F; V]; M] {
+    let mut acc = [[s.splat(0.0); V]; M];
+    for i in 0..k {
+        // SAFETY: by this function's contract.
+        unsafe {
+            let b = b.add(i * b_stride);
+            let mut weights = [s.splat(0.0); V];
+            for (j, weights) in weights.iter_mut().enumerate() {
+                *weights = load(b.add(j * S::LANES));
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let x = s.splat(*a.add(r * a_stride + i));
+                for j in 0..V {
+                    acc[j] = s.fma(x, weights[j], acc[j]);
+                }
+            }
+        }
+    }
+    acc
+}
