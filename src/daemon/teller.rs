@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use crate::detect::{Event, EventKind, Prompt, Score};
 use crate::health::ScoringCounters;
-use crate::mqtt::{Notice, Publisher, Route};
+use crate::mqtt::{Publisher, Route};
+use crate::outbox::Notice;
 use crate::pipeline::{Output, ScoredWindow};
 use crate::time::WallAnchor;
 
@@ -32,10 +33,12 @@ pub(super) fn house(publisher: Publisher, source: &str, prompts: &[Prompt]) -> H
         Told::Score(prompt, score, at) => {
             routes.get(prompt).into_iter().for_each(|route| publisher.score(route, score, at));
         }
-        Told::Notice(prompt, notice) => routes.get(prompt).into_iter().for_each(|route| {
-            publisher.state(route, notice.duration.is_none());
-            publisher.event(route, &notice);
-        }),
+        Told::Notice(prompt, notice) => {
+            if let Some(route) = routes.get(prompt) {
+                publisher.state(route, notice.duration.is_none());
+                publisher.event(route, notice);
+            }
+        }
     })
 }
 
