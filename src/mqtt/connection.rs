@@ -69,7 +69,7 @@ impl Thread {
         self.connected_at = None;
         let (client, mut session) = self.plan.open(self.version)?;
         let end = self.serve(&client, &mut session);
-        self.shared.disconnected();
+        self.shared.disconnected(self.connected_at.is_some_and(|at| at.elapsed() < STEADY));
         end
     }
 

@@ -19,9 +19,6 @@ use crate::outbox::Outbox;
 pub(super) const WINDOW: usize = 64;
 /// A broker that acknowledges nothing for so long, and answers pings, is stuck; another connection may not be.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-/// Who is mending the broker's access list waits for no longer to see that it works.
-const ASK_AGAIN: Duration = Duration::from_secs(60);
-
 /// What the publishers and the thread share.
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -32,6 +29,9 @@ pub(super) struct Shared {
 struct State {
     outgoing: Outgoing,
     link: Option<Link>,
+    /// The last connection ended early with something under way. If that was the reason, one at a time shows which it is: a
+    /// broker may end a connection right after it has refused something, and what it said is lost if we go on writing.
+    careful: bool,
     /// Set once we want to leave: until then events may still be delivered.
     leave_by: Option<Instant>,
     /// The thread has ended.
@@ -48,15 +48,15 @@ struct Link {
     in_flight: HashMap<u16, Ticket>,
     /// When the broker last answered, or had nothing to answer.
     answered: Instant,
-    /// When it refused an event for the first time since all were handed out.
-    refused: Option<Instant>,
+    /// Packets that may be under way at a time.
+    window: usize,
 }
 
 impl State {
     /// Hands out as much as there is room for.
     fn pump(&mut self) {
         let Some(link) = &mut self.link else { return };
-        while link.under_way() < WINDOW {
+        while link.under_way() < link.window {
             let Some(message) = self.outgoing.next() else { return };
             if !link.hand(message) {
                 // The connection has just ended; the next one begins from the start.
@@ -93,7 +93,8 @@ impl Link {
 
 impl Shared {
     pub(super) fn new(outbox: Outbox, counters: Arc<DeliveryCounters>) -> Self {
-        let state = State { outgoing: Outgoing::new(outbox), link: None, leave_by: None, finished: false };
+        let state =
+            State { outgoing: Outgoing::new(outbox), link: None, careful: false, leave_by: None, finished: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), counters }
     }
 
@@ -152,13 +153,17 @@ impl Shared {
             scores: 0,
             in_flight: HashMap::new(),
             answered: Instant::now(),
-            refused: None,
+            window: if state.careful { 1 } else { WINDOW },
         });
         state.pump();
     }
 
-    pub(super) fn disconnected(&self) {
-        self.lock().link = None;
+    /// The connection is gone, `early` where that was soon after it had begun.
+    pub(super) fn disconnected(&self, early: bool) {
+        let mut state = self.lock();
+        if let Some(link) = state.link.take() {
+            state.careful = early && link.under_way() > 0;
+        }
     }
 
     /// The broker has retained a state of this node.
@@ -193,7 +198,7 @@ impl Shared {
             match answer {
                 Ok(()) => state.outgoing.acknowledged(ticket),
                 Err(reason) => {
-                    link.refused.get_or_insert_with(Instant::now);
+                    state.outgoing.refused(ticket);
                     if self.counters.refused.add(1) {
                         let (topic, count) = (state.outgoing.topic(ticket), self.counters.refused.get());
                         log::warn!("mqtt: the broker refuses {topic}: {reason} ({count} messages refused so far)");
@@ -211,9 +216,8 @@ impl Shared {
         let mut state = self.lock();
         let Some(link) = &mut state.link else { return true };
         let stuck = !link.in_flight.is_empty() && link.answered.elapsed() > ANSWER_WITHIN;
-        if link.under_way() == 0 && link.refused.is_some_and(|at| at.elapsed() > ASK_AGAIN) {
-            link.refused = None;
-            state.outgoing.again();
+        if link.under_way() == 0 {
+            state.outgoing.ask_again();
             state.pump();
         }
         !stuck

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::message;
 use crate::outbox::Outbox;
@@ -46,6 +47,10 @@ impl Ticket {
 /// More states than any configuration has, so that a broker full of odd topics does not fill our memory.
 const MAX_STALE: usize = 16_384;
 
+/// Who is mending the broker's access list waits for no longer to see that it works. (mosquitto 2.0.11 ends a connection on which
+/// it refuses something: that must not be all the time.)
+const ASK_AGAIN: Duration = Duration::from_secs(300);
+
 /// All that waits.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -54,6 +59,8 @@ pub(super) struct Outgoing {
     index: HashMap<Arc<str>, usize>,
     /// Retained topics whose payload this connection has not had yet.
     due: BTreeSet<usize>,
+    /// Topics that the broker has refused, and when.
+    refused: HashMap<Arc<str>, Instant>,
     /// States at the broker that no prompt has any more, with what is to be said of them.
     stale: VecDeque<(Arc<str>, &'static str)>,
     scores: HashMap<Arc<str>, Vec<u8>>,
@@ -68,6 +75,7 @@ impl Outgoing {
             retained: Vec::new(),
             index: HashMap::new(),
             due: BTreeSet::new(),
+            refused: HashMap::new(),
             stale: VecDeque::new(),
             scores: HashMap::new(),
             score_order: VecDeque::new(),
@@ -117,9 +125,11 @@ impl Outgoing {
 
     /// What to send next: retained topics, so that the picture is right, then events in their order, then scores.
     pub(super) fn next(&mut self) -> Option<Message> {
-        if let Some(index) = self.due.pop_first() {
+        while let Some(index) = self.due.pop_first() {
             let (topic, payload) = self.retained.get(index)?.clone();
-            return Some(Message { ticket: Ticket::Retained(index), topic, payload });
+            if !self.refused.contains_key(&topic) {
+                return Some(Message { ticket: Ticket::Retained(index), topic, payload });
+            }
         }
         while let Some((topic, payload)) = self.stale.pop_front() {
             // A prompt may have come since.
@@ -138,6 +148,9 @@ impl Outgoing {
     fn event(&mut self) -> Option<Message> {
         loop {
             let waiting = self.outbox.next()?;
+            if self.refused.contains_key(&waiting.topic) {
+                continue;
+            }
             let ticket = Ticket::Event(waiting.number);
             match message::event(&waiting.notice) {
                 Ok(payload) => return Some(Message { ticket, topic: waiting.topic, payload }),
@@ -174,9 +187,22 @@ impl Outgoing {
         self.due.is_empty() && self.stale.is_empty() && !self.outbox.has_next()
     }
 
-    /// Hands out again the events that the broker did not acknowledge.
-    pub(super) fn again(&mut self) {
-        self.outbox.rewind();
+    /// The broker refuses this message: its topic is left alone for a while, for the others to get through.
+    pub(super) fn refused(&mut self, ticket: Ticket) {
+        let topic = match ticket {
+            Ticket::Retained(index) => self.retained.get(index).map(|(topic, _)| Arc::clone(topic)),
+            Ticket::Event(number) => self.outbox.topic(number),
+            Ticket::Stale | Ticket::Score => None,
+        };
+        topic.and_then(|topic| self.refused.insert(topic, Instant::now()));
+    }
+
+    /// Once a refusal is old enough: begins as on a new connection, refused topics and all.
+    pub(super) fn ask_again(&mut self) {
+        if self.refused.values().any(|at| at.elapsed() > ASK_AGAIN) {
+            self.refused.clear();
+            self.begin();
+        }
     }
 
     /// Starts and ends that wait, handed out or not.

@@ -58,6 +58,8 @@ fn failure(error: &ConnectionError) -> Failure {
             code => Failure::Closed(format!("the broker refuses us: {code:?}")),
         },
         ConnectionError::MqttState(StateError::AwaitPingResp) => Failure::Closed("the broker answers no more".into()),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => Failure::Closed("the broker closed it".into()),
+        ConnectionError::MqttState(StateError::Deserialization(error)) => Failure::Closed(error.to_string()),
         ConnectionError::MqttState(error) => Failure::Closed(error.to_string()),
         ConnectionError::NetworkTimeout => Failure::Closed("no answer within 5 s".into()),
         other => Failure::Unreachable(other.to_string()),

@@ -81,8 +81,11 @@ impl Writer {
             };
             self.account(asked, done);
         }
-        self.shared.lock().closed = true;
-        self.shared.changed.notify_all();
+        let Self { shared, log, .. } = self;
+        // The next run may open it as soon as we say so.
+        drop(log);
+        shared.lock().closed = true;
+        shared.changed.notify_all();
     }
 
     /// Waits until there is something to do.
