@@ -104,7 +104,7 @@ impl Daemon {
             running.listen(seen, Listener { source, ear, stop: Arc::clone(&running.stop) })?;
         }
         log::info!(
-            "{}: {} prompt(s) at {} source(s), model {} {}",
+            "{}: {} prompt(s) at {} source(s), model {} {}; ids of events begin with {run}",
             settings.node,
             prompts.len(),
             settings.sources.len(),

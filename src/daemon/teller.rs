@@ -97,8 +97,9 @@ impl Teller {
         let open =
             Open { id: format!("{}-{}", self.prefix, self.next), started_at: anchor.wall_time(event.started_at) };
         self.next += 1;
-        log::info!("{}: {:?} started, score {:.1}", self.source, self.text(event), event.score);
+        // Told first: what the log says has happened is in the outbox.
         self.notice(event, &open);
+        log::info!("{}: {:?} started, score {:.1}", self.source, self.text(event), event.score);
         if let Some(slot) = self.open.get_mut(event.prompt) {
             *slot = Some(open);
         }
@@ -107,8 +108,8 @@ impl Teller {
     fn ended(&mut self, event: &Event) {
         let Some(open) = self.open.get_mut(event.prompt).and_then(Option::take) else { return };
         let seconds = event.ended_at.map_or(0.0, |end| end.since(event.started_at).as_secs_f64());
-        log::info!("{}: {:?} ended after {seconds:.1} s, peak {:.1}", self.source, self.text(event), event.peak);
         self.notice(event, &open);
+        log::info!("{}: {:?} ended after {seconds:.1} s, peak {:.1}", self.source, self.text(event), event.peak);
     }
 
     fn notice(&mut self, event: &Event, open: &Open) {

@@ -15,7 +15,7 @@ use super::link::Shared;
 use super::session::{Client, Failure, Happened, Plan, Session, Version};
 
 /// A connection that held this long was a good one: the next failure is a first one.
-const STEADY: Duration = Duration::from_secs(30);
+const STEADY: Duration = Duration::from_secs(10);
 /// There are 5 s to leave in, and a broker that is just starting is up within one.
 const RETRY_WHILE_LEAVING: Duration = Duration::from_millis(250);
 

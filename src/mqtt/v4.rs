@@ -15,6 +15,8 @@ pub(super) fn open(plan: &Plan) -> Result<(Client, Connection), String> {
     let (topic, payload) = &plan.will;
     options
         .set_keep_alive(KEEP_ALIVE_S)
+        // One packet at a time: of those read together with the end of a connection, rumqttc tells the end only.
+        .set_read_batch_size(1)
         .set_max_packet_size(MAX_PACKET as usize, MAX_PACKET as usize)
         .set_last_will(LastWill::new(&**topic, *payload, QoS::AtLeastOnce, true));
     match (&plan.broker.user, &plan.broker.password) {

@@ -16,8 +16,8 @@ use super::{Shared, State, Storage};
 pub(super) const SYNC_AFTER: Duration = Duration::from_secs(1);
 /// The end of an event that a crash cut off is known to this. Each is 31 bytes in the system's cache, and no sync.
 const HEARD_EVERY: Duration = Duration::from_secs(10);
-/// A full disk is full for longer than a moment, and whoever makes room expects events to be safe soon after.
-const RETRY_AFTER: Duration = Duration::from_secs(60);
+/// Whoever makes room on a full disk expects events to be safe soon after; a try that fails is one small write.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// Below this a rewrite, which is two files and three syncs, costs more than the room that it makes.
 const REWRITE_FROM: u64 = 64 * 1024;
 
