@@ -98,6 +98,14 @@ impl Broker {
         }
     }
 
+    /// Ends it as the out-of-memory killer would.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("is there");
+            process.wait().expect("ends");
+        }
+    }
+
     /// Has the broker keep a payload, as an earlier daemon would have.
     pub fn publish_retained(&self, topic: &str, payload: &str) {
         let port = self.port.to_string();
