@@ -163,10 +163,7 @@ impl Outbox {
 
     /// Keeps a start.
     pub fn start(&self, topic: &Arc<str>, notice: Notice) {
-        self.keep(|queue, now| {
-            queue.start(topic, notice, now);
-            0
-        });
+        self.keep(|queue, now| queue.start(topic, notice, now));
     }
 
     /// Keeps an end.
@@ -225,6 +222,7 @@ impl Outbox {
     /// Has the disk take what waits, for the next run, and ends the thread; returns whether that is done.
     pub fn close(&self, deadline: Instant) -> bool {
         let mut state = self.shared().lock();
+        state.queue.journal_heard();
         state.closing = true;
         self.shared().changed.notify_all();
         let state = self.shared().wait_until(state, deadline, |state| state.closed);

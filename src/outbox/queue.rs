@@ -101,15 +101,15 @@ impl Queue {
         }
     }
 
-    /// Keeps a start. A topic has one open event: one that is open still ends first.
-    pub(super) fn start(&mut self, topic: &Arc<str>, notice: Notice, now: Now) {
+    /// Keeps a start. A topic has one open event: one that is open still ends first. Returns how many events were dropped for it.
+    pub(super) fn start(&mut self, topic: &Arc<str>, notice: Notice, now: Now) -> u64 {
         let before = self.open.iter().copied().find(|event| self.events.get(event).is_some_and(|e| e.topic == *topic));
         if let Some(event) = before {
             self.end_as_heard(event, now);
         }
         let record = Record::Started { event: self.next_event, kept_at: now.wall, topic: Arc::clone(topic), notice };
-        record.write(&mut self.journal);
-        self.apply(record, now);
+        self.change(record, now);
+        self.trim(now.steady)
     }
 
     /// Keeps an end, if its start was ever heard of, and returns how many events were dropped for it.
@@ -344,3 +344,6 @@ fn age(kept_at: SystemTime, wall: SystemTime) -> Duration {
     let known = kept_at.duration_since(UNIX_EPOCH).is_ok_and(|since| since >= CLOCK_WAS_SET);
     if known { wall.duration_since(kept_at).unwrap_or_default() } else { Duration::ZERO }
 }
+
+#[cfg(test)]
+mod tests;
