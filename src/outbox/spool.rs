@@ -97,7 +97,8 @@ impl Writer {
             if let Some(job) = self.job(&mut state, now) {
                 return job;
             }
-            let heard = state.queue.has_open().then_some(self.heard + HEARD_EVERY);
+            let on_disk = state.storage == Storage::Disk;
+            let heard = (on_disk && state.queue.has_open()).then_some(self.heard + HEARD_EVERY);
             let retry = if let Storage::Failing(at) = state.storage { Some(at) } else { None };
             // With nothing due, an hour is as good as for ever.
             let wake = [state.due, heard, retry].into_iter().flatten().min();
