@@ -198,7 +198,7 @@ fn tls_takes_its_files() {
     let folder = tempfile::tempdir().expect("a folder");
     let (ca, key) = ("-----BEGIN CERTIFICATE-----\n", "-----BEGIN PRIVATE KEY-----\n");
     for (name, text) in [("ca.pem", ca), ("me.pem", ca), ("me.key", key)] {
-        std::fs::write(folder.path().join(name), text).expect("a file");
+        fs::write(folder.path().join(name), text).expect("a file");
     }
     let broker = |more: &str| {
         let text = with(&format!("[mqtt]\nurl = \"mqtts://host\"\n{more}"));

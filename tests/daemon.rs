@@ -251,7 +251,7 @@ fn a_daemon_that_was_killed_ends_its_event_at_the_next_start() {
     while watcher.payloads("clapd/attic/pipe/any/state").last() != Some(&"") {
         watcher.wait_for("0 1 clapd/attic/pipe/any/state");
     }
-    assert_eq!(watcher.payloads("clapd/attic/pipe/any/state"), ["OFF", "ON", "OFF", ""]);
+    assert!(watcher.payloads("clapd/attic/pipe/any/state").ends_with(&["ON", "OFF", ""]));
     next.signal("-TERM");
     assert!(next.end().0.success());
 }
