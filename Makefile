@@ -7,11 +7,11 @@ export CARGO_TARGET_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cac
 PYTHON ?= python3
 
 BUILD_PACKAGES := pkg-config:pkg-config libasound2-dev:/usr/include/alsa/asoundlib.h
-TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosquitto_sub \
+TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosquitto_sub openssl:/usr/bin/openssl \
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
 
-.PHONY: help demo test cross-check lint docs bench mini parity parity-small clean
+.PHONY: help demo test chaos cross-check lint docs bench mini parity parity-small clean
 .PHONY: build-packages test-packages parity-packages
 
 help: ## this list
@@ -23,6 +23,9 @@ demo: build-packages ## hear the bundled recording: live scores, and events as t
 
 test: build-packages test-packages ## all tests, claptune's too
 	$(CARGO) test --locked --features tune
+
+chaos: build-packages test-packages ## 200 faults of broker, link, disk and daemon: no event is lost (some 10 minutes)
+	CLAPD_CHAOS_FAULTS=200 $(CARGO) test --locked --features tune --test chaos -- --nocapture
 
 lint: build-packages ## formatting, lints, documentation
 	$(CARGO) fmt --check

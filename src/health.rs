@@ -31,12 +31,12 @@ impl Counter {
 /// What is counted on the way to the broker.
 #[derive(Debug, Default)]
 pub struct DeliveryCounters {
-    /// Events that were dropped because too many waited.
-    pub events_dropped: Counter,
     /// Scores that were replaced by newer ones before they could be sent.
     pub scores_dropped: Counter,
     /// Connections to the broker after the first.
     pub reconnects: Counter,
+    /// Messages that the broker refused; it may say so in MQTT 5 only.
+    pub refused: Counter,
 }
 
 /// What is counted in one source's pipeline.
@@ -57,12 +57,18 @@ pub struct ScoringCounters {
 pub struct Health {
     /// Since the daemon began.
     pub uptime: Duration,
-    /// See [`DeliveryCounters`].
+    /// Where events wait for the broker: `disk`, or `memory`, where they end with the daemon.
+    pub outbox: &'static str,
+    /// Starts and ends that the broker has not acknowledged.
+    pub events_waiting: u64,
+    /// Events that were dropped because too many waited, or for too long.
     pub events_dropped: u64,
     /// See [`DeliveryCounters`].
     pub scores_dropped: u64,
     /// See [`DeliveryCounters`].
     pub reconnects: u64,
+    /// See [`DeliveryCounters`].
+    pub refused: u64,
     /// One for each source, in the configuration's order.
     pub sources: Vec<SourceHealth>,
 }
@@ -93,9 +99,10 @@ pub struct SourceHealth {
 }
 
 impl Health {
-    /// Whether somebody should hear of it at once, having heard of `before`: a source's state is another.
+    /// Whether somebody should hear of it at once, having heard of `before`: a source's state is another, or the outbox's.
     pub fn is_news(&self, before: &Self) -> bool {
-        !self.sources.iter().map(|source| source.state).eq(before.sources.iter().map(|source| source.state))
+        self.outbox != before.outbox
+            || !self.sources.iter().map(|source| source.state).eq(before.sources.iter().map(|source| source.state))
     }
 }
 

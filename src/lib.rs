@@ -1,14 +1,14 @@
 //! clapd listens, scores what it hears against words on a human scale from 0 to 10, and tells the house over MQTT.
 //!
 //! ```text
-//! microphone -> samples -> frames -> window -> embedding -> scores -> events -> MQTT
-//!   capture       dsp        dsp    pipeline     clap      detect    detect    mqtt
+//! microphone -> samples -> frames -> window -> embedding -> scores -> events -> outbox -> MQTT
+//!   capture       dsp        dsp    pipeline     clap      detect    detect             mqtt
 //! ```
 //!
 //! It is one straight pipe, and [`pipeline::Pipeline`] is the pipe as a value: `push` samples, get scored windows and
 //! events. It does no I/O, starts no thread and reads no clock, so that a test, a command line and the daemon run
 //! exactly the same thing. Around it the daemon has one thread that captures and one that runs the pipeline for each
-//! source, and one that owns the connection to the broker.
+//! source, one that writes the outbox to disk, and one that owns the connection to the broker.
 //!
 //! # Rooms
 //!
@@ -20,9 +20,10 @@
 //! | [`detect`] | cosines, scores | scores from 0 to 10, events | time |
 //! | [`pipeline`] | samples | scored windows, events | the four above |
 //! | [`capture`] | devices, files, standard input | samples and where their clock meets the wall's | samples, time |
-//! | [`config`] | a TOML file | settings, or every fault at once | capture and detect (their types) |
+//! | [`config`] | a TOML file | settings, or every fault at once | capture, detect and outbox (their types) |
 //! | [`health`] | what the rooms count | a snapshot of it | time |
-//! | [`mqtt`] | scores, events, health | messages | config (where the broker is), detect, health, time |
+//! | [`outbox`] | events, acknowledgements | events that wait, also after a power cut | nothing |
+//! | [`mqtt`] | scores, events, health | messages | config (where the broker is), detect, health, outbox, time |
 //! | [`daemon`] | settings | a process that goes on | everything |
 //! | [`cli`] | arguments | an exit status | everything |
 //!
@@ -70,6 +71,7 @@ pub mod detect;
 pub mod dsp;
 pub mod health;
 pub mod mqtt;
+pub mod outbox;
 pub mod pipeline;
 pub mod samples;
 pub mod time;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clapd::capture::{Channel, SourceKind};
-use clapd::config::{self, Environment, Faults, Finding, Secret, Settings};
+use clapd::config::{self, Environment, Faults, Finding, Secret, Settings, Tls};
+use clapd::outbox::OutboxSpec;
 use proptest::prelude::*;
 
 fn environment() -> Environment {
@@ -149,7 +150,12 @@ fn every_bound_is_held() {
         ("[[source]]\nid = \"x\"\nstdin = true\nchannel = \"left\"", "\"left\" is neither \"mix\""),
         ("[[prompt]]\ntext = \"A dog barking!\"", "\"a_dog_barking\" is taken on line 5"),
         ("[[prompt]]\ntext = \"犬の声\"", "has no letter of a-z"),
-        ("[mqtt]\nurl = \"mqtts://host\"", "TLS, which is not built in yet"),
+        ("[mqtt]\nurl = \"mqtts://[::1]\"", "is an IPv6 address"),
+        ("[mqtt]\nurl = \"mqtts://host\"\nca_file = \"none.pem\"", "none.pem: No such file"),
+        ("[mqtt]\nurl = \"mqtts://host\"\nca_file = \"/dev/null\"", "has no block"),
+        ("[mqtt]\nurl = \"mqtts://host\"\nclient_key = \"/dev/null\"", "needs client_cert"),
+        ("[mqtt]\nurl = \"mqtt://host\"\nca_file = \"/dev/null\"", "mqtt.ca_file: is for TLS"),
+        ("[outbox]\ndir = \"/dev/null/outbox\"", "/dev/null is no folder"),
         ("[mqtt]\nurl = \"mqtt://host\"\npassword = \"hunter2\"", "did you mean `password_file`?"),
         ("[mqtt]\nurl = \"mqtt://me@host\"\npassword_file = \"none\"", "none: No such file"),
         ("[mqtt]\nurl = \"mqtt://host\"\ndiscovery_prefix = \"a/#\"", "is no topic"),
@@ -174,13 +180,47 @@ fn too_many_are_refused() {
 }
 
 #[test]
+fn the_outbox_lies_where_the_service_may_write() {
+    let of = |more: &str, environment: &Environment| {
+        let parsed = config::parse(&with(more), Path::new("/etc/clapd/clapd.toml"), environment);
+        parsed.unwrap_or_else(|faults| panic!("{faults}")).0.outbox
+    };
+    let service = Environment { state: Some("/var/lib/clapd".into()), ..environment() };
+    let usual = of("", &service);
+    assert_eq!(usual, OutboxSpec { dir: Some("/var/lib/clapd/outbox".into()), ..OutboxSpec::default() });
+    assert_eq!((usual.max_events, usual.max_age.as_secs()), (10_000, 72 * 3600));
+    assert_eq!(of("", &environment()).dir, None, "where there is no such place, in memory");
+    let own = of("[outbox]\ndir = \"box\"\nmax_events = 5\nmax_age_h = 2", &service);
+    let expected = OutboxSpec { dir: Some("/etc/clapd/box".into()), max_events: 5, max_age: Duration::from_secs(7200) };
+    assert_eq!(own, expected);
+}
+
+#[test]
+fn tls_takes_its_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ca, key) = ("-----BEGIN CERTIFICATE-----\n", "-----BEGIN PRIVATE KEY-----\n");
+    for (name, text) in [("ca.pem", ca), ("me.pem", ca), ("me.key", key)] {
+        fs::write(folder.path().join(name), text).expect("a file");
+    }
+    let broker = |more: &str| {
+        let text = with(&format!("[mqtt]\nurl = \"mqtts://host\"\n{more}"));
+        let parsed = config::parse(&text, &folder.path().join("clapd.toml"), &environment());
+        parsed.unwrap_or_else(|faults| panic!("{faults}")).0.broker.expect("is there")
+    };
+    let plain = broker("");
+    assert_eq!((plain.port, plain.tls), (8883, Some(Tls { ca: None, client: None })));
+    let full = broker("ca_file = \"ca.pem\"\nclient_cert = \"me.pem\"\nclient_key = \"me.key\"");
+    assert!(!format!("{full:?}").contains("PRIVATE"), "a key is not shown");
+    let client = Some((ca.to_owned(), Secret::new(key.into())));
+    assert_eq!(full.tls, Some(Tls { ca: Some(ca.into()), client }));
+}
+
+#[test]
 fn what_has_no_effect_is_said() {
-    let text = with(
-        "[mqtt]\nurl = \"mqtt://h\"\nca_file = \"ca.pem\"\ndiscovery_prefix = \"homeassistant\"\n[outbox]\nmax_events = 5\n",
-    );
+    let text = with("[mqtt]\nurl = \"mqtt://h\"\ndiscovery_prefix = \"homeassistant\"\n");
     let (_, warnings) = parse(&text).unwrap_or_else(|faults| panic!("{faults}"));
     let keys: Vec<_> = warnings.iter().map(|warning| (warning.place.line, warning.place.key.as_str())).collect();
-    assert_eq!(keys, [(Some(8), "mqtt.ca_file"), (Some(9), "mqtt.discovery_prefix"), (Some(10), "outbox")]);
+    assert_eq!(keys, [(Some(8), "mqtt.discovery_prefix")]);
     assert!(warnings.iter().all(|warning| warning.message.contains("no effect in this version")));
     let (settings, warnings) = parse(&with("")).unwrap_or_else(|faults| panic!("{faults}"));
     assert!(settings.broker.is_none());

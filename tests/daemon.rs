@@ -39,6 +39,7 @@ impl Daemon {
             .args(["run", "--config"])
             .arg(&config)
             .env("CACHE_DIRECTORY", env!("CARGO_TARGET_TMPDIR"))
+            .env("STATE_DIRECTORY", folder.path().join("state"))
             .stderr(Stdio::piped());
         change(&mut command, folder.path());
         let process = command.spawn().expect("clapd runs");
@@ -228,6 +229,35 @@ fn a_daemon_that_is_stopped_ends_what_is_open() {
     let (status, log) = daemon.end();
     assert!(status.success(), "{log}");
     drop(stdin);
+}
+
+#[test]
+fn a_daemon_that_was_killed_ends_its_event_at_the_next_start() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    let state = tempfile::tempdir().expect("a folder");
+    let prompt = "[[prompt]]\nid = \"any\"\ntext = \"a sound\"\nstart = 0\nstop = 0\nconfirm = [1, 1]\n";
+    let source = "[[source]]\nid = \"pipe\"\nstdin = true\n";
+    let outbox = format!("[outbox]\ndir = {:?}\n", state.path());
+    let mut daemon = Daemon::start(&format!("{prompt}{source}{}{outbox}", mqtt(&broker)), |command, _| {
+        command.stdin(Stdio::piped());
+    });
+    let mut stdin = daemon.process.stdin.take().expect("is piped");
+    stdin.write_all(&wav(&[0; 16_000 * 30])[..16_000 * 20]).expect("is read");
+    let started = watcher.wait_for("0 1 clapd/attic/pipe/any/event {\"event_type\":\"started\"");
+    daemon.signal("-KILL");
+    watcher.wait_for("0 1 clapd/attic/status offline");
+    let next = Daemon::start(&format!("{NOBODY}{}{outbox}", mqtt(&broker)), |_, _| ());
+    let ended = watcher.wait_for("0 1 clapd/attic/pipe/any/event {\"event_type\":\"ended\"");
+    let id = |line: &str| line.split('"').nth(7).expect("has one").to_owned();
+    assert_eq!(id(&started), id(&ended));
+    // Neither that prompt nor that source is there any more, and nobody is left with `ON`.
+    while watcher.payloads("clapd/attic/pipe/any/state").last() != Some(&"") {
+        watcher.wait_for("0 1 clapd/attic/pipe/any/state");
+    }
+    assert!(watcher.payloads("clapd/attic/pipe/any/state").ends_with(&["ON", "OFF", ""]));
+    next.signal("-TERM");
+    assert!(next.end().0.success());
 }
 
 #[test]

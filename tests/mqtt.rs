@@ -12,20 +12,31 @@ use broker::{Broker, Link, PATIENCE, free_port};
 use clapd::config::{self, Secret};
 use clapd::detect::Score;
 use clapd::health::{DeliveryCounters, Health, SourceHealth};
-use clapd::mqtt::{Info, Notice, Publisher, Route};
+use clapd::mqtt::{Info, Publisher, Route};
+use clapd::outbox::{Notice, Outbox, OutboxSpec};
 
-fn start(port: u16, user: Option<(&str, &str)>) -> (Publisher, Arc<DeliveryCounters>) {
-    let broker = config::Broker {
+/// A broker at this port of this machine.
+fn at(port: u16, user: Option<(&str, &str)>) -> config::Broker {
+    config::Broker {
         host: "127.0.0.1".into(),
         port,
         user: user.map(|(user, _)| user.into()),
         password: user.map(|(_, password)| Secret::new(password.into())),
-    };
+        tls: None,
+    }
+}
+
+fn start_with(broker: &config::Broker, outbox: &OutboxSpec) -> (Publisher, Arc<DeliveryCounters>) {
     let info =
         Info { version: "0.1.0".into(), bundle: "mini".into(), bundle_version: "1".into(), pipeline_id: "ab".into() };
     let counters = Arc::default();
-    let publisher = Publisher::start(&broker, "attic", &info, Arc::clone(&counters)).expect("a thread");
+    let outbox = Outbox::open(outbox);
+    let publisher = Publisher::start(broker, "attic", &info, outbox, Arc::clone(&counters)).expect("a thread");
     (publisher, counters)
+}
+
+fn start(port: u16, user: Option<(&str, &str)>) -> (Publisher, Arc<DeliveryCounters>) {
+    start_with(&at(port, user), &OutboxSpec::default())
 }
 
 fn dog(publisher: &Publisher) -> Route {
@@ -35,6 +46,17 @@ fn dog(publisher: &Publisher) -> Route {
 fn notice(id: &str, duration: Option<Duration>) -> Notice {
     let started_at = UNIX_EPOCH + Duration::from_secs(1_795_370_400);
     Notice { id: id.into(), prompt: "a dog barking".into(), score: 7.25, peak: 8.5, started_at, duration }
+}
+
+/// Tells a whole event.
+fn pair(publisher: &Publisher, n: usize) {
+    publisher.event(&dog(publisher), notice(&format!("r-mic-{n}"), None));
+    publisher.event(&dog(publisher), notice(&format!("r-mic-{n}"), Some(Duration::from_secs(2))));
+}
+
+/// What [`events`] makes of such events.
+fn pairs(numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers.flat_map(|n| [format!("started r-mic-{n}"), format!("ended r-mic-{n}")]).collect()
 }
 
 fn score(score: f32) -> Score {
@@ -64,12 +86,12 @@ fn a_house_hears_status_states_scores_and_events() {
     watcher.wait_for("0 1 clapd/attic/mic/dog/state OFF");
     publisher.score(&route, score(7.25), UNIX_EPOCH);
     publisher.state(&route, true);
-    publisher.event(&route, &notice("r-mic-0", None));
+    publisher.event(&route, notice("r-mic-0", None));
     watcher.wait_for("0 1 clapd/attic/mic/dog/event");
     let source = SourceHealth { id: "mic".into(), state: "live", ..SourceHealth::default() };
-    publisher.health(&Health { sources: vec![source], ..Health::default() });
+    publisher.health(&Health { outbox: "disk", sources: vec![source], ..Health::default() });
     watcher.wait_for("0 1 clapd/attic/health {\"uptime_s\":0,");
-    publisher.event(&route, &notice("r-mic-0", Some(Duration::from_secs(3))));
+    publisher.event(&route, notice("r-mic-0", Some(Duration::from_secs(3))));
     publisher.state(&route, false);
     assert_eq!(publisher.stop(PATIENCE), 0);
     watcher.wait_for("0 1 clapd/attic/status stopped");
@@ -81,7 +103,7 @@ fn a_house_hears_status_states_scores_and_events() {
         r#"0 0 clapd/attic/mic/dog/score {"score":7.25,"cosine":0.5,"at":"1970-01-01T00:00:00.000Z"}"#,
         r#"0 1 clapd/attic/mic/dog/state ON"#,
         r#"0 1 clapd/attic/mic/dog/event {"event_type":"started","id":"r-mic-0","prompt":"a dog barking","score":7.25,"peak":8.5,"started_at":"2026-11-22T18:00:00.000Z"}"#,
-        r#"0 1 clapd/attic/health {"uptime_s":0,"events_dropped":0,"scores_dropped":0,"reconnects":0,"sources":{"mic":{"state":"live","samples_lost":0,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":0,"windows_skipped":0,"windows_gated":0,"events_started":0}}}"#,
+        r#"0 1 clapd/attic/health {"uptime_s":0,"outbox":"disk","events_waiting":0,"events_dropped":0,"scores_dropped":0,"reconnects":0,"refused":0,"sources":{"mic":{"state":"live","samples_lost":0,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":0,"windows_skipped":0,"windows_gated":0,"events_started":0}}}"#,
         r#"0 1 clapd/attic/mic/dog/event {"event_type":"ended","id":"r-mic-0","prompt":"a dog barking","score":7.25,"peak":8.5,"started_at":"2026-11-22T18:00:00.000Z","ended_at":"2026-11-22T18:00:03.000Z","duration_s":3.0}"#,
         r#"0 1 clapd/attic/mic/dog/state OFF"#,
         r#"0 1 clapd/attic/status stopped"#,
@@ -127,7 +149,7 @@ fn a_broker_that_comes_late_hears_what_waited() {
     let (publisher, counters) = start(port, None);
     let route = dog(&publisher);
     publisher.state(&route, true);
-    publisher.event(&route, &notice("r-mic-0", None));
+    publisher.event(&route, notice("r-mic-0", None));
     (1..=9).for_each(|n| publisher.score(&route, score(n as f32), UNIX_EPOCH));
     Link::open(port, &broker);
     watcher.wait_for("0 0 clapd/attic/mic/dog/score {\"score\":9.0");
@@ -144,11 +166,11 @@ fn a_broker_that_restarts_loses_no_event() {
     let mut watcher = broker.watch();
     let (publisher, counters) = start(broker.port, None);
     let route = dog(&publisher);
-    publisher.event(&route, &notice("r-mic-0", None));
+    publisher.event(&route, notice("r-mic-0", None));
     watcher.wait_for("0 1 clapd/attic/mic/dog/event");
     broker.stop();
-    publisher.event(&route, &notice("r-mic-0", Some(Duration::ZERO)));
-    publisher.event(&route, &notice("r-mic-1", None));
+    publisher.event(&route, notice("r-mic-0", Some(Duration::ZERO)));
+    publisher.event(&route, notice("r-mic-1", None));
     publisher.state(&route, true);
     broker.resume();
     watcher.wait_for("0 1 clapd/attic/mic/dog/event {\"event_type\":\"started\",\"id\":\"r-mic-1\"");
@@ -166,9 +188,9 @@ fn what_was_not_acknowledged_is_sent_again() {
     let mut watcher = broker.watch();
     let port = Link::swallow_first(&broker, "r-mic-2");
     let (publisher, _) = start(port, None);
-    (0..4).for_each(|n| publisher.event(&dog(&publisher), &notice(&format!("r-mic-{n}"), None)));
-    watcher.wait_for("0 1 clapd/attic/mic/dog/event {\"event_type\":\"started\",\"id\":\"r-mic-3\"");
-    assert_eq!(events(&watcher), ["started r-mic-0", "started r-mic-1", "started r-mic-2", "started r-mic-3"]);
+    (0..4).for_each(|n| pair(&publisher, n));
+    watcher.wait_for("0 1 clapd/attic/mic/dog/event {\"event_type\":\"ended\",\"id\":\"r-mic-3\"");
+    assert_eq!(events(&watcher), pairs(0..4));
 }
 
 #[test]
@@ -176,23 +198,23 @@ fn a_burst_arrives_whole_and_in_order() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let (publisher, counters) = start(broker.port, None);
-    for n in 0..2_000 {
-        publisher.event(&dog(&publisher), &notice(&format!("r-mic-{n}"), None));
+    for n in 0..1_000 {
+        pair(&publisher, n);
         publisher.score(&dog(&publisher), score(5.0), SystemTime::now());
     }
+    let dropped = publisher.outbox().dropped();
     assert_eq!(publisher.stop(PATIENCE), 0);
     watcher.wait_for("0 1 clapd/attic/status stopped");
-    let expected: Vec<String> = (0..2_000).map(|n| format!("started r-mic-{n}")).collect();
-    assert_eq!(events(&watcher), expected);
-    assert_eq!(watcher.payloads("clapd/attic/mic/dog/event").len(), expected.len(), "none twice on a sound link");
-    assert_eq!(counters.events_dropped.get(), 0);
+    assert_eq!(events(&watcher), pairs(0..1_000));
+    assert_eq!(watcher.payloads("clapd/attic/mic/dog/event").len(), 2_000, "none twice on a sound link");
+    assert_eq!((dropped, counters.refused.get()), (0, 0));
 }
 
 #[test]
 fn leaving_without_a_broker_says_what_is_left() {
     let (publisher, _) = start(free_port(), None);
-    publisher.event(&dog(&publisher), &notice("r-mic-0", None));
-    assert_eq!(publisher.stop(PATIENCE), 1);
+    publisher.event(&dog(&publisher), notice("r-mic-0", None));
+    assert_eq!(publisher.stop(Duration::from_secs(1)), 1);
 }
 
 #[test]
@@ -200,7 +222,7 @@ fn a_password_opens_the_door() {
     let broker = Broker::start_with_password("clapd", "hunter2");
     let mut watcher = broker.watch();
     let (stranger, _) = start(broker.port, Some(("clapd", "wrong")));
-    stranger.event(&dog(&stranger), &notice("stranger", None));
+    stranger.event(&dog(&stranger), notice("stranger", None));
     assert_eq!(stranger.stop(PATIENCE), 1, "the door stays shut");
     let (publisher, _) = start(broker.port, Some(("clapd", "hunter2")));
     assert_eq!(publisher.stop(PATIENCE), 0);

@@ -8,13 +8,16 @@ use std::time::Duration;
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
 use crate::clap::{Bundle, TextEmbedding};
-use crate::config;
+use crate::{config, mqtt};
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let (settings, warnings) = config::load(path).at(Stage::Usage)?;
     let mut out = std::io::stdout().lock();
     for warning in &warnings {
         writeln!(out, "warning: {warning}").at(Stage::Other)?;
+    }
+    if let Some(broker) = &settings.broker {
+        mqtt::check(broker).at(Stage::Usage)?;
     }
     let bundle = Bundle::open(locate::bundle(settings.bundle.as_deref()).at(Stage::Bundle)?).at(Stage::Bundle)?;
     // Loading is the only proof that the files fit the manifest and this version.

@@ -12,9 +12,13 @@ use super::locate;
 use crate::clap::{Bundle, EmbeddingCache};
 use crate::config::{self, Settings};
 use crate::daemon::Daemon;
+use crate::mqtt;
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let (settings, warnings) = config::load(path).at(Stage::Usage)?;
+    if let Some(broker) = &settings.broker {
+        mqtt::check(broker).at(Stage::Usage)?;
+    }
     let dir = locate::bundle(settings.bundle.as_deref()).at(Stage::Bundle)?;
     let bundle = Bundle::open(dir).at(Stage::Bundle)?;
     embed_first(&settings, &bundle, &locate::cache()).at(Stage::Bundle)?;

@@ -12,9 +12,11 @@ use super::check::Check;
 use super::file::WrittenMqtt;
 use super::finding::Place;
 use super::section::shorten;
+use super::tls::{self, Tls};
 
-/// The port that IANA registered for MQTT.
+/// The ports that IANA registered for MQTT, without TLS and with it.
 const DEFAULT_PORT: u16 = 1883;
+const DEFAULT_TLS_PORT: u16 = 8883;
 /// A password is a line, not a file that somebody named by mistake.
 const MAX_PASSWORD_BYTES: u64 = 4096;
 /// The name under which the unit file loads the password.
@@ -31,6 +33,8 @@ pub struct Broker {
     pub user: Option<String>,
     /// Sent only with a user: MQTT 3.1.1 knows no password without one.
     pub password: Option<Secret>,
+    /// With TLS, and how; none: everybody on the way can read along.
+    pub tls: Option<Tls>,
 }
 
 /// A text that is not shown.
@@ -56,9 +60,7 @@ impl fmt::Debug for Secret {
 }
 
 pub(super) fn check(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Broker> {
-    for key in [&written.ca_file, &written.client_cert, &written.client_key, &written.discovery_prefix] {
-        check.no_effect(key.as_ref());
-    }
+    check.no_effect(written.discovery_prefix.as_ref());
     if let Some(prefix) = &written.discovery_prefix
         && (prefix.value.is_empty() || prefix.value.contains(['+', '#', '\0']))
     {
@@ -75,8 +77,20 @@ pub(super) fn check(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Brok
     };
     let user = address.as_ref().and_then(|address| address.user.clone());
     let password = password(written, check, address.is_some() && user.is_none(), &url.place);
+    let tls = match &address {
+        Some(Address { secure: true, .. }) => Some(tls::check(written, check)),
+        Some(_) => {
+            tls::without(written, check);
+            None
+        }
+        None => None,
+    };
     let Address { host, port, .. } = address?;
-    Some(Broker { host, port, user, password: password? })
+    let tls = match tls {
+        Some(tls) => Some(tls?),
+        None => None,
+    };
+    Some(Broker { host, port, user, password: password?, tls })
 }
 
 /// The password from where it is found first: the file that the configuration names, the environment, systemd's credentials.
@@ -148,34 +162,38 @@ fn read_password(path: &Path) -> Result<Secret, String> {
 /// What a url says.
 #[derive(Debug, PartialEq, Eq)]
 struct Address {
+    secure: bool,
     user: Option<String>,
     host: String,
     port: u16,
 }
 
 impl Address {
-    /// Reads `mqtt://[user@]host[:port]`; else what is wrong with it, and the remedy.
+    /// Reads `mqtt[s]://[user@]host[:port]`; else what is wrong with it, and the remedy.
     fn parse(url: &str) -> Result<Self, (String, String)> {
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-        match scheme {
-            "mqtt" => {}
-            "mqtts" => {
-                let remedy =
-                    "write \"mqtt://...\" within a network that you trust, or wait for the version that has it";
-                return Err(("asks for TLS, which is not built in yet".into(), remedy.into()));
-            }
+        let secure = match scheme {
+            "mqtt" => false,
+            "mqtts" => true,
             // The scheme alone: a password may stand further on.
             other => {
                 return Err((format!("\"{}\" is not a scheme for MQTT", shorten(other)), EXAMPLE.into()));
             }
-        }
+        };
         let (user, place) = match rest.rsplit_once('@') {
             Some((user, place)) => (Some(user_name(user)?), place),
             None => (None, rest),
         };
         let place = place.strip_suffix('/').unwrap_or(place);
-        let (host, port) = split_port(place)?;
-        Ok(Self { user, host: host.to_owned(), port })
+        let (host, port) = split_port(place, if secure { DEFAULT_TLS_PORT } else { DEFAULT_PORT })?;
+        if secure && host.starts_with('[') {
+            let remedy = "write the broker's name, as it stands in its certificate";
+            return Err((
+                format!("\"{}\" is an IPv6 address, and TLS is not built for those", shorten(host)),
+                remedy.into(),
+            ));
+        }
+        Ok(Self { secure, user, host: host.to_owned(), port })
     }
 }
 
@@ -192,7 +210,7 @@ fn user_name(user: &str) -> Result<String, (String, String)> {
     Ok(user.to_owned())
 }
 
-fn split_port(place: &str) -> Result<(&str, u16), (String, String)> {
+fn split_port(place: &str, default: u16) -> Result<(&str, u16), (String, String)> {
     // The brackets of an IPv6 address hold colons of their own.
     let after_host = place.rfind(']').map_or(0, |bracket| bracket + 1);
     let (host, port) = match place[after_host..].rfind(':') {
@@ -205,7 +223,7 @@ fn split_port(place: &str) -> Result<(&str, u16), (String, String)> {
         let seen = format!("\"{}\" is not a host's name or address (IPv6 in brackets)", shorten(host));
         return Err((seen, EXAMPLE.into()));
     }
-    let Some(port) = port else { return Ok((host, DEFAULT_PORT)) };
+    let Some(port) = port else { return Ok((host, default)) };
     match port.parse() {
         Ok(number) if number > 0 => Ok((host, number)),
         _ => Err((format!("\"{}\" is not a port from 1 to 65535", shorten(port)), EXAMPLE.into())),
@@ -217,7 +235,7 @@ mod tests {
     use super::*;
 
     fn address(user: Option<&str>, host: &str, port: u16) -> Result<Address, (String, String)> {
-        Ok(Address { user: user.map(Into::into), host: host.into(), port })
+        Ok(Address { secure: false, user: user.map(Into::into), host: host.into(), port })
     }
 
     #[test]
@@ -226,6 +244,8 @@ mod tests {
         assert_eq!(Address::parse("mqtt://me@10.0.0.2:1884/"), address(Some("me"), "10.0.0.2", 1884));
         assert_eq!(Address::parse("mqtt://[fe80::1%eth0]:99"), address(None, "[fe80::1%eth0]", 99));
         assert_eq!(Address::parse("mqtt://a@b@[::1]"), address(Some("a@b"), "[::1]", 1883));
+        let secure = |port| Ok(Address { secure: true, user: None, host: "x".into(), port });
+        assert_eq!((Address::parse("mqtts://x"), Address::parse("mqtts://x:9")), (secure(8883), secure(9)));
     }
 
     #[test]
@@ -249,6 +269,7 @@ mod tests {
             "mqtt://x:",
             "mqtt://a b",
             "mqtt://::1",
+            "mqtts://[::1]",
         ] {
             assert!(Address::parse(url).is_err(), "{url:?}");
         }

@@ -11,6 +11,7 @@ use super::file::{Written, WrittenOutbox};
 use super::finding::{Finding, Place};
 use super::section::{At, shorten};
 use super::{Environment, Settings, broker, id};
+use crate::outbox::OutboxSpec;
 
 /// Windows of the models are 5 to 10 s long. Ten times a second is more than their resolution; less often than each
 /// 10 s, sound falls between two windows.
@@ -71,13 +72,22 @@ impl<'a> Check<'a> {
             let remedy = "add `[mqtt]` with `url = \"mqtt://host\"`";
             self.warn(&whole.child(None, "mqtt"), "is missing: events are logged, and told to nobody", remedy);
         }
-        self.outbox(written.outbox.as_ref());
+        let outbox = self.outbox(written.outbox.as_ref());
         let bundle = written.bundle.as_ref().and_then(|bundle| self.path(bundle));
         let broker = match broker {
             Some(broker) => Some(broker?),
             None => None,
         };
-        Some(Settings { node: node?, bundle, sources: sources?, hop: hop?, gate_db, prompts: prompts?, broker })
+        Some(Settings {
+            node: node?,
+            bundle,
+            sources: sources?,
+            hop: hop?,
+            gate_db,
+            prompts: prompts?,
+            broker,
+            outbox: outbox?,
+        })
     }
 
     fn node(&mut self, written: Option<&At<String>>, whole: &Place) -> Option<String> {
@@ -132,27 +142,42 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn outbox(&mut self, written: Option<&WrittenOutbox>) {
-        let Some(outbox) = written else { return };
-        if let Some(dir) = &outbox.dir {
-            self.path(dir);
-        }
-        // A million events are a gigabyte of SD card, a year is longer than anybody's broker is away.
-        self.whole_number(outbox.max_events.as_ref(), 1_000_000.0, "10000");
-        self.whole_number(outbox.max_age_h.as_ref(), 8_760.0, "72");
-        self.warn(
-            &outbox.place,
-            "has no effect in this version: events wait in memory",
-            "leave it for a later one, or remove it",
-        );
+    /// Whether the folder can be made and written is for the daemon's user to find out; `check` may be run by another.
+    fn outbox(&mut self, written: Option<&WrittenOutbox>) -> Option<OutboxSpec> {
+        let usual = OutboxSpec::default();
+        let dir = match written.and_then(|outbox| outbox.dir.as_ref()) {
+            Some(dir) => Some(self.folder_to_be(dir)?),
+            None => self.environment.state.as_ref().map(|state| state.join("outbox")),
+        };
+        let Some(outbox) = written else { return Some(OutboxSpec { dir, ..usual }) };
+        // A million events are 200 MB of SD card, a year is longer than anybody's broker is away.
+        let max_events = self.whole_number(outbox.max_events.as_ref(), 1_000_000.0, usual.max_events as f64);
+        let max_age_h = self.whole_number(outbox.max_age_h.as_ref(), 8_760.0, usual.max_age.as_secs_f64() / 3600.0);
+        Some(OutboxSpec {
+            dir,
+            max_events: max_events? as usize,
+            max_age: Duration::from_secs_f64(max_age_h? * 3600.0),
+        })
     }
 
-    fn whole_number(&mut self, written: Option<&At<f64>>, max: f64, usual: &str) {
-        if let Some(At { value, place }) = written
-            && !((1.0..=max).contains(value) && value.fract() == 0.0)
-        {
-            self.fault(place, format!("{value} is not a whole number from 1 to {max}"), format!("{usual} is usual"));
+    fn folder_to_be(&mut self, written: &At<String>) -> Option<PathBuf> {
+        let path = self.path(written)?;
+        // What stands in the way for everybody.
+        if let Some(file) = path.ancestors().find(|part| part.exists() && !part.is_dir()) {
+            let seen = format!("{}: {} is no folder", path.display(), file.display());
+            self.fault(&written.place, seen, "name a folder; it is made where there is none");
+            return None;
         }
+        Some(path)
+    }
+
+    fn whole_number(&mut self, written: Option<&At<f64>>, max: f64, usual: f64) -> Option<f64> {
+        let Some(At { value, place }) = written else { return Some(usual) };
+        if !((1.0..=max).contains(value) && value.fract() == 0.0) {
+            self.fault(place, format!("{value} is not a whole number from 1 to {max}"), format!("{usual} is usual"));
+            return None;
+        }
+        Some(*value)
     }
 
     /// A path, relative ones from the configuration's folder: a service runs in `/`, a person anywhere.

@@ -64,7 +64,6 @@ pub(super) struct WrittenMqtt {
 /// `[outbox]`.
 #[derive(Debug)]
 pub(super) struct WrittenOutbox {
-    pub(super) place: Place,
     pub(super) dir: Option<At<String>>,
     pub(super) max_events: Option<At<f64>>,
     pub(super) max_age_h: Option<At<f64>>,
@@ -187,7 +186,6 @@ fn mqtt(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenMqtt 
 
 fn outbox(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenOutbox {
     let written = WrittenOutbox {
-        place: section.place.clone(),
         dir: section.string("dir", reading),
         max_events: section.number("max_events", reading),
         max_age_h: section.number("max_age_h", reading),

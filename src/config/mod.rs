@@ -13,6 +13,7 @@ mod id;
 mod prompts;
 mod section;
 mod sources;
+mod tls;
 
 use std::fs::File;
 use std::io::Read;
@@ -21,9 +22,11 @@ use std::time::Duration;
 
 use crate::capture::SourceSpec;
 use crate::detect::Prompt;
+use crate::outbox::OutboxSpec;
 
 pub use broker::{Broker, Secret};
 pub use finding::{Faults, Finding, Place};
+pub use tls::Tls;
 
 /// A page of prompts is a few kilobytes; a megabyte is somebody else's file, and must not fill a small computer's memory.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -45,6 +48,8 @@ pub struct Settings {
     pub prompts: Vec<Prompt>,
     /// Where it is told; none: events are logged only.
     pub broker: Option<Broker>,
+    /// Where events wait for the broker.
+    pub outbox: OutboxSpec,
 }
 
 impl Settings {
@@ -64,6 +69,8 @@ pub struct Environment {
     pub mqtt_password: Option<Secret>,
     /// `CREDENTIALS_DIRECTORY`, which systemd sets for `LoadCredential=`.
     pub credentials: Option<PathBuf>,
+    /// Where this process may keep what outlives it: `STATE_DIRECTORY`, which systemd sets, or the user's own.
+    pub state: Option<PathBuf>,
 }
 
 impl Environment {
@@ -73,8 +80,16 @@ impl Environment {
             host_name: gethostname::gethostname().to_string_lossy().into_owned(),
             mqtt_password: std::env::var("CLAPD_MQTT_PASSWORD").ok().map(Secret::new),
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+            state: state_folder(),
         }
     }
+}
+
+/// As systemd.exec(5) and the XDG base directory specification say.
+fn state_folder() -> Option<PathBuf> {
+    let path = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let user = || path("XDG_STATE_HOME").or_else(|| Some(path("HOME")?.join(".local/state")));
+    path("STATE_DIRECTORY").or_else(|| Some(user()?.join("clapd")))
 }
 
 /// Reads and checks the file at `path`: the settings with warnings, or all faults.

@@ -224,7 +224,7 @@ mod tests {
     use crate::daemon::teller::Told;
     use crate::detect::{Calibration, Prompt, Rule};
     use crate::dsp::FrontendSpec;
-    use crate::mqtt::Notice;
+    use crate::outbox::Notice;
 
     /// Hears loudness: a loud patch is the prompt, a silent one its opposite.
     struct Loudness;

@@ -24,6 +24,7 @@ use crate::config::Settings;
 use crate::detect::Prompt;
 use crate::health::{DeliveryCounters, Health};
 use crate::mqtt::{Info, Publisher};
+use crate::outbox::Outbox;
 use crate::pipeline::{Model, PromptSet};
 use listener::{Ear, Listener, Recipe, Seen};
 use notify::Notifier;
@@ -74,7 +75,10 @@ impl Daemon {
         let Self { settings, recipe, info } = self;
         let opened = settings.sources.iter().map(open).collect::<Result<Vec<_>>>()?;
         let delivery = Arc::<DeliveryCounters>::default();
-        let start = |broker| Publisher::start(broker, &settings.node, &info, Arc::clone(&delivery));
+        let start = |broker| {
+            let outbox = Outbox::open(&settings.outbox);
+            Publisher::start(broker, &settings.node, &info, outbox, Arc::clone(&delivery))
+        };
         let publisher = settings.broker.as_ref().map(start).transpose()?;
         let mut running = Running {
             began: Instant::now(),
@@ -101,7 +105,7 @@ impl Daemon {
             running.listen(seen, Listener { source, ear, stop: Arc::clone(&running.stop) })?;
         }
         log::info!(
-            "{}: {} prompt(s) at {} source(s), model {} {}",
+            "{}: {} prompt(s) at {} source(s), model {} {}; ids of events begin with {run}",
             settings.node,
             prompts.len(),
             settings.sources.len(),
@@ -208,11 +212,15 @@ impl Running {
 
     /// Tells health when a state changed, and once in a while.
     fn tell_health(&mut self) {
+        let outbox = self.publisher.as_ref().map(Publisher::outbox);
         let health = Health {
             uptime: self.began.elapsed(),
-            events_dropped: self.delivery.events_dropped.get(),
+            outbox: outbox.map_or("memory", Outbox::storage),
+            events_waiting: outbox.map_or(0, |outbox| outbox.waiting() as u64),
+            events_dropped: outbox.map_or(0, Outbox::dropped),
             scores_dropped: self.delivery.scores_dropped.get(),
             reconnects: self.delivery.reconnects.get(),
+            refused: self.delivery.refused.get(),
             sources: self.listeners.iter().map(|(seen, _)| seen.health()).collect(),
         };
         let news = self.told.as_ref().is_none_or(|(before, _)| health.is_news(before));
@@ -247,10 +255,7 @@ impl Running {
         }
         self.tell_health();
         if let Some(publisher) = self.publisher.take() {
-            let left = publisher.stop(deadline.saturating_duration_since(Instant::now()));
-            if left > 0 {
-                log::warn!("{left} events could not be delivered");
-            }
+            publisher.stop(deadline.saturating_duration_since(Instant::now()));
         }
         log::info!("stopped");
         self.outcome

@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use crate::detect::{Event, EventKind, Prompt, Score};
 use crate::health::ScoringCounters;
-use crate::mqtt::{Notice, Publisher, Route};
+use crate::mqtt::{Publisher, Route};
+use crate::outbox::Notice;
 use crate::pipeline::{Output, ScoredWindow};
 use crate::time::WallAnchor;
 
@@ -32,10 +33,12 @@ pub(super) fn house(publisher: Publisher, source: &str, prompts: &[Prompt]) -> H
         Told::Score(prompt, score, at) => {
             routes.get(prompt).into_iter().for_each(|route| publisher.score(route, score, at));
         }
-        Told::Notice(prompt, notice) => routes.get(prompt).into_iter().for_each(|route| {
-            publisher.state(route, notice.duration.is_none());
-            publisher.event(route, &notice);
-        }),
+        Told::Notice(prompt, notice) => {
+            if let Some(route) = routes.get(prompt) {
+                publisher.state(route, notice.duration.is_none());
+                publisher.event(route, notice);
+            }
+        }
     })
 }
 
@@ -101,8 +104,9 @@ impl Teller {
         let open =
             Open { id: format!("{}-{}", self.prefix, self.next), started_at: anchor.wall_time(event.started_at) };
         self.next += 1;
-        log::info!("{}: {:?} started, score {:.1}", self.source, self.text(event), event.score);
+        // Told first: what the log says has happened is in the outbox.
         self.notice(event, &open);
+        log::info!("{}: {:?} started, score {:.1}", self.source, self.text(event), event.score);
         if let Some(slot) = self.open.get_mut(event.prompt) {
             *slot = Some(open);
         }
@@ -111,8 +115,8 @@ impl Teller {
     fn ended(&mut self, event: &Event) {
         let Some(open) = self.open.get_mut(event.prompt).and_then(Option::take) else { return };
         let seconds = event.ended_at.map_or(0.0, |end| end.since(event.started_at).as_secs_f64());
-        log::info!("{}: {:?} ended after {seconds:.1} s, peak {:.1}", self.source, self.text(event), event.peak);
         self.notice(event, &open);
+        log::info!("{}: {:?} ended after {seconds:.1} s, peak {:.1}", self.source, self.text(event), event.peak);
     }
 
     fn notice(&mut self, event: &Event, open: &Open) {

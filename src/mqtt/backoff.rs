@@ -22,6 +22,12 @@ impl Backoff {
         FIRST + (bound - FIRST).mul_f64(fastrand::f64())
     }
 
+    /// The wait after a failure that only a person mends.
+    pub(super) fn fail_for_long(&mut self) -> Duration {
+        self.fail();
+        LAST.mul_f64(0.5 + 0.5 * fastrand::f64())
+    }
+
     /// Failures in a row so far.
     pub(super) fn failures(&self) -> u32 {
         self.0
@@ -49,6 +55,8 @@ mod tests {
         assert!(first.iter().all(|wait| (FIRST..=FIRST * 2).contains(wait)), "{first:?}");
         let later: Vec<Duration> = (0..200).map(|_| backoff.fail()).skip(6).collect();
         assert!(later.iter().all(|wait| (FIRST..=LAST).contains(wait)));
+        let long = backoff.fail_for_long();
+        assert!((LAST / 2..=LAST).contains(&long), "{long:?}");
         assert!(later.iter().max() > Some(&(LAST / 2)) && later.iter().min() < Some(&(LAST / 2)), "{later:?}");
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::detect::Score;
 use crate::health::{Health, SourceHealth};
+use crate::outbox::Notice;
 
 /// Payloads of `status`.
 pub(super) const ONLINE: &str = "online";
@@ -31,23 +32,6 @@ pub struct Info {
     pub bundle_version: String,
     /// Changes whenever a score could.
     pub pipeline_id: String,
-}
-
-/// A start or an end, in the time of day.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Notice {
-    /// The same for a start and its end, and for no other event of this or another run.
-    pub id: String,
-    /// The prompt's text.
-    pub prompt: String,
-    /// Score of the window that decided, 0 to 10.
-    pub score: f32,
-    /// Highest score since the start, 0 to 10.
-    pub peak: f32,
-    /// When the sound began.
-    pub started_at: SystemTime,
-    /// How long it went on; none for a start.
-    pub duration: Option<Duration>,
 }
 
 #[derive(Serialize)]
@@ -74,9 +58,13 @@ struct EventPayload<'a> {
 #[derive(Serialize)]
 struct HealthPayload<'a> {
     uptime_s: u64,
+    /// `disk`, or `memory` where events end with the daemon.
+    outbox: &'static str,
+    events_waiting: u64,
     events_dropped: u64,
     scores_dropped: u64,
     reconnects: u64,
+    refused: u64,
     sources: BTreeMap<&'a str, SourcePayload>,
 }
 
@@ -122,9 +110,12 @@ pub(super) fn info(info: &Info) -> serde_json::Result<Vec<u8>> {
 pub(super) fn health(health: &Health) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&HealthPayload {
         uptime_s: health.uptime.as_secs(),
+        outbox: health.outbox,
+        events_waiting: health.events_waiting,
         events_dropped: health.events_dropped,
         scores_dropped: health.scores_dropped,
         reconnects: health.reconnects,
+        refused: health.refused,
         sources: health.sources.iter().map(|source| (source.id.as_str(), SourcePayload::of(source))).collect(),
     })
 }
@@ -213,9 +204,15 @@ mod tests {
             windows_scored: 6,
             ..SourceHealth::default()
         };
-        let node =
-            Health { uptime: Duration::from_millis(61_900), reconnects: 2, sources: vec![source], ..Health::default() };
-        let expected = r#"{"uptime_s":61,"events_dropped":0,"scores_dropped":0,"reconnects":2,"sources":{"mic":{"state":"live","samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0}}}"#;
+        let node = Health {
+            uptime: Duration::from_millis(61_900),
+            outbox: "disk",
+            events_waiting: 3,
+            reconnects: 2,
+            sources: vec![source],
+            ..Health::default()
+        };
+        let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"sources":{"mic":{"state":"live","samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0}}}"#;
         assert_eq!(text(health(&node)), expected);
     }
 

@@ -1,22 +1,24 @@
-//! What is still to be told, in memory.
+//! What is still to be told.
 //!
 //! In: payloads with their topics. Out: the next [`Message`] to send, until the broker has acknowledged it.
 //! Three kinds wait in three ways. A retained topic holds its newest payload, and all of them are due again on a new connection.
-//! A score waits until a newer one of its topic comes. An event waits for its acknowledgement, and is due again on a
-//! new connection; only when too many wait is the oldest dropped.
-//! Never: grows without a bound: the first two are as many as there are topics, the third has its own bound. No threads, no I/O.
+//! A score waits until a newer one of its topic comes. Events wait in the outbox, which has them until they are acknowledged.
+//! Never: grows without a bound: the first two are as many as there are topics, the outbox has its own bounds.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// Events that wait. A busy house makes a few hundred a day; at some 300 bytes each this is 3 MB.
-pub(super) const MAX_EVENTS: usize = 10_000;
+use super::message;
+use crate::outbox::Outbox;
 
 /// Which of the waiting a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ticket {
     /// A retained topic, by its index.
     Retained(usize),
+    /// A retained topic that is none of ours any more.
+    Stale,
     /// An event, by its number.
     Event(u64),
     /// A score; nobody acknowledges those.
@@ -31,31 +33,55 @@ pub(super) struct Message {
     pub(super) payload: Vec<u8>,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    number: u64,
-    topic: Arc<str>,
-    payload: Vec<u8>,
+impl Ticket {
+    pub(super) fn is_retained(self) -> bool {
+        matches!(self, Self::Retained(_) | Self::Stale)
+    }
+
+    /// Whether the broker shall acknowledge it.
+    pub(super) fn is_acknowledged(self) -> bool {
+        self != Self::Score
+    }
 }
 
+/// More states than any configuration has, so that a broker full of odd topics does not fill our memory.
+const MAX_STALE: usize = 16_384;
+
+/// Who is mending the broker's access list waits for no longer to see that it works. (mosquitto 2.0.11 ends a connection on which
+/// it refuses something: that must not be all the time.)
+const ASK_AGAIN: Duration = Duration::from_secs(300);
+
 /// All that waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outgoing {
+    outbox: Outbox,
     retained: Vec<(Arc<str>, Vec<u8>)>,
     index: HashMap<Arc<str>, usize>,
     /// Retained topics whose payload this connection has not had yet.
     due: BTreeSet<usize>,
+    /// Topics that the broker has refused, and when.
+    refused: HashMap<Arc<str>, Instant>,
+    /// States at the broker that no prompt has any more, with what is to be said of them.
+    stale: VecDeque<(Arc<str>, &'static str)>,
     scores: HashMap<Arc<str>, Vec<u8>>,
     /// The topics in `scores`, the longest waiting first.
     score_order: VecDeque<Arc<str>>,
-    events: VecDeque<Waiting>,
-    /// Number of the next event that comes.
-    next_event: u64,
-    /// Events below this number were handed out on this connection.
-    handed_out: u64,
 }
 
 impl Outgoing {
+    pub(super) fn new(outbox: Outbox) -> Self {
+        Self {
+            outbox,
+            retained: Vec::new(),
+            index: HashMap::new(),
+            due: BTreeSet::new(),
+            refused: HashMap::new(),
+            stale: VecDeque::new(),
+            scores: HashMap::new(),
+            score_order: VecDeque::new(),
+        }
+    }
+
     /// Sets a retained topic. Topics are sent in the order in which they were first set.
     pub(super) fn retain(&mut self, topic: &Arc<str>, payload: Vec<u8>) {
         match self.index.get(topic) {
@@ -81,120 +107,176 @@ impl Outgoing {
         dropped
     }
 
-    /// Adds an event; true where the oldest was dropped for it.
-    pub(super) fn event(&mut self, topic: &Arc<str>, payload: Vec<u8>) -> bool {
-        self.events.push_back(Waiting { number: self.next_event, topic: Arc::clone(topic), payload });
-        self.next_event += 1;
-        let dropped = self.events.len() > MAX_EVENTS;
-        if dropped {
-            self.events.pop_front();
+    /// The broker has retained this state. Where no prompt has it any more, whoever looks at it now is told `OFF`, and
+    /// the topic is removed, which alone would leave them with the last they heard.
+    pub(super) fn found_state(&mut self, topic: &str) {
+        if !self.index.contains_key(topic) && self.stale.len() < MAX_STALE {
+            let topic: Arc<str> = topic.into();
+            self.stale.extend([(Arc::clone(&topic), message::OFF), (topic, "")]);
         }
-        dropped
     }
 
     /// A new connection knows nothing of what the one before it was given.
     pub(super) fn begin(&mut self) {
+        self.stale.clear();
         self.due = (0..self.retained.len()).collect();
-        self.handed_out = 0;
+        self.outbox.rewind();
     }
 
     /// What to send next: retained topics, so that the picture is right, then events in their order, then scores.
     pub(super) fn next(&mut self) -> Option<Message> {
-        if let Some(index) = self.due.pop_first() {
+        while let Some(index) = self.due.pop_first() {
             let (topic, payload) = self.retained.get(index)?.clone();
-            return Some(Message { ticket: Ticket::Retained(index), topic, payload });
+            if !self.refused.contains_key(&topic) {
+                return Some(Message { ticket: Ticket::Retained(index), topic, payload });
+            }
         }
-        let first = self.events.partition_point(|event| event.number < self.handed_out);
-        if let Some(event) = self.events.get(first) {
-            self.handed_out = event.number + 1;
-            let ticket = Ticket::Event(event.number);
-            return Some(Message { ticket, topic: Arc::clone(&event.topic), payload: event.payload.clone() });
+        while let Some((topic, payload)) = self.stale.pop_front() {
+            // A prompt may have come since.
+            if !self.index.contains_key(&topic) {
+                return Some(Message { ticket: Ticket::Stale, topic, payload: payload.into() });
+            }
+        }
+        if let Some(event) = self.event() {
+            return Some(event);
         }
         let topic = self.score_order.pop_front()?;
         let payload = self.scores.remove(&topic)?;
         Some(Message { ticket: Ticket::Score, topic, payload })
     }
 
-    /// The broker has it.
-    pub(super) fn acknowledged(&mut self, ticket: Ticket) {
-        if let Ticket::Event(number) = ticket {
-            let at = self.events.partition_point(|event| event.number < number);
-            if self.events.get(at).is_some_and(|event| event.number == number) {
-                self.events.remove(at);
+    fn event(&mut self) -> Option<Message> {
+        loop {
+            let waiting = self.outbox.next()?;
+            if self.refused.contains_key(&waiting.topic) {
+                continue;
+            }
+            let ticket = Ticket::Event(waiting.number);
+            match message::event(&waiting.notice) {
+                Ok(payload) => return Some(Message { ticket, topic: waiting.topic, payload }),
+                Err(error) => {
+                    // It would never be written, and must not stand in the way of the others.
+                    log::error!("mqtt: {}: a payload cannot be written: {error}", waiting.topic);
+                    self.outbox.acknowledge(waiting.number);
+                }
             }
         }
     }
 
-    /// Whether all retained topics were handed out and all events acknowledged.
-    pub(super) fn is_settled(&self) -> bool {
-        self.due.is_empty() && self.events.is_empty()
+    /// The broker has it.
+    pub(super) fn acknowledged(&mut self, ticket: Ticket) {
+        if let Ticket::Event(number) = ticket {
+            self.outbox.acknowledge(number);
+        }
     }
 
-    /// Events that wait, handed out or not.
+    /// The topic of a message, to speak of it.
+    pub(super) fn topic(&self, ticket: Ticket) -> String {
+        match ticket {
+            Ticket::Retained(index) => {
+                self.retained.get(index).map_or_else(String::new, |(topic, _)| topic.to_string())
+            }
+            Ticket::Event(number) => self.outbox.topic(number).map_or_else(String::new, |topic| topic.to_string()),
+            Ticket::Stale => "a state that no prompt has any more".into(),
+            Ticket::Score => "a score".into(),
+        }
+    }
+
+    /// Whether there is nothing but scores to hand out to this connection.
+    pub(super) fn is_handed_out(&self) -> bool {
+        self.due.is_empty() && self.stale.is_empty() && !self.outbox.has_next()
+    }
+
+    /// The broker refuses this message: its topic is left alone for a while, for the others to get through.
+    pub(super) fn refused(&mut self, ticket: Ticket) {
+        let topic = match ticket {
+            Ticket::Retained(index) => self.retained.get(index).map(|(topic, _)| Arc::clone(topic)),
+            Ticket::Event(number) => self.outbox.topic(number),
+            Ticket::Stale | Ticket::Score => None,
+        };
+        topic.and_then(|topic| self.refused.insert(topic, Instant::now()));
+    }
+
+    /// Once a refusal is old enough: begins as on a new connection, refused topics and all.
+    pub(super) fn ask_again(&mut self) {
+        if self.refused.values().any(|at| at.elapsed() > ASK_AGAIN) {
+            self.refused.clear();
+            self.begin();
+        }
+    }
+
+    /// Starts and ends that wait, handed out or not.
     pub(super) fn events(&self) -> usize {
-        self.events.len()
+        self.outbox.waiting()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
+    use crate::outbox::{Notice, OutboxSpec};
 
     fn topic(name: &str) -> Arc<str> {
         name.into()
     }
 
+    fn outgoing() -> (Outgoing, Outbox) {
+        let outbox = Outbox::open(&OutboxSpec::default());
+        (Outgoing::new(outbox.clone()), outbox)
+    }
+
+    fn notice(duration: Option<Duration>) -> Notice {
+        Notice { id: "i".into(), prompt: "p".into(), score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration }
+    }
+
     fn sent(outgoing: &mut Outgoing) -> Vec<String> {
         std::iter::from_fn(|| outgoing.next())
-            .map(|message| format!("{}={}", message.topic, String::from_utf8_lossy(&message.payload)))
+            .map(|message| {
+                let payload = String::from_utf8_lossy(&message.payload).into_owned();
+                let payload = if payload.contains("ended") { "ended" } else { &payload };
+                format!("{}={}", message.topic, if payload.contains("started\"") { "started" } else { payload })
+            })
             .collect()
     }
 
     #[test]
     fn retained_topics_come_first_and_again_on_each_connection() {
-        let mut outgoing = Outgoing::default();
+        let (mut outgoing, outbox) = outgoing();
         outgoing.score(&topic("score"), b"1".into());
-        outgoing.event(&topic("event"), b"e".into());
+        outbox.start(&topic("event"), notice(None));
+        outbox.end(&notice(Some(Duration::ZERO)));
         outgoing.retain(&topic("status"), b"online".into());
         outgoing.retain(&topic("a"), b"OFF".into());
-        assert_eq!(sent(&mut outgoing), ["status=online", "a=OFF", "event=e", "score=1"]);
+        assert_eq!(sent(&mut outgoing), ["status=online", "a=OFF", "event=started", "event=ended", "score=1"]);
         outgoing.retain(&topic("a"), b"OFF".into());
         assert_eq!(sent(&mut outgoing), [""; 0], "nothing has changed");
         outgoing.retain(&topic("a"), b"ON".into());
         assert_eq!(sent(&mut outgoing), ["a=ON"]);
-        outgoing.begin();
-        assert_eq!(sent(&mut outgoing), ["status=online", "a=ON", "event=e"], "the event was not acknowledged");
-        assert!(!outgoing.is_settled());
         outgoing.acknowledged(Ticket::Event(0));
-        assert!(outgoing.is_settled());
+        outgoing.begin();
+        assert_eq!(sent(&mut outgoing), ["status=online", "a=ON", "event=ended"], "the end was not acknowledged");
+        assert_eq!((outgoing.is_handed_out(), outgoing.events()), (true, 1));
+        outgoing.acknowledged(Ticket::Event(1));
+        assert_eq!(outgoing.events(), 0);
+    }
+
+    #[test]
+    fn a_state_without_a_prompt_is_told_off_and_removed() {
+        let (mut outgoing, _) = outgoing();
+        outgoing.retain(&topic("a"), b"OFF".into());
+        outgoing.found_state("a");
+        outgoing.found_state("gone");
+        assert_eq!(sent(&mut outgoing), ["a=OFF", "gone=OFF", "gone="]);
     }
 
     #[test]
     fn only_the_newest_score_of_a_topic_waits() {
-        let mut outgoing = Outgoing::default();
+        let (mut outgoing, _) = outgoing();
         assert!(!outgoing.score(&topic("b"), b"1".into()));
         assert!(!outgoing.score(&topic("a"), b"2".into()));
         assert!(outgoing.score(&topic("b"), b"3".into()));
         assert_eq!(sent(&mut outgoing), ["b=3", "a=2"]);
-    }
-
-    #[test]
-    fn events_are_bounded_and_the_oldest_goes() {
-        let mut outgoing = Outgoing::default();
-        let dropped = (0..MAX_EVENTS + 3).filter(|n| outgoing.event(&topic("e"), n.to_string().into())).count();
-        assert_eq!((dropped, outgoing.events()), (3, MAX_EVENTS));
-        assert_eq!(sent(&mut outgoing)[0], "e=3");
-    }
-
-    #[test]
-    fn acknowledgements_may_come_in_any_order_and_twice() {
-        let mut outgoing = Outgoing::default();
-        assert!((0..4).all(|n| !outgoing.event(&topic("e"), vec![b'0' + n])));
-        sent(&mut outgoing);
-        for number in [2, 0, 2, 99] {
-            outgoing.acknowledged(Ticket::Event(number));
-        }
-        outgoing.begin();
-        assert_eq!(sent(&mut outgoing), ["e=1", "e=3"]);
     }
 }

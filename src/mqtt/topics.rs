@@ -36,6 +36,11 @@ impl Topics {
         Self { status: topic("status"), info: topic("info"), health: topic("health"), root }
     }
 
+    /// A filter for the states of all prompts that this node ever had.
+    pub(super) fn states(&self) -> String {
+        format!("{}/+/+/state", self.root)
+    }
+
     /// The topics of a prompt at a source of this node.
     pub fn route(&self, source: &str, prompt: &str) -> Route {
         let topic = |leaf: &str| format!("{}/{source}/{prompt}/{leaf}", self.root).into();
@@ -54,6 +59,7 @@ mod tests {
             [&*topics.status, &topics.info, &topics.health],
             ["clapd/kitchen/status", "clapd/kitchen/info", "clapd/kitchen/health"]
         );
+        assert_eq!(topics.states(), "clapd/kitchen/+/+/state");
         let route = topics.route("mic", "dog");
         let expected = ["clapd/kitchen/mic/dog/score", "clapd/kitchen/mic/dog/state", "clapd/kitchen/mic/dog/event"];
         assert_eq!([&*route.score, &route.state, &route.event], expected);

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -34,24 +35,34 @@ pub struct Broker {
 
 impl Broker {
     pub fn start() -> Self {
-        let mut broker = Self { port: free_port(), folder: tempfile::tempdir().expect("a folder"), process: None };
-        broker.configure("allow_anonymous true");
-        broker.resume();
-        broker
+        Self::start_with(|_| "allow_anonymous true".into())
     }
 
     /// A broker that lets in `user` with `password` only, and, to watch, `watcher` without one.
     pub fn start_with_password(user: &str, password: &str) -> Self {
+        Self::start_with(|folder| {
+            let users = folder.join("users");
+            fs::write(&users, "").expect("a file");
+            for (user, password) in [(user, password), ("watcher", "watcher")] {
+                let add = ["-b", &users.display().to_string(), user, password];
+                assert!(spawn(Command::new("mosquitto_passwd").args(add)).wait().expect("ends").success());
+            }
+            format!("password_file {}", users.display())
+        })
+    }
+
+    /// A broker with more lines of configuration, which may name files in the folder that they are told.
+    pub fn start_with(more: impl FnOnce(&Path) -> String) -> Self {
         let mut broker = Self { port: free_port(), folder: tempfile::tempdir().expect("a folder"), process: None };
-        let users = broker.folder.path().join("users");
-        fs::write(&users, "").expect("a file");
-        for (user, password) in [(user, password), ("watcher", "watcher")] {
-            let status = spawn(Command::new("mosquitto_passwd").arg("-b").arg(&users).args([user, password])).wait();
-            assert!(status.expect("ends").success());
-        }
-        broker.configure(&format!("password_file {}", users.display()));
+        let more = more(broker.folder.path());
+        broker.configure(&more);
         broker.resume();
         broker
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn configure(&self, access: &str) {
@@ -83,6 +94,14 @@ impl Broker {
         if let Some(mut process) = self.process.take() {
             let told = Command::new("kill").arg(process.id().to_string()).status();
             assert!(told.expect("kill runs").success());
+            process.wait().expect("ends");
+        }
+    }
+
+    /// Ends it as the out-of-memory killer would.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("is there");
             process.wait().expect("ends");
         }
     }
@@ -203,8 +222,8 @@ impl Link {
         let target = broker.port;
         thread::spawn(move || {
             let (mut guest, _) = listener.accept().expect("somebody comes");
-            // CONNACK: accepted, no session.
-            guest.write_all(&[0x20, 2, 0, 0]).expect("is there");
+            // CONNACK: accepted, no session, no properties.
+            guest.write_all(&[0x20, 3, 0, 0, 0]).expect("is there");
             let mut seen = Vec::new();
             let mut bytes = [0; 4096];
             while !seen.windows(word.len()).any(|window| window == word.as_bytes()) {
@@ -217,14 +236,54 @@ impl Link {
         port
     }
 
+    /// A broker that knows MQTT 3.1.1 only, and answers everything else as that version says.
+    pub fn old(broker: &Broker) -> u16 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().map_or(0, |address: SocketAddr| address.port());
+        let target = broker.port;
+        thread::spawn(move || {
+            for mut guest in listener.incoming().map_while(Result::ok) {
+                // CONNECT: kind, length, "MQTT" with its length, version.
+                let mut head = [0; 9];
+                guest.peek(&mut head).expect("is there");
+                if head[8] == 4 {
+                    Self::join(guest, target);
+                } else {
+                    guest.read_exact(&mut head).and_then(|()| guest.write_all(&[0x20, 2, 0, 1])).expect("is there");
+                }
+            }
+        });
+        port
+    }
+
+    /// A broker that lets everybody in and says at once, in MQTT 5, that somebody else has come with the same name.
+    pub fn taken_over() -> u16 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().map_or(0, |address: SocketAddr| address.port());
+        thread::spawn(move || {
+            for mut guest in listener.incoming().map_while(Result::ok) {
+                let mut bytes = [0; 4096];
+                guest
+                    .read(&mut bytes)
+                    .and_then(|_| guest.write_all(&[0x20, 3, 0, 0, 0, 0xE0, 2, 0x8E, 0]))
+                    .expect("is there");
+                // Until it has gone: what was said is lost where a socket is closed that has unread bytes.
+                while guest.read(&mut bytes).is_ok_and(|count| count > 0) {}
+            }
+        });
+        port
+    }
+
+    fn join(guest: TcpStream, target: u16) {
+        let Ok(broker) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { return };
+        let (Ok(guest_too), Ok(broker_too)) = (guest.try_clone(), broker.try_clone()) else { return };
+        thread::spawn(move || Self::carry(guest, broker));
+        thread::spawn(move || Self::carry(broker_too, guest_too));
+    }
+
     fn serve(listener: TcpListener, target: u16) {
         thread::spawn(move || {
-            for guest in listener.incoming().map_while(Result::ok) {
-                let Ok(broker) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { continue };
-                let (Ok(guest_too), Ok(broker_too)) = (guest.try_clone(), broker.try_clone()) else { continue };
-                thread::spawn(move || Self::carry(guest, broker));
-                thread::spawn(move || Self::carry(broker_too, guest_too));
-            }
+            listener.incoming().map_while(Result::ok).for_each(|guest| Self::join(guest, target));
         });
     }
 

@@ -1,0 +1,85 @@
+//! A connection in MQTT 5.
+//!
+//! In: a [`Plan`]. Out: rumqttc's client and connection, and its events and errors in the words of `session`.
+//! Never: reconnects, or resumes a broker's session: the outbox knows better what is acknowledged.
+
+use rumqttc_v5::{
+    Client, ConnectReturnCode, Connection, ConnectionError, DisconnectReasonCode, Event, Incoming, LastWill,
+    MqttOptions, Outgoing, PubAck, PubAckReason, PublishOptions, QoS, StateError, TlsConfiguration, Transport,
+};
+
+use super::session::{Failure, Happened, KEEP_ALIVE_S, MAX_PACKET, Plan};
+
+pub(super) fn open(plan: &Plan) -> Result<(Client, Connection), String> {
+    let mut options = MqttOptions::new(&*plan.client_id, (plan.broker.host.as_str(), plan.broker.port));
+    let (topic, payload) = &plan.will;
+    options.set_keep_alive(KEEP_ALIVE_S).set_max_packet_size(Some(MAX_PACKET)).set_last_will(LastWill::new(
+        &**topic,
+        *payload,
+        QoS::AtLeastOnce,
+        true,
+        None,
+    ));
+    match (&plan.broker.user, &plan.broker.password) {
+        (Some(user), Some(password)) => options.set_credentials(user, password.reveal().to_owned()),
+        (Some(user), None) => options.set_username(user),
+        (None, _) => &mut options,
+    };
+    if let Some(tls) = &plan.tls {
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls.clone())));
+    }
+    Client::builder(options).capacity(plan.capacity).try_build().map_err(|error| error.to_string())
+}
+
+pub(super) fn publish(client: &Client, topic: &str, payload: Vec<u8>, acknowledged: bool, retain: bool) -> bool {
+    let qos = if acknowledged { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+    client.try_publish(topic, payload, PublishOptions::new(qos).retain(retain)).is_ok()
+}
+
+pub(super) fn happened(event: Result<Event, ConnectionError>) -> Result<Happened, Failure> {
+    Ok(match event.map_err(|error| failure(&error))? {
+        Event::Incoming(Incoming::ConnAck(_)) => Happened::Accepted,
+        Event::Incoming(Incoming::PubAck(ack)) => Happened::Answered(ack.pkid, answer(&ack)),
+        Event::Incoming(Incoming::Publish(publish)) => {
+            Happened::Received { topic: String::from_utf8_lossy(&publish.topic).into_owned(), retained: publish.retain }
+        }
+        Event::Outgoing(Outgoing::Publish(packet_id)) => Happened::Written(packet_id),
+        Event::Outgoing(Outgoing::PingReq) => Happened::Asked,
+        Event::Outgoing(Outgoing::Disconnect) => Happened::Left,
+        _ => Happened::Nothing,
+    })
+}
+
+fn answer(ack: &PubAck) -> Result<(), String> {
+    match ack.reason {
+        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
+        PubAckReason::NotAuthorized => Err("this user may not write to it; see the broker's access list".into()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+fn failure(error: &ConnectionError) -> Failure {
+    match error {
+        ConnectionError::ConnectionRefused(code) => match code {
+            ConnectReturnCode::RefusedProtocolVersion | ConnectReturnCode::UnsupportedProtocolVersion => {
+                Failure::WrongVersion
+            }
+            ConnectReturnCode::BadUserNamePassword
+            | ConnectReturnCode::NotAuthorized
+            | ConnectReturnCode::BadAuthenticationMethod
+            | ConnectReturnCode::Banned => Failure::Denied(format!("{code:?}")),
+            code => Failure::Closed(format!("the broker refuses us: {code:?}")),
+        },
+        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => match reason_code {
+            DisconnectReasonCode::SessionTakenOver => Failure::TakenOver,
+            DisconnectReasonCode::NotAuthorized => Failure::Denied(format!("{reason_code:?}")),
+            code => Failure::Closed(format!("the broker ends it: {code:?} {}", reason_string.as_deref().unwrap_or(""))),
+        },
+        ConnectionError::MqttState(StateError::AwaitPingResp) => Failure::Closed("the broker answers no more".into()),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => Failure::Closed("the broker closed it".into()),
+        ConnectionError::MqttState(StateError::Deserialization(error)) => Failure::Closed(error.to_string()),
+        ConnectionError::MqttState(error) => Failure::Closed(error.to_string()),
+        ConnectionError::Timeout(_) => Failure::Closed("no answer within 5 s".into()),
+        other => Failure::Unreachable(other.to_string()),
+    }
+}

@@ -1,0 +1,225 @@
+//! The log on disk: one file that is appended to, and rewritten now and then.
+//!
+//! In: bytes of records. Out: the same bytes after a crash, but for what was not synced. An append is one write; a rewrite is
+//! a new file that takes the old one's name, so that there is a whole log at any moment.
+//! Chosen over an embedded store, all of which write pages: an event is 170 bytes here, where a commit is at least two pages
+//! of 4 kB and two syncs in SQLite (WAL, synchronous=FULL) and in redb. Nothing is looked up, so there is nothing to index.
+//! Never: syncs on its own; leaves half an append behind if it can be helped; is used by two processes.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::record::Record;
+
+/// Names the format: a later one has another line here.
+const HEADER: &[u8] = b"clapd outbox 1\n";
+const FILE: &str = "events.log";
+const NEW: &str = "events.new";
+const LOCK: &str = "lock";
+/// What a house sounds like is nobody else's business.
+const PRIVATE_FILE: u32 = 0o600;
+const PRIVATE_FOLDER: u32 = 0o700;
+
+/// An open log. Others are locked out as long as it lives.
+#[derive(Debug)]
+pub(super) struct Log {
+    dir: PathBuf,
+    file: File,
+    /// Bytes that are whole; what a failed append left behind lies after them.
+    len: u64,
+    _lock: File,
+}
+
+/// What a log held.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) records: Vec<Record>,
+    /// Bytes that belong to no record.
+    pub(super) damaged: usize,
+}
+
+impl Log {
+    /// Opens the log in this folder, and makes both where there is none.
+    ///
+    /// # Errors
+    /// A folder that cannot be made or written, one that another process uses, and a file that is no log of this version.
+    pub(super) fn open(dir: &Path) -> io::Result<(Self, Found)> {
+        DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(dir)?;
+        let lock = private().open(dir.join(LOCK))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another clapd uses it"));
+            }
+            Err(TryLockError::Error(error)) => log::debug!("outbox: this file system has no locks: {error}"),
+        }
+        let path = dir.join(FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let found = read(&bytes)?;
+        let file = private().append(true).open(&path)?;
+        let mut log = Self { dir: dir.into(), len: file.metadata()?.len(), file, _lock: lock };
+        if !bytes.starts_with(HEADER) {
+            let mut whole = Vec::new();
+            found.records.iter().for_each(|record| record.write(&mut whole));
+            log.rewrite(&whole)?;
+        }
+        Ok((log, found))
+    }
+
+    /// Bytes on disk.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there is no record.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len <= HEADER.len() as u64
+    }
+
+    /// Writes records at the end, to the system's cache: they outlive this process, and the computer once they are synced.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.file.write_all(bytes) {
+            Ok(()) => {
+                self.len += bytes.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                if let Err(error) = self.file.set_len(self.len) {
+                    log::debug!("outbox: half a record stays: {error}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Has the disk take what was appended.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Forgets all records. Not synced: what a power cut brings back was told before, and is told twice.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        if !self.is_empty() {
+            self.file.set_len(HEADER.len() as u64)?;
+            self.len = HEADER.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Has exactly these records, synced.
+    pub(super) fn rewrite(&mut self, records: &[u8]) -> io::Result<()> {
+        let new = self.dir.join(NEW);
+        if let Err(error) = write_new(&new, records) {
+            // A full disk is not made fuller by what is of no use.
+            let _ = fs::remove_file(&new);
+            return Err(error);
+        }
+        fs::rename(&new, self.dir.join(FILE))?;
+        self.file = private().append(true).open(self.dir.join(FILE))?;
+        self.len = (HEADER.len() + records.len()) as u64;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).write(true).truncate(false).mode(PRIVATE_FILE);
+    options
+}
+
+fn write_new(path: &Path, records: &[u8]) -> io::Result<()> {
+    let mut file = private().truncate(true).open(path)?;
+    file.write_all(HEADER)?;
+    file.write_all(records)?;
+    file.sync_all()
+}
+
+fn read(bytes: &[u8]) -> io::Result<Found> {
+    if let Some(records) = bytes.strip_prefix(HEADER) {
+        let (records, damaged) = Record::read_all(records);
+        return Ok(Found { records, damaged });
+    }
+    // A power cut may leave a new file's first page torn or zeroed; another format has another header.
+    let torn = HEADER.starts_with(bytes) || bytes.starts_with(&[0]);
+    if torn {
+        let (records, damaged) = Record::read_all(bytes);
+        return Ok(Found { records, damaged });
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, format!("{FILE} is no outbox of this version; move it away")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn told(event: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        Record::StartTold { event }.write(&mut bytes);
+        bytes
+    }
+
+    fn found(dir: &Path) -> (Vec<Record>, usize) {
+        let (_, Found { records, damaged }) = Log::open(dir).unwrap();
+        (records, damaged)
+    }
+
+    #[test]
+    fn what_was_appended_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("a/b");
+        let (mut log, Found { records, damaged }) = Log::open(&dir).unwrap();
+        assert_eq!((records.len(), damaged), (0, 0));
+        log.append(&told(1)).unwrap();
+        log.append(&told(2)).unwrap();
+        log.sync().unwrap();
+        assert!(Log::open(&dir).is_err(), "it is locked");
+        drop(log);
+        assert_eq!(found(&dir), (vec![Record::StartTold { event: 1 }, Record::StartTold { event: 2 }], 0));
+        let (mut log, _) = Log::open(&dir).unwrap();
+        log.rewrite(&told(3)).unwrap();
+        log.append(&told(4)).unwrap();
+        assert_eq!(log.len(), fs::metadata(dir.join(FILE)).unwrap().len());
+        drop(log);
+        assert_eq!(found(&dir), (vec![Record::StartTold { event: 3 }, Record::StartTold { event: 4 }], 0));
+        let (mut log, _) = Log::open(&dir).unwrap();
+        log.clear().unwrap();
+        log.append(&told(5)).unwrap();
+        drop(log);
+        assert_eq!(found(&dir), (vec![Record::StartTold { event: 5 }], 0));
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_read_and_appended_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        let whole = [HEADER, &told(1), &told(2)].concat();
+        for cut in 0..whole.len() {
+            fs::write(dir.join(FILE), &whole[..cut]).unwrap();
+            let (mut log, before) = Log::open(dir).unwrap();
+            let heard = Record::Heard { event: 7, at: UNIX_EPOCH, score: 1.0, peak: 2.0 };
+            let mut bytes = Vec::new();
+            heard.write(&mut bytes);
+            log.append(&bytes).unwrap();
+            drop(log);
+            let expected = [before.records, vec![heard]].concat();
+            assert_eq!(found(dir).0, expected, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn another_format_is_not_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE), "clapd outbox 2\n...").unwrap();
+        let error = Log::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("move it away"), "{error}");
+        assert!(fs::read(folder.path().join(FILE)).unwrap().starts_with(b"clapd outbox 2"));
+    }
+}

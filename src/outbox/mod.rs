@@ -1,0 +1,294 @@
+//! A bounded, crash-safe spool: what happens between an event and the broker's acknowledgement of it.
+//!
+//! In: starts and ends from the daemon, acknowledgements from mqtt. Out: messages in their order, again and again until each is
+//! acknowledged, also after a restart of the daemon or a power cut. A thread of its own writes: an event is in the
+//! system's cache before `start` or `end` returns, and on the disk a second later, if the broker does not have it by then.
+//! Over a bound the oldest start and end go together, and are counted.
+//! Never: waits for a disk that does not answer; frees an event that is not acknowledged, but over a bound; fails because of a
+//! disk: without one, events wait in memory, and health says so.
+
+mod disk;
+mod notice;
+mod queue;
+mod record;
+mod spool;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+pub use notice::Notice;
+
+use disk::Log;
+use queue::{Limits, Now, Queue};
+
+/// A disk answers within a millisecond, a card that tidies up within some hundred. Who captures sound has 30 s of patience, and
+/// what a process that is killed takes with it is what it detected in this time on a disk that hangs.
+const WRITE_WITHIN: Duration = Duration::from_millis(200);
+
+/// Where events are kept, and how many for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxSpec {
+    /// The folder; none keeps events in memory.
+    pub dir: Option<PathBuf>,
+    /// Events that have ended and wait.
+    pub max_events: usize,
+    /// How long after its end an event is worth telling.
+    pub max_age: Duration,
+}
+
+impl Default for OutboxSpec {
+    /// In memory. A busy house makes a few hundred events a day: ten thousand are a month's, and 2 MB. After three days, a
+    /// long weekend, nobody acts on what was heard.
+    fn default() -> Self {
+        Self { dir: None, max_events: 10_000, max_age: Duration::from_secs(72 * 3600) }
+    }
+}
+
+/// A start or an end to be sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Waiting {
+    /// Its number, for [`Outbox::acknowledge`].
+    pub number: u64,
+    /// Where it goes.
+    pub topic: Arc<str>,
+    /// What it says.
+    pub notice: Notice,
+}
+
+/// The spool. A clone is another handle to the same one; the last one closes it.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.lock().closing = true;
+        self.0.changed.notify_all();
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue,
+    storage: Storage,
+    /// Changes that somebody waits for, and how many of them are written.
+    asked: u64,
+    written: u64,
+    /// When changes that nobody waits for are due, and the sync of those before.
+    due: Option<Instant>,
+    dropped: u64,
+    closing: bool,
+    closed: bool,
+}
+
+/// Where events are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Storage {
+    Disk,
+    /// The disk failed, and is tried again then.
+    Failing(Instant),
+    /// There is no disk.
+    Memory,
+}
+
+impl Outbox {
+    /// Opens the spool, with what an earlier run left in it; events that it left open are ended at the time that they were heard
+    /// last. Where the folder cannot be used a log line says why, and events wait in memory: a house would rather be told
+    /// now and perhaps not after a power cut than not be listened to.
+    pub fn open(spec: &OutboxSpec) -> Self {
+        let mut queue = Queue::new(Limits { max_events: spec.max_events, max_age: spec.max_age });
+        let opened = spec.dir.as_deref().and_then(|dir| Self::read(dir, &mut queue));
+        let storage = if opened.is_some() { Storage::Disk } else { Storage::Memory };
+        let state = State {
+            queue,
+            storage,
+            asked: 0,
+            written: 0,
+            due: None,
+            dropped: 0,
+            closing: false,
+            closed: opened.is_none(),
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        if let Some(log) = opened
+            && let Err(error) = spool::spawn(Arc::clone(&shared), log)
+        {
+            log::warn!("outbox: its thread cannot be started ({error}): events wait in memory");
+            let mut state = shared.lock();
+            (state.storage, state.closed) = (Storage::Memory, true);
+        }
+        let outbox = Self { handle: Arc::new(Handle(shared)) };
+        // What was left open has ended, and limits may have been lowered since.
+        outbox.change(|queue, now| {
+            queue.end_open(now);
+            queue.rewind(now)
+        });
+        outbox
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.0
+    }
+
+    fn read(dir: &Path, queue: &mut Queue) -> Option<Log> {
+        let (log, found) = Log::open(dir)
+            .inspect_err(|error| {
+                log::warn!(
+                    "outbox: {}: {error}; events wait in memory and do not outlive this process; see outbox.dir",
+                    dir.display()
+                );
+            })
+            .ok()?;
+        if found.damaged > 0 {
+            log::warn!("outbox: {}: {} damaged bytes are passed over", dir.display(), found.damaged);
+        }
+        let now = now();
+        found.records.into_iter().for_each(|record| queue.apply(record, now));
+        if queue.waiting() > 0 {
+            log::info!("outbox: {} messages of an earlier run wait", queue.waiting());
+        }
+        Some(log)
+    }
+
+    /// Keeps a start.
+    pub fn start(&self, topic: &Arc<str>, notice: Notice) {
+        self.keep(|queue, now| queue.start(topic, notice, now));
+    }
+
+    /// Keeps an end.
+    pub fn end(&self, notice: &Notice) {
+        self.keep(|queue, now| queue.end(notice, now));
+    }
+
+    /// A window was scored; if the topic's event is open, it was still heard then.
+    pub fn hear(&self, topic: &Arc<str>, at: SystemTime, score: f32) {
+        self.shared().lock().queue.hear(topic, at, score);
+    }
+
+    /// The next message that was not handed out since [`Self::rewind`].
+    pub fn next(&self) -> Option<Waiting> {
+        self.shared().lock().queue.next()
+    }
+
+    /// Where a message that waits goes.
+    pub fn topic(&self, number: u64) -> Option<Arc<str>> {
+        self.shared().lock().queue.topic(number)
+    }
+
+    /// Whether there is a next message.
+    pub fn has_next(&self) -> bool {
+        self.shared().lock().queue.has_next()
+    }
+
+    /// Hands out everything again, to a new connection.
+    pub fn rewind(&self) {
+        self.change(Queue::rewind);
+    }
+
+    /// The broker has this message.
+    pub fn acknowledge(&self, number: u64) {
+        self.change(|queue, now| {
+            queue.acknowledge(number, now);
+            0
+        });
+    }
+
+    /// Messages that wait for the broker.
+    pub fn waiting(&self) -> usize {
+        self.shared().lock().queue.waiting()
+    }
+
+    /// Events that were dropped over a bound.
+    pub fn dropped(&self) -> u64 {
+        self.shared().lock().dropped
+    }
+
+    /// Where events are: `disk`, or `memory`, where they end with this process.
+    pub fn storage(&self) -> &'static str {
+        if self.shared().lock().storage == Storage::Disk { "disk" } else { "memory" }
+    }
+
+    /// Has the disk take what waits, for the next run, and ends the thread; returns whether that is done.
+    pub fn close(&self, deadline: Instant) -> bool {
+        let mut state = self.shared().lock();
+        state.queue.journal_heard();
+        state.closing = true;
+        self.shared().changed.notify_all();
+        let state = self.shared().wait_until(state, deadline, |state| state.closed);
+        state.closed && (state.storage == Storage::Disk || state.queue.waiting() == 0)
+    }
+
+    /// Changes the queue and waits until the change is written, but not for long.
+    fn keep(&self, change: impl FnOnce(&mut Queue, Now) -> u64) {
+        let mut state = self.shared().lock();
+        self.shared().change(&mut state, change);
+        if state.storage != Storage::Disk {
+            return;
+        }
+        state.asked += 1;
+        let mine = state.asked;
+        self.shared().changed.notify_all();
+        let deadline = Instant::now() + WRITE_WITHIN;
+        drop(
+            self.shared().wait_until(state, deadline, |state| state.written >= mine || state.storage != Storage::Disk),
+        );
+    }
+
+    /// Changes the queue; the change is written when there is time.
+    fn change(&self, change: impl FnOnce(&mut Queue, Now) -> u64) {
+        let mut state = self.shared().lock();
+        let idle = state.due.is_none();
+        self.shared().change(&mut state, change);
+        if idle && state.due.is_some() {
+            self.shared().changed.notify_all();
+        }
+    }
+}
+
+impl Shared {
+    /// Every change is one step: a thread that panicked left whole values behind.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, state: &mut State, change: impl FnOnce(&mut Queue, Now) -> u64) {
+        let dropped = change(&mut state.queue, now());
+        if dropped > 0 {
+            state.dropped += dropped;
+            if (state.dropped - dropped).checked_ilog2() < state.dropped.checked_ilog2() {
+                log::warn!("outbox: {} events dropped so far, over outbox.max_events or max_age_h", state.dropped);
+            }
+        }
+        if state.storage != Storage::Disk {
+            state.queue.take_journal();
+        } else if state.queue.has_news() {
+            state.due.get_or_insert_with(|| Instant::now() + spool::SYNC_AFTER);
+        }
+    }
+
+    fn wait_until<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        deadline: Instant,
+        mut done: impl FnMut(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let waited = self.changed.wait_timeout_while(state, patience, |state| !done(state));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+fn now() -> Now {
+    Now { steady: Instant::now(), wall: SystemTime::now() }
+}

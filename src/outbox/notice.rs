@@ -1,0 +1,23 @@
+//! What the house is told of an event.
+//!
+//! In: nothing. Out: the one value that travels from the daemon through this room to the broker.
+//! Never: JSON, topics' meaning, or a clock; those are mqtt's and capture's.
+
+use std::time::{Duration, SystemTime};
+
+/// A start or an end, in the time of day.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notice {
+    /// The same for a start and its end, and for no other event of this or another run.
+    pub id: String,
+    /// The prompt's text.
+    pub prompt: String,
+    /// Score of the window that decided, 0 to 10.
+    pub score: f32,
+    /// Highest score since the start, 0 to 10.
+    pub peak: f32,
+    /// When the sound began.
+    pub started_at: SystemTime,
+    /// How long it went on; none for a start.
+    pub duration: Option<Duration>,
+}
