@@ -156,6 +156,8 @@ impl House {
         for chunk in [4096, 64, 1] {
             while std::io::Write::write_all(&mut file, &vec![1; chunk]).is_ok() {}
         }
+        // A file that is open holds its room.
+        drop(file);
         self.wait_for_log("events wait in memory");
         thread::sleep(away);
         fs::remove_file(filler).expect("is there");
