@@ -329,7 +329,7 @@ fn fault(house: &mut House, what: &str, random: &mut fastrand::Rng) -> bool {
 
 #[test]
 fn nothing_is_lost() {
-    let faults = number("CLAPD_CHAOS_FAULTS").unwrap_or(12);
+    let faults = number("CLAPD_CHAOS_FAULTS").unwrap_or(10);
     let seed = number("CLAPD_CHAOS_SEED").unwrap_or(7);
     let mut random = fastrand::Rng::with_seed(seed);
     let faults = plan(usize::try_from(faults).expect("a few"), &mut random);
