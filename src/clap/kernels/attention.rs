@@ -7,7 +7,7 @@
 use super::buffer::Aligned;
 use super::gemm::{by_height, float_tile};
 use super::math::exp2;
-use super::simd::Simd;
+use super::simd::{Kernel, Simd};
 
 /// A score that no sum of others brings back: 2 to it is 0.
 pub(super) const NEVER: f32 = -1e30;
@@ -61,6 +61,30 @@ pub(super) struct Head {
     pub(super) out: *mut f32,
 }
 
+/// Attention of one head, as a kernel of its own.
+pub(super) struct Attend<'a> {
+    shape: Shape,
+    head: Head,
+    room: &'a mut Room,
+}
+
+impl<'a> Attend<'a> {
+    /// # Safety
+    /// As [`attend`].
+    pub(super) unsafe fn new(shape: Shape, head: Head, room: &'a mut Room) -> Self {
+        Self { shape, head, room }
+    }
+}
+
+impl Kernel for Attend<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: by the contract of `new`.
+        unsafe { attend(s, self.shape, self.head, self.room) }
+    }
+}
+
 /// Attention of one head.
 ///
 /// # Safety
@@ -68,7 +92,7 @@ pub(super) struct Head {
 /// last of a row or column must lie in the same allocation as the keys and values (they are read and not used); `out` must be
 /// writable likewise. `room` must have been fitted.
 #[inline(always)]
-pub(super) unsafe fn attend<S: Simd>(s: S, shape: Shape, head: Head, room: &mut Room) {
+unsafe fn attend<S: Simd>(s: S, shape: Shape, head: Head, room: &mut Room) {
     let keys = room.keys.as_mut_slice().as_mut_ptr();
     let scores = room.scores.as_mut_slice().as_mut_ptr();
     // SAFETY: by this function's contract, which holds for every block of queries.

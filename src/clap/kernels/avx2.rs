@@ -163,6 +163,11 @@ macro_rules! eight_lanes {
             }
         }
         #[inline(always)]
+        fn prefetch<T>(self, at: *const T) {
+            // SAFETY: a hint; no address faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+        #[inline(always)]
         unsafe fn start(self, _: *const i32) -> __m256i {
             // SAFETY: self proves the features.
             unsafe { _mm256_setzero_si256() }

@@ -193,6 +193,11 @@ impl Simd for Avx512Vnni {
         unsafe { _mm512_set1_epi32(at.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        // SAFETY: a hint; no address faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn start(self, _: *const i32) -> __m512i {
         // SAFETY: self proves the features.
         unsafe { _mm512_setzero_si512() }

@@ -197,8 +197,9 @@ impl Gemm<'_> {
         let k = self.linear.k();
         // SAFETY: by this function's contract.
         unsafe {
-            let rows = self.rows.floats.as_slice().as_ptr().add(i * k);
-            let mut values = float_tile::<S, M, V, T>(s, rows, k, w, V * S::LANES, k, load);
+            let stride = self.rows.float_stride;
+            let rows = self.rows.floats.as_slice().as_ptr().add(i * stride);
+            let mut values = float_tile::<S, M, V, T>(s, rows, stride, w, V * S::LANES, k, load);
             for j in 0..V {
                 let bias = s.load(self.linear.bias.as_slice().as_ptr().add(column + j * S::LANES));
                 for row in &mut values {

@@ -215,7 +215,7 @@ impl Kernel for Run<'_> {
                 // SAFETY: x has k floats, and `fit` made room for m rows.
                 unsafe { input.code(s, i, x.as_ptr(), k) };
             } else {
-                input.floats.as_mut_slice()[i * k..(i + 1) * k].copy_from_slice(x);
+                input.floats.as_mut_slice()[i * input.float_stride..][..k].copy_from_slice(x);
             }
         }
         // SAFETY: the m rows are there; `out` has the rows at the places, which no other piece has; the linear was packed for
@@ -229,6 +229,23 @@ fn check(n: usize, k: usize, weights: usize, bias: &[f32]) -> Result<()> {
     ensure!(Some(weights) == n.checked_mul(k), "a linear of {k} to {n} has {weights} weights instead of n * k");
     ensure!(bias.is_empty() || bias.len() == n, "a linear of {k} to {n} has {} biases", bias.len());
     ensure!(bias.iter().all(|b| b.is_finite()), "a bias of a linear of {k} to {n} is not finite");
+    Ok(())
+}
+
+/// Refuses linears (queries, keys and values; output; inner; outer) that don't make a block of `width`.
+pub(super) fn check_block(width: usize, linears: [&Linear; 4]) -> Result<()> {
+    let (first, inner) = (linears[0], linears[2].n);
+    let expected = [(3 * width, width), (width, width), (inner, width), (width, inner)];
+    for (linear, (n, k)) in linears.iter().zip(expected) {
+        ensure!(
+            (linear.n, linear.k) == (n, k),
+            "a block {width} wide has a linear of {} to {} instead of {k} to {n}",
+            linear.k,
+            linear.n
+        );
+        let (one, other) = (linear.isa().name(), first.isa().name());
+        ensure!(one == other, "a block's linears are packed for {one} and for {other}");
+    }
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod rows;
 mod scalar;
 mod simd;
 mod swin;
+mod transformer;
 mod workspace;
 
 #[cfg(target_arch = "x86_64")]
@@ -34,4 +35,5 @@ pub use merge::PatchMerge;
 pub use norm::Norm;
 pub use rows::{blend_rows, norm_rows};
 pub use swin::{SwinBlock, SwinLayers, SwinShape};
+pub use transformer::{TransformerLayer, TransformerLayers};
 pub use workspace::Workspace;

@@ -102,11 +102,11 @@ pub(super) unsafe fn layer_norm<S: Simd>(s: S, norm: &Norm, x: *const f32, y: *m
 /// Rows as a linear wants them: as they are, or as codes.
 #[derive(Default)]
 pub(super) struct Rows {
-    /// f32, `k` a row.
+    /// f32, `float_stride` from one row to the next.
     pub(super) floats: Aligned<f32>,
-    /// Codes, `stride` a row; codes behind `k` meet weights of zero. Bytes, read as `Simd::Code`.
+    pub(super) float_stride: usize,
+    /// Codes, `stride` from one row to the next; codes behind `k` meet weights of zero. Bytes, read as `Simd::Code`.
     pub(super) codes: Aligned<u8>,
-    /// Codes from one row to the next.
     pub(super) stride: usize,
     /// Of each row: x = scale * code + shift.
     pub(super) scales: Vec<f32>,
@@ -114,15 +114,20 @@ pub(super) struct Rows {
     pub(super) shifts: Vec<f32>,
 }
 
-/// Codes of a row are padded to this: the longest vector has as many lanes.
-const PAD: usize = 64;
+/// Elements of `size` bytes from one row of `k` to the next: whole cache lines, and an odd number of them. Rows that are a
+/// multiple of a power of two apart would compete for the same few places of the first cache.
+pub(super) fn spread(k: usize, size: usize) -> usize {
+    let line = 64 / size;
+    (k.div_ceil(line) | 1) * line
+}
 
 impl Rows {
     /// Room for `m` rows of `k`, as codes if `coded`.
     pub(super) fn fit<S: Simd>(&mut self, m: usize, k: usize, coded: bool) {
-        self.stride = k.next_multiple_of(PAD);
-        self.floats.fit(m * k);
+        self.float_stride = spread(k, size_of::<f32>());
+        self.floats.fit(m * self.float_stride);
         if coded {
+            self.stride = spread(k, size_of::<S::Code>());
             self.codes.fit(m * self.stride * size_of::<S::Code>());
             self.scales.resize(self.scales.len().max(m), 0.0);
             self.shifts.resize(self.shifts.len().max(m), 0.0);

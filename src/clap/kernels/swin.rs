@@ -9,11 +9,11 @@
 
 use anyhow::{Result, bail, ensure};
 
-use super::attention::{self, Head, NEVER, WIDTH, attend};
+use super::attention::{self, Head, NEVER, WIDTH, Attend};
 use super::buffer::Aligned;
 use super::gemm::{Gemm, Out};
-use super::linear::{Finish, Linear};
-use super::norm::{Norm, Rows, layer_norm};
+use super::linear::{Finish, Linear, check_block};
+use super::norm::{Norm, Rows, layer_norm, spread};
 use super::simd::{Kernel, Simd};
 use super::workspace::{Scratch, Shared, Workspace};
 
@@ -91,8 +91,8 @@ impl SwinBlock {
         let attention = attention::Shape {
             tokens,
             size: channels / heads,
-            stride: 3 * channels,
-            out_stride: channels,
+            stride: spread(3 * channels, size_of::<f32>()),
+            out_stride: spread(channels, size_of::<f32>()),
             width: tokens.next_multiple_of(WIDTH),
         };
         let masks = if shift == 0 { vec![] } else { [(true, false), (false, true), (true, true)].map(|edge| mask(shape, edge)).into() };
@@ -140,23 +140,7 @@ impl SwinBlock {
 
 impl SwinLayers {
     fn check(&self, channels: usize) -> Result<()> {
-        let inner = self.inner.n();
-        let expected = [(3 * channels, channels), (channels, channels), (inner, channels), (channels, inner)];
-        let linears = [&self.qkv, &self.output, &self.inner, &self.outer];
-        for (linear, (n, k)) in linears.iter().zip(expected) {
-            ensure!(
-                (linear.n(), linear.k()) == (n, k),
-                "a block of {channels} channels has a linear of {} to {} instead of {k} to {n}",
-                linear.k(),
-                linear.n()
-            );
-            ensure!(
-                linear.isa() == self.qkv.isa(),
-                "a block's linears are packed for {} and {}",
-                linear.isa().name(),
-                self.qkv.isa().name()
-            );
-        }
+        check_block(channels, [&self.qkv, &self.output, &self.inner, &self.outer])?;
         self.norm_before.check(channels)?;
         self.norm_after.check(channels)
     }
@@ -239,23 +223,23 @@ impl Piece<'_> {
     unsafe fn attention<S: Simd>(&mut self, s: S) -> bool {
         let (block, layers) = (self.block, &self.block.layers);
         let (channels, tokens) = (block.channels(), block.attention.tokens);
+        let attention::Shape { stride, out_stride, .. } = block.attention;
         let Scratch { input, qkv, context, room, places, dense, .. } = &mut *self.scratch;
         let m = places.len();
         input.fit::<S>(m, channels, layers.qkv.coded());
         context.fit::<S>(m, channels, layers.output.coded());
         // Whole blocks of keys and values are read behind the last token and the last head.
-        qkv.fit((m + S::LANES) * 3 * channels + S::LANES * S::LANES);
+        qkv.fit((m + S::LANES) * stride + S::LANES * S::LANES);
         room.fit(block.attention, S::LANES);
         // SAFETY: all were fitted for m rows; places by this function's contract.
         unsafe {
             let fine = normalized(s, &layers.norm_before, self.x.0, places, input, layers.qkv.coded());
-            let wide: &mut Vec<usize> = dense;
-            wide.iter_mut().enumerate().for_each(|(i, place)| *place = i * 3 * channels);
+            dense.iter_mut().enumerate().for_each(|(i, place)| *place = i * stride);
             let base = qkv.as_mut_slice().as_mut_ptr();
-            s.run(Gemm::new(&layers.qkv, input, m, Out { base, places: wide }, Finish::Store));
+            s.run(Gemm::new(&layers.qkv, input, m, Out { base, places: dense }, Finish::Store));
             for (at, window) in self.windows.clone().enumerate() {
                 for head in 0..block.shape.heads {
-                    let from = base.add(at * tokens * 3 * channels + head * block.attention.size);
+                    let from = base.add(at * tokens * stride + head * block.attention.size);
                     let out = context.floats.as_mut_slice().as_mut_ptr();
                     let head = Head {
                         query: from,
@@ -264,9 +248,9 @@ impl Piece<'_> {
                         bias: block.bias.as_slice().as_ptr().add(head * tokens * block.attention.width),
                         bias_stride: block.attention.width,
                         mask: block.mask_of(window),
-                        out: out.add(at * tokens * channels + head * block.attention.size),
+                        out: out.add(at * tokens * out_stride + head * block.attention.size),
                     };
-                    attend(s, block.attention, head, room);
+                    s.run(Attend::new(block.attention, head, room));
                 }
             }
             coded(s, context, m, channels, layers.output.coded());
@@ -308,7 +292,7 @@ pub(super) unsafe fn normalized<S: Simd>(
     for (i, place) in places.iter().enumerate() {
         // SAFETY: by this function's contract. Rows that become codes pass through the first row, which stays in the cache.
         unsafe {
-            let row = into.floats.as_mut_slice().as_mut_ptr().add(if code { 0 } else { i * k });
+            let row = into.floats.as_mut_slice().as_mut_ptr().add(if code { 0 } else { i * into.float_stride });
             fine &= layer_norm(s, norm, x.add(*place), row);
             if code {
                 into.code(s, i, row, k);
@@ -328,7 +312,7 @@ pub(super) unsafe fn coded<S: Simd>(s: S, rows: &mut Rows, m: usize, k: usize, w
         for i in 0..m {
             // SAFETY: by this function's contract.
             unsafe {
-                let row = rows.floats.as_slice().as_ptr().add(i * k);
+                let row = rows.floats.as_slice().as_ptr().add(i * rows.float_stride);
                 rows.code(s, i, row, k);
             }
         }
@@ -343,10 +327,10 @@ pub(super) unsafe fn coded<S: Simd>(s: S, rows: &mut Rows, m: usize, k: usize, w
 unsafe fn feed_forward<S: Simd>(s: S, layers: &SwinLayers, x: Shared, rows: usize, scratch: &mut Scratch) -> bool {
     let (channels, width) = (layers.inner.k(), layers.inner.n());
     let Scratch { input, hidden, places, dense, .. } = scratch;
-    dense.iter_mut().enumerate().for_each(|(i, place)| *place = i * width);
     let most = rows.min(places.len());
     input.fit::<S>(most, channels, layers.inner.coded());
     hidden.fit::<S>(most, width, layers.outer.coded());
+    dense.iter_mut().enumerate().for_each(|(i, place)| *place = i * hidden.float_stride);
     let mut fine = true;
     for places in places.chunks(rows) {
         let m = places.len();

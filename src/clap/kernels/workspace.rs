@@ -20,6 +20,8 @@ pub(super) struct Scratch {
     /// Between the two linears of a block.
     pub(super) hidden: Rows,
     pub(super) room: Room,
+    /// A row of biases of scores.
+    pub(super) bias: Aligned<f32>,
     /// Where the rows of the present piece lie.
     pub(super) places: Vec<usize>,
     /// Where rows lie that stand one behind the other.
