@@ -2,14 +2,14 @@
 //!
 //! In: rows of queries, keys and values side by side, as a linear made them. Out: rows of mixed values.
 //! Scores are in units of ln 2, so that the softmax is of powers of two.
-//! Never: reads scores of padding: a bias of [`NEVER`] makes their share 0.
+//! Never: reads scores of padding: a bias of [`NEVER`] makes their share nothing.
 
 use super::buffer::Aligned;
 use super::gemm::{by_height, float_tile};
 use super::math::exp2;
 use super::simd::{Kernel, Simd};
 
-/// A score that no sum of others brings back: 2 to it is 0.
+/// A score that no sum of others brings back: its share is 2^-100 of the largest ([`exp2`]), which is nothing in f32.
 pub(super) const NEVER: f32 = -1e30;
 
 /// Sizes that all heads share.
@@ -155,7 +155,8 @@ unsafe fn score<S: Simd, const V: usize>(
             let query = head.query.add((first + i) * shape.stride);
             for j in (0..shape.width).step_by(V * S::LANES) {
                 let load = |at| s.load(at);
-                let tile = float_tile::<S, M, V, f32>(s, query, shape.stride, keys.add(j), shape.width, shape.size, load);
+                let tile =
+                    float_tile::<S, M, V, f32>(s, query, shape.stride, keys.add(j), shape.width, shape.size, load);
                 for (r, row) in tile.iter().enumerate() {
                     let bias = head.bias.add((first + i + r) * head.bias_stride + j);
                     for (v, value) in row.iter().enumerate() {
@@ -188,10 +189,26 @@ unsafe fn mix<S: Simd>(s: S, shape: Shape, head: Head, first: usize, m: usize, s
         while d < shape.size {
             let left = (shape.size - d).div_ceil(S::LANES);
             if left >= 2 {
-                by_height!(S, m, |i, M| mix_tile::<S, M, 2>(s, shape, head, first + i, d, scores.add(i * shape.width), &inverse[i..]));
+                by_height!(S, m, |i, M| mix_tile::<S, M, 2>(
+                    s,
+                    shape,
+                    head,
+                    first + i,
+                    d,
+                    scores.add(i * shape.width),
+                    &inverse[i..]
+                ));
                 d += 2 * S::LANES;
             } else {
-                by_height!(S, m, |i, M| mix_tile::<S, M, 1>(s, shape, head, first + i, d, scores.add(i * shape.width), &inverse[i..]));
+                by_height!(S, m, |i, M| mix_tile::<S, M, 1>(
+                    s,
+                    shape,
+                    head,
+                    first + i,
+                    d,
+                    scores.add(i * shape.width),
+                    &inverse[i..]
+                ));
                 d += S::LANES;
             }
         }

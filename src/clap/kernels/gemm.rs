@@ -7,7 +7,7 @@
 use super::linear::{Finish, Int8, Linear, Weights};
 use super::math::gelu;
 use super::norm::Rows;
-use super::simd::{Kernel, Simd};
+use super::simd::{AHEAD, Kernel, Simd};
 
 /// Where rows go: row i to `base + places[i]`.
 #[derive(Clone, Copy)]
@@ -100,11 +100,13 @@ impl Gemm<'_> {
                     Weights::Int8(w) => by_half_height::<S, V>(self, s, w, column),
                     Weights::F32(w) => {
                         let w = w.as_slice().as_ptr().add(column * self.linear.k());
-                        by_height!(S, self.m, |i, M| self.float::<S, M, V, f32>(s, w, i, column, |at| s.load(at)));
+                        by_height!(S, self.m, |i, M| self
+                            .float::<S, M, V, f32>(s, w, i, column, |at| s.load(ahead(s, at))));
                     }
                     Weights::F16(w) => {
                         let w = w.as_slice().as_ptr().add(column * self.linear.k());
-                        by_height!(S, self.m, |i, M| self.float::<S, M, V, u16>(s, w, i, column, |at| s.load_half(at)));
+                        by_height!(S, self.m, |i, M| self
+                            .float::<S, M, V, u16>(s, w, i, column, |at| s.load_half(ahead(s, at))));
                     }
                 }
             }
@@ -156,7 +158,8 @@ impl Gemm<'_> {
         unsafe {
             let mut total = [[s.splat(0.0); V]; M];
             for span in 0..w.spans {
-                let weights = w.panels.as_slice().as_ptr().add(column * w.padded * w.spans + span * w.padded * V * S::LANES);
+                let weights =
+                    w.panels.as_slice().as_ptr().add(column * w.padded * w.spans + span * w.padded * V * S::LANES);
                 let at = span * width + column;
                 let sums = w.sums.as_slice().as_ptr().add(at);
                 let codes = self.codes::<S>(i).add(span * w.span);
@@ -251,6 +254,13 @@ impl Gemm<'_> {
             }
         }
     }
+}
+
+/// Asks for weights behind `at`.
+#[inline(always)]
+fn ahead<S: Simd, T>(s: S, at: *const T) -> *const T {
+    s.prefetch(at.wrapping_byte_add(AHEAD));
+    at
 }
 
 /// Tiles of spans hold sums twice, as integers and as floats, so that they may have half as many rows.

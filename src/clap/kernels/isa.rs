@@ -60,7 +60,8 @@ impl Isa {
             return Ok(*isa);
         }
         let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
-        let why = if ALL.iter().any(|isa| isa.name() == name) { "this CPU lacks it" } else { "there is no such kernel" };
+        let why =
+            if ALL.iter().any(|isa| isa.name() == name) { "this CPU lacks it" } else { "there is no such kernel" };
         bail!("CLAPD_KERNEL is \"{name}\": {why}. Here it may be {}, or unset for the first of these", names.join(", "))
     }
 

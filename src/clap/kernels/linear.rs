@@ -74,10 +74,14 @@ impl Linear {
     pub fn int8(isa: Isa, n: usize, k: usize, weights: &[i8], scales: &[f32], bias: &[f32]) -> Result<Self> {
         check(n, k, weights.len(), bias)?;
         ensure!(k <= MAX_K, "an int8 linear has k = {k}; its sums are exact up to {MAX_K}");
-        ensure!(scales.len() >= n && scales.len() % n == 0, "{} scales for n = {n}: one or more for each", scales.len());
+        ensure!(
+            scales.len() >= n && scales.len().is_multiple_of(n),
+            "{} scales for n = {n}: one or more for each",
+            scales.len()
+        );
         let spans = scales.len() / n;
         ensure!(
-            spans == 1 || (k % spans == 0 && (k / spans).is_multiple_of(4)),
+            spans == 1 || (k.is_multiple_of(spans) && (k / spans).is_multiple_of(4)),
             "{spans} scales a column for k = {k}: k / {spans} must be a multiple of 4"
         );
         ensure!(scales.iter().all(|s| s.is_finite()), "a scale of an int8 linear is not finite");

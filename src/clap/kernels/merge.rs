@@ -34,10 +34,14 @@ impl PatchMerge {
     /// Sizes that don't fit each other.
     pub fn new(height: usize, width: usize, norm: Norm, reduction: Linear) -> Result<Self> {
         ensure!(
-            height > 0 && width > 0 && height % 2 == 0 && width % 2 == 0,
+            height > 0 && width > 0 && height.is_multiple_of(2) && width.is_multiple_of(2),
             "an image of {height} x {width} tokens can't be halved"
         );
-        ensure!(reduction.k() % 4 == 0, "a merging takes {} floats, which four tokens don't make", reduction.k());
+        ensure!(
+            reduction.k().is_multiple_of(4),
+            "a merging takes {} floats, which four tokens don't make",
+            reduction.k()
+        );
         norm.check(reduction.k())?;
         Ok(Self { height, width, norm, reduction })
     }

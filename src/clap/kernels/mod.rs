@@ -5,6 +5,8 @@
 //! The only room with unsafe code. What is public here is safe: lengths and numbers are checked before a pointer is made.
 //! Never: knows tract, a bundle, an environment variable.
 #![allow(unsafe_code)]
+// Tiles are indexed [row][vector]; iterators over one of the two hide the other.
+#![allow(clippy::needless_range_loop)]
 
 mod attention;
 mod buffer;
@@ -21,6 +23,9 @@ mod simd;
 mod swin;
 mod transformer;
 mod workspace;
+
+#[cfg(test)]
+mod tests;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -9,7 +9,7 @@
 
 use anyhow::{Result, bail, ensure};
 
-use super::attention::{self, Head, NEVER, WIDTH, Attend};
+use super::attention::{self, Attend, Head, NEVER, WIDTH};
 use super::buffer::Aligned;
 use super::gemm::{Gemm, Out};
 use super::linear::{Finish, Linear, check_block};
@@ -79,10 +79,15 @@ impl SwinBlock {
         let SwinShape { height, width, window, shift, heads } = shape;
         let channels = layers.norm_before.len();
         ensure!(
-            window > 0 && height > 0 && width > 0 && height % window == 0 && width % window == 0 && shift < window,
+            window > 0
+                && height > 0
+                && width > 0
+                && height.is_multiple_of(window)
+                && width.is_multiple_of(window)
+                && shift < window,
             "windows of {window}, shifted by {shift}, don't tile an image of {height} x {width} tokens"
         );
-        ensure!(heads > 0 && channels > 0 && channels % heads == 0, "{channels} channels and {heads} heads");
+        ensure!(heads > 0 && channels > 0 && channels.is_multiple_of(heads), "{channels} channels and {heads} heads");
         layers.check(channels)?;
         let table = (2 * window - 1).pow(2) * heads;
         ensure!(position_bias.len() == table, "a table of {} position biases instead of {table}", position_bias.len());
@@ -95,7 +100,11 @@ impl SwinBlock {
             out_stride: spread(channels, size_of::<f32>()),
             width: tokens.next_multiple_of(WIDTH),
         };
-        let masks = if shift == 0 { vec![] } else { [(true, false), (false, true), (true, true)].map(|edge| mask(shape, edge)).into() };
+        let masks = if shift == 0 {
+            vec![]
+        } else {
+            [(true, false), (false, true), (true, true)].map(|edge| mask(shape, edge)).into()
+        };
         let bias = gathered(shape, position_bias, attention.width);
         Ok(Self { shape, layers, bias, masks, attention })
     }
@@ -112,7 +121,11 @@ impl SwinBlock {
     pub fn run(&self, x: &mut [f32], workspace: &mut Workspace) -> Result<()> {
         let SwinShape { height, width, window, .. } = self.shape;
         let expected = height * width * self.channels();
-        ensure!(x.len() == expected, "a block of {height} x {width} tokens got {} floats instead of {expected}", x.len());
+        ensure!(
+            x.len() == expected,
+            "a block of {height} x {width} tokens got {} floats instead of {expected}",
+            x.len()
+        );
         let windows = height * width / (window * window);
         let (at_a_time, rows) = self.pace(windows);
         let shared = Shared(x.as_mut_ptr());

@@ -186,5 +186,6 @@ fn rows_of<S: Simd>(s: S, rows: &mut Rows, x: &[f32], k: usize, code: bool) {
 #[inline(always)]
 fn norms<S: Simd>(s: S, norm: &Norm, x: &mut [f32]) -> bool {
     // SAFETY: rows are as long as the norm.
-    x.chunks_exact_mut(norm.len()).fold(true, |fine, x| unsafe { layer_norm(s, norm, x.as_ptr(), x.as_mut_ptr()) } & fine)
+    x.chunks_exact_mut(norm.len())
+        .fold(true, |fine, x| unsafe { layer_norm(s, norm, x.as_ptr(), x.as_mut_ptr()) } & fine)
 }

@@ -55,10 +55,8 @@ impl Workspace {
         }
         std::thread::scope(|scope| {
             let run = &run;
-            let others: Vec<_> = (1..threads)
-                .zip(others)
-                .map(|(t, scratch)| scope.spawn(move || run(t, scratch)))
-                .collect();
+            let others: Vec<_> =
+                (1..threads).zip(others).map(|(t, scratch)| scope.spawn(move || run(t, scratch))).collect();
             let mine = run(0, &mut own[0]);
             // A thread that panicked has not done its work.
             others.into_iter().fold(mine, |all, other| other.join().unwrap_or(false) & all)
