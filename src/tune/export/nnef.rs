@@ -58,7 +58,7 @@ pub fn document(mut model: TypedModel) -> Result<ProtoModel> {
 fn number_names(model: &mut TypedModel) -> Result<()> {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for id in model.eval_order()? {
-        let name = unnumbered(&model.nodes[id].name).to_string();
+        let name = unnumbered(&model.nodes[id].name);
         let count = seen.entry(name.clone()).or_default();
         model.nodes[id].name = if *count == 0 { name } else { format!("{name}.{count}") };
         *count += 1;
@@ -66,15 +66,18 @@ fn number_names(model: &mut TypedModel) -> Result<()> {
     Ok(())
 }
 
-/// A name less the numbers that tract put behind it.
-fn unnumbered(mut name: &str) -> &str {
-    while let Some((rest, number)) = name.rsplit_once('.')
-        && !number.is_empty()
-        && number.bytes().all(|b| b.is_ascii_digit())
-    {
-        name = rest;
+/// A name less the numbers that tract put into it: names are made of other nodes' names, so they can stand anywhere.
+fn unnumbered(name: &str) -> String {
+    let mut pieces = name.split('.');
+    let mut plain = pieces.next().unwrap_or_default().to_string();
+    for piece in pieces {
+        let rest = piece.trim_start_matches(|c: char| c.is_ascii_digit());
+        if rest.len() == piece.len() {
+            plain.push('.');
+        }
+        plain.push_str(rest);
     }
-    name
+    plain
 }
 
 /// Writes the tar: `graph.nnef` and one `.dat` a tensor, sorted, with the time of the epoch. A tensor is freed once it is
