@@ -6,6 +6,7 @@
 //! | `net` | the networks, each written once, as Burn modules |
 //! | `export` | a module becomes ONNX and NNEF |
 //! | `import` | a CLAP checkpoint becomes a bundle |
+//! | `quantize` | rounds linears to int8 |
 //! | `verify` | compares a bundle with its checkpoint |
 //! | `mini` | builds the default bundle out of these |
 //! | `progress` | shows that a long step is at work |
@@ -21,4 +22,5 @@ pub mod import;
 pub mod mini;
 pub mod net;
 pub mod progress;
+pub mod quantize;
 pub mod verify;
