@@ -8,12 +8,14 @@
 //! | `import` | a CLAP checkpoint becomes a bundle |
 //! | `quantize` | rounds linears to int8 |
 //! | `verify` | compares a bundle with its checkpoint |
+//! | `agreement` | figures of two sets of embeddings |
 //! | `mini` | builds the default bundle out of these |
 //! | `progress` | shows that a long step is at work |
 //! | `cli` | claptune's subcommands |
 //!
 //! Never: reaches into the device's private parts, or is reached from them; needs a network connection, but for a hub id.
 
+pub mod agreement;
 pub mod bundle;
 pub mod checkpoint;
 pub mod cli;
