@@ -12,7 +12,7 @@ use super::Parts;
 use super::parts::Lookup;
 use super::schema::{Field, Kind, Packed, Signature};
 use crate::clap::compute::Compute;
-use crate::clap::kernels::{Finish, Isa, Linear, Norm, Workspace, norm_rows};
+use crate::clap::kernels::{Isa, Norm, TransformerLayer, TransformerLayers, Workspace, norm_rows};
 
 /// Heads: 12 in every CLAP.
 const MAX_HEADS: usize = 256;
@@ -63,7 +63,7 @@ pub(super) static TRANSFORMER_BLOCK: Kind = Kind {
         let mask = (i64::datum_type(), vec![Some(1), None]);
         Ok(Signature { inputs: vec![(f32::datum_type(), shape.clone()), mask], output: shape })
     },
-    pack: |parts, compute| Ok(Box::new(Block::new(parts, compute)?)),
+    pack: |parts, compute| Ok(Box::new(block(parts, compute)?)),
 };
 
 struct Embeddings {
@@ -115,105 +115,27 @@ impl Packed for Embeddings {
     }
 }
 
-struct Block {
-    isa: Isa,
-    heads: usize,
-    qkv: Linear,
-    output: Linear,
-    attention_norm: Norm,
-    inner: Linear,
-    outer: Linear,
-    norm: Norm,
+fn block(parts: &Parts, compute: Compute) -> Result<TransformerLayer> {
+    let isa = compute.isa();
+    let [_, width] = parts.matrix("qkv_weight")?;
+    let layers = TransformerLayers {
+        qkv: parts.linear("qkv", isa)?,
+        output: parts.linear("output", isa)?,
+        attention_norm: parts.norm("attention_norm", width)?,
+        inner: parts.linear("inner", isa)?,
+        outer: parts.linear("outer", isa)?,
+        norm: parts.norm("norm", width)?,
+    };
+    TransformerLayer::new(parts.size("heads", 1, MAX_HEADS)?, layers)
 }
 
-impl Block {
-    fn new(parts: &Parts, compute: Compute) -> Result<Self> {
-        let isa = compute.isa();
-        let [_, width] = parts.matrix("qkv_weight")?;
-        let block = Self {
-            isa,
-            heads: parts.size("heads", 1, MAX_HEADS)?,
-            qkv: parts.linear("qkv", isa)?,
-            output: parts.linear("output", isa)?,
-            attention_norm: parts.norm("attention_norm", width)?,
-            inner: parts.linear("inner", isa)?,
-            outer: parts.linear("outer", isa)?,
-            norm: parts.norm("norm", width)?,
-        };
-        let Self { heads, qkv, output, inner, outer, .. } = &block;
-        ensure!(width.is_multiple_of(*heads), "{width} numbers and {heads} heads");
-        let between = inner.n();
-        let expected = [(3 * width, width), (width, width), (between, width), (width, between)];
-        for (linear, (n, k)) in [qkv, output, inner, outer].into_iter().zip(expected) {
-            ensure!(
-                (linear.n(), linear.k()) == (n, k),
-                "a layer of width {width} has a linear of {} to {} instead of {k} to {n}",
-                linear.k(),
-                linear.n()
-            );
-        }
-        Ok(block)
-    }
-
-    /// What the heads make of the hidden states `x`; `mask` is added to the scores of each token.
-    fn attend(&self, x: &[f32], mask: &[f32], workspace: &mut Workspace) -> Result<Vec<f32>> {
-        let (width, tokens) = (self.qkv.k(), mask.len());
-        let mut qkv = vec![0.0; 3 * x.len()];
-        self.qkv.run(x, &mut qkv, Finish::Store, workspace)?;
-        let (mut mixed, mut scores) = (vec![0.0; x.len()], vec![0.0; tokens]);
-        let size = width / self.heads;
-        let scale = 1.0 / (size as f32).sqrt();
-        for head in (0..width).step_by(size) {
-            let part = |token: usize, which: usize| &qkv[token * 3 * width + which * width + head..][..size];
-            for token in 0..tokens {
-                let query = part(token, 0);
-                for (other, score) in scores.iter_mut().enumerate() {
-                    *score = dot(query, part(other, 1)) * scale + mask[other];
-                }
-                softmax(&mut scores);
-                let out = &mut mixed[token * width + head..][..size];
-                for (other, score) in scores.iter().enumerate() {
-                    out.iter_mut().zip(part(other, 2)).for_each(|(out, value)| *out += score * value);
-                }
-            }
-        }
-        Ok(mixed)
-    }
-}
-
-impl Packed for Block {
+impl Packed for TransformerLayer {
     fn run(&self, mut inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
-        let mask = inputs[1].try_as_plain_ram()?.as_slice::<i64>()?.to_vec();
-        let mask: Vec<f32> = mask.iter().map(|m| if *m == 0 { MASKED } else { 0.0 }).collect();
-        let mut tensor = inputs.remove(0).into_tensor();
-        let mut plain = tensor.try_as_plain_ram_mut()?;
-        let x = plain.as_slice_mut::<f32>()?;
-        ensure!(x.len() == mask.len() * self.qkv.k() && mask.len() <= MAX_TOKENS, "a mask of {} tokens", mask.len());
-        let mixed = self.attend(x, &mask, workspace)?;
-        self.output.run(&mixed, x, Finish::Add, workspace)?;
-        norm_rows(self.isa, &self.attention_norm, x)?;
-        let mut inner = vec![0.0; mask.len() * self.inner.n()];
-        self.inner.run(x, &mut inner, Finish::Gelu, workspace)?;
-        self.outer.run(&inner, x, Finish::Add, workspace)?;
-        norm_rows(self.isa, &self.norm, x)?;
-        Ok(tensor)
+        let mask = inputs[1].try_as_plain_ram()?;
+        let mask: Vec<f32> = mask.as_slice::<i64>()?.iter().map(|m| if *m == 0 { MASKED } else { 0.0 }).collect();
+        ensure!((1..=MAX_TOKENS).contains(&mask.len()), "{} tokens; 1 to {MAX_TOKENS} are allowed", mask.len());
+        let mut hidden = inputs.remove(0).into_tensor();
+        Self::run(self, hidden.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?, &mask, workspace)?;
+        Ok(hidden)
     }
-}
-
-/// In eight sums, which the compiler keeps in vectors.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0; 8];
-    let (a_rest, b_rest) = (a.chunks_exact(8).remainder(), b.chunks_exact(8).remainder());
-    for (a, b) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
-        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
-    }
-    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
-}
-
-/// Powers of e over their sum.
-fn softmax(scores: &mut [f32]) {
-    let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    scores.iter_mut().for_each(|score| *score = (*score - top).exp());
-    let inverse = 1.0 / scores.iter().sum::<f32>();
-    scores.iter_mut().for_each(|score| *score *= inverse);
 }
