@@ -6,6 +6,7 @@
 use anyhow::{Context, Result, ensure};
 use tract_nnef::internal::*;
 
+use super::compute::Compute;
 use super::manifest::{AudioTable, Manifest};
 use super::nnef::{self, Graph};
 use super::{Encode, normalize};
@@ -70,6 +71,10 @@ impl Encode for AudioEncoder {
             copy.copy_from_slice(patch);
         }
         copy_output(&self.tower, input, features)
+    }
+
+    fn compute(&self) -> Option<Compute> {
+        self.tower.compute()
     }
 
     fn embed(&self, mean_features: &[f32], embedding: &mut [f32]) -> Result<()> {

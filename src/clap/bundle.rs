@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::audio::AudioEncoder;
 use super::cache::EmbeddingCache;
+use super::compute::Compute;
 use super::hashed::Hashed;
 use super::manifest::Manifest;
 use super::nnef::{self, Graph};
@@ -31,6 +32,7 @@ pub(super) const CODE_REVISION: u32 = 1;
 pub struct Bundle {
     dir: PathBuf,
     manifest: Manifest,
+    compute: Compute,
 }
 
 /// How patches make windows, in samples at the model's rate.
@@ -64,7 +66,13 @@ impl Bundle {
         })?;
         let text = String::from_utf8(text).with_context(|| format!("{} is not UTF-8", path.display()))?;
         let manifest = Manifest::parse(&text).with_context(|| path.display().to_string())?;
-        Ok(Self { dir, manifest })
+        Ok(Self { dir, manifest, compute: Compute::default() })
+    }
+
+    /// The same bundle, its towers to be loaded for these kernels and threads instead of the default's.
+    #[must_use]
+    pub fn with_compute(self, compute: Compute) -> Self {
+        Self { compute, ..self }
     }
 
     /// What the bundle says of itself.
@@ -159,7 +167,7 @@ impl Bundle {
     fn graph(&self, file: &str, sha256: &str) -> Result<Graph> {
         let archive = self.read(file, sha256, MAX_GRAPH, |reader, length| nnef::read(reader, length))?;
         let archive = archive.with_context(|| format!("{file} is not a graph archive that clapd can trust"));
-        archive.and_then(|archive| nnef::plan(file, archive)).with_context(|| self.name_for_errors())
+        archive.and_then(|archive| nnef::plan(file, archive, self.compute)).with_context(|| self.name_for_errors())
     }
 
     /// Has `take` read a file of the bundle of at most `most` bytes; what it made of it, once the hash was found right.

@@ -16,16 +16,30 @@ use tract_nnef::internal::*;
 
 pub use archive::Archive;
 
+use super::Compute;
+use super::ops;
+
 /// Most numbers in any one value of the graph: the largest is the embedding table (39 M); a graph that broadcasts a
 /// small constant into more than this is hostile.
 const MAX_VALUE: usize = 256 << 20;
 
 /// A graph ready to run.
-pub type Graph = Arc<TypedRunnableModel>;
+#[derive(Debug, Clone)]
+pub struct Graph {
+    plan: Arc<TypedRunnableModel>,
+    compute: Option<Compute>,
+}
 
-/// The operators that a bundle's graphs may use: NNEF's own and tract's.
+impl Graph {
+    /// The kernels of our own that it runs on; none where it has none of our operators.
+    pub fn compute(&self) -> Option<Compute> {
+        self.compute
+    }
+}
+
+/// The operators that a bundle's graphs may use: NNEF's own, tract's and ours.
 pub fn registry() -> Nnef {
-    tract_nnef::nnef()
+    tract_nnef::nnef().with_registry(ops::registry())
 }
 
 /// Reads an archive of `length` bytes; nothing of it is used yet.
@@ -36,12 +50,12 @@ pub fn read(archive: impl Read, length: u64) -> Result<Archive> {
     guarded(|| Archive::read(archive, length))
 }
 
-/// Optimises and plans a graph.
+/// Optimises and plans a graph; its layers that are ours are packed for `compute`.
 ///
 /// # Errors
 /// A graph that does not parse or type-check; the message names `file`.
-pub fn plan(file: &str, archive: Archive) -> Result<Graph> {
-    guarded(|| translate(archive)).with_context(|| format!("cannot load {file}"))
+pub fn plan(file: &str, archive: Archive, compute: Compute) -> Result<Graph> {
+    guarded(|| translate(archive, compute)).with_context(|| format!("cannot load {file}"))
 }
 
 /// tract's parser, optimiser and operators assert what a hostile graph can break; that must end this work, not the daemon.
@@ -50,7 +64,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     done.unwrap_or_else(|_| Err(anyhow!("the graph broke an assumption of the inference library")))
 }
 
-fn translate(archive: Archive) -> Result<Graph> {
+fn translate(archive: Archive, compute: Compute) -> Result<Graph> {
     let mut model = registry().model_for_proto_model(&archive.parse()?)?;
     for (outlet, fact) in
         model.nodes.iter().flat_map(|node| node.outputs.iter().map(move |out| (&node.name, &out.fact)))
@@ -64,12 +78,15 @@ fn translate(archive: Archive) -> Result<Graph> {
         );
     }
     widen::widen_constants(&mut model)?;
-    model.into_optimized()?.into_runnable()
+    // What is optimised no longer holds the weights of our operators as constants: they alone do, until they are packed.
+    let mut model = model.into_optimized()?;
+    let compute = (ops::pack(&mut model, compute)? > 0).then_some(compute);
+    Ok(Graph { plan: model.into_runnable()?, compute })
 }
 
 /// Shape of a graph's input, where it is a number; `None` stands for a length that is free.
 pub fn input_shape(graph: &Graph, input: usize) -> Result<Vec<Option<usize>>> {
-    let model = graph.model();
+    let model = graph.plan.model();
     ensure!(input < model.input_outlets()?.len(), "the graph has no input {input}");
     let fact = model.input_fact(input)?;
     Ok(fact.shape.iter().map(|dim| dim.to_usize().ok()).collect())
@@ -77,7 +94,7 @@ pub fn input_shape(graph: &Graph, input: usize) -> Result<Vec<Option<usize>>> {
 
 /// Numbers that a graph's first output holds, where its shape is known before it runs.
 pub fn output_len(graph: &Graph) -> Result<Option<usize>> {
-    Ok(graph.model().output_fact(0)?.shape.volume().to_usize().ok())
+    Ok(graph.plan.model().output_fact(0)?.shape.volume().to_usize().ok())
 }
 
 /// Runs a graph and returns its outputs as f32, in order.
@@ -85,6 +102,6 @@ pub fn output_len(graph: &Graph) -> Result<Option<usize>> {
 /// # Errors
 /// A graph that does not take these inputs, or breaks an assumption of the library on the way.
 pub fn run(graph: &Graph, inputs: TVec<TValue>) -> Result<Vec<Vec<f32>>> {
-    let outputs = guarded(|| graph.run(inputs))?;
+    let outputs = guarded(|| graph.plan.run(inputs))?;
     outputs.iter().map(|value| Ok(value.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())).collect()
 }

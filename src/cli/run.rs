@@ -19,8 +19,7 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     if let Some(broker) = &settings.broker {
         mqtt::check(broker).at(Stage::Usage)?;
     }
-    let dir = locate::bundle(settings.bundle.as_deref()).at(Stage::Bundle)?;
-    let bundle = Bundle::open(dir).at(Stage::Bundle)?;
+    let bundle = locate::open(settings.bundle.as_deref(), settings.threads)?;
     embed_first(&settings, &bundle, &locate::cache()).at(Stage::Bundle)?;
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let daemon = Daemon::prepare(settings, &bundle, &locate::cache()).at(Stage::Bundle)?;

@@ -16,6 +16,8 @@ use crate::outbox::OutboxSpec;
 /// Windows of the models are 5 to 10 s long. Ten times a second is more than their resolution; less often than each
 /// 10 s, sound falls between two windows.
 const HOP_S: std::ops::RangeInclusive<f64> = 0.1..=10.0;
+/// As many as `clap::Compute` allows.
+const MAX_THREADS: f64 = 64.0;
 /// The step of every front end's frames: a window begins at a frame.
 const HOP_STEP_S: f64 = 0.01;
 /// A window of several seconds once a second follows a sound closely and costs a small computer a few per cent of a core.
@@ -73,6 +75,7 @@ impl<'a> Check<'a> {
             self.warn(&whole.child(None, "mqtt"), "is missing: events are logged, and told to nobody", remedy);
         }
         let outbox = self.outbox(written.outbox.as_ref());
+        let threads = self.whole_number(written.threads.as_ref(), MAX_THREADS, 1.0);
         let bundle = written.bundle.as_ref().and_then(|bundle| self.path(bundle));
         let broker = match broker {
             Some(broker) => Some(broker?),
@@ -81,6 +84,7 @@ impl<'a> Check<'a> {
         Some(Settings {
             node: node?,
             bundle,
+            threads: threads? as usize,
             sources: sources?,
             hop: hop?,
             gate_db,
