@@ -8,7 +8,7 @@
 //! ```
 //! The kernels quantise activations token by token, so calibration decides no range: it says which errors matter. The
 //! pooler and the projection are not here: they see one vector where others see thousands of tokens whose errors average
-//! out, nearly all of the activations' error comes from them, and in f32 they cost nothing.
+//! out. In the audio tower nearly all of the activations' error comes from them, and in f32 they cost nothing.
 //! Never: changes the network; needs a token twice.
 
 pub mod calibration;
