@@ -248,10 +248,37 @@ fn a_graph_with_hostile_numbers_is_refused() {
     let changed = Changed::new();
     let text = changed.text();
     changed.load(text.as_bytes()).unwrap();
-    let numbers = ["-1", "0", "1", "3", "1000", "1000000", "99999999999", "9223372036854775807", "1e30", "\"a\"", "nan", "[1, 2]", "x"];
+    let numbers = [
+        "-1",
+        "0",
+        "1",
+        "3",
+        "1000",
+        "1000000",
+        "99999999999",
+        "9223372036854775807",
+        "1e30",
+        "\"a\"",
+        "nan",
+        "[1, 2]",
+        "x",
+    ];
     let names = [
-        "frames", "mels", "image", "patch_height", "patch_width", "stride_height", "stride_width", "epsilon", "height", "width",
-        "window", "shift", "heads", "count", "gelu",
+        "frames",
+        "mels",
+        "image",
+        "patch_height",
+        "patch_width",
+        "stride_height",
+        "stride_width",
+        "epsilon",
+        "height",
+        "width",
+        "window",
+        "shift",
+        "heads",
+        "count",
+        "gelu",
     ];
     let mut refused = 0;
     for name in names {
@@ -260,7 +287,8 @@ fn a_graph_with_hostile_numbers_is_refused() {
         let end = at + text[at..].find([',', ')']).unwrap();
         for number in numbers {
             // Some numbers are possible (an epsilon of 0.001, a shift of 1): then it loads. It must do one or the other.
-            refused += usize::from(changed.load(format!("{}{number}{}", &text[..at], &text[end..]).as_bytes()).is_err());
+            refused +=
+                usize::from(changed.load(format!("{}{number}{}", &text[..at], &text[end..]).as_bytes()).is_err());
         }
         let error = changed.load(text.replacen(&key, " nonsense = ", 1).as_bytes()).unwrap_err();
         assert!(format!("{error:#}").contains("nonsense"), "{error:#}");
@@ -272,7 +300,15 @@ fn a_graph_with_hostile_numbers_is_refused() {
 fn a_graph_with_the_wrong_weights_is_refused() {
     let changed = Changed::new();
     let text = changed.text();
-    let weights = ["qkv_weight", "qkv_scale", "norm_before_bias", "position_bias", "reduction_weight", "mel_scale", "crops_weight"];
+    let weights = [
+        "qkv_weight",
+        "qkv_scale",
+        "norm_before_bias",
+        "position_bias",
+        "reduction_weight",
+        "mel_scale",
+        "crops_weight",
+    ];
     for name in weights {
         let key = format!("{name} = ");
         let at = text.find(&key).unwrap() + key.len();

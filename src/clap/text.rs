@@ -6,7 +6,6 @@
 use anyhow::{Context, Result, ensure};
 use tract_nnef::internal::*;
 
-use super::compute::Compute;
 use super::manifest::TextTable;
 use super::nnef::{self, Graph};
 use super::normalize;

@@ -17,7 +17,12 @@ use super::simd::{Kernel, Simd};
 /// A norm or rows of the wrong length, a number that is not finite or beyond 1e18, an instruction set that the CPU lacks.
 pub fn norm_rows(isa: Isa, norm: &Norm, rows: &mut [f32]) -> Result<()> {
     norm.check(norm.len())?;
-    ensure!(!norm.is_empty() && rows.len().is_multiple_of(norm.len()), "{} floats in rows of {}", rows.len(), norm.len());
+    ensure!(
+        !norm.is_empty() && rows.len().is_multiple_of(norm.len()),
+        "{} floats in rows of {}",
+        rows.len(),
+        norm.len()
+    );
     if !isa.checked()?.run(NormRows { norm, rows }) {
         bail!("a row to be normalised has a number that is not finite or beyond 1e18");
     }

@@ -67,7 +67,7 @@ mod tests {
     use half::f16;
     use tract_nnef::tensors::write_tensor;
 
-    use super::super::{Archive, Graph, plan, read, run};
+    use super::super::{Archive, Compute, Graph, plan, read, run};
     use super::*;
 
     /// 8 MB in f16 and 16 MB in f32: more than tract folds.
@@ -106,7 +106,7 @@ mod tests {
 
     /// What would be worked out anew at every run although no input has a say in it.
     fn left_to_do(graph: &Graph) -> Vec<String> {
-        let model = graph.model();
+        let model = graph.plan.model();
         let constant = |outlet: &OutletId| model.node(outlet.node).op_is::<Const>();
         let all = model.nodes.iter().filter(|node| !node.inputs.is_empty() && node.inputs.iter().all(constant));
         all.map(ToString::to_string).collect()
@@ -128,7 +128,7 @@ mod tests {
         let weights: Vec<f16> = (0..SIDE * SIDE).map(|index| f16::from_f32(weight(index))).collect();
         let weights = Tensor::from_shape(&[SIDE, SIDE], &weights).unwrap();
         let body = "w = tract_core_cast(w16, to=\"f32\");\ny = matmul(x, w);";
-        let graph = plan("test", archive(VECTOR, body, &[("w16", &weights)])).unwrap();
+        let graph = plan("test", archive(VECTOR, body, &[("w16", &weights)]), Compute::default()).unwrap();
         assert_eq!(left_to_do(&graph), Vec::<String>::new());
         product(&graph, 1.0);
     }
@@ -139,7 +139,8 @@ mod tests {
         let weights = Tensor::from_shape(&[SIDE, SIDE], &weights).unwrap();
         let scales = Tensor::from_shape(&[1, SIDE], &vec![0.5_f32; SIDE]).unwrap();
         let body = "w = mul(tract_core_cast(w8, to=\"f32\"), s);\ny = matmul(x, w);";
-        let graph = plan("test", archive(VECTOR, body, &[("w8", &weights), ("s", &scales)])).unwrap();
+        let graph =
+            plan("test", archive(VECTOR, body, &[("w8", &weights), ("s", &scales)]), Compute::default()).unwrap();
         assert_eq!(left_to_do(&graph), Vec::<String>::new());
         product(&graph, 0.5);
     }
@@ -150,8 +151,8 @@ mod tests {
         let table = Tensor::from_shape(&[SIDE, SIDE], &table).unwrap();
         let inputs = "x = tract_core_external(shape=[1, 3], datum_type=\"I64\");";
         let body = "y = tract_core_cast(tract_core_gather(t16, x, axis=0), to=\"f32\");";
-        let graph = plan("test", archive(inputs, body, &[("t16", &table)])).unwrap();
-        let widest = graph.model().nodes.iter().filter_map(|node| node.op_as::<Const>());
+        let graph = plan("test", archive(inputs, body, &[("t16", &table)]), Compute::default()).unwrap();
+        let widest = graph.plan.model().nodes.iter().filter_map(|node| node.op_as::<Const>());
         assert!(widest.into_iter().all(|constant| constant.val().datum_type() != f32::datum_type()));
         let output = run(&graph, tvec!(Tensor::from_shape(&[1, 3], &[7_i64, 0, 9]).unwrap().into())).unwrap().remove(0);
         assert_eq!((output[0], output[SIDE]), (weight(7 * SIDE), weight(0)));

@@ -156,7 +156,9 @@ impl EvalOp for Fused {
     not_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let State::Packed(layer, engine) = &self.state else { bail!("{} runs only after it is packed", self.kind.name) };
+        let State::Packed(layer, engine) = &self.state else {
+            bail!("{} runs only after it is packed", self.kind.name)
+        };
         Ok(tvec!(engine.run(layer.as_ref(), inputs)?.into()))
     }
 }
@@ -164,7 +166,13 @@ impl EvalOp for Fused {
 impl TypedOp for Fused {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         let Signature { inputs: expected, output } = self.signature.as_ref();
-        ensure!(inputs.len() == expected.len(), "{} has {} inputs, not {}", self.kind.name, expected.len(), inputs.len());
+        ensure!(
+            inputs.len() == expected.len(),
+            "{} has {} inputs, not {}",
+            self.kind.name,
+            expected.len(),
+            inputs.len()
+        );
         let mut tokens = None;
         for (fact, (kind, shape)) in inputs.iter().zip(expected) {
             let fits = fact.datum_type == *kind

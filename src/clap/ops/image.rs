@@ -59,7 +59,9 @@ impl Image {
         }
         if !self.in_mels.is_empty() {
             let resized = mel.chunks_exact(self.mels).flat_map(|row| {
-                self.in_mels.iter().map(|[a, b, c, d]| row[a.0] * a.1 + row[b.0] * b.1 + row[c.0] * c.1 + row[d.0] * d.1)
+                self.in_mels
+                    .iter()
+                    .map(|[a, b, c, d]| row[a.0] * a.1 + row[b.0] * b.1 + row[c.0] * c.1 + row[d.0] * d.1)
             });
             mel = resized.collect();
         }

@@ -107,7 +107,12 @@ impl Parts {
     /// Numbers of an f32 tensor of any shape with `length` elements, all finite.
     pub(super) fn floats(&self, name: &str, length: usize) -> Result<&[f32]> {
         let values = slice::<f32>(self.tensor(name)?).with_context(|| name.to_string())?;
-        ensure!(values.len() == length, "{name} of {} has {} numbers instead of {length}", self.kind.name, values.len());
+        ensure!(
+            values.len() == length,
+            "{name} of {} has {} numbers instead of {length}",
+            self.kind.name,
+            values.len()
+        );
         ensure!(values.iter().all(|v| v.is_finite()), "{name} of {} has a number that is not finite", self.kind.name);
         Ok(values)
     }

@@ -54,11 +54,8 @@ pub fn audio(checkpoint: &ClapCheckpoint, precision: Precision) -> Result<TypedM
 fn affine(weights: &Weights, path: &str) -> Result<(Vec<f32>, Vec<f32>)> {
     let part = |name: &str| Ok::<_, anyhow::Error>(weights.read(&format!("{path}.{name}"))?.values);
     let (gamma, beta, mean, variance) = (part("gamma")?, part("beta")?, part("running_mean")?, part("running_var")?);
-    let factors: Vec<f64> = gamma
-        .iter()
-        .zip(&variance)
-        .map(|(g, v)| f64::from(*g) / (f64::from(*v) + f64::from(EPSILON)).sqrt())
-        .collect();
+    let factors: Vec<f64> =
+        gamma.iter().zip(&variance).map(|(g, v)| f64::from(*g) / (f64::from(*v) + f64::from(EPSILON)).sqrt()).collect();
     let summands = beta.iter().zip(&mean).zip(&factors).map(|((b, m), f)| (f64::from(*b) - f64::from(*m) * f) as f32);
     let summands = summands.collect();
     Ok((factors.iter().map(|f| *f as f32).collect(), summands))
