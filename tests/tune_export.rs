@@ -60,7 +60,7 @@ fn check<M: Module, const D: usize, const E: usize>(
     shape: [usize; D],
     forward: impl Fn(&M, Tensor<D>) -> Tensor<E>,
 ) -> Graph {
-    let graph = export("net", module, |m, t| {
+    let graph = export("net", module.clone(), |m, t| {
         let x = t.float_input("x", shape);
         let y = forward(m, x);
         t.output("y", &y);
@@ -164,7 +164,7 @@ fn the_best_of_a_row_and_a_mask() {
 #[test]
 fn an_unknown_operation_is_named() {
     let module = Table { rows: param([2, 2]) };
-    let error = export("net", &module, |m, t| {
+    let error = export("net", module, |m, t| {
         let x = t.float_input("x", [2, 2]);
         let y = (x + m.rows.val()).cosh();
         t.output("y", &y);
@@ -180,7 +180,7 @@ fn a_parameter_that_is_not_read_is_named() {
         outer: LinearConfig::new(4, 4).init(&device()),
         norm: LayerNormConfig::new(4).init(&device()),
     };
-    let error = export("net", &module, |m, t| {
+    let error = export("net", module, |m, t| {
         let x = t.float_input("x", [1, 4]);
         let y = m.inner.forward(m.norm.forward(x));
         t.output("y", &y);
@@ -232,7 +232,7 @@ fn a_text_network_takes_any_length() {
 
 fn takes_any_length(bert: &Bert) {
     let length = Length { symbol: "S", input: "ids", axis: 1 };
-    let graph = export_any_length("text", bert, &length, trace_bert).unwrap();
+    let graph = export_any_length("text", bert.clone(), &length, trace_bert).unwrap();
     for precision in [Precision::F32, Precision::F16] {
         let archive = to_nnef(&graph, precision).unwrap();
         let model = nnef::read(&archive).unwrap().into_optimized().unwrap().into_runnable().unwrap();
@@ -260,8 +260,8 @@ fn the_same_network_gives_the_same_bytes() {
     let bert = tiny_bert(Some(1));
     let length = Length { symbol: "S", input: "ids", axis: 1 };
     let once = || {
-        let graph = export_any_length("text", &bert, &length, trace_bert).unwrap();
-        (graph.to_bytes(), to_nnef(&graph, Precision::Int8).unwrap())
+        let graph = export_any_length("text", bert.clone(), &length, trace_bert).unwrap();
+        (graph.clone().into_bytes(), to_nnef(&graph, Precision::Int8).unwrap())
     };
     assert!(once() == once());
 }
@@ -269,12 +269,12 @@ fn the_same_network_gives_the_same_bytes() {
 #[test]
 fn the_onnx_file_reads_back_and_runs() {
     let net = randomized(YamnetConfig { stem: 4, blocks: vec![(2, 8)], classes: 5 }.init(&device()));
-    let graph = export("audio", &net, |m, t| {
+    let graph = export("audio", net.clone(), |m, t| {
         let x = t.float_input("mel", [1, 1, 96, 64]);
         t.output("probabilities", &m.forward(x));
     })
     .unwrap();
-    let model = tract_onnx::onnx().model_for_read(&mut graph.to_bytes().as_slice()).unwrap();
+    let model = tract_onnx::onnx().model_for_read(&mut graph.into_bytes().as_slice()).unwrap();
     let model = model.into_optimized().unwrap().into_runnable().unwrap();
     let x = random([1, 1, 96, 64]);
     let input = tract_onnx::prelude::Tensor::from_shape(&[1, 1, 96, 64], &values(x.clone())).unwrap();

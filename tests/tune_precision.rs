@@ -29,7 +29,7 @@ fn net() -> Net {
 }
 
 fn archive(net: &Net, precision: Precision) -> Vec<u8> {
-    let graph = export("net", net, |m, t| {
+    let graph = export("net", net.clone(), |m, t| {
         let ids = t.int_input("ids", [1, 3]);
         t.output("y", &forward(m, ids));
     });
@@ -127,7 +127,7 @@ fn a_row_of_zeros_stays_zero() {
 fn a_weight_beyond_half_precision_is_refused() {
     let mut net = net();
     net.linear.weight = Param::from_tensor(Tensor::full([64, 96], 1e6, &Device::flex()));
-    let graph = export("net", &net, |m, t| {
+    let graph = export("net", net, |m, t| {
         let ids = t.int_input("ids", [1, 3]);
         t.output("y", &forward(m, ids));
     });

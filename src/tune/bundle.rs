@@ -3,13 +3,33 @@
 //! In: files and a manifest. Out: the folder, put in place by one rename once all of it is on disk.
 //! Never: leaves a half-written folder where a bundle should be; loses what else lies in the folder of an older bundle.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::clap::manifest::{Manifest, sha256_hex};
+use crate::clap::manifest::Manifest;
+
+/// A file that is hashed as it is written.
+struct Hashing<W> {
+    to: W,
+    hash: Sha256,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.to.write(bytes)?;
+        self.hash.update(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
 
 /// A bundle in the making, in a hidden folder beside its destination.
 pub struct BundleWriter {
@@ -44,8 +64,20 @@ impl BundleWriter {
     /// # Errors
     /// A disk that is full or read-only.
     pub fn add(&self, name: &str, bytes: &[u8]) -> Result<String> {
-        fs::write(self.staging.path().join(name), bytes).with_context(|| format!("writing {name}"))?;
-        Ok(sha256_hex(bytes))
+        self.add_with(name, |to| Ok(to.write_all(bytes)?))
+    }
+
+    /// Writes one file piece by piece and returns its hash.
+    ///
+    /// # Errors
+    /// What `write` says, or a disk that is full or read-only.
+    pub fn add_with(&self, name: &str, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<String> {
+        let place = || format!("writing {name}");
+        let file = File::create(self.staging.path().join(name)).with_context(place)?;
+        let mut file = Hashing { to: BufWriter::new(file), hash: Sha256::new() };
+        write(&mut file).with_context(place)?;
+        file.flush().with_context(place)?;
+        Ok(file.hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
     }
 
     /// Writes the manifest, with the pipeline id filled in, and puts the folder in its place.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::checkpoint::clap::locate;
+use super::checkpoint::source::locate;
 use super::export::Precision;
 use super::{import, mini, verify};
 
@@ -35,7 +35,7 @@ enum Command {
 struct Verify {
     /// The bundle's folder
     bundle: PathBuf,
-    /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote
+    /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote, LAION's .pt, or a repository in Hugging Face's hub
     #[arg(long, value_name = "SRC")]
     against: String,
     #[command(flatten)]
@@ -44,7 +44,7 @@ struct Verify {
 
 #[derive(clap::Args)]
 struct Export {
-    /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote
+    /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote, LAION's .pt, or a repository in Hugging Face's hub
     #[arg(value_name = "SRC")]
     source: String,
     #[command(flatten)]
@@ -56,14 +56,14 @@ struct Export {
 
 #[derive(clap::Args)]
 struct Processor {
-    /// Folder of the model's processor (preprocessor_config.json), if not beside the checkpoint
-    #[arg(long, value_name = "DIR")]
+    /// Folder or repository of the model's processor (preprocessor_config.json), if not beside the checkpoint
+    #[arg(long, value_name = "DIR|ID")]
     processor: Option<String>,
 }
 
 #[derive(clap::Args)]
 struct Import {
-    /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote
+    /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote, LAION's .pt, or a repository in Hugging Face's hub
     #[arg(value_name = "SRC")]
     source: String,
     #[command(flatten)]

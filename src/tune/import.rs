@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn::prelude::*;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::bundle::BundleWriter;
-use super::checkpoint::clap::{ClapCheckpoint, Source};
+use super::checkpoint::clap::ClapCheckpoint;
 use super::checkpoint::clap_config::MAX_TOKENS;
+use super::checkpoint::source::Source;
 use super::export::onnx::Graph;
 use super::export::{self, Length, Precision};
+use super::progress::bar;
 use crate::clap::manifest::{
     AudioTable, CalibrationTable, FORMAT, FrontendTable, Manifest, Origin, TextTable, WindowTable,
 };
@@ -41,11 +42,13 @@ pub fn import(source: &Source, out: &Path, precision: Precision) -> Result<()> {
         // A checkpoint's files do not say; its page does.
         licence: "NOASSERTION".into(),
     };
-    let store = |graph: &Graph, file: &str| -> Result<String> { writer.add(file, &export::to_nnef(graph, precision)?) };
+    let store = |graph: Graph, file: &str| -> Result<String> {
+        writer.add_with(file, |to| export::write_nnef(graph, precision, to))
+    };
     progress.set_message("audio tower");
-    let audio = store(&audio_graph(&checkpoint)?, "audio.nnef.tar")?;
+    let audio = store(audio_graph(&checkpoint)?, "audio.nnef.tar")?;
     progress.set_message("text tower");
-    let text = store(&text_graph(&checkpoint)?, "text.nnef.tar")?;
+    let text = store(text_graph(&checkpoint)?, "text.nnef.tar")?;
     let tokenizer = writer.add("tokenizer.json", &checkpoint.tokenizer)?;
     let name = out.file_name().map_or_else(|| "clap".into(), |n| n.to_string_lossy().into_owned());
     writer.finish(manifest(&checkpoint, name, precision, origin, [audio, text, tokenizer]))?;
@@ -71,7 +74,7 @@ pub fn export_onnx(source: &Source, out: &Path) -> Result<()> {
     type Make = fn(&ClapCheckpoint) -> Result<Graph>;
     for (tower, make) in [("audio", audio_graph as Make), ("text", text_graph)] {
         let path = folder.join(format!("{stem}{tower}.onnx"));
-        let bytes = make(&checkpoint)?.to_bytes();
+        let bytes = make(&checkpoint)?.into_bytes();
         // Under another name until it is whole.
         let mut file = tempfile::NamedTempFile::new_in(&folder)?;
         file.write_all(&bytes).with_context(|| format!("writing {}", path.display()))?;
@@ -87,7 +90,7 @@ pub fn export_onnx(source: &Source, out: &Path) -> Result<()> {
 /// A weight that can't be read or is not finite.
 pub fn audio_graph(checkpoint: &ClapCheckpoint) -> Result<Graph> {
     let network = checkpoint.audio(&Device::flex()).context("loading the audio tower")?;
-    export::export("audio", &network, |net, tracer| net.trace(&checkpoint.config.audio, tracer))
+    export::export("audio", network, |net, tracer| net.trace(&checkpoint.config.audio, tracer))
 }
 
 /// The text tower's graph, for texts of any length.
@@ -97,16 +100,7 @@ pub fn audio_graph(checkpoint: &ClapCheckpoint) -> Result<Graph> {
 pub fn text_graph(checkpoint: &ClapCheckpoint) -> Result<Graph> {
     let network = checkpoint.text(&Device::flex()).context("loading the text tower")?;
     let length = Length { symbol: "S", input: "ids", axis: 1 };
-    export::export_any_length("text", &network, &length, |net, tracer, n| net.trace(tracer, n))
-}
-
-fn bar(bytes: u64) -> ProgressBar {
-    let bar = ProgressBar::new(bytes);
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {bar:30} {bytes}/{total_bytes} {elapsed}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    bar
+    export::export_any_length("text", network, &length, |net, tracer, n| net.trace(tracer, n))
 }
 
 fn manifest(

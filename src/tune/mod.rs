@@ -8,9 +8,10 @@
 //! | `import` | a CLAP checkpoint becomes a bundle |
 //! | `verify` | compares a bundle with its checkpoint |
 //! | `mini` | builds the default bundle out of these |
+//! | `progress` | shows that a long step is at work |
 //! | `cli` | claptune's subcommands |
 //!
-//! Never: reaches into the device's private parts, or is reached from them; needs a network connection.
+//! Never: reaches into the device's private parts, or is reached from them; needs a network connection, but for a hub id.
 
 pub mod bundle;
 pub mod checkpoint;
@@ -19,4 +20,5 @@ pub mod export;
 pub mod import;
 pub mod mini;
 pub mod net;
+pub mod progress;
 pub mod verify;

@@ -161,13 +161,16 @@ class Comparison:
     def compare_scores(self, audio, text):
         """The command that people use: every exact clip against every prompt."""
         exact = [i for i, clip in enumerate(self.heard) if clip.exact]
-        words = [f"--prompt={prompt}" for prompt in prompts.PROMPTS]
+        # A prompt says something: clapd refuses an empty one here, and embeds it above.
+        spoken = [i for i, prompt in enumerate(prompts.PROMPTS) if prompt]
+        asking = [prompts.PROMPTS[i] for i in spoken]
+        words = [f"--prompt={prompt}" for prompt in asking]
         rows = self.clapd("score", "--whole", *words, *(self.heard[i].path for i in exact))
-        asked = [(self.heard[i].path, prompt) for i in exact for prompt in prompts.PROMPTS]
+        asked = [(self.heard[i].path, prompt) for i in exact for prompt in asking]
         assert [(row["file"], row["prompt"]) for row in rows] == asked, "clapd score answered something else"
         assert all(0 <= row["score"] <= 10 for row in rows), "a score outside of 0 to 10"
         got = np.array([row["cosine"] for row in rows]).reshape(len(exact), -1)
-        difference = np.abs(got - audio[exact] @ text.T).max()
+        difference = np.abs(got - audio[exact] @ text[spoken].T).max()
         self.verdict(f"{'score cosines':18}{got.size:4} {difference:11.2e}", difference <= SCORE[self.arguments.precision])
 
     def measure(self):

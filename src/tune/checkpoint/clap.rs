@@ -1,23 +1,21 @@
 //! A CLAP checkpoint: configuration, weights, front end and tokenizer, checked against each other.
 //!
-//! In: the folder of a `ClapModel` and, where it is another one, of its processor. Out: [`ClapCheckpoint`], which gives the
-//! towers one at a time, so that only one is in memory.
+//! In: the folder of a `ClapModel` or LAION's `.pt` and, where it is another one, the folder of its processor. Out:
+//! [`ClapCheckpoint`], which gives the towers one at a time, so that only one is in memory.
 //! Never: reads a weight before the shapes of all are known to be right.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
-use sha2::{Digest, Sha256};
 
 use super::clap_config::{self, ClapConfig, MAX_CONFIG, MAX_TOKENS};
-use super::clap_names::{Target, is_transposed, target};
+use super::clap_names::{Naming, Place, Tower, is_transposed};
+use super::source::Source;
 use super::stored::{self, Inventory, Stored};
-use super::{Weight, fill, processor, refuse};
+use super::{Weight, fill, laion, processor, refuse};
 use crate::clap::Tokenizer;
 use crate::dsp::FrontendSpec;
 use crate::tune::net::htsat::Htsat;
@@ -25,22 +23,6 @@ use crate::tune::net::roberta::Roberta;
 
 /// The path of the one table that is cut: positions that no text reaches need no place in a bundle.
 const POSITIONS: &str = "bert.positions";
-
-/// Where a checkpoint's parts are.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// What the user named: for people and for the bundle's record.
-    pub name: String,
-    /// The commit of a repository; empty for a folder.
-    pub version: String,
-    /// The folder with config.json and weights.
-    pub folder: PathBuf,
-    /// The folder with preprocessor_config.json, and perhaps a tokenizer.
-    pub processor: PathBuf,
-}
-
-/// A tower's tensors by our paths, each with the name in its file.
-type Tower = BTreeMap<String, (String, Stored)>;
 
 /// A checked checkpoint whose weights are still in their files.
 pub struct ClapCheckpoint {
@@ -52,8 +34,8 @@ pub struct ClapCheckpoint {
     pub tokenizer: Vec<u8>,
     /// The weights' files, in order.
     pub files: Vec<PathBuf>,
-    audio: Tower,
-    text: Tower,
+    inventory: Inventory,
+    naming: Naming,
 }
 
 impl ClapCheckpoint {
@@ -62,30 +44,44 @@ impl ClapCheckpoint {
     /// # Errors
     /// Names the file at fault; of keys and of tensors, all that are wrong.
     pub fn open(source: &Source) -> Result<Self> {
-        let folder = &source.folder;
-        let (frontend, fused_features) = processor::frontend(&source.processor)?;
-        let path = folder.join("config.json");
-        let text = stored::read_text(&path, MAX_CONFIG)?;
-        let config = clap_config::parse(&text, frontend.patch_frames, frontend.mel_bins)
-            .with_context(|| format!("{} is at fault", path.display()))?;
+        let Source { weights, processor, .. } = source;
+        let (frontend, fused_features) = processor::frontend(processor)?;
+        let parsed = |text: &str, says: &str| {
+            clap_config::parse(text, frontend.patch_frames, frontend.mel_bins)
+                .with_context(|| format!("{says} is at fault"))
+        };
+        let says;
+        let (config, naming, inventory, files) = if weights.is_file() {
+            says = format!("what the tensors of {} say of its sizes", weights.display());
+            let (inventory, naming) = laion::open(weights)?;
+            let text = has_both(&inventory, &naming).and_then(|()| laion::config(&inventory, &naming, processor));
+            let text = text.with_context(|| weights.display().to_string())?;
+            (parsed(&text, &says)?, naming, inventory, vec![weights.clone()])
+        } else {
+            let path = weights.join("config.json");
+            says = path.display().to_string();
+            let text = stored::read_text(&path, MAX_CONFIG);
+            let text = text.context("a checkpoint is a folder that ClapModel.save_pretrained wrote, or LAION's .pt")?;
+            let config = parsed(&text, &says)?;
+            let (inventory, files) = stored::open_folder(weights)?;
+            (config, Naming::Transformers, inventory, files)
+        };
         let fused = config.audio.fusion.is_some();
         ensure!(
             fused == fused_features,
-            "audio_config.enable_fusion is {fused}, but the processor's truncation is for {} model; name its own \
+            "{says} makes the model {} (enable_fusion is {fused}), but the truncation in {} is for {} model; name its own \
              processor with --processor",
+            if fused { "a fused one" } else { "an unfused one" },
+            processor.display(),
             if fused_features { "a fused" } else { "an unfused" }
         );
-        let (inventory, files) = stored::open_folder(folder)?;
-        let mut faults = vec![];
-        let (audio, text) = sort(inventory, &mut faults);
-        let device = Device::flex();
-        compare(&config.audio.init(&device), &audio, &config, &mut faults);
-        compare(&config.text.init(&device), &text, &config, &mut faults);
-        refuse(&faults).with_context(|| folder.display().to_string())?;
-        let folders: &[&Path] = &[folder, &source.processor];
+        let faults = compare(&inventory, &naming, &config);
+        refuse(&faults).with_context(|| weights.display().to_string())?;
+        let apart = weights.is_dir() && weights != processor;
+        let folders: &[&Path] = if apart { &[weights, processor] } else { &[processor] };
         let tokenizer = processor::tokenizer(folders, config.text.bert.vocabulary, config.pad_id)?;
         Tokenizer::new(&tokenizer, MAX_TOKENS).context("the tokenizer can't be used")?;
-        Ok(Self { config, frontend, tokenizer, files, audio, text })
+        Ok(Self { config, frontend, tokenizer, files, inventory, naming })
     }
 
     /// Reads the audio tower.
@@ -93,7 +89,7 @@ impl ClapCheckpoint {
     /// # Errors
     /// A file that can't be read, or lists the tensors whose values are not finite.
     pub fn audio(&self, device: &Device) -> Result<Htsat> {
-        self.load(self.config.audio.init(device), &self.audio)
+        self.load(Tower::Audio, self.config.audio.init(device))
     }
 
     /// Reads the text tower.
@@ -101,24 +97,35 @@ impl ClapCheckpoint {
     /// # Errors
     /// As [`audio`](Self::audio).
     pub fn text(&self, device: &Device) -> Result<Roberta> {
-        self.load(self.config.text.init(device), &self.text)
+        self.load(Tower::Text, self.config.text.init(device))
     }
 
-    fn load<M: Module>(&self, module: M, tower: &Tower) -> Result<M> {
+    fn load<M: Module>(&self, tower: Tower, module: M) -> Result<M> {
         let mut faults = vec![];
-        let fetch = |path: &str| -> Result<Option<Weight>> {
-            let Some((name, stored)) = tower.get(path) else { return Ok(None) };
-            let mut weight = stored.read().with_context(|| name.clone())?;
-            if path == POSITIONS {
-                let [rows, width] = [self.config.text.bert.positions, self.config.text.bert.width];
-                weight.values.truncate(rows * width);
-                weight.shape = vec![rows, width];
-            }
-            Ok(Some(if is_transposed(path, weight.shape.len()) { weight.transposed() } else { weight }))
+        let fetch = |path: &str, shape: &[usize]| {
+            let place = self.naming.place(tower, path);
+            let weight = self.read(path, &place).map_err(|e| format!("read     {}: {e:#}", place.name))?;
+            weight.fit(&place.name, shape)
         };
         let module = fill(module, fetch, &mut faults);
         refuse(&faults)?;
         Ok(module)
+    }
+
+    /// One tensor, as the network has it.
+    fn read(&self, path: &str, place: &Place) -> Result<Weight> {
+        let mut weight = self.inventory.get(&place.name).context("it is not there any more")?.read()?;
+        if let Some(third) = place.third {
+            let length = weight.values.len() / 3;
+            weight.values = weight.values[third * length..][..length].to_vec();
+            weight.shape[0] /= 3;
+        }
+        if path == POSITIONS {
+            let [rows, width] = [self.config.text.bert.positions, self.config.text.bert.width];
+            weight.values.truncate(rows * width);
+            weight.shape = vec![rows, width];
+        }
+        Ok(if is_transposed(path, weight.shape.len()) { weight.transposed() } else { weight })
     }
 
     /// The tokenizer, cut to the model's length.
@@ -129,7 +136,7 @@ impl ClapCheckpoint {
         Tokenizer::new(&self.tokenizer, MAX_TOKENS)
     }
 
-    /// Parameters of both towers.
+    /// Size of the weights' files.
     pub fn bytes(&self) -> Result<u64> {
         self.files.iter().map(|f| Ok(f.metadata()?.len())).sum()
     }
@@ -138,68 +145,71 @@ impl ClapCheckpoint {
     ///
     /// # Errors
     /// A file that can't be read.
-    pub fn sha256(&self, mut progress: impl FnMut(u64)) -> Result<String> {
-        let mut hash = Sha256::new();
-        let mut block = vec![0; 1 << 20];
-        for path in &self.files {
-            let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-            loop {
-                let length = file.read(&mut block).with_context(|| format!("reading {}", path.display()))?;
-                if length == 0 {
-                    break;
-                }
-                hash.update(&block[..length]);
-                progress(length as u64);
-            }
-        }
-        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    pub fn sha256(&self, progress: impl FnMut(u64)) -> Result<String> {
+        stored::sha256(&self.files, progress)
     }
 }
 
-/// Tensors into towers; what belongs to none is a fault.
-fn sort(inventory: Inventory, faults: &mut Vec<String>) -> (Tower, Tower) {
-    let (mut audio, mut text) = (Tower::new(), Tower::new());
+/// A checkpoint of one tower has a fault of its own; a list of all that the other one lacks would hide it.
+fn has_both(inventory: &Inventory, naming: &Naming) -> Result<()> {
+    for tower in [Tower::Audio, Tower::Text] {
+        ensure!(
+            inventory.keys().any(|name| naming.is_of(tower, name)),
+            "there is no {} tower in it; a CLAP has both",
+            tower.name()
+        );
+    }
+    Ok(())
+}
+
+/// Compares the tensors with what the networks have, by name, shape and type: all that is wrong, under the file's names.
+fn compare(inventory: &Inventory, naming: &Naming, config: &ClapConfig) -> Vec<String> {
+    if let Err(error) = has_both(inventory, naming) {
+        return vec![error.to_string()];
+    }
+    let device = Device::flex();
+    let (mut audio, mut text) = (Shapes::default(), Shapes::default());
+    config.audio.init(&device).visit(&mut audio);
+    config.text.init(&device).visit(&mut text);
+    let wanted = [(Tower::Audio, audio.shapes), (Tower::Text, text.shapes)];
+    let (mut faults, mut read) = (vec![], BTreeSet::new());
+    for (tower, (path, shape)) in wanted.iter().flat_map(|(tower, shapes)| shapes.iter().map(move |s| (*tower, s))) {
+        let place = naming.place(tower, path);
+        let shape = in_file(path, shape, &place, config);
+        // Query, key and value can be one tensor.
+        if read.insert(place.name.clone()) {
+            faults.extend(fault(&place.name, &shape, inventory.get(&place.name)));
+        }
+    }
     for (name, stored) in inventory {
-        match target(&name) {
-            Target::Audio(path) => drop(audio.insert(path, (name, stored))),
-            Target::Text(path) => drop(text.insert(path, (name, stored))),
-            Target::Unused => {}
-            Target::Unknown => faults.push(format!("extra    {name} {:?}", stored.shape)),
-        }
-    }
-    if audio.is_empty() || text.is_empty() {
-        let lost = if audio.is_empty() { "audio" } else { "text" };
-        faults.insert(0, format!("there is no {lost} tower in it; a CLAP has both"));
-    }
-    (audio, text)
-}
-
-/// Compares a tower's tensors with what the network has, by name, shape and type.
-fn compare<M: Module>(module: &M, tower: &Tower, config: &ClapConfig, faults: &mut Vec<String>) {
-    let mut wanted = Shapes::default();
-    module.visit(&mut wanted);
-    for (path, shape) in &wanted.shapes {
-        let Some((name, stored)) = tower.get(path) else {
-            faults.push(format!("missing  {path} {shape:?}"));
-            continue;
-        };
-        let mut shape = shape.clone();
-        if path == POSITIONS {
-            shape[0] = config.positions;
-        }
-        if is_transposed(path, shape.len()) {
-            shape.reverse();
-        }
-        if stored.shape != shape {
-            faults.push(format!("shape    {name} is {:?}, config.json makes it {shape:?}", stored.shape));
-        } else if !stored.is_float() {
-            faults.push(format!("type     {name} holds integers; weights are f32, f16 or bf16"));
-        }
-    }
-    for (path, (name, stored)) in tower {
-        if !wanted.shapes.contains_key(path) {
+        if !read.contains(name) && !naming.is_unused(name) {
             faults.push(format!("extra    {name} {:?}", stored.shape));
         }
+    }
+    faults
+}
+
+/// The shape that the file has for one of the network's.
+fn in_file(path: &str, shape: &[usize], place: &Place, config: &ClapConfig) -> Vec<usize> {
+    let mut shape = shape.to_vec();
+    if path == POSITIONS {
+        shape[0] = config.positions;
+    }
+    if is_transposed(path, shape.len()) {
+        shape.reverse();
+    }
+    if place.third.is_some() {
+        shape[0] *= 3;
+    }
+    shape
+}
+
+fn fault(name: &str, shape: &[usize], stored: Option<&Stored>) -> Option<String> {
+    match stored {
+        None => Some(format!("missing  {name} {shape:?}")),
+        Some(s) if s.shape != shape => Some(format!("shape    {name} is {:?}, the sizes make it {shape:?}", s.shape)),
+        Some(s) if !s.is_float() => Some(format!("type     {name} holds integers; weights are f32, f16 or bf16")),
+        Some(_) => None,
     }
 }
 
@@ -221,23 +231,4 @@ impl ModuleVisitor for Shapes {
         // The shape alone: a parameter that is not initialised yet takes no memory.
         self.shapes.insert(self.path.join("."), param.lazy_shape().to_vec());
     }
-}
-
-/// What the user named.
-///
-/// # Errors
-/// A name that is no folder here.
-pub fn locate(name: &str, processor: Option<&str>) -> Result<Source> {
-    let local = |name: &str| -> Result<PathBuf> {
-        let folder = PathBuf::from(name);
-        ensure!(
-            folder.is_dir(),
-            "{name} is no folder. claptune fetches nothing itself: download the repository (config.json, \
-             preprocessor_config.json, the weights and the tokenizer's files) into a folder and name that"
-        );
-        Ok(folder)
-    };
-    let folder = local(name)?;
-    let processor = processor.map_or_else(|| Ok(folder.clone()), local)?;
-    Ok(Source { name: name.into(), version: String::new(), folder, processor })
 }

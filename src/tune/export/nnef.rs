@@ -1,8 +1,11 @@
 //! ONNX to NNEF by way of tract.
 //!
-//! In: an ONNX graph. Out: the bytes of an NNEF tar that the plain `tract_nnef` registry reads, the same for the same
-//! graph whenever and wherever it is written.
+//! In: an ONNX graph. Out: an NNEF tar that the plain `tract_nnef` registry reads, the same bytes for the same graph
+//! whenever and wherever it is written.
 //! Never: writes an operation that needs more than tract-nnef on the device.
+
+use std::collections::BTreeMap;
+use std::io::Write;
 
 use anyhow::{Context, Result};
 use tract_nnef::ast::ProtoModel;
@@ -19,17 +22,21 @@ pub fn framework() -> Nnef {
     tract_nnef::nnef()
 }
 
-/// Types and simplifies a graph, and spells out what NNEF has no word for.
+/// Types and simplifies a graph, and spells out what NNEF has no word for. Takes the graph: its weights move into the model.
 ///
 /// # Errors
 /// What tract says of a graph that it can't type.
-pub fn to_tract(graph: &Graph) -> Result<TypedModel> {
+pub fn to_tract(graph: Graph) -> Result<TypedModel> {
     let reader = onnx().with_ignore_output_shapes(true);
-    let model = reader.model_for_proto_model(&graph.to_model()).context("tract does not accept the ONNX graph")?;
+    let outputs: Vec<String> = graph.outputs.iter().map(|edge| edge.name.clone()).collect();
+    let proto = graph.into_model();
+    let model = reader.model_for_proto_model(&proto).context("tract does not accept the ONNX graph")?;
+    // tract has its own copy of the weights now.
+    drop(proto);
     let mut model = model.into_typed().and_then(|m| m.into_decluttered()).context("simplifying the graph")?;
-    for (slot, edge) in graph.outputs.iter().enumerate() {
+    for (slot, name) in outputs.into_iter().enumerate() {
         let outlet = model.output_outlets()?[slot];
-        model.set_outlet_label(outlet, edge.name.clone())?;
+        model.set_outlet_label(outlet, name)?;
     }
     expand_gelu(&mut model).context("spelling out GELU")?;
     Ok(model)
@@ -39,30 +46,61 @@ pub fn to_tract(graph: &Graph) -> Result<TypedModel> {
 ///
 /// # Errors
 /// Names an operation that NNEF can't hold.
-pub fn document(model: &TypedModel) -> Result<ProtoModel> {
-    tract_nnef::ser::to_proto_model(&framework(), model).context("writing the graph as NNEF")
+pub fn document(mut model: TypedModel) -> Result<ProtoModel> {
+    // The writer would do this by itself, after which names could not be put in order any more.
+    tract_nnef::ser::rewrite_model(&mut model).context("preparing the graph for NNEF")?;
+    number_names(&mut model)?;
+    tract_nnef::ser::to_proto_model(&framework(), &model).context("writing the graph as NNEF")
 }
 
-/// The tar: `graph.nnef` and one `.dat` a tensor, sorted, with the time of the epoch.
+/// tract 0.23.9 gives nodes that one rewriting made under the same name a `.1`, `.2` in the order of a hash table, which
+/// is another one in every run: number them in the order in which the graph runs.
+fn number_names(model: &mut TypedModel) -> Result<()> {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for id in model.eval_order()? {
+        let name = unnumbered(&model.nodes[id].name);
+        let count = seen.entry(name.clone()).or_default();
+        model.nodes[id].name = if *count == 0 { name } else { format!("{name}.{count}") };
+        *count += 1;
+    }
+    Ok(())
+}
+
+/// A name less the numbers that tract put into it: names are made of other nodes' names, so they can stand anywhere.
+fn unnumbered(name: &str) -> String {
+    let mut pieces = name.split('.');
+    let mut plain = pieces.next().unwrap_or_default().to_string();
+    for piece in pieces {
+        let rest = piece.trim_start_matches(|c: char| c.is_ascii_digit());
+        if rest.len() == piece.len() {
+            plain.push('.');
+        }
+        plain.push_str(rest);
+    }
+    plain
+}
+
+/// Writes the tar: `graph.nnef` and one `.dat` a tensor, sorted, with the time of the epoch. A tensor is freed once it is
+/// written.
 ///
 /// # Errors
-/// Tensors of a type that NNEF can't hold.
-pub fn to_tar(document: &ProtoModel) -> Result<Vec<u8>> {
+/// Tensors of a type that NNEF can't hold, or a place that can't be written.
+pub fn write_tar(document: ProtoModel, to: &mut dyn Write) -> Result<()> {
     let mut text = vec![];
     Dumper::new(&framework(), &mut text).document(&document.doc)?;
-    let mut archive = tar::Builder::new(vec![]);
+    let mut archive = tar::Builder::new(to);
     append(&mut archive, "graph.nnef", &text)?;
-    let mut tensors: Vec<_> = document.tensors.iter().collect();
-    tensors.sort_by(|a, b| a.0.cmp(b.0));
+    let tensors: BTreeMap<_, _> = document.tensors.into_iter().collect();
     for (name, tensor) in tensors {
         let mut data = vec![];
-        tract_nnef::tensors::write_tensor(&mut data, tensor).with_context(|| format!("the tensor {}", name.0))?;
+        tract_nnef::tensors::write_tensor(&mut data, &tensor).with_context(|| format!("the tensor {}", name.0))?;
+        drop(tensor);
         append(&mut archive, &format!("{}.dat", name.0), &data)?;
     }
-    Ok(archive.into_inner()?)
+    archive.finish().context("finishing the archive")
 }
 
-fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, data: &[u8]) -> Result<()> {
+fn append(archive: &mut tar::Builder<&mut dyn Write>, path: &str, data: &[u8]) -> Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(data.len() as u64);
     header.set_mode(0o644);

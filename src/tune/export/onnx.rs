@@ -70,12 +70,12 @@ impl Constant {
             .then(|| self.bytes.chunks_exact(8).map(|c| i64::from_le_bytes(c.try_into().unwrap_or_default())).collect())
     }
 
-    fn to_proto(&self, name: &str) -> pb::TensorProto {
+    fn into_proto(self, name: String) -> pb::TensorProto {
         pb::TensorProto {
-            name: name.into(),
+            name,
             data_type: self.element.code(),
             dims: self.shape.iter().map(|&d| d as i64).collect(),
-            raw_data: self.bytes.clone(),
+            raw_data: self.bytes,
             ..Default::default()
         }
     }
@@ -183,12 +183,12 @@ impl Graph {
         self.constants.retain(|name, _| needed.contains(name));
     }
 
-    /// The finished file.
-    pub fn to_model(&self) -> pb::ModelProto {
+    /// The finished file. Takes the graph: the weights move.
+    pub fn into_model(self) -> pb::ModelProto {
         let graph = pb::GraphProto {
-            name: self.name.clone(),
-            node: self.nodes.clone(),
-            initializer: self.constants.iter().map(|(name, c)| c.to_proto(name)).collect(),
+            name: self.name,
+            node: self.nodes,
+            initializer: self.constants.into_iter().map(|(name, c)| c.into_proto(name)).collect(),
             input: self.inputs.iter().map(value_info).collect(),
             output: self.outputs.iter().map(value_info).collect(),
             ..Default::default()
@@ -203,8 +203,8 @@ impl Graph {
     }
 
     /// The finished file's bytes.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        self.to_model().encode_to_vec()
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.into_model().encode_to_vec()
     }
 }
 

@@ -79,9 +79,9 @@ pub fn build(sources: &Sources, out: &Path, onnx: Option<&Path>) -> Result<()> {
     let text = TextTower::new(sentence, TextHead::new(&captions, &method, backgrounds.len(), &device));
 
     let length = Length { symbol: "S", input: "ids", axis: 1 };
-    let audio_graph = export::export("audio", &yamnet, Yamnet::trace)?;
-    let pool_graph = export::export("pool", &pool, Pool::trace)?;
-    let text_graph = export::export_any_length("text", &text, &length, TextTower::trace)?;
+    let audio_graph = export::export("audio", yamnet.clone(), Yamnet::trace)?;
+    let pool_graph = export::export("pool", pool, Pool::trace)?;
+    let text_graph = export::export_any_length("text", text.clone(), &length, TextTower::trace)?;
     if let Some(folder) = onnx {
         write_onnx(folder, [("audio", &audio_graph), ("pool", &pool_graph), ("text", &text_graph)])?;
     }
@@ -181,7 +181,7 @@ fn write_onnx(folder: &Path, graphs: [(&str, &Graph); 3]) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     for (name, graph) in graphs {
         let path = folder.join(format!("{name}.onnx"));
-        fs::write(&path, graph.to_bytes()).with_context(|| format!("writing {}", path.display()))?;
+        fs::write(&path, graph.clone().into_bytes()).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }

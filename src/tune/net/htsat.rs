@@ -121,44 +121,66 @@ impl HtsatConfig {
             .init(device)
     }
 
-    /// Why this can't be built, or would not be what the reference computes; empty if it can.
+    /// Why this can't be built, or would not be what the reference computes, in the words of a `ClapModel`'s audio_config;
+    /// empty if it can.
     pub fn faults(&self) -> Vec<String> {
+        let mut faults = self.size_faults();
+        if faults.is_empty() {
+            faults.extend(self.image_faults());
+            faults.extend(self.stage_faults());
+        }
+        faults
+    }
+
+    fn size_faults(&self) -> Vec<String> {
+        // Walls against absurd sizes: the largest published tower has half of these.
+        let ([down, across], [patch_height, patch_width]) = (self.stride, self.patch);
+        let sizes = [
+            ("spec_size", self.image),
+            ("num_mel_bins", self.mels),
+            ("window_size", self.window),
+            ("patch_embeds_hidden_size", self.channels),
+            ("patch_stride", down),
+            ("patch_stride", across),
+            ("patch_size", patch_height),
+            ("patch_size", patch_width),
+            ("projection_dim", self.projection.output),
+        ];
         let mut faults = vec![];
+        for (key, size) in sizes.iter().filter(|(_, size)| !(1..=4096).contains(size)) {
+            faults.push(format!("{key} is {size}; 1 to 4096 are possible"));
+        }
         let mut need = |holds: bool, text: String| {
             if !holds {
                 faults.push(text);
             }
         };
-        let (image, mels, window) = (self.image, self.mels, self.window);
-        let ([down, across], [patch_height, patch_width]) = (self.stride, self.patch);
+        let (depths, heads) = (&self.depths, &self.heads);
         need(
-            self.depths.len() == self.heads.len(),
-            format!("{} depths, {} heads", self.depths.len(), self.heads.len()),
+            depths.len() == heads.len(),
+            format!("depths {depths:?} and num_attention_heads {heads:?} differ in length"),
         );
-        need((1..=8).contains(&self.depths.len()), format!("{} stages; 1 to 8 are possible", self.depths.len()));
-        // A wall against absurd sizes: the largest published tower has half of these.
-        let sizes =
-            [image, mels, window, self.channels, down, across, patch_height, patch_width, self.projection.output];
-        need(sizes.iter().all(|s| (1..=4096).contains(s)), format!("sizes {sizes:?}; 1 to 4096 are possible"));
-        need(
-            self.depths.iter().all(|d| (1..=64).contains(d)),
-            format!("depths {:?}; 1 to 64 are possible", self.depths),
-        );
-        need(self.inner_ratio > 0.0 && self.inner_ratio <= 64.0, format!("mlp_ratio {}", self.inner_ratio));
+        need((1..=8).contains(&depths.len()), format!("depths {depths:?} are {}; 1 to 8 are possible", depths.len()));
+        need(depths.iter().all(|d| (1..=64).contains(d)), format!("depths are {depths:?}; 1 to 64 each are possible"));
+        let ratio = self.inner_ratio;
+        need(ratio > 0.0 && ratio <= 64.0, format!("mlp_ratio is {ratio}; above 0 to 64 is possible"));
         need(self.fusion != Some(0), "aff_block_r leaves the fusion block no channels".into());
-        if !faults.is_empty() {
-            return faults;
-        }
-        faults.extend(self.image_faults());
-        let last = self.depths.len() - 1;
+        faults
+    }
+
+    fn stage_faults(&self) -> Vec<String> {
+        let mut faults = vec![];
+        let (last, window) = (self.depths.len() - 1, self.window);
         for (i, &heads) in self.heads.iter().enumerate() {
             let (grid, channels) = (self.grid().map(|side| side >> i), self.channels << i);
             if heads == 0 || channels % heads != 0 {
-                faults.push(format!("stage {i} has {channels} channels and {heads} heads"));
+                faults.push(format!(
+                    "num_attention_heads[{i}] is {heads} heads for the {channels} channels of stage {i}"
+                ));
             }
             let even = i == last || self.grid().iter().all(|side| (side >> i).is_multiple_of(2));
             if grid.iter().any(|side| *side == 0 || side % window != 0) || !even {
-                faults.push(format!("stage {i} has {grid:?} tokens, which windows of {window} don't tile"));
+                faults.push(format!("window_size {window} does not tile the {grid:?} tokens of stage {i}"));
             }
         }
         let width = self.channels << last;
@@ -173,16 +195,17 @@ impl HtsatConfig {
         let mut faults = vec![];
         let fold = self.fold();
         if fold == 0 || image % fold != 0 || mels > image / fold || frames > image * fold {
-            faults
-                .push(format!("a patch of {frames} frames of {mels} mels does not fold into an image of side {image}"));
+            faults.push(format!(
+                "a patch of {frames} frames of {mels} mels does not fold into an image of spec_size {image}"
+            ));
         }
         for axis in 0..2 {
             let (patch, stride) = (self.patch[axis], self.stride[axis]);
             if patch < stride
                 || image % stride != 0
-                || (image + (patch - stride) / 2 * 2 - patch) / stride + 1 != image / stride
+                || (image + (patch - stride) / 2 * 2).saturating_sub(patch) / stride + 1 != image / stride
             {
-                faults.push(format!("patches of {patch} every {stride} don't tile an image of side {image}"));
+                faults.push(format!("patch_size {patch} every patch_stride {stride} does not tile spec_size {image}"));
             }
         }
         faults

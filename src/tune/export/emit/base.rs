@@ -6,7 +6,7 @@ use burn_ir::{BaseOperationIr, SliceOpIr, TensorIr};
 use super::{Emitter, element};
 use crate::tune::export::onnx::{Constant, Element, int, ints};
 
-impl Emitter<'_> {
+impl Emitter {
     pub(super) fn base(&mut self, op: &BaseOperationIr) -> Result<bool> {
         use BaseOperationIr as Op;
         match op {

@@ -22,24 +22,25 @@ use super::onnx::{Constant, Dim, Edge, Element, Graph};
 ///
 /// # Errors
 /// Names the operations or element types that have no form here.
-pub fn emit(recording: &Recording, name: &str) -> Result<Graph> {
+pub fn emit(mut recording: Recording, name: &str) -> Result<Graph> {
+    let operations = std::mem::take(&mut recording.operations);
     let mut emitter = Emitter { graph: Graph::new(name), names: HashMap::new(), recording };
-    for input in &recording.inputs {
+    for input in &emitter.recording.inputs {
         emitter.names.insert(input.id, input.name.clone());
     }
-    for operation in &recording.operations {
+    for operation in &operations {
         emitter.operation(operation)?;
     }
     emitter.finish()
 }
 
-pub(super) struct Emitter<'a> {
+pub(super) struct Emitter {
     graph: Graph,
     names: HashMap<TensorId, String>,
-    recording: &'a Recording,
+    recording: Recording,
 }
 
-impl Emitter<'_> {
+impl Emitter {
     fn operation(&mut self, operation: &OperationIr) -> Result<()> {
         let done = match operation {
             OperationIr::Init(_) | OperationIr::Drop(_) => true,
@@ -65,10 +66,11 @@ impl Emitter<'_> {
         if let Some(name) = self.names.get(&tensor.id) {
             return Ok(name.clone());
         }
-        let Some(data) = self.recording.values.get(&tensor.id) else {
+        // Out of the recording: one copy of a weight is enough.
+        let Some(data) = self.recording.values.remove(&tensor.id) else {
             bail!("the recording reads tensor {} before anything made it", tensor.id);
         };
-        let constant = constant(data)?;
+        let constant = constant(&data)?;
         let name = match self.recording.parameters.get(&tensor.id) {
             Some(path) => {
                 // NNEF allows letters, digits and underscores in a name.

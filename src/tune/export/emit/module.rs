@@ -8,7 +8,7 @@ use burn_ir::{
 use super::Emitter;
 use crate::tune::export::onnx::{float, int, ints};
 
-impl Emitter<'_> {
+impl Emitter {
     pub(super) fn module(&mut self, op: &ModuleOperationIr) -> Result<bool> {
         use ModuleOperationIr as Op;
         match op {

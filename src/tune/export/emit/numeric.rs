@@ -6,7 +6,7 @@ use burn_ir::{BoolOperationIr, FloatOperationIr, IntOperationIr, NumericOperatio
 use super::Emitter;
 use crate::tune::export::onnx::{Constant, Element, int, ints};
 
-impl Emitter<'_> {
+impl Emitter {
     pub(super) fn numeric(&mut self, op: &NumericOperationIr) -> Result<bool> {
         use NumericOperationIr as Op;
         match op {

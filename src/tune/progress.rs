@@ -1,0 +1,18 @@
+//! How claptune shows that it is at work.
+//!
+//! In: a number of bytes. Out: a bar on standard error, or nothing where that is no terminal.
+//! Never: writes to standard output.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar for work on so many bytes; where standard error is no terminal, nothing is shown.
+pub fn bar(bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::new(bytes);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {bar:30} {bytes}/{total_bytes} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
