@@ -6,13 +6,16 @@
 //! | `net` | the networks, each written once, as Burn modules |
 //! | `export` | a module becomes ONNX and NNEF |
 //! | `import` | a CLAP checkpoint becomes a bundle |
+//! | `quantize` | rounds linears to int8 |
 //! | `verify` | compares a bundle with its checkpoint |
+//! | `agreement` | figures of two sets of embeddings |
 //! | `mini` | builds the default bundle out of these |
 //! | `progress` | shows that a long step is at work |
 //! | `cli` | claptune's subcommands |
 //!
 //! Never: reaches into the device's private parts, or is reached from them; needs a network connection, but for a hub id.
 
+pub mod agreement;
 pub mod bundle;
 pub mod checkpoint;
 pub mod cli;
@@ -21,4 +24,5 @@ pub mod import;
 pub mod mini;
 pub mod net;
 pub mod progress;
+pub mod quantize;
 pub mod verify;

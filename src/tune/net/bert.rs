@@ -14,6 +14,8 @@ use burn::tensor::TensorData;
 use burn::tensor::activation::{gelu, softmax};
 use burn::tensor::module::embedding;
 
+use super::watch::{Watch, nobody};
+
 /// Sizes of an encoder.
 #[derive(Clone, Debug)]
 pub struct BertConfig {
@@ -89,20 +91,25 @@ pub struct Layer {
 
 impl Layer {
     /// [N, S, width] and the additive mask [N, 1, 1, S] to [N, S, width].
-    fn forward(&self, x: Tensor<3>, mask: Tensor<4>) -> Tensor<3> {
-        let x = self.attention_norm.forward(x.clone() + self.attend(x, mask));
+    fn forward(&self, x: Tensor<3>, mask: Tensor<4>, watch: &mut Watch) -> Tensor<3> {
+        let x = self.attention_norm.forward(x.clone() + self.attend(x, mask, watch));
+        watch(&[&self.inner], &x);
         let inner = gelu(self.inner.forward(x.clone()));
+        watch(&[&self.outer], &inner);
         self.norm.forward(x + self.outer.forward(inner))
     }
 
-    fn attend(&self, x: Tensor<3>, mask: Tensor<4>) -> Tensor<3> {
+    fn attend(&self, x: Tensor<3>, mask: Tensor<4>, watch: &mut Watch) -> Tensor<3> {
+        watch(&[&self.query, &self.key, &self.value], &x);
         let [n, s, width] = x.dims();
         let size = width / self.heads;
         let heads = |x: Tensor<3>| x.reshape([n, s, self.heads, size]).swap_dims(1, 2);
         let query = heads(self.query.forward(x.clone())).mul_scalar((size as f64).powf(-0.5));
         let (key, value) = (heads(self.key.forward(x.clone())), heads(self.value.forward(x)));
         let weights = softmax(query.matmul(key.swap_dims(2, 3)) + mask, 3);
-        self.output.forward(weights.matmul(value).swap_dims(1, 2).reshape([n, s, width]))
+        let mixed = weights.matmul(value).swap_dims(1, 2).reshape([n, s, width]);
+        watch(&[&self.output], &mixed);
+        self.output.forward(mixed)
     }
 }
 
@@ -123,12 +130,17 @@ const MASKED: f32 = -1e4;
 impl Bert {
     /// Ids [N, S] and mask [N, S] (1 for a token, 0 for padding, as floats) to hidden states [N, S, width].
     pub fn forward(&self, ids: Tensor<2, Int>, mask: Tensor<2>) -> Tensor<3> {
+        self.forward_watched(ids, mask, &mut nobody)
+    }
+
+    /// The same, while `watch` sees what goes into the linears.
+    pub fn forward_watched(&self, ids: Tensor<2, Int>, mask: Tensor<2>, watch: &mut Watch) -> Tensor<3> {
         let [n, s] = ids.dims();
         let positions = self.positions(ids.clone()) + self.types.val().narrow(0, 0, 1).unsqueeze::<3>();
         let mut x = self.norm.forward(self.words.forward(ids) + positions);
         let mask = (mask - 1.0).mul_scalar(-MASKED).reshape([n, 1, 1, s]);
         for layer in &self.layers {
-            x = layer.forward(x, mask.clone());
+            x = layer.forward(x, mask.clone(), watch);
         }
         x
     }

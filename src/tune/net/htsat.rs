@@ -17,6 +17,7 @@ use burn::tensor::activation::{relu, sigmoid};
 use super::projection::{Projection, ProjectionConfig};
 use super::resize::resize;
 use super::swin::{Stage, StageConfig};
+use super::watch::{Watch, nobody};
 use crate::tune::export::Tracer;
 
 /// Channels of a fused model's input: the whole clip and three crops.
@@ -229,6 +230,11 @@ pub struct Htsat {
 impl Htsat {
     /// [N, channels, frames, mels] to unit embeddings [N, output].
     pub fn forward(&self, mel: Tensor<4>) -> Tensor<2> {
+        self.forward_watched(mel, &mut nobody)
+    }
+
+    /// The same, while `watch` sees what goes into the stages' linears.
+    pub fn forward_watched(&self, mel: Tensor<4>, watch: &mut Watch) -> Tensor<2> {
         // The norm is over mel bands, which must stand where channels do.
         let mel = self.batch_norm.forward(mel.swap_dims(1, 3)).swap_dims(1, 3);
         let image = self.fold(mel);
@@ -247,7 +253,7 @@ impl Htsat {
             x = norm.forward(x);
         }
         for stage in &self.stages {
-            x = stage.forward(x);
+            x = stage.forward(x, watch);
         }
         // The reference groups tokens by frequency and then takes the mean of all: the order does not matter.
         let x = self.norm.forward(x).mean_dim(1);

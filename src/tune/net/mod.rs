@@ -10,6 +10,7 @@ pub mod projection;
 pub mod resize;
 pub mod roberta;
 pub mod swin;
+pub mod watch;
 pub mod yamnet;
 
 use burn::prelude::*;

@@ -12,6 +12,7 @@ use burn::tensor::activation::tanh;
 
 use super::bert::{Bert, BertConfig};
 use super::projection::{Projection, ProjectionConfig};
+use super::watch::{Watch, nobody};
 use crate::tune::export::Tracer;
 
 /// Sizes of the tower.
@@ -46,7 +47,12 @@ pub struct Roberta {
 impl Roberta {
     /// Ids and mask [N, S] (1 for a token, 0 for padding) to unit embeddings [N, output].
     pub fn forward(&self, ids: Tensor<2, Int>, mask: Tensor<2, Int>) -> Tensor<2> {
-        let hidden = self.bert.forward(ids, mask.float());
+        self.forward_watched(ids, mask, &mut nobody)
+    }
+
+    /// The same, while `watch` sees what goes into the encoder's linears.
+    pub fn forward_watched(&self, ids: Tensor<2, Int>, mask: Tensor<2, Int>, watch: &mut Watch) -> Tensor<2> {
+        let hidden = self.bert.forward_watched(ids, mask.float(), watch);
         let [n, _, width] = hidden.dims();
         let first = hidden.narrow(1, 0, 1).reshape([n, width]);
         self.projection.forward(tanh(self.pooler.forward(first)))

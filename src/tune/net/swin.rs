@@ -13,6 +13,8 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use burn::tensor::activation::{gelu, softmax};
 
+use super::watch::Watch;
+
 /// Added to the score of two tokens that the shift brought together from opposite edges of the image.
 const APART: f32 = -100.0;
 
@@ -93,13 +95,13 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// [N, height * width, channels] to the next stage's tokens.
-    pub fn forward(&self, mut x: Tensor<3>) -> Tensor<3> {
+    /// [N, height * width, channels] to the next stage's tokens; `watch` sees what goes into the linears.
+    pub fn forward(&self, mut x: Tensor<3>, watch: &mut Watch) -> Tensor<3> {
         for block in &self.blocks {
-            x = block.forward(x);
+            x = block.forward(x, watch);
         }
         match &self.merge {
-            Some(merge) => merge.forward(x),
+            Some(merge) => merge.forward(x, watch),
             None => x,
         }
     }
@@ -119,13 +121,16 @@ pub struct Block {
 }
 
 impl Block {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = x.clone() + self.attend(self.norm_before.forward(x));
-        let inner = gelu(self.inner.forward(self.norm_after.forward(x.clone())));
+    fn forward(&self, x: Tensor<3>, watch: &mut Watch) -> Tensor<3> {
+        let x = x.clone() + self.attend(self.norm_before.forward(x), watch);
+        let tokens = self.norm_after.forward(x.clone());
+        watch(&[&self.inner], &tokens);
+        let inner = gelu(self.inner.forward(tokens));
+        watch(&[&self.outer], &inner);
         x + self.outer.forward(inner)
     }
 
-    fn attend(&self, x: Tensor<3>) -> Tensor<3> {
+    fn attend(&self, x: Tensor<3>, watch: &mut Watch) -> Tensor<3> {
         let [n, tokens, channels] = x.dims();
         let (height, width, shift) = (self.height, self.width, self.shift);
         let window = self.attention.window;
@@ -139,7 +144,7 @@ impl Block {
         let mask = (shift > 0).then(|| self.mask(n, &windows.device()));
         let image = self
             .attention
-            .forward(windows, mask)
+            .forward(windows, mask, watch)
             .reshape([n, down, across, window, window, channels])
             .permute([0, 1, 3, 2, 4, 5])
             .reshape([n, height, width, channels]);
@@ -195,7 +200,8 @@ pub struct Attention {
 
 impl Attention {
     /// Windows [W, T, channels] and a mask [W, 1, T, T] to the same shape.
-    fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>, watch: &mut Watch) -> Tensor<3> {
+        watch(&[&self.query, &self.key, &self.value], &x);
         let [n, tokens, channels] = x.dims();
         let size = channels / self.heads;
         let heads = |x: Tensor<3>| x.reshape([n, tokens, self.heads, size]).swap_dims(1, 2);
@@ -205,8 +211,9 @@ impl Attention {
         if let Some(mask) = mask {
             scores = scores + mask;
         }
-        let mixed = softmax(scores, 3).matmul(value).swap_dims(1, 2);
-        self.output.forward(mixed.reshape([n, tokens, channels]))
+        let mixed = softmax(scores, 3).matmul(value).swap_dims(1, 2).reshape([n, tokens, channels]);
+        watch(&[&self.output], &mixed);
+        self.output.forward(mixed)
     }
 
     /// The table's rows for every pair of tokens of a window: [1, heads, T, T].
@@ -234,7 +241,7 @@ pub struct Merge {
 }
 
 impl Merge {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, watch: &mut Watch) -> Tensor<3> {
         let [n, tokens, channels] = x.dims();
         // The four stand column by column: (0, 0), (1, 0), (0, 1), (1, 1), as (row, column).
         let x = x.reshape([n, self.height / 2, 2, self.width / 2, 2, channels]).permute([0, 1, 3, 4, 2, 5]).reshape([
@@ -242,6 +249,8 @@ impl Merge {
             tokens / 4,
             4 * channels,
         ]);
-        self.reduction.forward(self.norm.forward(x))
+        let x = self.norm.forward(x);
+        watch(&[&self.reduction], &x);
+        self.reduction.forward(x)
     }
 }
