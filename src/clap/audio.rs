@@ -6,6 +6,7 @@
 use anyhow::{Context, Result, ensure};
 use tract_nnef::internal::*;
 
+use super::compute::Compute;
 use super::manifest::Manifest;
 use super::nnef::{self, Graph};
 use super::{Encode, normalize};
@@ -23,12 +24,12 @@ pub struct AudioEncoder {
 
 impl AudioEncoder {
     /// Plans the graphs and runs each once on silence, so that a graph which does not fit its manifest is found here.
-    pub(super) fn new(manifest: &Manifest, tower: &[u8], pool: Option<&[u8]>) -> Result<Self> {
+    pub(super) fn new(manifest: &Manifest, tower: Vec<u8>, pool: Option<Vec<u8>>, compute: Compute) -> Result<Self> {
         let table = &manifest.audio;
         let pool_file = manifest.pool.as_ref().map_or("", |pool| pool.file.as_str());
         let encoder = Self {
-            tower: nnef::load(&table.file, tower)?,
-            pool: pool.map(|bytes| nnef::load(pool_file, bytes)).transpose()?,
+            tower: nnef::load(&table.file, tower, compute)?,
+            pool: pool.map(|bytes| nnef::load(pool_file, bytes, compute)).transpose()?,
             input: table.input.clone(),
             copies: table.copies,
             features: table.output,
@@ -61,6 +62,10 @@ impl Encode for AudioEncoder {
             copy.copy_from_slice(patch);
         }
         copy_output(&self.tower, input, features)
+    }
+
+    fn compute(&self) -> Option<Compute> {
+        self.tower.compute()
     }
 
     fn embed(&self, mean_features: &[f32], embedding: &mut [f32]) -> Result<()> {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::audio::AudioEncoder;
 use super::cache::EmbeddingCache;
+use super::compute::Compute;
 use super::manifest::{Manifest, sha256_hex};
 use super::text::{TextEmbedding, TextEncoder};
 use crate::detect::Calibration;
@@ -30,6 +31,7 @@ pub(super) const CODE_REVISION: u32 = 1;
 pub struct Bundle {
     dir: PathBuf,
     manifest: Manifest,
+    compute: Compute,
 }
 
 /// How patches make windows, in samples at the model's rate.
@@ -63,7 +65,13 @@ impl Bundle {
         })?;
         let text = String::from_utf8(text).with_context(|| format!("{} is not UTF-8", path.display()))?;
         let manifest = Manifest::parse(&text).with_context(|| path.display().to_string())?;
-        Ok(Self { dir, manifest })
+        Ok(Self { dir, manifest, compute: Compute::default() })
+    }
+
+    /// The same bundle, its towers to be loaded for these kernels and threads instead of the default's.
+    #[must_use]
+    pub fn with_compute(self, compute: Compute) -> Self {
+        Self { compute, ..self }
     }
 
     /// What the bundle says of itself.
@@ -113,7 +121,7 @@ impl Bundle {
         let tower = self.read(&table.file, &table.sha256, MAX_GRAPH)?;
         let pool =
             self.manifest.pool.as_ref().map(|pool| self.read(&pool.file, &pool.sha256, MAX_GRAPH)).transpose()?;
-        AudioEncoder::new(&self.manifest, &tower, pool.as_deref()).with_context(|| self.name_for_errors())
+        AudioEncoder::new(&self.manifest, tower, pool, self.compute).with_context(|| self.name_for_errors())
     }
 
     /// Loads the text tower. It is large; drop it when the prompts are embedded.
@@ -124,7 +132,7 @@ impl Bundle {
         let table = &self.manifest.text;
         let tower = self.read(&table.file, &table.sha256, MAX_GRAPH)?;
         let tokenizer = self.read(&table.tokenizer, &table.tokenizer_sha256, MAX_TOKENIZER)?;
-        TextEncoder::new(table, &tower, &tokenizer).with_context(|| self.name_for_errors())
+        TextEncoder::new(table, tower, &tokenizer, self.compute).with_context(|| self.name_for_errors())
     }
 
     /// Embeddings of `texts`, in order; the text tower is loaded only for those that the cache does not hold.

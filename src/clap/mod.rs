@@ -6,9 +6,11 @@
 mod audio;
 mod bundle;
 mod cache;
+mod compute;
 pub mod kernels;
 pub mod manifest;
 mod nnef;
+pub mod ops;
 mod prompts;
 mod text;
 mod tokenizer;
@@ -18,6 +20,7 @@ use anyhow::Result;
 pub use audio::AudioEncoder;
 pub use bundle::{Bundle, Windowing};
 pub use cache::EmbeddingCache;
+pub use compute::Compute;
 pub use prompts::PromptBank;
 pub use text::{TextEmbedding, TextEncoder};
 pub use tokenizer::Tokenizer;
@@ -38,6 +41,10 @@ pub trait Encode: Send + Sync {
     /// # Errors
     /// As [`encode`](Self::encode).
     fn embed(&self, mean_features: &[f32], embedding: &mut [f32]) -> Result<()>;
+    /// The kernels of our own that it runs on; none where tract's do all.
+    fn compute(&self) -> Option<Compute> {
+        None
+    }
 }
 
 /// Scales to unit length. A vector of zeros (digital silence in some models) stays zero: its cosine with all is 0.

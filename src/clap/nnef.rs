@@ -11,6 +11,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tract_nnef::internal::*;
 
+use super::Compute;
+use super::ops;
+
 /// The full-size text tower has about 400 tensors; ten times that is no longer a CLAP.
 const MAX_ENTRIES: usize = 4096;
 /// The text of the largest graph we export has 200 KB.
@@ -26,29 +29,42 @@ const TENSOR_HEADER: u64 = 128;
 const MAX_VALUE: usize = 256 << 20;
 
 /// A graph ready to run.
-pub type Graph = Arc<TypedRunnableModel>;
-
-/// The operators that a bundle's graphs may use: NNEF's own and tract's.
-pub fn registry() -> Nnef {
-    tract_nnef::nnef()
+#[derive(Debug, Clone)]
+pub struct Graph {
+    plan: Arc<TypedRunnableModel>,
+    compute: Option<Compute>,
 }
 
-/// Loads, optimises and plans a graph.
+impl Graph {
+    /// The kernels of our own that it runs on; none where it has none of our operators.
+    pub fn compute(&self) -> Option<Compute> {
+        self.compute
+    }
+}
+
+/// The operators that a bundle's graphs may use: NNEF's own, tract's and ours.
+pub fn registry() -> Nnef {
+    tract_nnef::nnef().with_registry(ops::registry())
+}
+
+/// Loads, optimises and plans a graph; its layers that are ours are packed for `compute`. Takes the archive, so that it is
+/// gone when weights are packed.
 ///
 /// # Errors
 /// Anything that is not an archive of our making, or does not type-check; the message names `file`.
-pub fn load(file: &str, archive: &[u8]) -> Result<Graph> {
-    vet(archive).with_context(|| format!("{file} is not a graph archive that clapd can trust"))?;
+pub fn load(file: &str, archive: Vec<u8>, compute: Compute) -> Result<Graph> {
+    vet(&archive).with_context(|| format!("{file} is not a graph archive that clapd can trust"))?;
     // tract's parser and optimiser assert what a hostile graph can break; that must end this load, not the daemon.
-    let loaded = catch_unwind(AssertUnwindSafe(|| translate(archive)));
+    let loaded = catch_unwind(AssertUnwindSafe(|| translate(archive, compute)));
     loaded
         .map_err(|_| anyhow!("the graph broke an assumption of the inference library"))
         .and_then(|result| result)
         .with_context(|| format!("cannot load {file}"))
 }
 
-fn translate(archive: &[u8]) -> Result<Graph> {
-    let model = registry().model_for_read(&mut Cursor::new(archive))?;
+fn translate(archive: Vec<u8>, compute: Compute) -> Result<Graph> {
+    let model = registry().model_for_read(&mut Cursor::new(&archive))?;
+    drop(archive);
     for (outlet, fact) in
         model.nodes.iter().flat_map(|node| node.outputs.iter().map(move |out| (&node.name, &out.fact)))
     {
@@ -60,7 +76,10 @@ fn translate(archive: &[u8]) -> Result<Graph> {
             fact.shape
         );
     }
-    model.into_optimized()?.into_runnable()
+    // What is optimised no longer holds the weights of our operators as constants: they alone do, until they are packed.
+    let mut model = model.into_optimized()?;
+    let compute = (ops::pack(&mut model, compute)? > 0).then_some(compute);
+    Ok(Graph { plan: model.into_runnable()?, compute })
 }
 
 fn vet(archive: &[u8]) -> Result<()> {
@@ -127,7 +146,7 @@ fn vet_tensor(entry: &mut impl Read, size: u64) -> Result<()> {
 
 /// Shape of a graph's input, where it is a number; `None` stands for a length that is free.
 pub fn input_shape(graph: &Graph, input: usize) -> Result<Vec<Option<usize>>> {
-    let model = graph.model();
+    let model = graph.plan.model();
     ensure!(input < model.input_outlets()?.len(), "the graph has no input {input}");
     let fact = model.input_fact(input)?;
     Ok(fact.shape.iter().map(|dim| dim.to_usize().ok()).collect())
@@ -139,7 +158,7 @@ pub fn input_shape(graph: &Graph, input: usize) -> Result<Vec<Option<usize>>> {
 /// A graph that does not take these inputs, or breaks an assumption of the library on the way.
 pub fn run(graph: &Graph, inputs: TVec<TValue>) -> Result<Vec<Vec<f32>>> {
     // As in `load`: a graph may be sound as a text and still do what the library does not expect.
-    let outputs = catch_unwind(AssertUnwindSafe(|| graph.run(inputs)));
+    let outputs = catch_unwind(AssertUnwindSafe(|| graph.plan.run(inputs)));
     let outputs = outputs.map_err(|_| anyhow!("the graph broke an assumption of the inference library"))??;
     outputs.iter().map(|value| Ok(value.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())).collect()
 }

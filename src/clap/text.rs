@@ -6,6 +6,7 @@
 use anyhow::{Context, Result, ensure};
 use tract_nnef::internal::*;
 
+use super::compute::Compute;
 use super::manifest::TextTable;
 use super::nnef::{self, Graph};
 use super::normalize;
@@ -32,9 +33,9 @@ pub struct TextEncoder {
 }
 
 impl TextEncoder {
-    pub(super) fn new(table: &TextTable, tower: &[u8], tokenizer: &[u8]) -> Result<Self> {
+    pub(super) fn new(table: &TextTable, tower: Vec<u8>, tokenizer: &[u8], compute: Compute) -> Result<Self> {
         let tokenizer = Tokenizer::new(tokenizer, table.max_tokens).with_context(|| table.tokenizer.clone())?;
-        let tower = nnef::load(&table.file, tower)?;
+        let tower = nnef::load(&table.file, tower, compute)?;
         let shape = nnef::input_shape(&tower, 0)?;
         ensure!(shape.len() == 2, "{}: tokens of rank {}, expected [1, tokens]", table.file, shape.len());
         let length = shape[1];

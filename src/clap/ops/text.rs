@@ -1,0 +1,141 @@
+//! RoBERTa's embeddings and layers, as operators.
+//!
+//! In: token ids and a mask, `[1, S]`. Out: hidden states `[1, S, width]`.
+//! Never: widens a whole embedding table; of the stored rows only those that a text has are read.
+//!
+//! Reference: transformers 5.23, models/clap/modeling_clap.py, `ClapTextEmbeddings`, `ClapTextLayer`.
+
+use anyhow::{Context, Result, ensure};
+use tract_nnef::internal::*;
+
+use super::Parts;
+use super::parts::Lookup;
+use super::schema::{Field, Kind, Packed, Signature};
+use crate::clap::compute::Compute;
+use crate::clap::kernels::{Isa, Norm, TransformerLayer, TransformerLayers, Workspace, norm_rows};
+
+/// Heads: 12 in every CLAP.
+const MAX_HEADS: usize = 256;
+/// Added to the attention scores of padding: exp of it is 0 in f32 beside any score that occurs.
+const MASKED: f32 = -1e4;
+/// A text's tokens: 77 in CLAP, 514 positions in RoBERTa. Scores grow with the square.
+const MAX_TOKENS: usize = 1024;
+
+/// Rows of words, positions and the one type, then a norm.
+pub(super) static TEXT_EMBEDDINGS: Kind = Kind {
+    name: "clapd_text_embeddings",
+    inputs: &["ids"],
+    fields: &[
+        Field::Size("pad_id"),
+        Field::Real("epsilon"),
+        Field::Rows("words"),
+        Field::Rows("positions"),
+        Field::Table("kind"),
+        Field::Norm("norm"),
+    ],
+    signature: |parts| {
+        let width = parts.matrix("words")?[1];
+        Ok(Signature {
+            inputs: vec![(i64::datum_type(), vec![Some(1), None])],
+            output: vec![Some(1), None, Some(width)],
+        })
+    },
+    pack: |parts, compute| Ok(Box::new(Embeddings::new(parts, compute)?)),
+};
+
+/// Attention, then two linears; each with a residual and a norm after it.
+pub(super) static TRANSFORMER_BLOCK: Kind = Kind {
+    name: "clapd_transformer_block",
+    inputs: &["hidden", "mask"],
+    fields: &[
+        Field::Size("heads"),
+        Field::Real("epsilon"),
+        // Rows of queries, then of keys, then of values; queries are not yet divided by the root of a head's size.
+        Field::Linear("qkv"),
+        Field::Linear("output"),
+        Field::Norm("attention_norm"),
+        Field::Linear("inner"),
+        Field::Linear("outer"),
+        Field::Norm("norm"),
+    ],
+    signature: |parts| {
+        let shape = vec![Some(1), None, Some(parts.matrix("qkv_weight")?[1])];
+        let mask = (i64::datum_type(), vec![Some(1), None]);
+        Ok(Signature { inputs: vec![(f32::datum_type(), shape.clone()), mask], output: shape })
+    },
+    pack: |parts, compute| Ok(Box::new(block(parts, compute)?)),
+};
+
+struct Embeddings {
+    isa: Isa,
+    pad_id: usize,
+    words: Lookup,
+    positions: Lookup,
+    kind: Vec<f32>,
+    norm: Norm,
+}
+
+impl Embeddings {
+    fn new(parts: &Parts, compute: Compute) -> Result<Self> {
+        let ([_, width], [_, same]) = (parts.matrix("words")?, parts.matrix("positions")?);
+        ensure!(width == same, "rows of words have {width} numbers, those of positions {same}");
+        Ok(Self {
+            isa: compute.isa(),
+            pad_id: parts.size("pad_id", 0, usize::MAX)?,
+            words: Lookup::new(parts, "words")?,
+            positions: Lookup::new(parts, "positions")?,
+            kind: parts.floats("kind", width)?.to_vec(),
+            norm: parts.norm("norm", width)?,
+        })
+    }
+}
+
+impl Packed for Embeddings {
+    fn run(&self, inputs: TVec<TValue>, _: &mut Workspace) -> Result<Tensor> {
+        let ids = inputs[0].try_as_plain_ram()?;
+        let ids = ids.as_slice::<i64>()?;
+        ensure!((1..=MAX_TOKENS).contains(&ids.len()), "{} tokens; 1 to {MAX_TOKENS} are allowed", ids.len());
+        let width = self.kind.len();
+        let mut output = Tensor::zero::<f32>(&[1, ids.len(), width])?;
+        let mut plain = output.try_as_plain_ram_mut()?;
+        let hidden = plain.as_slice_mut::<f32>()?;
+        // Tokens are counted from pad id + 1; padding itself is at the pad id.
+        let mut position = self.pad_id;
+        for (id, row) in ids.iter().zip(hidden.chunks_exact_mut(width)) {
+            let id = usize::try_from(*id).with_context(|| format!("the token {id}"))?;
+            let padding = id == self.pad_id;
+            position += usize::from(!padding);
+            self.words.add(id, row).context("the token's embedding")?;
+            row.iter_mut().zip(&self.kind).for_each(|(x, kind)| *x += kind);
+            let position = if padding { self.pad_id } else { position };
+            self.positions.add(position, row).context("the position's embedding")?;
+        }
+        norm_rows(self.isa, &self.norm, hidden)?;
+        Ok(output)
+    }
+}
+
+fn block(parts: &Parts, compute: Compute) -> Result<TransformerLayer> {
+    let isa = compute.isa();
+    let [_, width] = parts.matrix("qkv_weight")?;
+    let layers = TransformerLayers {
+        qkv: parts.linear("qkv", isa)?,
+        output: parts.linear("output", isa)?,
+        attention_norm: parts.norm("attention_norm", width)?,
+        inner: parts.linear("inner", isa)?,
+        outer: parts.linear("outer", isa)?,
+        norm: parts.norm("norm", width)?,
+    };
+    TransformerLayer::new(parts.size("heads", 1, MAX_HEADS)?, layers)
+}
+
+impl Packed for TransformerLayer {
+    fn run(&self, mut inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
+        let mask = inputs[1].try_as_plain_ram()?;
+        let mask: Vec<f32> = mask.as_slice::<i64>()?.iter().map(|m| if *m == 0 { MASKED } else { 0.0 }).collect();
+        ensure!((1..=MAX_TOKENS).contains(&mask.len()), "{} tokens; 1 to {MAX_TOKENS} are allowed", mask.len());
+        let mut hidden = inputs.remove(0).into_tensor();
+        Self::run(self, hidden.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?, &mask, workspace)?;
+        Ok(hidden)
+    }
+}
