@@ -80,6 +80,7 @@ struct Import {
 enum Stored {
     F32,
     F16,
+    Int8,
 }
 
 #[derive(clap::Args)]
@@ -103,6 +104,7 @@ impl From<Stored> for Precision {
         match stored {
             Stored::F32 => Self::F32,
             Stored::F16 => Self::F16,
+            Stored::Int8 => Self::Int8,
         }
     }
 }

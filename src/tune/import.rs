@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn::prelude::*;
+use tract_onnx::prelude::TypedModel;
 
 use super::bundle::BundleWriter;
 use super::checkpoint::clap::ClapCheckpoint;
@@ -16,6 +17,7 @@ use super::checkpoint::clap_config::MAX_TOKENS;
 use super::checkpoint::source::Source;
 use super::export::onnx::Graph;
 use super::export::{self, Length, Precision};
+use super::layout;
 use super::progress::bar;
 use crate::clap::manifest::{
     AudioTable, CalibrationTable, FORMAT, FrontendTable, Manifest, Origin, TextTable, WindowTable,
@@ -42,13 +44,15 @@ pub fn import(source: &Source, out: &Path, precision: Precision) -> Result<()> {
         // A checkpoint's files do not say; its page does.
         licence: "NOASSERTION".into(),
     };
-    let store = |graph: Graph, file: &str| -> Result<String> {
-        writer.add_with(file, |to| export::write_nnef(graph, precision, to))
+    type LayOut = fn(&ClapCheckpoint, Precision) -> Result<TypedModel>;
+    let store = |lay_out: LayOut, file: &str| -> Result<String> {
+        let document = export::nnef::document(lay_out(&checkpoint, precision)?)?;
+        writer.add_with(file, |to| export::nnef::write_tar(document, to))
     };
     progress.set_message("audio tower");
-    let audio = store(audio_graph(&checkpoint)?, "audio.nnef.tar")?;
+    let audio = store(layout::audio, "audio.nnef.tar")?;
     progress.set_message("text tower");
-    let text = store(text_graph(&checkpoint)?, "text.nnef.tar")?;
+    let text = store(layout::text, "text.nnef.tar")?;
     let tokenizer = writer.add("tokenizer.json", &checkpoint.tokenizer)?;
     let name = out.file_name().map_or_else(|| "clap".into(), |n| n.to_string_lossy().into_owned());
     writer.finish(manifest(&checkpoint, name, precision, origin, [audio, text, tokenizer]))?;

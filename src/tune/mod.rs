@@ -5,6 +5,7 @@
 //! | `checkpoint` | reads files that others published into named tensors |
 //! | `net` | the networks, each written once, as Burn modules |
 //! | `export` | a module becomes ONNX and NNEF |
+//! | `layout` | a CLAP checkpoint's towers as graphs of clapd's fused layers, in f32, f16 or int8 |
 //! | `import` | a CLAP checkpoint becomes a bundle |
 //! | `quantize` | rounds linears to int8 |
 //! | `verify` | compares a bundle with its checkpoint |
@@ -21,6 +22,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod export;
 pub mod import;
+pub mod layout;
 pub mod mini;
 pub mod net;
 pub mod progress;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 
@@ -112,8 +112,28 @@ impl ClapCheckpoint {
         Ok(module)
     }
 
+    /// One tensor by the path that the networks have for it, a linear's weight as [out, in].
+    ///
+    /// # Errors
+    /// A tensor that is not there, can't be read, or has a value that is not finite.
+    pub fn weight(&self, tower: Tower, path: &str) -> Result<Weight> {
+        let place = self.naming.place(tower, path);
+        let weight = self.stored(path, &place).with_context(|| format!("reading {}", place.name))?;
+        let shape = weight.shape.clone();
+        weight.fit(&place.name, &shape).or_else(|fault| {
+            refuse(&[fault])?;
+            bail!("{} can't be used", place.name)
+        })
+    }
+
     /// One tensor, as the network has it.
     fn read(&self, path: &str, place: &Place) -> Result<Weight> {
+        let weight = self.stored(path, place)?;
+        Ok(if is_transposed(path, weight.shape.len()) { weight.transposed() } else { weight })
+    }
+
+    /// One tensor, as its file has it: query, key and value apart, and positions that no text reaches cut off.
+    fn stored(&self, path: &str, place: &Place) -> Result<Weight> {
         let mut weight = self.inventory.get(&place.name).context("it is not there any more")?.read()?;
         if let Some(third) = place.third {
             let length = weight.values.len() / 3;
@@ -125,7 +145,7 @@ impl ClapCheckpoint {
             weight.values.truncate(rows * width);
             weight.shape = vec![rows, width];
         }
-        Ok(if is_transposed(path, weight.shape.len()) { weight.transposed() } else { weight })
+        Ok(weight)
     }
 
     /// The tokenizer, cut to the model's length.

@@ -17,9 +17,9 @@ use tract_onnx::tract_core::ops::{math, nn::gelu_exact::GeluExact};
 
 use super::onnx::Graph;
 
-/// The reader and writer of the device: tract's own operations and no others.
+/// The reader and writer of the device: tract's own operations, our fused layers, and no others.
 pub fn framework() -> Nnef {
-    tract_nnef::nnef()
+    tract_nnef::nnef().with_registry(crate::clap::ops::registry())
 }
 
 /// Types and simplifies a graph, and spells out what NNEF has no word for. Takes the graph: its weights move into the model.

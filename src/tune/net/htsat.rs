@@ -67,7 +67,7 @@ impl HtsatConfig {
     }
 
     /// Tokens down and across in the first stage.
-    fn grid(&self) -> [usize; 2] {
+    pub fn grid(&self) -> [usize; 2] {
         [self.image / self.stride[0], self.image / self.stride[1]]
     }
 
