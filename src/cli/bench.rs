@@ -1,4 +1,4 @@
-//! `clapd bench`: a bundle's speed and memory on this machine, on one thread.
+//! `clapd bench`: a bundle's speed and memory on this machine.
 
 use std::hint::black_box;
 use std::io::Write;
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
-use crate::clap::{Bundle, normalize};
+use crate::clap::{Bundle, Compute, normalize};
 use crate::detect::Rule;
 use crate::dsp::Frontend;
 use crate::pipeline::{Model, Pace, Pipeline, PromptScorer, PromptSet};
@@ -32,6 +32,9 @@ pub(super) struct Arguments {
     /// Model bundle
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
+    /// Threads that the model computes with, where its kernels are clapd's own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threads: usize,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -44,10 +47,10 @@ struct Report {
     bundle: String,
     /// How its audio weights are stored.
     precision: String,
-    /// Instruction set of the kernels.
+    /// Instruction set of the kernels, as `CLAPD_KERNEL` names it, or tract's choice where the model's layers are tract's.
     kernel: String,
     /// Threads that compute.
-    threads: u32,
+    threads: usize,
     /// Reading, checking and planning the audio side.
     load_ms: f64,
     /// One run of the audio tower, median.
@@ -65,8 +68,7 @@ struct Report {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let dir = locate::bundle(arguments.bundle.as_deref()).at(Stage::Bundle)?;
-    let report = measure(&Bundle::open(dir).at(Stage::Bundle)?).at(Stage::Bundle)?;
+    let report = measure(&locate::open(arguments.bundle.as_deref(), arguments.threads)?).at(Stage::Bundle)?;
     let json = serde_json::to_value(&report).at(Stage::Other)?;
     let mut out = std::io::stdout().lock();
     if arguments.json {
@@ -88,13 +90,15 @@ fn measure(bundle: &Bundle) -> Result<Report> {
     let patch = vec![0.1; model.frontend.patch_len()];
     let mut features = vec![0.0; model.encoder.feature_len()];
     let audio_ms = median(|| model.encoder.encode(black_box(&patch), &mut features))?;
+    let compute = model.encoder.compute();
     let text = bundle.text_encoder()?;
     let text_ms = median(|| text.embed(black_box(TEXT)).map(|_| ()))?;
     Ok(Report {
         bundle: bundle.manifest().name.clone(),
         precision: bundle.manifest().audio.precision.clone(),
-        kernel: kernel(),
-        threads: 1,
+        kernel: compute.map_or_else(tract_kernel, |compute| compute.isa().name().into()),
+        // tract's own layers run on one.
+        threads: compute.map_or(1, Compute::threads),
         load_ms,
         audio_ms,
         text_ms,
@@ -180,7 +184,7 @@ fn milliseconds(time: Duration) -> f64 {
 }
 
 /// tract picks its kernels by what the processor has, in this order.
-fn kernel() -> String {
+fn tract_kernel() -> String {
     #[cfg(target_arch = "x86_64")]
     let name = match () {
         () if is_x86_feature_detected!("avx512f") => "avx512f",

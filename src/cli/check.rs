@@ -16,7 +16,7 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     for warning in &warnings {
         writeln!(out, "warning: {warning}").at(Stage::Other)?;
     }
-    let bundle = Bundle::open(locate::bundle(settings.bundle.as_deref()).at(Stage::Bundle)?).at(Stage::Bundle)?;
+    let bundle = locate::open(settings.bundle.as_deref(), settings.threads)?;
     // Loading is the only proof that the files fit the manifest and this version.
     bundle.audio_encoder().at(Stage::Bundle)?;
     bundle.text_encoder().at(Stage::Bundle)?;

@@ -12,7 +12,6 @@ use super::screen::{Lines, Live, Show};
 use super::{locate, recording};
 use crate::capture::Channel;
 use crate::capture::decode::Decoder;
-use crate::clap::Bundle;
 use crate::detect::Rule;
 use crate::pipeline::{Model, Output, Pace, Pipeline, PromptSet};
 use crate::samples::Samples;
@@ -70,7 +69,7 @@ fn speed(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let bundle = Bundle::open(locate::bundle(arguments.bundle.as_deref()).at(Stage::Bundle)?).at(Stage::Bundle)?;
+    let bundle = locate::open(arguments.bundle.as_deref(), 1)?;
     let mut texts: Vec<&str> = arguments.prompts.iter().map(String::as_str).collect();
     if texts.is_empty() {
         texts.extend(PROMPTS);

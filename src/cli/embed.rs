@@ -10,7 +10,6 @@ use super::exit::{AtStage, Failure, Stage};
 use super::{locate, recording};
 use crate::capture::Channel;
 use crate::capture::decode::Decoder;
-use crate::clap::Bundle;
 use crate::pipeline::{ClipEmbedder, Model};
 
 #[derive(Debug, clap::Args)]
@@ -51,7 +50,7 @@ impl Line<'_> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let bundle = Bundle::open(locate::bundle(arguments.bundle.as_deref()).at(Stage::Bundle)?).at(Stage::Bundle)?;
+    let bundle = locate::open(arguments.bundle.as_deref(), 1)?;
     if !arguments.audio.is_empty() {
         let model = Model::load(&bundle).at(Stage::Bundle)?;
         for file in &arguments.audio {

@@ -5,14 +5,26 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 
-use crate::clap::EmbeddingCache;
+use super::exit::{AtStage, Failure, Stage};
+use crate::clap::{Bundle, Compute, EmbeddingCache};
 
 /// The daemon's configuration.
 pub(super) const CONFIG: &str = "/etc/clapd/clapd.toml";
 const DEFAULT_BUNDLE: &str = "models/mini";
 
+/// Forces a kernel, by its name: the one place that reads it.
+const KERNEL: &str = "CLAPD_KERNEL";
+
+/// Opens [`bundle`], to be loaded for `threads` threads and the kernel that the environment asks for.
+pub(super) fn open(asked: Option<&Path>, threads: usize) -> Result<Bundle, Failure> {
+    let kernel = env::var_os(KERNEL).filter(|name| !name.is_empty());
+    let kernel = kernel.as_ref().map(|name| name.to_string_lossy());
+    let compute = Compute::new(kernel.as_deref(), threads).at(Stage::Usage)?;
+    Ok(Bundle::open(bundle(asked).at(Stage::Bundle)?).at(Stage::Bundle)?.with_compute(compute))
+}
+
 /// The bundle to use: the one asked for, or the default beside the installation or in the repository.
-pub(super) fn bundle(asked: Option<&Path>) -> Result<PathBuf> {
+fn bundle(asked: Option<&Path>) -> Result<PathBuf> {
     if let Some(asked) = asked {
         return Ok(asked.to_path_buf());
     }

@@ -4,15 +4,13 @@ use std::path::Path;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
-use crate::clap::Bundle;
 use crate::config;
 use crate::daemon::Daemon;
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let (settings, warnings) = config::load(path).at(Stage::Usage)?;
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    let dir = locate::bundle(settings.bundle.as_deref()).at(Stage::Bundle)?;
-    let bundle = Bundle::open(dir).at(Stage::Bundle)?;
+    let bundle = locate::open(settings.bundle.as_deref(), settings.threads)?;
     let daemon = Daemon::prepare(settings, &bundle, &locate::cache()).at(Stage::Bundle)?;
     daemon.run().at(Stage::Input)
 }

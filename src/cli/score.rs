@@ -12,7 +12,7 @@ use super::exit::{self, AtStage, Failure, Stage};
 use super::{locate, recording};
 use crate::capture::Channel;
 use crate::capture::decode::Decoder;
-use crate::clap::{Bundle, TextEmbedding};
+use crate::clap::TextEmbedding;
 use crate::detect::{Rule, Score};
 use crate::pipeline::{ClipEmbedder, Model, Output, Pace, Pipeline, PromptScorer, PromptSet};
 use crate::time::SampleTime;
@@ -28,6 +28,9 @@ pub(super) struct Arguments {
     /// Model bundle
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
+    /// Threads that the model computes with, where its kernels are clapd's own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threads: usize,
     /// A JSON object a line, for every window and prompt
     #[arg(long)]
     json: bool,
@@ -65,7 +68,7 @@ struct Scorer<'a> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let bundle = Bundle::open(locate::bundle(arguments.bundle.as_deref()).at(Stage::Bundle)?).at(Stage::Bundle)?;
+    let bundle = locate::open(arguments.bundle.as_deref(), arguments.threads)?;
     let texts: Vec<&str> = arguments.prompts.iter().map(String::as_str).collect();
     let texts = bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle)?;
     let scorer = Scorer { arguments, model: Model::load(&bundle).at(Stage::Bundle)?, texts };

@@ -15,6 +15,8 @@ use super::{Environment, Settings, broker, id};
 /// Windows of the models are 5 to 10 s long. Ten times a second is more than their resolution; less often than each
 /// 10 s, sound falls between two windows.
 const HOP_S: std::ops::RangeInclusive<f64> = 0.1..=10.0;
+/// As many as `clap::Compute` allows.
+const MAX_THREADS: f64 = 64.0;
 /// The step of every front end's frames: a window begins at a frame.
 const HOP_STEP_S: f64 = 0.01;
 /// A window of several seconds once a second follows a sound closely and costs a small computer a few per cent of a core.
@@ -67,12 +69,14 @@ impl<'a> Check<'a> {
             self.warn(&whole.child(None, "mqtt"), "is missing: events are logged, and told to nobody", remedy);
         }
         self.outbox(written.outbox.as_ref());
+        self.whole_number(written.threads.as_ref(), MAX_THREADS, "1");
+        let threads = written.threads.as_ref().map_or(1, |threads| threads.value as usize);
         let bundle = written.bundle.as_ref().and_then(|bundle| self.path(bundle));
         let broker = match broker {
             Some(broker) => Some(broker?),
             None => None,
         };
-        Some(Settings { node: node?, bundle, sources: sources?, hop: hop?, prompts: prompts?, broker })
+        Some(Settings { node: node?, bundle, threads, sources: sources?, hop: hop?, prompts: prompts?, broker })
     }
 
     fn node(&mut self, written: Option<&At<String>>, whole: &Place) -> Option<String> {

@@ -16,6 +16,7 @@ use super::section::{At, Lines, Reading, Section, TextOrInteger};
 pub(super) struct Written {
     pub(super) node_id: Option<At<String>>,
     pub(super) bundle: Option<At<String>>,
+    pub(super) threads: Option<At<f64>>,
     pub(super) hop_s: Option<At<f64>>,
     pub(super) sources: Vec<WrittenSource>,
     pub(super) prompts: Vec<WrittenPrompt>,
@@ -103,6 +104,7 @@ fn document(mut root: Section<'_, '_>, reading: &mut Reading<'_>) -> Written {
     }
     if let Some(mut model) = root.section("model", reading) {
         written.bundle = model.string("bundle", reading);
+        written.threads = model.number("threads", reading);
         model.finish(reading);
     }
     if !root.has("source") {

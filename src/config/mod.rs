@@ -35,6 +35,8 @@ pub struct Settings {
     pub node: String,
     /// The bundle's folder; none for the default, which the caller finds.
     pub bundle: Option<PathBuf>,
+    /// Threads that the model computes with.
+    pub threads: usize,
     /// What is listened to; at least one, ids unique.
     pub sources: Vec<SourceSpec>,
     /// Time between the starts of two windows, a multiple of 10 ms.
