@@ -169,8 +169,11 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
                     self.prefetch(w.wrapping_add(AHEAD + line * 64));
                 }
                 let mut weights = [self.load_weights(w); V];
-                for (j, weights) in weights.iter_mut().enumerate().skip(1) {
-                    *weights = self.load_weights(w.add(j * size));
+                // Not with skip(): where overflow is checked, its `next` is called instead of inlined, and half the time goes there.
+                for (j, weights) in weights.iter_mut().enumerate() {
+                    if j > 0 {
+                        *weights = self.load_weights(w.add(j * size));
+                    }
                 }
                 for (r, acc) in acc.iter_mut().enumerate() {
                     let codes = self.splat_codes(a.add(r * stride + g * Self::GROUP));
