@@ -145,8 +145,10 @@ fn read(bytes: &[u8]) -> io::Result<Found> {
         let (records, damaged) = Record::read_all(records);
         return Ok(Found { records, damaged });
     }
-    // A power cut may leave a new file's first page torn or zeroed; another format has another header.
-    let torn = HEADER.starts_with(bytes) || bytes.starts_with(&[0]);
+    // A power cut may leave a new file torn or zeroed from anywhere in its first page on; another format has another header.
+    let page = &bytes[..bytes.len().min(HEADER.len())];
+    let written = page.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let torn = HEADER.starts_with(&page[..written]);
     if torn {
         let (records, damaged) = Record::read_all(bytes);
         return Ok(Found { records, damaged });
@@ -211,6 +213,21 @@ mod tests {
             drop(log);
             let expected = [before.records, vec![heard]].concat();
             assert_eq!(found(dir).0, expected, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_header_zeroed_from_anywhere_on_is_a_torn_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        for cut in 0..=HEADER.len() {
+            let bytes = [&HEADER[..cut], &vec![0; HEADER.len() - cut + 20]].concat();
+            fs::write(dir.join(FILE), bytes).unwrap();
+            let (mut log, before) = Log::open(dir).unwrap();
+            assert_eq!(before.records, [], "zeros from {cut}");
+            log.append(&told(1)).unwrap();
+            drop(log);
+            assert_eq!(found(dir).0, [Record::StartTold { event: 1 }], "zeros from {cut}");
         }
     }
 
