@@ -134,9 +134,9 @@ impl House {
     fn restart_broker(&mut self, kill: bool, forget: bool, away: Duration) {
         self.gate.close();
         if kill {
-            self.broker.kill()
+            self.broker.kill();
         } else {
-            self.broker.stop()
+            self.broker.stop();
         }
         if let Some(subscriber) = self.subscriber.take() {
             subscriber.end();

@@ -61,6 +61,8 @@ fn log(dir: &Path) -> PathBuf {
     dir.join("events.log")
 }
 
+/// What an outbox is told at the end of a daemon; nothing can be told to it any more.
+#[expect(clippy::needless_pass_by_value, reason = "a closed outbox is gone")]
 fn close(outbox: Outbox) -> bool {
     outbox.close(Instant::now() + Duration::from_secs(60))
 }

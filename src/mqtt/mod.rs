@@ -135,7 +135,7 @@ impl Publisher {
             (0, _) => {}
             (left, true) => log::info!("mqtt: {left} messages wait in the outbox for the next start"),
             (left, false) => {
-                log::warn!("mqtt: {left} messages could not be delivered, and are on no disk: they are lost")
+                log::warn!("mqtt: {left} messages could not be delivered, and are on no disk: they are lost");
             }
         }
         left

@@ -65,8 +65,8 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Int8 `weights` [n][k] in -127..=127. `scales` are [n], or [k / span][n] where a scale is for `span` consecutive k (a
-    /// multiple of 4). W[o][i] = weights[o][i] * scales[i / span][o]. `bias` is [n], or empty for none.
+    /// Int8 `weights` `[n][k]` in -127..=127. `scales` are `[n]`, or `[k / span][n]` where a scale is for `span` consecutive k (a
+    /// multiple of 4). `W[o][i]` = `weights[o][i]` * `scales[i / span][o]`. `bias` is `[n]`, or empty for none.
     ///
     /// # Errors
     /// Lengths that don't fit n and k, a weight of -128, k over [`MAX_K`], a number that is not finite, an instruction set
@@ -111,7 +111,7 @@ impl Linear {
         Ok(Self { isa, n, k, weights: Weights::Int8(int8), bias: Aligned::padded(bias, width) })
     }
 
-    /// f32 `weights` [n][k]; `bias` [n], or empty for none.
+    /// f32 `weights` `[n][k]`; `bias` `[n]`, or empty for none.
     ///
     /// # Errors
     /// As [`int8`](Self::int8).
@@ -124,7 +124,7 @@ impl Linear {
         Ok(Self { isa, n, k, weights, bias: Aligned::padded(bias, shape.width(n)) })
     }
 
-    /// Half-precision `weights` [n][k], computed with in f32: half the memory of f32, where memory is what takes time.
+    /// Half-precision `weights` `[n][k]`, computed with in f32: half the memory of f32, where memory is what takes time.
     ///
     /// # Errors
     /// As [`int8`](Self::int8).
@@ -171,7 +171,7 @@ impl Linear {
         matches!(self.weights, Weights::Int8(_))
     }
 
-    /// x [m][k] to `out` [m][n], row by row.
+    /// x `[m][k]` to `out` `[m][n]`, row by row.
     ///
     /// # Errors
     /// Lengths that don't fit, an x that is not finite.

@@ -46,7 +46,7 @@ impl PatchMerge {
         Ok(Self { height, width, norm, reduction })
     }
 
-    /// `x` [height * width][channels] to `out` [height/2 * width/2][n].
+    /// `x` `[height * width][channels]` to `out` `[height/2 * width/2][n]`.
     ///
     /// # Errors
     /// Wrong lengths, or a number that is not finite or beyond 1e18.

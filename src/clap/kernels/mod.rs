@@ -1,7 +1,7 @@
 //! Our own kernels: linears in int8, f16 and f32, and the fused blocks of CLAP's two towers, for each CPU's instructions.
 //!
 //! In: slices of f32, weights packed once. Out: slices of f32.
-//! [`simd`] is the seam: one file below it for each instruction set, everything above it written once. [`isa`] chooses.
+//! `simd` is the seam: one file below it for each instruction set, everything above it written once. `isa` chooses.
 //! The only room with unsafe code. What is public here is safe: lengths and numbers are checked before a pointer is made.
 //! Never: knows tract, a bundle, an environment variable.
 #![allow(unsafe_code)]

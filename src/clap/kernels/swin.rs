@@ -71,7 +71,7 @@ pub struct SwinBlock {
 }
 
 impl SwinBlock {
-    /// `position_bias` is the table [(2 * window - 1)^2][heads] of the reference.
+    /// `position_bias` is the table `[(2 * window - 1)^2][heads]` of the reference.
     ///
     /// # Errors
     /// Sizes that don't fit each other, or linears that were packed for different instruction sets.
@@ -114,7 +114,7 @@ impl SwinBlock {
         self.layers.norm_before.len()
     }
 
-    /// The block on `x` [height * width][channels], in place.
+    /// The block on `x` `[height * width][channels]`, in place.
     ///
     /// # Errors
     /// A wrong length, or a number that is not finite or beyond 1e18; `x` is then half done and of no use.

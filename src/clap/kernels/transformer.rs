@@ -58,7 +58,7 @@ impl TransformerLayer {
         self.layers.norm.len()
     }
 
-    /// The layer on `x` [tokens][width], in place. `mask` has a number for each token, added to the scores that all tokens have
+    /// The layer on `x` `[tokens][width]`, in place. `mask` has a number for each token, added to the scores that all tokens have
     /// with it: 0, or as much below as hides it.
     ///
     /// # Errors

@@ -89,7 +89,7 @@ impl Projection {
         self.first.run(x, &mut inner, self.between, workspace)?;
         self.second.run(&inner, &mut output, Finish::Store, workspace)?;
         normalize(&mut output);
-        Ok(Tensor::from_shape(&[1, output.len()], &output)?)
+        Tensor::from_shape(&[1, output.len()], &output)
     }
 }
 

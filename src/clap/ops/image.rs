@@ -33,7 +33,7 @@ impl Image {
     pub(super) fn new(frames: usize, mels: usize, side: usize) -> Result<Self> {
         let fold = side / mels;
         ensure!(
-            (1..=MAX_FOLD).contains(&fold) && side % fold == 0 && frames <= side * fold,
+            (1..=MAX_FOLD).contains(&fold) && side.is_multiple_of(fold) && frames <= side * fold,
             "a patch of {frames} frames of {mels} mels does not fold into an image of {side}, or into over {MAX_FOLD} pieces"
         );
         let resized = |from, to| if from < to { taps(from, to) } else { vec![] };

@@ -11,8 +11,8 @@
 //! | `clapd_text_head` | hidden states | a unit embedding `[1, output]` |
 //!
 //! In an NNEF graph each is a primitive of the registry `clapd`: weights are named arguments that are variables, sizes are
-//! named arguments that are numbers. A linear `name` is `name_weight` [out, in] (f32, f16, or int8 with `name_scale` [out] or
-//! [spans, out] in f32) and perhaps `name_bias` [out]; a norm `name` is `name_weight` and `name_bias`.
+//! named arguments that are numbers. A linear `name` is `name_weight` `[out, in]` (f32, f16, or int8 with `name_scale` `[out]` or
+//! `[spans, out]` in f32) and perhaps `name_bias` `[out]`; a norm `name` is `name_weight` and `name_bias`.
 //!
 //! In: a graph's text and tensors, from anyone. Out: [`Fused`] operators, which [`pack`] makes ready to run.
 //! Never: trusts a size or a shape that it has not compared with the tensors; runs a layer that is not packed.

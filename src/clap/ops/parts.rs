@@ -186,5 +186,5 @@ fn add(out: &mut [f32], row: impl Iterator<Item = f32>) {
 
 /// The numbers of a tensor of this type.
 pub(super) fn slice<D: tract_nnef::internal::Datum>(tensor: &Tensor) -> Result<&[D]> {
-    Ok(tensor.try_as_plain_ram()?.as_slice::<D>()?)
+    tensor.try_as_plain_ram()?.as_slice::<D>()
 }

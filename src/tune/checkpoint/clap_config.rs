@@ -158,9 +158,9 @@ pub fn parse(text: &str, frames: usize, mels: usize) -> Result<ClapConfig> {
     }
     let shared = [("projection_dim", Value::from(output)), ("projection_hidden_act", Value::from(activation.clone()))];
     let audio =
-        parse_audio(Table { name: "audio_config.", keys: audio, faults: &mut faults }, &shared, &projection, frames);
+        parse_audio(Table { name: "audio_config.", keys: audio, faults: &mut faults }, &shared, projection, frames);
     let (text, pad_id, positions) =
-        parse_text(Table { name: "text_config.", keys: text, faults: &mut faults }, &shared, &projection);
+        parse_text(Table { name: "text_config.", keys: text, faults: &mut faults }, &shared, projection);
     if audio.mels != mels {
         faults.push(format!("audio_config.num_mel_bins is {}, the front end's feature_size {mels}", audio.mels));
     }

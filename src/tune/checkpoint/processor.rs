@@ -93,7 +93,7 @@ impl Settings {
     fn frontend(&self) -> Result<(FrontendSpec, bool)> {
         let samples = self.max_length_s.saturating_mul(self.sampling_rate as usize);
         let mut faults = self.contradictions(samples);
-        if self.hop_length == 0 || samples % self.hop_length.max(1) != 0 {
+        if self.hop_length == 0 || !samples.is_multiple_of(self.hop_length.max(1)) {
             faults
                 .push(format!("hop_length is {}; a whole number of hops must make {samples} samples", self.hop_length));
         }

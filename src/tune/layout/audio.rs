@@ -113,7 +113,7 @@ fn convolution(layer: &mut Layer, name: &str, path: &str, norm: Option<&str>) ->
 fn block(weights: &mut Weights, config: &HtsatConfig, stage: usize, index: usize) -> Result<Fused> {
     let [height, width] = config.grid().map(|side| side >> stage);
     // A window that is the whole image has nowhere to go.
-    let shift = if index % 2 == 0 || height.min(width) <= config.window { 0 } else { config.window / 2 };
+    let shift = if index.is_multiple_of(2) || height.min(width) <= config.window { 0 } else { config.window / 2 };
     let path = |name: &str| format!("stages.{stage}.blocks.{index}.{name}");
     let attention = |name: &str| path(&format!("attention.{name}"));
     let mut layer = weights.layer("clapd_swin_block")?;

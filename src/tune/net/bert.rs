@@ -149,7 +149,7 @@ impl Bert {
     fn positions(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, s] = ids.dims();
         let table = self.positions.val();
-        let Some(pad) = self.pad_id else { return table.slice([0..s]).unsqueeze::<3>() };
+        let Some(pad) = self.pad_id else { return table.narrow(0, 0, s).unsqueeze::<3>() };
         // Counting by a product with ones above the diagonal: ONNX's CumSum would be a loop in NNEF.
         let longest = table.dims()[0] - (pad + 1);
         let ones: Vec<f32> = (0..longest * longest).map(|i| f32::from(u8::from(i / longest <= i % longest))).collect();

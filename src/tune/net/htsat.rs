@@ -265,10 +265,10 @@ impl Htsat {
     fn fold(&self, mut mel: Tensor<4>) -> Tensor<4> {
         let (width, height) = (self.image * self.fold, self.image / self.fold);
         if mel.dims()[2] < width {
-            mel = resize(mel, 2, width);
+            mel = resize(&mel, 2, width);
         }
         if mel.dims()[3] < height {
-            mel = resize(mel, 3, height);
+            mel = resize(&mel, 3, height);
         }
         let [n, channels, _, _] = mel.dims();
         mel.reshape([n, channels * self.fold, self.image, height])

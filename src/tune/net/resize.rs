@@ -14,7 +14,7 @@ use burn::tensor::TensorData;
 const A: f32 = -0.75;
 
 /// Resizes `axis` (2 or 3) of `x` to `length`.
-pub fn resize(x: Tensor<4>, axis: usize, length: usize) -> Tensor<4> {
+pub fn resize(x: &Tensor<4>, axis: usize, length: usize) -> Tensor<4> {
     let taps = taps(x.dims()[axis], length);
     let device = x.device();
     let mut shape = [1; 4];

@@ -60,7 +60,7 @@ impl StageConfig {
         let (channels, [height, width]) = (self.channels, self.grid);
         let norm = || LayerNormConfig::new(channels).with_epsilon(self.epsilon).init(device);
         // A window that is the whole image has nowhere to go.
-        let shift = if index % 2 == 0 || height.min(width) <= self.window { 0 } else { self.window / 2 };
+        let shift = if index.is_multiple_of(2) || height.min(width) <= self.window { 0 } else { self.window / 2 };
         let square = (2 * self.window - 1).pow(2);
         Block {
             norm_before: norm(),

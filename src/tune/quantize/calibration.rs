@@ -17,7 +17,7 @@ use crate::dsp::{FrontendSpec, clip_patch, resample_clip};
 static RECORDING: &[u8] = include_bytes!("../../../tests/audio/demo.ogg");
 static TEXTS: &str = include_str!("texts.txt");
 
-/// The recording, cut into patches of the front end: each row-major [frames][mels].
+/// The recording, cut into patches of the front end: each row-major `[frames][mels]`.
 ///
 /// # Errors
 /// A front end that does not fit the recording.

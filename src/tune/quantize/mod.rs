@@ -43,7 +43,7 @@ pub struct Int8Linear {
     pub rounded: Rounded,
 }
 
-/// The linears of an audio tower's stages. `patches` are log-mels, row-major [frames][mels]; of a fused tower each is taken
+/// The linears of an audio tower's stages. `patches` are log-mels, row-major `[frames][mels]`; of a fused tower each is taken
 /// four times, as a clip of one patch is.
 ///
 /// # Errors
@@ -80,7 +80,7 @@ pub fn text(network: &Roberta, texts: &[Vec<i64>]) -> Result<Vec<Int8Linear>> {
     linears(network, &grams).context("text tower")
 }
 
-/// The text tower's vocabulary, [tokens][width], a scale for each token.
+/// The text tower's vocabulary, `[tokens][width]`, a scale for each token.
 ///
 /// # Errors
 /// A network without one.

@@ -24,7 +24,7 @@ const SMALLEST: f32 = 1e-30;
 /// A linear's weights as integers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rounded {
-    /// [outputs][inputs], each in -127..=127.
+    /// `[outputs][inputs]`, each in -127..=127.
     pub weights: Vec<i8>,
     /// One for each output; positive.
     pub scales: Vec<f32>,
@@ -58,7 +58,7 @@ impl Metric {
         Self { gram, factor, order }
     }
 
-    /// Rounds weights [inputs][outputs], as Burn holds a linear's.
+    /// Rounds weights `[inputs][outputs]`, as Burn holds a linear's.
     pub fn round(&self, weights: &[f32], outputs: usize) -> Rounded {
         let inputs = self.order.len();
         let weights = DMatrix::from_column_slice(outputs, inputs, weights);
