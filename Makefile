@@ -11,7 +11,7 @@ TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosqui
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
 
-.PHONY: help demo test chaos cross-check lint docs bench mini parity parity-small clean
+.PHONY: help demo test chaos cross-check sanitize lint docs bench mini parity parity-small clean
 .PHONY: build-packages test-packages parity-packages
 
 help: ## this list
@@ -31,6 +31,9 @@ lint: build-packages ## formatting, lints, documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --features tune --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --features tune --no-deps
+
+sanitize: ## the kernels' tests under AddressSanitizer
+	tools/cross/sanitize
 
 cross-check: ## the kernels' tests for 64-bit ARM, on four emulated cores
 	tools/cross/test

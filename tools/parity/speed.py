@@ -2,11 +2,13 @@
 """How long the audio tower takes for one 10 s window on one core: clapd, onnxruntime and PyTorch, turn by turn.
 
     speed.py --claptune PATH --clapd PATH --work DIR [--size full|small|base] [--unfused] [--seed 1] [--core 0] [--rounds 5]
+             [--int8]
 
 Builds a seeded checkpoint, imports it (f32), exports it as ONNX, and then lets the three run in turns on the same pinned
 core, so that a slower minute of the machine slows all of them. A turn is the median of 15 runs, as `clapd bench` does
-it; the table shows the median and the spread of the turns, and the ratio to onnxruntime turn by turn. onnxruntime runs
-the exported graph, and its embedding is checked against PyTorch's first: a fast wrong graph is no yardstick.
+it; the table shows the median and the spread of the turns, and the ratio to onnxruntime of the same precision, turn by
+turn. onnxruntime runs the exported graph, and its embedding is checked against PyTorch's first: a fast wrong graph is no
+yardstick. `--int8` adds clapd's int8 import (minutes) and onnxruntime's dynamic int8, a scale a channel.
 claptune and clapd should be release builds. The environment: tools/parity/setup.sh.
 """
 import argparse
@@ -34,10 +36,11 @@ def main():
         for name, measure in engines.items():
             turns[name].append(measure())
         print(f"turn {turn + 1}:", ", ".join(f"{name} {times[-1]:.1f} ms" for name, times in turns.items()), flush=True)
-    print(f"\n{'':12}{'median ms':>10}{'min':>9}{'max':>9}{'of onnxruntime':>16}")
+    print(f"\n{'':18}{'median ms':>10}{'min':>9}{'max':>9}{'of onnxruntime':>16}")
     for name, times in turns.items():
-        ratio = statistics.median(a / b for a, b in zip(times, turns["onnxruntime"]))
-        print(f"{name:12}{statistics.median(times):10.1f}{min(times):9.1f}{max(times):9.1f}{ratio:15.2f}x")
+        peer = "onnxruntime int8" if name.endswith("int8") else "onnxruntime"
+        ratio = statistics.median(a / b for a, b in zip(times, turns[peer]))
+        print(f"{name:18}{statistics.median(times):10.1f}{min(times):9.1f}{max(times):9.1f}{ratio:15.2f}x")
 
 
 def parse():
@@ -48,6 +51,7 @@ def parse():
     parser.add_argument("--size", default="full")
     parser.add_argument("--unfused", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--int8", action="store_true")
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
@@ -68,7 +72,7 @@ def prepare(arguments):
     programs.checked([arguments.claptune, "export", source, "--onnx", graphs / "clap.onnx"], work)
     graph, = [path for path in graphs.iterdir() if "audio" in path.name]
 
-    def clapd():
+    def clapd(bundle):
         report, = programs.lines([arguments.clapd, "bench", "--bundle", bundle, "--json"], work)
         return report["audio_ms"]
 
@@ -79,7 +83,23 @@ def prepare(arguments):
     print(f"onnxruntime's embedding differs from PyTorch's by {worst:.1e} at most")
     if worst > 2e-5:
         sys.exit("the exported graph computes something else")
-    return {"clapd": clapd, "onnxruntime": lambda: median_ms(ort_run), "PyTorch": lambda: median_ms(torch_run)}
+    engines = {"clapd": lambda: clapd(bundle), "onnxruntime": lambda: median_ms(ort_run),
+               "PyTorch": lambda: median_ms(torch_run)}
+    if arguments.int8:
+        narrow = work / "bundle-int8"
+        programs.checked([arguments.claptune, "import", source, "--out", narrow, "--precision", "int8"], work)
+        ort_int8, _ = onnxruntime(quantized(graph), inputs["input_features"].numpy())
+        engines |= {"clapd int8": lambda: clapd(narrow), "onnxruntime int8": lambda: median_ms(ort_int8)}
+    return engines
+
+
+def quantized(graph):
+    """The graph with int8 weights, a scale a channel, and activations quantised as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    out = graph.with_name("audio-int8.onnx")
+    quantize_dynamic(graph, out, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+    return out
 
 
 def window(processor):
