@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::clap::Bundle;
 use crate::clap::manifest::Manifest;
 
 /// A file that is hashed as it is written.
@@ -89,6 +90,12 @@ impl BundleWriter {
         let text = toml::to_string(&manifest).context("writing the manifest")?;
         Manifest::parse(&text).context("the manifest would be refused by clapd")?;
         self.add("bundle.toml", text.as_bytes())?;
+        // Nothing is left behind that a device then refuses: a size beyond its kernels' bounds shows here, with the reason.
+        let made = Bundle::open(self.staging.path())?;
+        made.audio_encoder()
+            .map(drop)
+            .and_then(|()| made.text_encoder().map(drop))
+            .context("clapd could not load it")?;
         // Temporary folders are private to their maker; a bundle is for everybody.
         make_readable(self.staging.path())?;
         let fresh = self.staging.keep();
