@@ -275,11 +275,6 @@ impl Pipeline {
         self.gated
     }
 
-    /// Indices of the prompts whose event is open.
-    pub fn open_events(&self) -> impl Iterator<Item = usize> {
-        self.detector.open()
-    }
-
     fn score_rest(&mut self, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
         self.frontend.finish()?;
         self.score_due(sink)?;

@@ -382,6 +382,6 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 /// Bytes in lower-case hexadecimal.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

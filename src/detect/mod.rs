@@ -125,9 +125,4 @@ impl Detector {
             }
         }
     }
-
-    /// Indices of the prompts whose event is open.
-    pub fn open(&self) -> impl Iterator<Item = usize> {
-        self.trackers.iter().enumerate().filter(|(_, tracker)| tracker.is_open()).map(|(prompt, _)| prompt)
-    }
 }

@@ -22,10 +22,6 @@ impl Tracker {
         Self { rule, recent: VecDeque::with_capacity(rule.confirm.1 as usize), open: None, last_end: None }
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.open.is_some()
-    }
-
     pub(super) fn observe(&mut self, moment: SampleTime, score: f32, sequence: u64) -> Option<Event> {
         if self.is_cooling(moment) {
             return None;

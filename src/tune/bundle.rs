@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::clap::Bundle;
-use crate::clap::manifest::Manifest;
+use crate::clap::manifest::{Manifest, hexadecimal};
 
 /// A file that is hashed as it is written.
 struct Hashing<W> {
@@ -78,7 +78,7 @@ impl BundleWriter {
         let mut file = Hashing { to: BufWriter::new(file), hash: Sha256::new() };
         write(&mut file).with_context(place)?;
         file.flush().with_context(place)?;
-        Ok(file.hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        Ok(hexadecimal(&file.hash.finalize()))
     }
 
     /// Writes the manifest, with the pipeline id filled in, and puts the folder in its place.
@@ -88,10 +88,9 @@ impl BundleWriter {
     pub fn finish(self, mut manifest: Manifest) -> Result<()> {
         manifest.pipeline_id = manifest.computed_pipeline_id();
         let text = toml::to_string(&manifest).context("writing the manifest")?;
-        Manifest::parse(&text).context("the manifest would be refused by clapd")?;
         self.add("bundle.toml", text.as_bytes())?;
         // Nothing is left behind that a device then refuses: a size beyond its kernels' bounds shows here, with the reason.
-        let made = Bundle::open(self.staging.path())?;
+        let made = Bundle::open(self.staging.path()).context("the manifest would be refused by clapd")?;
         made.audio_encoder()
             .map(drop)
             .and_then(|()| made.text_encoder().map(drop))

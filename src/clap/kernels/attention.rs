@@ -187,30 +187,17 @@ unsafe fn mix<S: Simd>(s: S, shape: Shape, head: Head, first: usize, m: usize, s
         }
         let mut d = 0;
         while d < shape.size {
-            let left = (shape.size - d).div_ceil(S::LANES);
-            if left >= 2 {
-                by_height!(S, m, |i, M| mix_tile::<S, M, 2>(
-                    s,
-                    shape,
-                    head,
-                    first + i,
-                    d,
-                    scores.add(i * shape.width),
-                    &inverse[i..]
-                ));
-                d += 2 * S::LANES;
-            } else {
-                by_height!(S, m, |i, M| mix_tile::<S, M, 1>(
-                    s,
-                    shape,
-                    head,
-                    first + i,
-                    d,
-                    scores.add(i * shape.width),
-                    &inverse[i..]
-                ));
-                d += S::LANES;
-            }
+            // Two vectors of a head's numbers at a time, or the last one.
+            let pair = shape.size - d > S::LANES;
+            by_height!(S, m, |i, M| {
+                let (row, inverse) = (scores.add(i * shape.width), &inverse[i..]);
+                if pair {
+                    mix_tile::<S, M, 2>(s, shape, head, first + i, d, row, inverse);
+                } else {
+                    mix_tile::<S, M, 1>(s, shape, head, first + i, d, row, inverse);
+                }
+            });
+            d += if pair { 2 * S::LANES } else { S::LANES };
         }
     }
 }

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::Weight;
+use crate::clap::manifest::hexadecimal;
 
 /// A CLAP's header has 70 KB; the safetensors crate itself allows 100 MB.
 const MAX_HEADER: u64 = 16 << 20;
@@ -285,5 +286,5 @@ pub fn sha256(files: &[PathBuf], mut progress: impl FnMut(u64)) -> Result<String
             progress(length as u64);
         }
     }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hexadecimal(&hash.finalize()))
 }

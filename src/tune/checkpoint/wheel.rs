@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use crate::clap::manifest::hexadecimal;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use zip::ZipArchive;
@@ -73,7 +74,7 @@ fn hash(file: &mut impl Read) -> Result<String> {
     loop {
         let length = file.read(&mut block)?;
         if length == 0 {
-            return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect());
+            return Ok(hexadecimal(&hash.finalize()));
         }
         hash.update(&block[..length]);
     }

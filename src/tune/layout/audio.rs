@@ -111,14 +111,13 @@ fn convolution(layer: &mut Layer, name: &str, path: &str, norm: Option<&str>) ->
 }
 
 fn block(weights: &mut Weights, config: &HtsatConfig, stage: usize, index: usize) -> Result<Fused> {
-    let [height, width] = config.grid().map(|side| side >> stage);
-    // A window that is the whole image has nowhere to go.
-    let shift = if index.is_multiple_of(2) || height.min(width) <= config.window { 0 } else { config.window / 2 };
+    let sizes = config.stage(stage);
+    let [height, width] = sizes.grid;
     let path = |name: &str| format!("stages.{stage}.blocks.{index}.{name}");
     let attention = |name: &str| path(&format!("attention.{name}"));
     let mut layer = weights.layer("clapd_swin_block")?;
-    layer.sizes(&[("height", height), ("width", width), ("window", config.window), ("shift", shift)]);
-    layer.sizes(&[("heads", config.heads[stage])]);
+    layer.sizes(&[("height", height), ("width", width), ("window", sizes.window), ("shift", sizes.shift(index))]);
+    layer.sizes(&[("heads", sizes.heads)]);
     layer.parts.set_real("epsilon", config.epsilon as f32);
     layer.norm("norm_before", &path("norm_before"))?;
     layer.body("qkv", &[attention("query"), attention("key"), attention("value")], config.qkv_bias)?;
@@ -131,7 +130,7 @@ fn block(weights: &mut Weights, config: &HtsatConfig, stage: usize, index: usize
 }
 
 fn merge(weights: &mut Weights, config: &HtsatConfig, stage: usize) -> Result<Fused> {
-    let [height, width] = config.grid().map(|side| side >> stage);
+    let [height, width] = config.stage(stage).grid;
     let path = format!("stages.{stage}.merge");
     let mut layer = weights.layer("clapd_patch_merge")?;
     layer.sizes(&[("height", height), ("width", width)]);

@@ -76,24 +76,27 @@ impl HtsatConfig {
         if self.fusion.is_some() { FUSED_CHANNELS } else { 1 }
     }
 
+    /// Sizes of stage `i`, from 0.
+    pub fn stage(&self, i: usize) -> StageConfig {
+        let channels = self.channels << i;
+        StageConfig {
+            grid: self.grid().map(|side| side >> i),
+            channels,
+            depth: self.depths[i],
+            heads: self.heads[i],
+            window: self.window,
+            inner: (self.inner_ratio * channels as f64) as usize,
+            qkv_bias: self.qkv_bias,
+            epsilon: self.epsilon,
+            merge: i + 1 < self.depths.len(),
+        }
+    }
+
     /// The tower with zeros for weights, to be loaded. The sizes must be free of [`faults`](Self::faults).
     pub fn init(&self, device: &Device) -> Htsat {
         let channels = self.channels;
         let patch_norm = self.patch_norm.then(|| LayerNormConfig::new(channels).init(device));
-        let stages = self.depths.iter().zip(&self.heads).enumerate().map(|(i, (&depth, &heads))| {
-            let stage = StageConfig {
-                grid: self.grid().map(|side| side >> i),
-                channels: channels << i,
-                depth,
-                heads,
-                window: self.window,
-                inner: (self.inner_ratio * (channels << i) as f64) as usize,
-                qkv_bias: self.qkv_bias,
-                epsilon: self.epsilon,
-                merge: i + 1 < self.depths.len(),
-            };
-            stage.init(device)
-        });
+        let stages = (0..self.depths.len()).map(|i| self.stage(i).init(device));
         Htsat {
             batch_norm: BatchNormConfig::new(self.mels).init(device),
             patch: self.conv(1, device),

@@ -56,11 +56,15 @@ impl StageConfig {
         }
     }
 
+    /// By how many tokens the windows of block `index` are shifted, down and across.
+    pub fn shift(&self, index: usize) -> usize {
+        // A window that is the whole image has nowhere to go.
+        if index.is_multiple_of(2) || self.grid[0].min(self.grid[1]) <= self.window { 0 } else { self.window / 2 }
+    }
+
     fn block(&self, index: usize, device: &Device) -> Block {
         let (channels, [height, width]) = (self.channels, self.grid);
         let norm = || LayerNormConfig::new(channels).with_epsilon(self.epsilon).init(device);
-        // A window that is the whole image has nowhere to go.
-        let shift = if index.is_multiple_of(2) || height.min(width) <= self.window { 0 } else { self.window / 2 };
         let square = (2 * self.window - 1).pow(2);
         Block {
             norm_before: norm(),
@@ -78,7 +82,7 @@ impl StageConfig {
             outer: linear(self.inner, channels, true, device),
             height,
             width,
-            shift,
+            shift: self.shift(index),
         }
     }
 }
