@@ -66,6 +66,8 @@ pub struct PromptSet {
     bank: PromptBank,
     contrasts: Vec<Vec<usize>>,
     rules: Vec<Rule>,
+    /// A curve a prompt that is not on the scale of the model's texts.
+    curves: Vec<Option<Calibration>>,
 }
 
 impl PromptSet {
@@ -88,7 +90,17 @@ impl PromptSet {
             (next - count..next).collect()
         };
         let contrasts = prompts.iter().map(|(.., contrast)| rows(contrast.len())).collect();
-        Ok(Self { bank, contrasts, rules: prompts.iter().map(|(_, rule, _)| *rule).collect() })
+        let rules: Vec<Rule> = prompts.iter().map(|(_, rule, _)| *rule).collect();
+        Ok(Self { bank, contrasts, curves: vec![None; rules.len()], rules })
+    }
+
+    /// Has the cosines of a prompt whose embedding does not come from words alone scored by a curve of their own.
+    #[must_use]
+    pub fn with_curve(mut self, prompt: usize, curve: Calibration) -> Self {
+        if let Some(own) = self.curves.get_mut(prompt) {
+            *own = Some(curve);
+        }
+        self
     }
 
     /// Number of prompts.
@@ -120,9 +132,11 @@ impl PromptScorer {
     /// A score a prompt, in order.
     pub fn score(&mut self, embedding: &[f32]) -> &[Score] {
         self.prompts.bank.cosines(embedding, &mut self.cosines);
-        let score = |row: usize| self.calibration.score(self.cosines[row]);
-        for (prompt, (out, contrasts)) in self.scores.iter_mut().zip(&self.prompts.contrasts).enumerate() {
-            *out = contrasted(score(prompt), contrasts.iter().map(|row| score(*row).score));
+        let PromptSet { contrasts, curves, .. } = &self.prompts;
+        for (prompt, (out, (contrasts, curve))) in self.scores.iter_mut().zip(contrasts.iter().zip(curves)).enumerate()
+        {
+            let own = curve.as_ref().unwrap_or(&self.calibration).score(self.cosines[prompt]);
+            *out = contrasted(own, contrasts.iter().map(|row| self.calibration.score(self.cosines[*row]).score));
         }
         &self.scores
     }

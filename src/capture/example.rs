@@ -7,6 +7,8 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
+
 use super::Channel;
 use super::decode::Decoder;
 
@@ -79,6 +81,14 @@ impl Example {
     /// The sound, mono, from its first to its last loud moment.
     pub fn samples(&self) -> &[f32] {
         &self.samples
+    }
+
+    /// A hash (SHA-256, hexadecimal) of the sound itself, whatever its file is called and however it is packed.
+    pub fn content(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.rate.to_le_bytes());
+        self.samples.iter().for_each(|sample| hash.update(sample.to_le_bytes()));
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The sound in windows of `length`, each half over the next, the last one at its end; without those in which it

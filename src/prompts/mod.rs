@@ -4,6 +4,9 @@
 //! Never: keeps the text tower, or encodes again what the cache holds.
 
 mod example;
+mod scale;
+
+pub use scale::is_measured;
 
 use std::thread;
 
@@ -30,15 +33,21 @@ pub fn prepare(prompts: &[Prompt], bundle: &Bundle, model: &Model, cache: &Embed
         sets.push((own, prompt.rule, contrast));
     }
     let width = model.encoder.embedding_len();
-    PromptSet::new(width, sets.iter().map(|(own, rule, contrast)| (own, *rule, contrast.as_slice())))
+    let mut set = PromptSet::new(width, sets.iter().map(|(own, rule, contrast)| (own, *rule, contrast.as_slice())))?;
+    for (index, prompt) in prompts.iter().enumerate().filter(|(_, prompt)| !prompt.audio.is_empty()) {
+        set = set.with_curve(index, scale::curve(prompt.text.is_some())?);
+    }
+    Ok(set)
 }
 
-/// Of words and recordings, the direction in the middle.
+/// Of words and recordings, the direction between the two.
 fn joined(words: Option<TextEmbedding>, sound: Option<Vec<f32>>) -> Option<TextEmbedding> {
     let (Some(words), Some(sound)) = (&words, &sound) else {
         return words.or_else(|| sound.map(|vector| TextEmbedding { vector, coverage: None }));
     };
-    let mut vector: Vec<f32> = words.vector.iter().zip(sound).map(|(words, sound)| words + sound).collect();
+    let share = scale::TEXT_SHARE;
+    let mixed = words.vector.iter().zip(sound).map(|(word, sound)| share * word + (1.0 - share) * sound);
+    let mut vector: Vec<f32> = mixed.collect();
     normalize(&mut vector);
     Some(TextEmbedding { vector, coverage: words.coverage })
 }
