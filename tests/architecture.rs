@@ -69,7 +69,7 @@ fn each_library_has_its_room() {
 }
 
 /// What each room may know of the others.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("time.rs", &[]),
     ("samples.rs", &[]),
     ("dsp", &["samples", "time"]),
@@ -80,11 +80,25 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("prompts", &["capture", "clap", "detect", "pipeline", "samples"]),
     ("health", &["time"]),
     ("outbox", &[]),
-    ("config", &["capture", "detect", "outbox"]),
+    ("score_log", &["detect"]),
+    ("config", &["capture", "detect", "outbox", "score_log"]),
     ("mqtt", &["config", "detect", "health", "outbox", "time"]),
     (
         "daemon",
-        &["capture", "clap", "config", "detect", "health", "mqtt", "outbox", "pipeline", "prompts", "samples", "time"],
+        &[
+            "capture",
+            "clap",
+            "config",
+            "detect",
+            "health",
+            "mqtt",
+            "outbox",
+            "pipeline",
+            "prompts",
+            "samples",
+            "score_log",
+            "time",
+        ],
     ),
     ("tune", &["clap", "dsp", "detect", "samples", "time", "pipeline", "capture"]),
 ];

@@ -81,7 +81,12 @@ impl<'a> Check<'a> {
             Some(broker) => Some(broker?),
             None => None,
         };
+        let log = match &written.log {
+            Some(log) => Some(self.log(log)?),
+            None => None,
+        };
         Some(Settings {
+            log,
             node: node?,
             bundle,
             threads: threads? as usize,
@@ -175,7 +180,7 @@ impl<'a> Check<'a> {
         Some(path)
     }
 
-    fn whole_number(&mut self, written: Option<&At<f64>>, max: f64, usual: f64) -> Option<f64> {
+    pub(super) fn whole_number(&mut self, written: Option<&At<f64>>, max: f64, usual: f64) -> Option<f64> {
         let Some(At { value, place }) = written else { return Some(usual) };
         if !((1.0..=max).contains(value) && value.fract() == 0.0) {
             self.fault(place, format!("{value} is not a whole number from 1 to {max}"), format!("{usual} is usual"));

@@ -23,6 +23,7 @@ pub(super) struct Written {
     pub(super) prompts: Vec<WrittenPrompt>,
     pub(super) mqtt: Option<WrittenMqtt>,
     pub(super) outbox: Option<WrittenOutbox>,
+    pub(super) log: Option<WrittenLog>,
 }
 
 /// A `[[source]]`.
@@ -69,6 +70,13 @@ pub(super) struct WrittenOutbox {
     pub(super) dir: Option<At<String>>,
     pub(super) max_events: Option<At<f64>>,
     pub(super) max_age_h: Option<At<f64>>,
+}
+
+/// `[log]`.
+#[derive(Debug)]
+pub(super) struct WrittenLog {
+    pub(super) scores: Option<At<String>>,
+    pub(super) max_mb: Option<At<f64>>,
 }
 
 /// Reads the text; what is wrong with its shape goes to `faults`.
@@ -131,6 +139,7 @@ fn document(mut root: Section<'_, '_>, reading: &mut Reading<'_>) -> Written {
     written.prompts = root.sections("prompt", reading).into_iter().map(|section| prompt(section, reading)).collect();
     written.mqtt = root.section("mqtt", reading).map(|section| mqtt(section, reading));
     written.outbox = root.section("outbox", reading).map(|section| outbox(section, reading));
+    written.log = root.section("log", reading).map(|section| log(section, reading));
     root.finish(reading);
     written
 }
@@ -197,6 +206,15 @@ fn outbox(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenOut
         dir: section.string("dir", reading),
         max_events: section.number("max_events", reading),
         max_age_h: section.number("max_age_h", reading),
+    };
+    section.finish(reading);
+    written
+}
+
+fn log(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenLog {
+    let written = WrittenLog {
+        scores: section.required("scores", "/var/lib/clapd/scores.jsonl", reading),
+        max_mb: section.number("max_mb", reading),
     };
     section.finish(reading);
     written

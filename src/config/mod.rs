@@ -10,6 +10,7 @@ mod check;
 mod file;
 mod finding;
 mod id;
+mod log;
 mod prompts;
 mod section;
 mod sources;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use crate::capture::SourceSpec;
 use crate::detect::Prompt;
 use crate::outbox::OutboxSpec;
+use crate::score_log::LogSpec;
 
 pub use broker::{Broker, Secret};
 pub use finding::{Faults, Finding, Place};
@@ -52,6 +54,8 @@ pub struct Settings {
     pub broker: Option<Broker>,
     /// Where events wait for the broker.
     pub outbox: OutboxSpec,
+    /// Where every score is written; none: nowhere.
+    pub log: Option<LogSpec>,
 }
 
 impl Settings {

@@ -13,6 +13,7 @@ use super::finding::Place;
 use super::id;
 use super::section::{At, shorten};
 use crate::capture::example::Example;
+use crate::detect::suggest::usual_stop;
 use crate::detect::{Prompt, Rule};
 
 /// The most that has been measured. Each prompt is three topics a source.
@@ -29,9 +30,6 @@ const MAX_CONFIRM: i64 = 100;
 const MAX_COOLDOWN_S: f64 = 86_400.0;
 /// Above the middle of the scale: in words, "clearly relevant". Where the model's false alarms end is in its card.
 const DEFAULT_START: f32 = 6.0;
-/// Hysteresis: the score of a steady sound moves by about one between windows, and must not end its event. For a low
-/// start it is half of that start, since nothing scores below 0 and an event has to end.
-const DEFAULT_GAP: f32 = 1.5;
 /// A single odd window is no event, a single missing one no end.
 const DEFAULT_CONFIRM: (u32, u32) = (2, 3);
 /// A dog that pauses is one dog.
@@ -134,7 +132,7 @@ impl Check<'_> {
 
     fn rule(&mut self, written: &WrittenPrompt) -> Option<Rule> {
         let start = self.score(written.start.as_ref(), DEFAULT_START);
-        let stop = self.score(written.stop.as_ref(), start.map_or(0.0, |start| (start - DEFAULT_GAP).max(start / 2.0)));
+        let stop = self.score(written.stop.as_ref(), start.map_or(0.0, usual_stop));
         if let (Some(start), Some(stop)) = (start, stop)
             && stop > start
         {

@@ -5,6 +5,7 @@
 
 mod calibration;
 mod rule;
+pub mod suggest;
 
 use std::path::PathBuf;
 use std::time::Duration;
