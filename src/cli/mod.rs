@@ -3,6 +3,7 @@
 //! In: arguments, environment, files. Out: text or JSON lines on standard output, complaints on standard error.
 //! Never: decides a score, keeps a queue, or talks to a broker; it only wires the rooms that do.
 
+mod advice;
 mod bench;
 mod check;
 mod demo;
@@ -14,6 +15,7 @@ mod recording;
 mod run;
 mod score;
 mod screen;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +42,8 @@ enum Command {
     },
     /// Hear the bundled recording: scores and events, without configuration or broker
     Demo(demo::Arguments),
+    /// Show live scores, and suggest thresholds that suit the room
+    Watch(watch::Arguments),
     /// Score recordings against texts
     Score(score::Arguments),
     /// Print the embeddings of recordings and texts
@@ -70,6 +74,7 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run { config } => run::run(&config),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Devices { json } => devices::run(json),
