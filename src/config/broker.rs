@@ -35,6 +35,8 @@ pub struct Broker {
     pub password: Option<Secret>,
     /// With TLS, and how; none: everybody on the way can read along.
     pub tls: Option<Tls>,
+    /// Where Home Assistant looks for devices, and says when it has begun; none: it is told nothing of us.
+    pub discovery_prefix: Option<String>,
 }
 
 /// A text that is not shown.
@@ -90,7 +92,8 @@ pub(super) fn check(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Brok
         Some(tls) => Some(tls?),
         None => None,
     };
-    Some(Broker { host, port, user, password: password?, tls })
+    let discovery_prefix = written.discovery_prefix.as_ref().map(|prefix| prefix.value.clone());
+    Some(Broker { host, port, user, password: password?, tls, discovery_prefix })
 }
 
 /// The password from where it is found first: the file that the configuration names, the environment, systemd's credentials.

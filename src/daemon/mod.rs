@@ -221,6 +221,7 @@ impl Running {
             scores_dropped: self.delivery.scores_dropped.get(),
             reconnects: self.delivery.reconnects.get(),
             refused: self.delivery.refused.get(),
+            commands_dropped: self.delivery.commands_dropped.get(),
             sources: self.listeners.iter().map(|(seen, _)| seen.health()).collect(),
         };
         let news = self.told.as_ref().is_none_or(|(before, _)| health.is_news(before));

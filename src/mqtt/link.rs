@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::inbox::Requests;
 use super::outgoing::{Message, Outgoing, Ticket};
 use super::session::Client;
 use crate::health::DeliveryCounters;
@@ -24,6 +25,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     pub(super) counters: Arc<DeliveryCounters>,
+    pub(super) requests: Requests,
 }
 
 struct State {
@@ -95,7 +97,7 @@ impl Shared {
     pub(super) fn new(outbox: Outbox, counters: Arc<DeliveryCounters>) -> Self {
         let state =
             State { outgoing: Outgoing::new(outbox), link: None, careful: false, leave_by: None, finished: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), counters }
+        Self { state: Mutex::new(state), changed: Condvar::new(), counters, requests: Requests::default() }
     }
 
     /// A thread that panicked left whole values behind: every change here is done in one step.
@@ -169,6 +171,19 @@ impl Shared {
     /// The broker has retained a state of this node.
     pub(super) fn found_state(&self, topic: &str) {
         self.change(|outgoing| outgoing.found_state(topic));
+    }
+
+    /// Somebody has begun who knows nothing of us.
+    pub(super) fn tell_again(&self) {
+        self.change(Outgoing::tell_again);
+    }
+
+    /// A command came that is not carried out.
+    pub(super) fn drop_command(&self, reason: &str) {
+        if self.counters.commands_dropped.add(1) {
+            let count = self.counters.commands_dropped.get();
+            log::warn!("mqtt: a command is not carried out: {reason} ({count} commands dropped so far)");
+        }
     }
 
     /// The client writes in the order in which it was given; packet id 0 means that no acknowledgement will come.

@@ -6,6 +6,7 @@
 
 mod backoff;
 mod connection;
+mod inbox;
 mod link;
 mod message;
 mod outgoing;
@@ -24,9 +25,11 @@ use crate::config::Broker;
 use crate::detect::Score;
 use crate::health::{DeliveryCounters, Health};
 use crate::outbox::{Notice, Outbox};
+use inbox::Subscriptions;
 use link::{Shared, WINDOW};
 use session::Plan;
 
+pub use inbox::Request;
 pub use message::Info;
 pub use topics::{Route, Topics};
 
@@ -76,7 +79,8 @@ impl Publisher {
             // One more, for the subscription.
             capacity: WINDOW + 1,
         };
-        connection::spawn(shared, plan, publisher.topics.states())
+        let subscriptions = Subscriptions::new(&publisher.topics, broker.discovery_prefix.as_deref());
+        connection::spawn(shared, plan, subscriptions)
             .context("the mqtt thread cannot be started; see the limits of the service (TasksMax)")?;
         Ok(publisher)
     }
@@ -89,6 +93,11 @@ impl Publisher {
     /// What waits for the broker.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// What somebody wants done; waits for it for `patience`.
+    pub fn request(&self, patience: Duration) -> Option<Request> {
+        self.shared.requests.take(patience)
     }
 
     /// Tells a score, if the broker is there, or else the newest of them once it is.

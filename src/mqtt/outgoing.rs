@@ -119,8 +119,13 @@ impl Outgoing {
     /// A new connection knows nothing of what the one before it was given.
     pub(super) fn begin(&mut self) {
         self.stale.clear();
-        self.due = (0..self.retained.len()).collect();
+        self.tell_again();
         self.outbox.rewind();
+    }
+
+    /// All retained topics are due again, for somebody who knows nothing of us.
+    pub(super) fn tell_again(&mut self) {
+        self.due = (0..self.retained.len()).collect();
     }
 
     /// What to send next: retained topics, so that the picture is right, then events in their order, then scores.
@@ -254,6 +259,8 @@ mod tests {
         assert_eq!(sent(&mut outgoing), [""; 0], "nothing has changed");
         outgoing.retain(&topic("a"), b"ON".into());
         assert_eq!(sent(&mut outgoing), ["a=ON"]);
+        outgoing.tell_again();
+        assert_eq!(sent(&mut outgoing), ["status=online", "a=ON"], "and no event twice");
         outgoing.acknowledged(Ticket::Event(0));
         outgoing.begin();
         assert_eq!(sent(&mut outgoing), ["status=online", "a=ON", "event=ended"], "the end was not acknowledged");

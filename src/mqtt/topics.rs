@@ -41,6 +41,11 @@ impl Topics {
         format!("{}/+/+/state", self.root)
     }
 
+    /// What the topics of requests to this node begin with; the command follows.
+    pub(super) fn requests(&self) -> String {
+        format!("{}/request/", self.root)
+    }
+
     /// The topics of a prompt at a source of this node.
     pub fn route(&self, source: &str, prompt: &str) -> Route {
         let topic = |leaf: &str| format!("{}/{source}/{prompt}/{leaf}", self.root).into();
@@ -60,6 +65,7 @@ mod tests {
             ["clapd/kitchen/status", "clapd/kitchen/info", "clapd/kitchen/health"]
         );
         assert_eq!(topics.states(), "clapd/kitchen/+/+/state");
+        assert_eq!(topics.requests(), "clapd/kitchen/request/");
         let route = topics.route("mic", "dog");
         let expected = ["clapd/kitchen/mic/dog/score", "clapd/kitchen/mic/dog/state", "clapd/kitchen/mic/dog/event"];
         assert_eq!([&*route.score, &route.state, &route.event], expected);
