@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::detect::Score;
 use crate::health::{Health, SourceHealth};
@@ -56,6 +57,17 @@ struct EventPayload<'a> {
 }
 
 #[derive(Serialize)]
+struct ResponsePayload<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction: Option<&'a Value>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Value>,
+}
+
+#[derive(Serialize)]
 struct HealthPayload<'a> {
     uptime_s: u64,
     /// `disk`, or `memory` where events end with the daemon.
@@ -100,6 +112,18 @@ pub(super) fn event(notice: &Notice) -> serde_json::Result<Vec<u8>> {
         ended_at: notice.duration.map(|duration| time_of_day(notice.started_at + duration)),
         duration_s: notice.duration.map(|duration| (duration.as_secs_f64() * 1e3).round() / 1e3),
     })
+}
+
+/// The payload of `response`.
+pub(super) fn response(
+    transaction: Option<&Value>,
+    outcome: &Result<Value, String>,
+) -> serde_json::Result<Vec<u8>> {
+    let (status, error, data) = match outcome {
+        Ok(data) => ("ok", None, Some(data)),
+        Err(error) => ("error", Some(error.as_str()), None),
+    };
+    serde_json::to_vec(&ResponsePayload { transaction, status, error, data })
 }
 
 /// The payload of `info`.
@@ -184,6 +208,14 @@ mod tests {
         notice.duration = Some(Duration::from_micros(3_250_400));
         let ended = r#"{"event_type":"ended","id":"9f-mic-0","prompt":"a \"dog\" barking","score":7.13,"peak":8.0,"started_at":"2026-11-22T18:00:00.000Z","ended_at":"2026-11-22T18:00:03.250Z","duration_s":3.25}"#;
         assert_eq!(text(event(&notice)), ended);
+    }
+
+    #[test]
+    fn response_is_frozen() {
+        let transaction = Value::from("7");
+        let done = text(response(Some(&transaction), &Ok(serde_json::json!({"paused": ["mic"]}))));
+        assert_eq!(done, r#"{"transaction":"7","status":"ok","data":{"paused":["mic"]}}"#);
+        assert_eq!(text(response(None, &Err("no".into()))), r#"{"status":"error","error":"no"}"#);
     }
 
     #[test]

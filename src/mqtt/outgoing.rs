@@ -1,11 +1,11 @@
 //! What is still to be told.
 //!
 //! In: payloads with their topics. Out: the next [`Message`] to send, until the broker has acknowledged it.
-//! Three kinds wait in three ways. A retained topic holds its newest payload, and all of them are due again on a new connection.
-//! A score waits until a newer one of its topic comes. Events wait in the outbox, which has them until they are acknowledged.
+//! Four kinds wait in four ways. A retained topic holds its newest payload, and all of them are due again on a new connection.
+//! A score waits until a newer one of its topic comes, a response until it is sent. Events wait in the outbox, which has them until they are acknowledged.
 //! Never: grows without a bound: the first two are as many as there are topics, the outbox has its own bounds.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ pub(super) enum Ticket {
     Stale,
     /// An event, by its number.
     Event(u64),
+    /// What a command came to.
+    Response,
     /// A score; nobody acknowledges those.
     Score,
 }
@@ -47,6 +49,9 @@ impl Ticket {
 /// More states than any configuration has, so that a broker full of odd topics does not fill our memory.
 const MAX_STALE: usize = 16_384;
 
+/// Somebody who asks reads the answer at once. As many as this wait only where the broker is away, and with it whoever asked.
+const MAX_RESPONSES: usize = 32;
+
 /// Who is mending the broker's access list waits for no longer to see that it works. (mosquitto 2.0.11 ends a connection on which
 /// it refuses something: that must not be all the time.)
 const ASK_AGAIN: Duration = Duration::from_secs(300);
@@ -55,7 +60,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(super) struct Outgoing {
     outbox: Outbox,
-    retained: Vec<(Arc<str>, Vec<u8>)>,
+    /// By a number that no other topic ever has, in the order in which they were first set.
+    retained: BTreeMap<usize, (Arc<str>, Vec<u8>)>,
+    next: usize,
     index: HashMap<Arc<str>, usize>,
     /// Retained topics whose payload this connection has not had yet.
     due: BTreeSet<usize>,
@@ -63,6 +70,7 @@ pub(super) struct Outgoing {
     refused: HashMap<Arc<str>, Instant>,
     /// States at the broker that no prompt has any more, with what is to be said of them.
     stale: VecDeque<(Arc<str>, &'static str)>,
+    responses: VecDeque<(Arc<str>, Vec<u8>)>,
     scores: HashMap<Arc<str>, Vec<u8>>,
     /// The topics in `scores`, the longest waiting first.
     score_order: VecDeque<Arc<str>>,
@@ -72,11 +80,13 @@ impl Outgoing {
     pub(super) fn new(outbox: Outbox) -> Self {
         Self {
             outbox,
-            retained: Vec::new(),
+            retained: BTreeMap::new(),
+            next: 0,
             index: HashMap::new(),
             due: BTreeSet::new(),
             refused: HashMap::new(),
             stale: VecDeque::new(),
+            responses: VecDeque::new(),
             scores: HashMap::new(),
             score_order: VecDeque::new(),
         }
@@ -84,18 +94,38 @@ impl Outgoing {
 
     /// Sets a retained topic. Topics are sent in the order in which they were first set.
     pub(super) fn retain(&mut self, topic: &Arc<str>, payload: Vec<u8>) {
-        match self.index.get(topic) {
-            Some(index) if self.retained[*index].1 == payload => {}
-            Some(index) => {
-                self.retained[*index].1 = payload;
-                self.due.insert(*index);
+        let index = *self.index.entry(Arc::clone(topic)).or_insert(self.next);
+        self.next = self.next.max(index + 1);
+        match self.retained.get_mut(&index) {
+            Some((_, known)) if *known == payload => {}
+            Some((_, known)) => {
+                *known = payload;
+                self.due.insert(index);
             }
             None => {
-                self.index.insert(Arc::clone(topic), self.retained.len());
-                self.due.insert(self.retained.len());
-                self.retained.push((Arc::clone(topic), payload));
+                self.retained.insert(index, (Arc::clone(topic), payload));
+                self.due.insert(index);
             }
         }
+    }
+
+    /// A state is no prompt's any more: whoever looks at it is told so, now or on the next connection.
+    pub(super) fn forget_state(&mut self, topic: &str) {
+        if let Some(index) = self.index.remove(topic) {
+            self.retained.remove(&index);
+            self.due.remove(&index);
+            self.found_state(topic);
+        }
+    }
+
+    /// Sends a response once; true where the oldest was dropped for it.
+    pub(super) fn respond(&mut self, topic: Arc<str>, payload: Vec<u8>) -> bool {
+        self.responses.push_back((topic, payload));
+        let dropped = self.responses.len() > MAX_RESPONSES;
+        if dropped {
+            self.responses.pop_front();
+        }
+        dropped
     }
 
     /// Sets a topic's newest score; true where an older one was dropped for it.
@@ -125,13 +155,13 @@ impl Outgoing {
 
     /// All retained topics are due again, for somebody who knows nothing of us.
     pub(super) fn tell_again(&mut self) {
-        self.due = (0..self.retained.len()).collect();
+        self.due = self.retained.keys().copied().collect();
     }
 
     /// What to send next: retained topics, so that the picture is right, then events in their order, then scores.
     pub(super) fn next(&mut self) -> Option<Message> {
         while let Some(index) = self.due.pop_first() {
-            let (topic, payload) = self.retained.get(index)?.clone();
+            let Some((topic, payload)) = self.retained.get(&index).cloned() else { continue };
             if !self.refused.contains_key(&topic) {
                 return Some(Message { ticket: Ticket::Retained(index), topic, payload });
             }
@@ -144,6 +174,9 @@ impl Outgoing {
         }
         if let Some(event) = self.event() {
             return Some(event);
+        }
+        if let Some((topic, payload)) = self.responses.pop_front() {
+            return Some(Message { ticket: Ticket::Response, topic, payload });
         }
         let topic = self.score_order.pop_front()?;
         let payload = self.scores.remove(&topic)?;
@@ -179,25 +212,26 @@ impl Outgoing {
     pub(super) fn topic(&self, ticket: Ticket) -> String {
         match ticket {
             Ticket::Retained(index) => {
-                self.retained.get(index).map_or_else(String::new, |(topic, _)| topic.to_string())
+                self.retained.get(&index).map_or_else(String::new, |(topic, _)| topic.to_string())
             }
             Ticket::Event(number) => self.outbox.topic(number).map_or_else(String::new, |topic| topic.to_string()),
             Ticket::Stale => "a state that no prompt has any more".into(),
+            Ticket::Response => "a response".into(),
             Ticket::Score => "a score".into(),
         }
     }
 
     /// Whether there is nothing but scores to hand out to this connection.
     pub(super) fn is_handed_out(&self) -> bool {
-        self.due.is_empty() && self.stale.is_empty() && !self.outbox.has_next()
+        self.due.is_empty() && self.stale.is_empty() && self.responses.is_empty() && !self.outbox.has_next()
     }
 
     /// The broker refuses this message: its topic is left alone for a while, for the others to get through.
     pub(super) fn refused(&mut self, ticket: Ticket) {
         let topic = match ticket {
-            Ticket::Retained(index) => self.retained.get(index).map(|(topic, _)| Arc::clone(topic)),
+            Ticket::Retained(index) => self.retained.get(&index).map(|(topic, _)| Arc::clone(topic)),
             Ticket::Event(number) => self.outbox.topic(number),
-            Ticket::Stale | Ticket::Score => None,
+            Ticket::Stale | Ticket::Response | Ticket::Score => None,
         };
         topic.and_then(|topic| self.refused.insert(topic, Instant::now()));
     }
@@ -276,6 +310,29 @@ mod tests {
         outgoing.found_state("a");
         outgoing.found_state("gone");
         assert_eq!(sent(&mut outgoing), ["a=OFF", "gone=OFF", "gone="]);
+    }
+
+    #[test]
+    fn a_prompt_that_goes_takes_its_state_along() {
+        let (mut outgoing, _) = outgoing();
+        outgoing.retain(&topic("a"), b"ON".into());
+        outgoing.retain(&topic("b"), b"OFF".into());
+        outgoing.forget_state("a");
+        outgoing.forget_state("unknown");
+        assert_eq!(sent(&mut outgoing), ["b=OFF", "a=OFF", "a="]);
+        outgoing.begin();
+        assert_eq!(sent(&mut outgoing), ["b=OFF"]);
+        outgoing.retain(&topic("a"), b"OFF".into());
+        assert_eq!(sent(&mut outgoing), ["a=OFF"], "it may come again");
+    }
+
+    #[test]
+    fn responses_are_sent_once_and_are_bounded() {
+        let (mut outgoing, _) = outgoing();
+        let dropped: Vec<bool> = (0..MAX_RESPONSES + 2).map(|n| outgoing.respond(topic(&n.to_string()), b"r".into())).collect();
+        assert_eq!(dropped.iter().filter(|dropped| **dropped).count(), 2);
+        let sent = sent(&mut outgoing);
+        assert_eq!((sent.len(), sent[0].as_str()), (MAX_RESPONSES, "2=r"));
     }
 
     #[test]
