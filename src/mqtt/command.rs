@@ -142,7 +142,9 @@ fn source(value: Option<Value>) -> Result<Option<String>, String> {
     match value {
         None => Ok(None),
         Some(Value::String(id)) => Ok(Some(id)),
-        Some(other) => Err(format!("`source` is {}, and a source's id is allowed; leave it out for all", describe(&other))),
+        Some(other) => {
+            Err(format!("`source` is {}, and a source's id is allowed; leave it out for all", describe(&other)))
+        }
     }
 }
 
@@ -166,7 +168,8 @@ fn set(mut object: Map<String, Value>) -> Result<SetPrompts, String> {
 }
 
 fn ids(value: Value) -> Result<Vec<String>, String> {
-    let wrong = |seen: &Value| format!("`remove` holds {}, and ids of prompts are allowed; send [\"dog\"]", describe(seen));
+    let wrong =
+        |seen: &Value| format!("`remove` holds {}, and ids of prompts are allowed; send [\"dog\"]", describe(seen));
     let Value::Array(items) = value else { return Err(wrong(&value)) };
     let id = |item: Value| if let Value::String(id) = item { Ok(id) } else { Err(wrong(&item)) };
     items.into_iter().map(id).collect()
@@ -237,7 +240,10 @@ mod tests {
     #[test]
     fn commands_are_read() {
         let seven = call("info", br#"{"transaction":7}"#).unwrap();
-        assert_eq!(seven, Call { reply: Reply { command: "info".into(), transaction: Some(7.into()) }, command: Ok(Command::Info) });
+        assert_eq!(
+            seven,
+            Call { reply: Reply { command: "info".into(), transaction: Some(7.into()) }, command: Ok(Command::Info) }
+        );
         assert_eq!(command("pause", ""), Ok(Command::Pause(None)));
         assert_eq!(command("resume", r#"{"source":"mic"}"#), Ok(Command::Resume(Some("mic".into()))));
         let set = |payload| match command("prompts/set", payload) {

@@ -115,10 +115,7 @@ pub(super) fn event(notice: &Notice) -> serde_json::Result<Vec<u8>> {
 }
 
 /// The payload of `response`.
-pub(super) fn response(
-    transaction: Option<&Value>,
-    outcome: &Result<Value, String>,
-) -> serde_json::Result<Vec<u8>> {
+pub(super) fn response(transaction: Option<&Value>, outcome: &Result<Value, String>) -> serde_json::Result<Vec<u8>> {
     let (status, error, data) = match outcome {
         Ok(data) => ("ok", None, Some(data)),
         Err(error) => ("error", Some(error.as_str()), None),

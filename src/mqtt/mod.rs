@@ -138,7 +138,9 @@ impl Publisher {
         let Some(mut payload) = written(&topic, message::response(reply.transaction.as_ref(), outcome)) else { return };
         if payload.len() > MAX_RESPONSE {
             let seen = format!("the answer has {} bytes, and {MAX_RESPONSE} are allowed; see the log", payload.len());
-            let Some(error) = written(&topic, message::response(reply.transaction.as_ref(), &Err(seen))) else { return };
+            let Some(error) = written(&topic, message::response(reply.transaction.as_ref(), &Err(seen))) else {
+                return;
+            };
             payload = error;
         }
         if self.shared.change(|outgoing| outgoing.respond(topic, payload)) {

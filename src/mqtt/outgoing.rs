@@ -329,7 +329,8 @@ mod tests {
     #[test]
     fn responses_are_sent_once_and_are_bounded() {
         let (mut outgoing, _) = outgoing();
-        let dropped: Vec<bool> = (0..MAX_RESPONSES + 2).map(|n| outgoing.respond(topic(&n.to_string()), b"r".into())).collect();
+        let dropped: Vec<bool> =
+            (0..MAX_RESPONSES + 2).map(|n| outgoing.respond(topic(&n.to_string()), b"r".into())).collect();
         assert_eq!(dropped.iter().filter(|dropped| **dropped).count(), 2);
         let sent = sent(&mut outgoing);
         assert_eq!((sent.len(), sent[0].as_str()), (MAX_RESPONSES, "2=r"));
