@@ -219,6 +219,56 @@ fn leaving_without_a_broker_says_what_is_left() {
 }
 
 #[test]
+fn requests_wait_and_old_ones_and_too_many_are_dropped() {
+    let broker = Broker::start();
+    broker.publish_retained("clapd/attic/request/pause", "{}");
+    let mut watcher = broker.watch();
+    let (publisher, counters) = start(broker.port, None);
+    watcher.wait_for("0 1 clapd/attic/info");
+    // What was subscribed to before is answered before what comes now.
+    broker.publish("clapd/attic/request/info", b"\xff{");
+    let request = publisher.request(PATIENCE).expect("one came");
+    assert_eq!((request.command.as_str(), request.payload.as_slice()), ("info", &b"\xff{"[..]));
+    broker.publish_lines("clapd/attic/request/info", &"{}\n".repeat(100));
+    publisher.state(&dog(&publisher), true);
+    watcher.wait_for("0 1 clapd/attic/mic/dog/state ON");
+    while counters.commands_dropped.get() == 0 {
+        broker.publish("clapd/attic/request/info", b"");
+    }
+    assert_eq!(publisher.stop(PATIENCE), 0);
+}
+
+#[test]
+fn a_message_that_is_too_large_keeps_nobody_away() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    broker.publish_retained_bytes("clapd/attic/request/info", &vec![b'x'; 300 * 1024]);
+    // In 3.1.1 nothing keeps the broker from sending it, on every connection that asks for commands.
+    let (publisher, _) = start(Link::old(&broker), None);
+    publisher.state(&dog(&publisher), true);
+    watcher.wait_for("0 1 clapd/attic/mic/dog/state ON");
+    publisher.event(&dog(&publisher), notice("r-mic-0", None));
+    watcher.wait_for("0 1 clapd/attic/mic/dog/event");
+    publisher.state(&dog(&publisher), false);
+    watcher.wait_for("0 1 clapd/attic/mic/dog/state OFF");
+    assert_eq!(publisher.stop(PATIENCE), 0);
+}
+
+#[test]
+fn home_assistant_hears_all_again_when_it_begins() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    let with_discovery = config::Broker { discovery_prefix: Some("homeassistant".into()), ..at(broker.port, None) };
+    let (publisher, _) = start_with(&with_discovery, &OutboxSpec::default());
+    publisher.state(&dog(&publisher), true);
+    watcher.wait_for("0 1 clapd/attic/mic/dog/state ON");
+    broker.publish("homeassistant/status", b"online");
+    watcher.wait_for("0 1 clapd/attic/mic/dog/state ON");
+    assert_eq!(watcher.payloads("clapd/attic/status"), ["online", "online"]);
+    assert_eq!(publisher.stop(PATIENCE), 0);
+}
+
+#[test]
 fn a_password_opens_the_door() {
     let broker = Broker::start_with_password("clapd", "hunter2");
     let mut watcher = broker.watch();

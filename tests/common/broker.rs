@@ -113,6 +113,30 @@ impl Broker {
         assert!(spawn(Command::new("mosquitto_pub").args(publish)).wait().expect("ends").success());
     }
 
+    /// Publishes what may be any bytes, not retained.
+    pub fn publish(&self, topic: &str, payload: &[u8]) {
+        self.pipe(&["-q", "1", "-s", "-t", topic], payload);
+    }
+
+    /// The same, retained.
+    pub fn publish_retained_bytes(&self, topic: &str, payload: &[u8]) {
+        self.pipe(&["-q", "1", "-r", "-s", "-t", topic], payload);
+    }
+
+    /// Publishes every line as a message of its own, as fast as it can.
+    pub fn publish_lines(&self, topic: &str, lines: &str) {
+        self.pipe(&["-l", "-t", topic], lines.as_bytes());
+    }
+
+    fn pipe(&self, arguments: &[&str], input: &[u8]) {
+        let port = self.port.to_string();
+        let mut command = Command::new("mosquitto_pub");
+        command.args(["-p", &port, "-u", "watcher", "-P", "watcher"]).args(arguments).stdin(Stdio::piped());
+        let mut process = spawn(&mut command);
+        process.stdin.take().expect("is piped").write_all(input).expect("is read");
+        assert!(process.wait().expect("ends").success());
+    }
+
     /// Somebody who hears all of clapd's topics, from now on.
     pub fn watch(&self) -> Watcher {
         self.publish_retained("ready", "now");
