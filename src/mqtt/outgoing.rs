@@ -3,12 +3,14 @@
 //! In: payloads with their topics. Out: the next [`Message`] to send, until the broker has acknowledged it.
 //! Three kinds wait in three ways. A retained topic holds its newest payload, and all of them are due again on a new connection.
 //! A score waits until a newer one of its topic comes. Events wait in the outbox, which has them until they are acknowledged.
+//! Beside them Home Assistant is told of our devices (`announce`), for which scores and events wait a moment.
 //! Never: grows without a bound: the first two are as many as there are topics, the outbox has its own bounds.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::announce::{Announcement, Announcements};
 use super::message;
 use crate::outbox::Outbox;
 
@@ -23,6 +25,8 @@ pub(super) enum Ticket {
     Event(u64),
     /// A score; nobody acknowledges those.
     Score,
+    /// A device for Home Assistant, by the index of its topic.
+    Device { topic: usize, retained: bool },
 }
 
 /// A publish to be made.
@@ -35,7 +39,7 @@ pub(super) struct Message {
 
 impl Ticket {
     pub(super) fn is_retained(self) -> bool {
-        matches!(self, Self::Retained(_) | Self::Stale)
+        matches!(self, Self::Retained(_) | Self::Stale | Self::Device { retained: true, .. })
     }
 
     /// Whether the broker shall acknowledge it.
@@ -66,10 +70,15 @@ pub(super) struct Outgoing {
     scores: HashMap<Arc<str>, Vec<u8>>,
     /// The topics in `scores`, the longest waiting first.
     score_order: VecDeque<Arc<str>>,
+    pub(super) announcements: Announcements,
+    /// The topics of devices that were announced.
+    devices: Vec<Arc<str>>,
+    /// Home Assistant has begun: once it has heard of our devices, it wants to hear all that is retained.
+    welcomed: bool,
 }
 
 impl Outgoing {
-    pub(super) fn new(outbox: Outbox) -> Self {
+    pub(super) fn new(outbox: Outbox, announcements: Announcements) -> Self {
         Self {
             outbox,
             retained: Vec::new(),
@@ -79,6 +88,9 @@ impl Outgoing {
             stale: VecDeque::new(),
             scores: HashMap::new(),
             score_order: VecDeque::new(),
+            announcements,
+            devices: Vec::new(),
+            welcomed: false,
         }
     }
 
@@ -111,6 +123,9 @@ impl Outgoing {
     /// the topic is removed, which alone would leave them with the last they heard.
     pub(super) fn found_state(&mut self, topic: &str) {
         if !self.index.contains_key(topic) && self.stale.len() < MAX_STALE {
+            if let Some((source, prompt)) = self.announcements.topics().of_state(topic) {
+                self.announcements.found(source, prompt);
+            }
             let topic: Arc<str> = topic.into();
             self.stale.extend([(Arc::clone(&topic), message::OFF), (topic, "")]);
         }
@@ -121,10 +136,37 @@ impl Outgoing {
         self.stale.clear();
         self.due = (0..self.retained.len()).collect();
         self.outbox.rewind();
+        self.announcements.begin();
+        self.welcomed = false;
     }
 
-    /// What to send next: retained topics, so that the picture is right, then events in their order, then scores.
-    pub(super) fn next(&mut self) -> Option<Message> {
+    /// Home Assistant has begun, and knows nothing of us: it is told of our devices and then of all that is retained.
+    pub(super) fn welcome(&mut self, now: Instant) {
+        self.announcements.welcome(now);
+        self.welcomed = true;
+    }
+
+    /// What to send next: retained topics, so that the picture is right, devices, then events in their order, then scores.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Message> {
+        if self.welcomed && !self.announcements.is_under_way(now) {
+            self.welcomed = false;
+            self.due = (0..self.retained.len()).collect();
+        }
+        if let Some(message) = self.retained().or_else(|| self.device(now)) {
+            return Some(message);
+        }
+        if self.announcements.is_under_way(now) {
+            return None;
+        }
+        if let Some(event) = self.event() {
+            return Some(event);
+        }
+        let topic = self.score_order.pop_front()?;
+        let payload = self.scores.remove(&topic)?;
+        Some(Message { ticket: Ticket::Score, topic, payload })
+    }
+
+    fn retained(&mut self) -> Option<Message> {
         while let Some(index) = self.due.pop_first() {
             let (topic, payload) = self.retained.get(index)?.clone();
             if !self.refused.contains_key(&topic) {
@@ -137,12 +179,18 @@ impl Outgoing {
                 return Some(Message { ticket: Ticket::Stale, topic, payload: payload.into() });
             }
         }
-        if let Some(event) = self.event() {
-            return Some(event);
-        }
-        let topic = self.score_order.pop_front()?;
-        let payload = self.scores.remove(&topic)?;
-        Some(Message { ticket: Ticket::Score, topic, payload })
+        None
+    }
+
+    fn device(&mut self, now: Instant) -> Option<Message> {
+        let refused = &self.refused;
+        let Announcement { topic, payload, retained } =
+            self.announcements.next(now, |topic| refused.contains_key(topic))?;
+        let index = self.devices.iter().position(|known| *known == topic).unwrap_or_else(|| {
+            self.devices.push(Arc::clone(&topic));
+            self.devices.len() - 1
+        });
+        Some(Message { ticket: Ticket::Device { topic: index, retained }, topic, payload })
     }
 
     fn event(&mut self) -> Option<Message> {
@@ -177,6 +225,7 @@ impl Outgoing {
                 self.retained.get(index).map_or_else(String::new, |(topic, _)| topic.to_string())
             }
             Ticket::Event(number) => self.outbox.topic(number).map_or_else(String::new, |topic| topic.to_string()),
+            Ticket::Device { topic, .. } => self.devices.get(topic).map_or_else(String::new, |topic| topic.to_string()),
             Ticket::Stale => "a state that no prompt has any more".into(),
             Ticket::Score => "a score".into(),
         }
@@ -184,7 +233,7 @@ impl Outgoing {
 
     /// Whether there is nothing but scores to hand out to this connection.
     pub(super) fn is_handed_out(&self) -> bool {
-        self.due.is_empty() && self.stale.is_empty() && !self.outbox.has_next()
+        self.due.is_empty() && self.stale.is_empty() && !self.announcements.is_due() && !self.outbox.has_next()
     }
 
     /// The broker refuses this message: its topic is left alone for a while, for the others to get through.
@@ -192,6 +241,7 @@ impl Outgoing {
         let topic = match ticket {
             Ticket::Retained(index) => self.retained.get(index).map(|(topic, _)| Arc::clone(topic)),
             Ticket::Event(number) => self.outbox.topic(number),
+            Ticket::Device { topic, .. } => self.devices.get(topic).cloned(),
             Ticket::Stale | Ticket::Score => None,
         };
         topic.and_then(|topic| self.refused.insert(topic, Instant::now()));
@@ -216,6 +266,8 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+    use crate::mqtt::discovery::{Node, Sound};
+    use crate::mqtt::topics::Topics;
     use crate::outbox::{Notice, OutboxSpec};
 
     fn topic(name: &str) -> Arc<str> {
@@ -224,7 +276,8 @@ mod tests {
 
     fn outgoing() -> (Outgoing, Outbox) {
         let outbox = Outbox::open(&OutboxSpec::default());
-        (Outgoing::new(outbox.clone()), outbox)
+        let node = Node { id: "n".into(), topics: Topics::new("n"), version: "1".into(), model: "m".into() };
+        (Outgoing::new(outbox.clone(), Announcements::new(node, Some("ha"))), outbox)
     }
 
     fn notice(duration: Option<Duration>) -> Notice {
@@ -232,10 +285,15 @@ mod tests {
     }
 
     fn sent(outgoing: &mut Outgoing) -> Vec<String> {
-        std::iter::from_fn(|| outgoing.next())
+        sent_at(outgoing, Instant::now())
+    }
+
+    fn sent_at(outgoing: &mut Outgoing, now: Instant) -> Vec<String> {
+        std::iter::from_fn(|| outgoing.next(now))
             .map(|message| {
                 let payload = String::from_utf8_lossy(&message.payload).into_owned();
-                let payload = if payload.contains("ended") { "ended" } else { &payload };
+                let payload = if payload.contains("components") { "device" } else { &payload };
+                let payload = if payload.contains("ended") { "ended" } else { payload };
                 format!("{}={}", message.topic, if payload.contains("started\"") { "started" } else { payload })
             })
             .collect()
@@ -278,5 +336,38 @@ mod tests {
         assert!(!outgoing.score(&topic("a"), b"2".into()));
         assert!(outgoing.score(&topic("b"), b"3".into()));
         assert_eq!(sent(&mut outgoing), ["b=3", "a=2"]);
+    }
+
+    #[test]
+    fn events_and_scores_wait_for_home_assistant_to_hear_of_the_device() {
+        let (mut outgoing, outbox) = outgoing();
+        outgoing.announcements.set(vec!["mic".into()], vec![Sound::new("dog", "a dog")], Duration::from_secs(1));
+        outgoing.retain(&topic("status"), b"online".into());
+        outbox.start(&topic("event"), notice(None));
+        outgoing.score(&topic("score"), b"1".into());
+        let now = Instant::now();
+        assert_eq!(sent_at(&mut outgoing, now), ["status=online", "ha/device/n_mic/config=device"]);
+        outgoing.retain(&topic("a"), b"ON".into());
+        assert_eq!(sent_at(&mut outgoing, now + Duration::from_millis(999)), ["a=ON"]);
+        let now = now + Duration::from_secs(1);
+        assert_eq!(sent_at(&mut outgoing, now), ["event=started", "score=1"]);
+        // Home Assistant begins: devices first, then all that is retained, and no event twice.
+        outgoing.welcome(now);
+        assert_eq!(sent_at(&mut outgoing, now), ["ha/device/n_mic/config=device"]);
+        assert_eq!(sent_at(&mut outgoing, now + Duration::from_secs(1)), ["status=online", "a=ON"]);
+    }
+
+    #[test]
+    fn a_prompt_of_an_earlier_run_is_removed_from_home_assistant() {
+        let (mut outgoing, _) = outgoing();
+        outgoing.announcements.set(vec!["mic".into()], vec![Sound::new("dog", "a dog")], Duration::from_secs(1));
+        let now = Instant::now();
+        sent_at(&mut outgoing, now);
+        outgoing.found_state("clapd/n/yard/cat/state");
+        assert_eq!(sent_at(&mut outgoing, now), ["clapd/n/yard/cat/state=OFF", "clapd/n/yard/cat/state="]);
+        let device = "ha/device/n_yard/config";
+        assert_eq!(sent_at(&mut outgoing, now + Duration::from_secs(1)), [format!("{device}=device")]);
+        assert_eq!(sent_at(&mut outgoing, now + Duration::from_secs(2)), [format!("{device}=")]);
+        assert!(outgoing.is_handed_out());
     }
 }
