@@ -127,7 +127,7 @@ struct Entity<'a> {
 impl Sound {
     /// With a name that a person likes: `a dog barking` is "Dog barking".
     pub(super) fn new(id: &str, text: &str) -> Self {
-        let spaced = id.replace('_', " ");
+        let spaced = id.replace(['_', '-'], " ");
         let words = if text.trim().is_empty() { &spaced } else { text.trim() };
         let bare = ["a ", "an ", "the ", "some "].iter().find_map(|article| {
             let (first, rest) = words.split_at_checked(article.len())?;
@@ -173,7 +173,7 @@ fn payload<'a>(node: &'a Node, device: Device<'a>) -> DevicePayload<'a> {
     DevicePayload {
         device: About {
             identifiers: [format!("clapd/{}/{}", node.id, device.source)],
-            name: capital(&format!("{} {}", node.id, device.source).replace('_', " ")),
+            name: capital(&format!("{} {}", node.id, device.source).replace(['_', '-'], " ")),
             manufacturer: "clapd",
             model: "Sound monitor",
             model_id: node.model.clone(),

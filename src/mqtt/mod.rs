@@ -4,8 +4,10 @@
 //! of `topics` with the payloads of `message`, at a broker that comes and goes.
 //! Never: makes up a score, a state or a time of its own; keeps the pipeline waiting; grows while the broker is away.
 
+mod announce;
 mod backoff;
 mod connection;
+mod discovery;
 mod link;
 mod message;
 mod outgoing;
@@ -21,9 +23,11 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result};
 
 use crate::config::Broker;
-use crate::detect::Score;
+use crate::detect::{Prompt, Score};
 use crate::health::{DeliveryCounters, Health};
 use crate::outbox::{Notice, Outbox};
+use announce::Announcements;
+use discovery::{Node, Sound};
 use link::{Shared, WINDOW};
 use session::Plan;
 
@@ -63,7 +67,8 @@ impl Publisher {
         counters: Arc<DeliveryCounters>,
     ) -> Result<Self> {
         let topics = Topics::new(node);
-        let shared = Arc::new(Shared::new(outbox.clone(), counters));
+        let announcements = Announcements::new(home_assistant(node, &topics, info), broker.discovery_prefix.as_deref());
+        let shared = Arc::new(Shared::new(outbox.clone(), announcements, counters));
         let publisher = Self { shared: Arc::clone(&shared), outbox, topics };
         // The first two that every connection brings: who is there, and what it is.
         publisher.retain(&publisher.topics.status, Ok(message::ONLINE.into()));
@@ -79,6 +84,15 @@ impl Publisher {
         connection::spawn(shared, plan, publisher.topics.states())
             .context("the mqtt thread cannot be started; see the limits of the service (TasksMax)")?;
         Ok(publisher)
+    }
+
+    /// Tells Home Assistant what there is to be heard: `prompts` at each of `sources`, whose ids these are, with a score every
+    /// `period`. To be called at the start and whenever any of it has changed; what is not there any more is removed there.
+    /// Does nothing where the broker's `discovery_prefix` is none.
+    pub fn discover<'a>(&self, sources: impl IntoIterator<Item = &'a str>, prompts: &[Prompt], period: Duration) {
+        let sources = sources.into_iter().map(Into::into).collect();
+        let sounds = prompts.iter().map(|prompt| Sound::new(&prompt.id, &prompt.text)).collect();
+        self.shared.change(|outgoing| outgoing.announcements.set(sources, sounds, period));
     }
 
     /// The topics of this node.
@@ -146,6 +160,11 @@ impl Publisher {
             self.shared.change(|outgoing| outgoing.retain(topic, payload));
         }
     }
+}
+
+fn home_assistant(node: &str, topics: &Topics, info: &Info) -> Node {
+    let model = format!("{} {}", info.bundle, info.bundle_version);
+    Node { id: node.into(), topics: topics.clone(), version: info.version.clone(), model }
 }
 
 /// The payload; a log line where there is none, so that nothing goes missing in silence.
