@@ -37,6 +37,8 @@ pub struct DeliveryCounters {
     pub reconnects: Counter,
     /// Messages that the broker refused; it may say so in MQTT 5 only.
     pub refused: Counter,
+    /// Commands that came when too many waited, or that a broker had retained.
+    pub commands_dropped: Counter,
 }
 
 /// What is counted in one source's pipeline.
@@ -69,6 +71,8 @@ pub struct Health {
     pub reconnects: u64,
     /// See [`DeliveryCounters`].
     pub refused: u64,
+    /// See [`DeliveryCounters`].
+    pub commands_dropped: u64,
     /// One for each source, in the configuration's order.
     pub sources: Vec<SourceHealth>,
 }

@@ -9,6 +9,7 @@ mod clock;
 mod counters;
 pub mod decode;
 pub mod device;
+pub mod example;
 mod mix;
 mod rarely;
 mod reader;

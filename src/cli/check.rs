@@ -1,7 +1,6 @@
 //! `clapd check`: every fault of a configuration; nothing is started.
 
 use std::io::Write;
-use std::iter;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,12 +22,7 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     // Loading is the only proof that the files fit the manifest and this version.
     bundle.audio_encoder().at(Stage::Bundle)?;
     bundle.text_encoder().at(Stage::Bundle)?;
-    let texts: Vec<&str> = settings
-        .prompts
-        .iter()
-        .flat_map(|prompt| iter::once(&prompt.text).chain(&prompt.contrast))
-        .map(String::as_str)
-        .collect();
+    let texts = settings.texts();
     let embeddings = bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle)?;
     for warning in uncovered(&bundle, &texts, &embeddings).chain(unheard(&bundle, settings.hop)) {
         writeln!(out, "warning: {warning}").at(Stage::Other)?;

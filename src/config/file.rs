@@ -44,6 +44,7 @@ pub(super) struct WrittenPrompt {
     pub(super) place: Place,
     pub(super) id: Option<At<String>>,
     pub(super) text: Option<At<String>>,
+    pub(super) audio: Option<At<Vec<At<String>>>>,
     pub(super) start: Option<At<f64>>,
     pub(super) stop: Option<At<f64>>,
     pub(super) confirm: Option<At<Vec<At<i64>>>>,
@@ -159,10 +160,15 @@ fn source(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenSou
 }
 
 fn prompt(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenPrompt {
+    if !section.has("text") && !section.has("audio") {
+        let place = section.place.child(section.place.line, "text");
+        reading.missing(&place, "is missing, and so is `audio`", "add `text = \"a dog barking\"`, or recordings of it");
+    }
     let written = WrittenPrompt {
         place: section.place.clone(),
         id: section.string("id", reading),
-        text: section.required("text", "a dog barking", reading),
+        text: section.string("text", reading),
+        audio: section.texts("audio", reading),
         start: section.number("start", reading),
         stop: section.number("stop", reading),
         confirm: section.integers("confirm", reading),

@@ -55,10 +55,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Every text that has to be embedded: each prompt's own, and then those that it is contrasted with.
+    /// Every text that has to be embedded, see [`Prompt::texts`].
     pub fn texts(&self) -> Vec<&str> {
-        let texts = self.prompts.iter().flat_map(|prompt| std::iter::once(&prompt.text).chain(&prompt.contrast));
-        texts.map(String::as_str).collect()
+        self.prompts.iter().flat_map(Prompt::texts).collect()
     }
 }
 

@@ -264,7 +264,13 @@ mod tests {
             gate_db: None,
         };
         let seen = Arc::new(Seen::new("mic", kind));
-        let prompt = Prompt { id: "loud".into(), text: "something loud".into(), rule, contrast: Vec::new() };
+        let prompt = Prompt {
+            id: "loud".into(),
+            text: Some("something loud".into()),
+            audio: Vec::new(),
+            rule,
+            contrast: Vec::new(),
+        };
         let house = Box::new(move |word| told.lock().unwrap().push(word));
         let teller = Teller::new("mic", "run", [prompt].into(), house, Arc::clone(&seen.scoring));
         Ear::new(seen, kind, recipe, teller)

@@ -19,13 +19,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::capture::{Source, SourceSpec};
-use crate::clap::{Bundle, EmbeddingCache, TextEmbedding};
+use crate::clap::{Bundle, EmbeddingCache};
 use crate::config::Settings;
 use crate::detect::Prompt;
 use crate::health::{DeliveryCounters, Health};
 use crate::mqtt::{Info, Publisher};
 use crate::outbox::Outbox;
-use crate::pipeline::{Model, PromptSet};
+use crate::pipeline::Model;
+use crate::prompts;
 use listener::{Ear, Listener, Recipe, Seen};
 use notify::Notifier;
 use teller::Teller;
@@ -53,8 +54,7 @@ impl Daemon {
     /// A bundle with a file that is missing, altered, or does not fit.
     pub fn prepare(settings: Settings, bundle: &Bundle, cache: &EmbeddingCache) -> Result<Self> {
         let model = Model::load(bundle)?;
-        let embeddings = embed_apart(&settings.texts(), bundle, cache)?;
-        let prompts = prompt_set(&settings.prompts, &embeddings, model.encoder.embedding_len())?;
+        let prompts = prompts::prepare(&settings.prompts, bundle, &model, cache)?;
         let manifest = bundle.manifest();
         let info = Info {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -94,6 +94,9 @@ impl Daemon {
         // Tells the events of this run from those of any other.
         let run = format!("{:016x}", fastrand::u64(..));
         let prompts: Arc<[Prompt]> = settings.prompts.into();
+        if let Some(publisher) = &running.publisher {
+            publisher.discover(settings.sources.iter().map(|source| source.id.as_str()), &prompts, settings.hop);
+        }
         for (spec, (source, seen)) in settings.sources.iter().zip(opened) {
             let counters = Arc::clone(&seen.scoring);
             let house = match &running.publisher {
@@ -115,29 +118,6 @@ impl Daemon {
         running.mind(signals);
         running.leave()
     }
-}
-
-/// Deals the embeddings of [`Settings::texts`] out to the prompts.
-fn prompt_set(prompts: &[Prompt], embeddings: &[TextEmbedding], width: usize) -> Result<PromptSet> {
-    let mut rest = embeddings;
-    let sets: Vec<(&TextEmbedding, _, &[TextEmbedding])> = prompts
-        .iter()
-        .filter_map(|prompt| {
-            let (own, later) = rest.split_at_checked(1 + prompt.contrast.len())?;
-            rest = later;
-            own.split_first().map(|(text, contrast)| (text, prompt.rule, contrast))
-        })
-        .collect();
-    PromptSet::new(width, sets)
-}
-
-/// On a thread of its own, if the cache does not hold them: what the text tower allocates lies in that thread's heap, from where the allocator can give it
-/// back. Among the daemon's own data it would stay resident for good (measured: 136 MB instead of 61).
-fn embed_apart(texts: &[&str], bundle: &Bundle, cache: &EmbeddingCache) -> Result<Vec<TextEmbedding>> {
-    let embedded = thread::scope(|scope| scope.spawn(|| bundle.embed_texts(texts, cache)).join());
-    let embedded = embedded.map_err(|_| anyhow!("the text tower panicked, which is a fault in clapd"))??;
-    // Copied into this thread's heap: one vector left behind would hold the other.
-    Ok(embedded.iter().map(TextEmbedding::clone).collect())
 }
 
 fn open(spec: &SourceSpec) -> Result<(Source, Arc<Seen>)> {
@@ -221,6 +201,7 @@ impl Running {
             scores_dropped: self.delivery.scores_dropped.get(),
             reconnects: self.delivery.reconnects.get(),
             refused: self.delivery.refused.get(),
+            commands_dropped: self.delivery.commands_dropped.get(),
             sources: self.listeners.iter().map(|(seen, _)| seen.health()).collect(),
         };
         let news = self.told.as_ref().is_none_or(|(before, _)| health.is_news(before));

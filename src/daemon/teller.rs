@@ -133,6 +133,6 @@ impl Teller {
     }
 
     fn text(&self, event: &Event) -> &str {
-        self.prompts.get(event.prompt).map_or("", |prompt| &prompt.text)
+        self.prompts.get(event.prompt).map_or("", Prompt::name)
     }
 }

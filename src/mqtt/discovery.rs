@@ -195,9 +195,10 @@ fn online(node: &Node) -> Availability<'_> {
 
 /// Unavailable while the source cannot hear: `OFF` would say that it is quiet there.
 fn hearing<'a>(node: &'a Node, source: &str) -> Availability<'a> {
-    let value_template =
-        format!("{{{{ 'online' if value_json.sources.get('{source}', {{}}).get('state') in {HEARING:?} else 'offline' }}}}")
-            .replace('"', "'");
+    let value_template = format!(
+        "{{{{ 'online' if value_json.sources.get('{source}', {{}}).get('state') in {HEARING:?} else 'offline' }}}}"
+    )
+    .replace('"', "'");
     Availability { topic: &node.topics.health, value_template }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::announce::Announcements;
+use super::inbox::Requests;
 use super::outgoing::{Message, Outgoing, Ticket};
 use super::session::Client;
 use crate::health::DeliveryCounters;
@@ -27,6 +28,7 @@ pub(super) struct Shared {
     /// Events wait for a moment that will pass.
     paused: Condvar,
     pub(super) counters: Arc<DeliveryCounters>,
+    pub(super) requests: Requests,
 }
 
 struct State {
@@ -104,7 +106,13 @@ impl Shared {
     pub(super) fn new(outbox: Outbox, announcements: Announcements, counters: Arc<DeliveryCounters>) -> Self {
         let outgoing = Outgoing::new(outbox, announcements);
         let state = State { outgoing, link: None, careful: false, leave_by: None, finished: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), paused: Condvar::new(), counters }
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            paused: Condvar::new(),
+            counters,
+            requests: Requests::default(),
+        }
     }
 
     /// A thread that panicked left whole values behind: every change here is done in one step.
@@ -133,7 +141,9 @@ impl Shared {
         let mut state = self.lock();
         while !state.finished {
             state = match state.pause() {
-                Some(pause) => self.paused.wait_timeout(state, pause).map_or_else(|end| end.into_inner().0, |woken| woken.0),
+                Some(pause) => {
+                    self.paused.wait_timeout(state, pause).map_or_else(|end| end.into_inner().0, |woken| woken.0)
+                }
                 None => self.paused.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
             state.pump();
@@ -200,6 +210,19 @@ impl Shared {
     /// The broker has retained a state of this node.
     pub(super) fn found_state(&self, topic: &str) {
         self.change(|outgoing| outgoing.found_state(topic));
+    }
+
+    /// Home Assistant has begun, and knows nothing of us.
+    pub(super) fn welcome(&self) {
+        self.change(|outgoing| outgoing.welcome(Instant::now()));
+    }
+
+    /// A command came that is not carried out.
+    pub(super) fn drop_command(&self, reason: &str) {
+        if self.counters.commands_dropped.add(1) {
+            let count = self.counters.commands_dropped.get();
+            log::warn!("mqtt: a command is not carried out: {reason} ({count} commands dropped so far)");
+        }
     }
 
     /// The client writes in the order in which it was given; packet id 0 means that no acknowledgement will come.

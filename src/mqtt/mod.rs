@@ -8,6 +8,7 @@ mod announce;
 mod backoff;
 mod connection;
 mod discovery;
+mod inbox;
 mod link;
 mod message;
 mod outgoing;
@@ -18,6 +19,7 @@ mod v4;
 mod v5;
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
@@ -28,14 +30,18 @@ use crate::health::{DeliveryCounters, Health};
 use crate::outbox::{Notice, Outbox};
 use announce::Announcements;
 use discovery::{Node, Sound};
+use inbox::Subscriptions;
 use link::{Shared, WINDOW};
 use session::Plan;
 
+pub use inbox::Request;
 pub use message::Info;
 pub use topics::{Route, Topics};
 
 /// For the disk to take what is left, where the broker has used up all patience.
 const SYNC_WITHIN: Duration = Duration::from_millis(500);
+
+const NO_THREAD: &str = "the mqtt thread cannot be started; see the limits of the service (TasksMax)";
 
 /// Looks whether a connection could be begun with these certificates and keys; asks nobody.
 ///
@@ -81,8 +87,13 @@ impl Publisher {
             // One more, for the subscription.
             capacity: WINDOW + 1,
         };
-        connection::spawn(shared, plan, publisher.topics.states())
-            .context("the mqtt thread cannot be started; see the limits of the service (TasksMax)")?;
+        if broker.discovery_prefix.is_some() {
+            let shared = Arc::clone(&shared);
+            let minds = thread::Builder::new().name("mqtt-pause".into()).spawn(move || shared.mind_pauses());
+            minds.context(NO_THREAD)?;
+        }
+        let subscriptions = Subscriptions::new(&publisher.topics, broker.discovery_prefix.as_deref());
+        connection::spawn(shared, plan, subscriptions).context(NO_THREAD)?;
         Ok(publisher)
     }
 
@@ -91,7 +102,8 @@ impl Publisher {
     /// Does nothing where the broker's `discovery_prefix` is none.
     pub fn discover<'a>(&self, sources: impl IntoIterator<Item = &'a str>, prompts: &[Prompt], period: Duration) {
         let sources = sources.into_iter().map(Into::into).collect();
-        let sounds = prompts.iter().map(|prompt| Sound::new(&prompt.id, &prompt.text)).collect();
+        let sounds =
+            prompts.iter().map(|prompt| Sound::new(&prompt.id, prompt.text.as_deref().unwrap_or_default())).collect();
         self.shared.change(|outgoing| outgoing.announcements.set(sources, sounds, period));
     }
 
@@ -103,6 +115,11 @@ impl Publisher {
     /// What waits for the broker.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// What somebody wants done; waits for it for `patience`.
+    pub fn request(&self, patience: Duration) -> Option<Request> {
+        self.shared.requests.take(patience)
     }
 
     /// Tells a score, if the broker is there, or else the newest of them once it is.

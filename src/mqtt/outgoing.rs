@@ -312,6 +312,8 @@ mod tests {
         assert_eq!(sent(&mut outgoing), [""; 0], "nothing has changed");
         outgoing.retain(&topic("a"), b"ON".into());
         assert_eq!(sent(&mut outgoing), ["a=ON"]);
+        outgoing.welcome(Instant::now());
+        assert_eq!(sent(&mut outgoing), ["status=online", "a=ON"], "and no event twice");
         outgoing.acknowledged(Ticket::Event(0));
         outgoing.begin();
         assert_eq!(sent(&mut outgoing), ["status=online", "a=ON", "event=ended"], "the end was not acknowledged");

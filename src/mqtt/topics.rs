@@ -48,6 +48,11 @@ impl Topics {
         ids.split_once('/').filter(|(source, prompt)| plain(source) && plain(prompt))
     }
 
+    /// What the topics of requests to this node begin with; the command follows.
+    pub(super) fn requests(&self) -> String {
+        format!("{}/request/", self.root)
+    }
+
     /// The topics of a prompt at a source of this node.
     pub fn route(&self, source: &str, prompt: &str) -> Route {
         let topic = |leaf: &str| format!("{}/{source}/{prompt}/{leaf}", self.root).into();
@@ -71,6 +76,7 @@ mod tests {
         for other in ["clapd/kitchen/a/b/c/state", "clapd/kitchen/it's/dog/state", "clapd/kitchen2/mic/dog/state"] {
             assert_eq!(topics.of_state(other), None, "{other}");
         }
+        assert_eq!(topics.requests(), "clapd/kitchen/request/");
         let route = topics.route("mic", "dog");
         let expected = ["clapd/kitchen/mic/dog/score", "clapd/kitchen/mic/dog/state", "clapd/kitchen/mic/dog/event"];
         assert_eq!([&*route.score, &route.state, &route.event], expected);

@@ -108,12 +108,22 @@ impl Broker {
 
     /// Has the broker keep a payload, as an earlier daemon would have.
     pub fn publish_retained(&self, topic: &str, payload: &str) {
-        let port = self.port.to_string();
-        let publish = ["-p", &port, "-u", "watcher", "-P", "watcher", "-q", "1", "-r", "-t", topic, "-m", payload];
-        assert!(spawn(Command::new("mosquitto_pub").args(publish)).wait().expect("ends").success());
+        self.publish_with(&["-r"], topic, payload);
     }
 
-    /// Somebody who hears all of clapd's topics, from now on.
+    /// Says something to whoever listens now.
+    pub fn publish(&self, topic: &str, payload: &str) {
+        self.publish_with(&[], topic, payload);
+    }
+
+    fn publish_with(&self, more: &[&str], topic: &str, payload: &str) {
+        let port = self.port.to_string();
+        let publish = ["-p", &port, "-u", "watcher", "-P", "watcher", "-q", "1", "-t", topic, "-m", payload];
+        let mut command = Command::new("mosquitto_pub");
+        assert!(spawn(command.args(publish).args(more)).wait().expect("ends").success());
+    }
+
+    /// Somebody who hears all of clapd's topics, and of Home Assistant's, from now on.
     pub fn watch(&self) -> Watcher {
         self.publish_retained("ready", "now");
         let port = self.port.to_string();
@@ -132,7 +142,7 @@ impl Broker {
                     "-q",
                     "1",
                 ])
-                .args(["-t", "clapd/#", "-t", "ready", "-F", "%r %q %t %p"])
+                .args(["-t", "clapd/#", "-t", "homeassistant/#", "-t", "ready", "-F", "%r %q %t %p"])
                 .stdout(Stdio::piped()),
         );
         let stdout = process.stdout.take().expect("is piped");
