@@ -116,6 +116,7 @@ impl Daemon {
         let mut house = self.house()?;
         // Tells the events of this run from those of any other.
         let run = new_run();
+        house.discover();
         for opened in opened {
             house.listen(opened, false, &run)?;
         }

@@ -172,6 +172,15 @@ impl House {
         let Settings { hop, gate_db, .. } = self.settings;
         self.task = Arc::new(Task { prompts: self.prompts().into(), set, hop, gate_db });
         self.sources.iter().for_each(|source| source.orders.set_task(Arc::clone(&self.task)));
+        self.discover();
+    }
+
+    /// Has Home Assistant know what is listened to, and for what.
+    pub(super) fn discover(&self) {
+        if let Some(publisher) = &self.publisher {
+            let sources = self.settings.sources.iter().map(|source| source.id.as_str());
+            publisher.discover(sources, &self.task.prompts, self.task.hop);
+        }
     }
 }
 

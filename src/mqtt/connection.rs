@@ -79,12 +79,12 @@ impl Thread {
     fn serve(&mut self, client: &Client, session: &mut Session) -> Result<(), Failure> {
         loop {
             match session.next()? {
-                Happened::Accepted => {
+                Happened::Accepted(limit) => {
                     self.greet();
                     if !self.deaf && !client.subscribe(self.subscriptions.filters()) {
                         log::debug!("mqtt: the connection ended before we subscribed");
                     }
-                    self.shared.connected(client);
+                    self.shared.connected(client, limit);
                 }
                 Happened::Written(packet_id) => self.shared.written(packet_id),
                 Happened::Answered(packet_id, answer) => self.shared.answered(packet_id, answer),
@@ -108,7 +108,7 @@ impl Thread {
     fn take(&self, topic: &str, payload: Vec<u8>, retained: bool) {
         match self.subscriptions.taker(topic, &payload, retained) {
             Taker::State => self.shared.found_state(topic),
-            Taker::HomeAssistant => self.shared.tell_again(),
+            Taker::HomeAssistant => self.shared.welcome(),
             Taker::Command(command) => {
                 if !self.shared.requests.put(Request { command: command.to_owned(), payload }) {
                     self.shared.drop_command("too many wait");

@@ -22,6 +22,10 @@ pub(super) const OFFLINE: &str = "offline";
 pub(super) const ON: &str = "ON";
 pub(super) const OFF: &str = "OFF";
 
+/// Types of `event`.
+pub(super) const STARTED: &str = "started";
+pub(super) const ENDED: &str = "ended";
+
 /// What runs on this node; the payload of `info`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Info {
@@ -103,7 +107,7 @@ pub(super) fn score(score: Score, at: SystemTime) -> serde_json::Result<Vec<u8>>
 /// The payload of `event`.
 pub(super) fn event(notice: &Notice) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&EventPayload {
-        event_type: if notice.duration.is_some() { "ended" } else { "started" },
+        event_type: if notice.duration.is_some() { ENDED } else { STARTED },
         id: &notice.id,
         prompt: &notice.prompt,
         score: rounded(notice.score, 2),

@@ -3,12 +3,14 @@
 //! In: payloads with their topics. Out: the next [`Message`] to send, until the broker has acknowledged it.
 //! Four kinds wait in four ways. A retained topic holds its newest payload, and all of them are due again on a new connection.
 //! A score waits until a newer one of its topic comes, a response until it is sent. Events wait in the outbox, which has them until they are acknowledged.
+//! Beside them Home Assistant is told of our devices (`announce`), for which scores and events wait a moment.
 //! Never: grows without a bound: the first two are as many as there are topics, the outbox has its own bounds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::announce::{Announcement, Announcements};
 use super::message;
 use crate::outbox::Outbox;
 
@@ -25,6 +27,8 @@ pub(super) enum Ticket {
     Response,
     /// A score; nobody acknowledges those.
     Score,
+    /// A device for Home Assistant, by the index of its topic.
+    Device { topic: usize, retained: bool },
 }
 
 /// A publish to be made.
@@ -37,7 +41,7 @@ pub(super) struct Message {
 
 impl Ticket {
     pub(super) fn is_retained(self) -> bool {
-        matches!(self, Self::Retained(_) | Self::Stale)
+        matches!(self, Self::Retained(_) | Self::Stale | Self::Device { retained: true, .. })
     }
 
     /// Whether the broker shall acknowledge it.
@@ -74,10 +78,15 @@ pub(super) struct Outgoing {
     scores: HashMap<Arc<str>, Vec<u8>>,
     /// The topics in `scores`, the longest waiting first.
     score_order: VecDeque<Arc<str>>,
+    pub(super) announcements: Announcements,
+    /// The topics of devices that were announced.
+    devices: Vec<Arc<str>>,
+    /// Home Assistant has begun: once it has heard of our devices, it wants to hear all that is retained.
+    welcomed: bool,
 }
 
 impl Outgoing {
-    pub(super) fn new(outbox: Outbox) -> Self {
+    pub(super) fn new(outbox: Outbox, announcements: Announcements) -> Self {
         Self {
             outbox,
             retained: BTreeMap::new(),
@@ -89,6 +98,9 @@ impl Outgoing {
             responses: VecDeque::new(),
             scores: HashMap::new(),
             score_order: VecDeque::new(),
+            announcements,
+            devices: Vec::new(),
+            welcomed: false,
         }
     }
 
@@ -141,6 +153,9 @@ impl Outgoing {
     /// the topic is removed, which alone would leave them with the last they heard.
     pub(super) fn found_state(&mut self, topic: &str) {
         if !self.index.contains_key(topic) && self.stale.len() < MAX_STALE {
+            if let Some((source, prompt)) = self.announcements.topics().of_state(topic) {
+                self.announcements.found(source, prompt);
+            }
             let topic: Arc<str> = topic.into();
             self.stale.extend([(Arc::clone(&topic), message::OFF), (topic, "")]);
         }
@@ -149,17 +164,43 @@ impl Outgoing {
     /// A new connection knows nothing of what the one before it was given.
     pub(super) fn begin(&mut self) {
         self.stale.clear();
-        self.tell_again();
-        self.outbox.rewind();
-    }
-
-    /// All retained topics are due again, for somebody who knows nothing of us.
-    pub(super) fn tell_again(&mut self) {
         self.due = self.retained.keys().copied().collect();
+        self.outbox.rewind();
+        self.announcements.begin();
+        self.welcomed = false;
     }
 
-    /// What to send next: retained topics, so that the picture is right, then events in their order, then scores.
-    pub(super) fn next(&mut self) -> Option<Message> {
+    /// Home Assistant has begun, and knows nothing of us: it is told of our devices and then of all that is retained.
+    pub(super) fn welcome(&mut self, now: Instant) {
+        self.announcements.welcome(now);
+        self.welcomed = true;
+    }
+
+    /// What to send next: retained topics, so that the picture is right, devices, responses, then events in
+    /// their order, then scores.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Message> {
+        if self.welcomed && !self.announcements.is_under_way(now) {
+            self.welcomed = false;
+            self.due = self.retained.keys().copied().collect();
+        }
+        if let Some(message) = self.retained().or_else(|| self.device(now)) {
+            return Some(message);
+        }
+        if let Some((topic, payload)) = self.responses.pop_front() {
+            return Some(Message { ticket: Ticket::Response, topic, payload });
+        }
+        if self.announcements.is_under_way(now) {
+            return None;
+        }
+        if let Some(event) = self.event() {
+            return Some(event);
+        }
+        let topic = self.score_order.pop_front()?;
+        let payload = self.scores.remove(&topic)?;
+        Some(Message { ticket: Ticket::Score, topic, payload })
+    }
+
+    fn retained(&mut self) -> Option<Message> {
         while let Some(index) = self.due.pop_first() {
             let Some((topic, payload)) = self.retained.get(&index).cloned() else { continue };
             if !self.refused.contains_key(&topic) {
@@ -172,15 +213,18 @@ impl Outgoing {
                 return Some(Message { ticket: Ticket::Stale, topic, payload: payload.into() });
             }
         }
-        if let Some(event) = self.event() {
-            return Some(event);
-        }
-        if let Some((topic, payload)) = self.responses.pop_front() {
-            return Some(Message { ticket: Ticket::Response, topic, payload });
-        }
-        let topic = self.score_order.pop_front()?;
-        let payload = self.scores.remove(&topic)?;
-        Some(Message { ticket: Ticket::Score, topic, payload })
+        None
+    }
+
+    fn device(&mut self, now: Instant) -> Option<Message> {
+        let refused = &self.refused;
+        let Announcement { topic, payload, retained } =
+            self.announcements.next(now, |topic| refused.contains_key(topic))?;
+        let index = self.devices.iter().position(|known| *known == topic).unwrap_or_else(|| {
+            self.devices.push(Arc::clone(&topic));
+            self.devices.len() - 1
+        });
+        Some(Message { ticket: Ticket::Device { topic: index, retained }, topic, payload })
     }
 
     fn event(&mut self) -> Option<Message> {
@@ -215,6 +259,7 @@ impl Outgoing {
                 self.retained.get(&index).map_or_else(String::new, |(topic, _)| topic.to_string())
             }
             Ticket::Event(number) => self.outbox.topic(number).map_or_else(String::new, |topic| topic.to_string()),
+            Ticket::Device { topic, .. } => self.devices.get(topic).map_or_else(String::new, |topic| topic.to_string()),
             Ticket::Stale => "a state that no prompt has any more".into(),
             Ticket::Response => "a response".into(),
             Ticket::Score => "a score".into(),
@@ -223,7 +268,11 @@ impl Outgoing {
 
     /// Whether there is nothing but scores to hand out to this connection.
     pub(super) fn is_handed_out(&self) -> bool {
-        self.due.is_empty() && self.stale.is_empty() && self.responses.is_empty() && !self.outbox.has_next()
+        self.due.is_empty()
+            && self.stale.is_empty()
+            && self.responses.is_empty()
+            && !self.announcements.is_due()
+            && !self.outbox.has_next()
     }
 
     /// The broker refuses this message: its topic is left alone for a while, for the others to get through.
@@ -231,6 +280,7 @@ impl Outgoing {
         let topic = match ticket {
             Ticket::Retained(index) => self.retained.get(&index).map(|(topic, _)| Arc::clone(topic)),
             Ticket::Event(number) => self.outbox.topic(number),
+            Ticket::Device { topic, .. } => self.devices.get(topic).cloned(),
             Ticket::Stale | Ticket::Response | Ticket::Score => None,
         };
         topic.and_then(|topic| self.refused.insert(topic, Instant::now()));
@@ -251,97 +301,4 @@ impl Outgoing {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
-    use super::*;
-    use crate::outbox::{Notice, OutboxSpec};
-
-    fn topic(name: &str) -> Arc<str> {
-        name.into()
-    }
-
-    fn outgoing() -> (Outgoing, Outbox) {
-        let outbox = Outbox::open(&OutboxSpec::default());
-        (Outgoing::new(outbox.clone()), outbox)
-    }
-
-    fn notice(duration: Option<Duration>) -> Notice {
-        Notice { id: "i".into(), prompt: "p".into(), score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration }
-    }
-
-    fn sent(outgoing: &mut Outgoing) -> Vec<String> {
-        std::iter::from_fn(|| outgoing.next())
-            .map(|message| {
-                let payload = String::from_utf8_lossy(&message.payload).into_owned();
-                let payload = if payload.contains("ended") { "ended" } else { &payload };
-                format!("{}={}", message.topic, if payload.contains("started\"") { "started" } else { payload })
-            })
-            .collect()
-    }
-
-    #[test]
-    fn retained_topics_come_first_and_again_on_each_connection() {
-        let (mut outgoing, outbox) = outgoing();
-        outgoing.score(&topic("score"), b"1".into());
-        outbox.start(&topic("event"), notice(None));
-        outbox.end(&notice(Some(Duration::ZERO)));
-        outgoing.retain(&topic("status"), b"online".into());
-        outgoing.retain(&topic("a"), b"OFF".into());
-        assert_eq!(sent(&mut outgoing), ["status=online", "a=OFF", "event=started", "event=ended", "score=1"]);
-        outgoing.retain(&topic("a"), b"OFF".into());
-        assert_eq!(sent(&mut outgoing), [""; 0], "nothing has changed");
-        outgoing.retain(&topic("a"), b"ON".into());
-        assert_eq!(sent(&mut outgoing), ["a=ON"]);
-        outgoing.tell_again();
-        assert_eq!(sent(&mut outgoing), ["status=online", "a=ON"], "and no event twice");
-        outgoing.acknowledged(Ticket::Event(0));
-        outgoing.begin();
-        assert_eq!(sent(&mut outgoing), ["status=online", "a=ON", "event=ended"], "the end was not acknowledged");
-        assert_eq!((outgoing.is_handed_out(), outgoing.events()), (true, 1));
-        outgoing.acknowledged(Ticket::Event(1));
-        assert_eq!(outgoing.events(), 0);
-    }
-
-    #[test]
-    fn a_state_without_a_prompt_is_told_off_and_removed() {
-        let (mut outgoing, _) = outgoing();
-        outgoing.retain(&topic("a"), b"OFF".into());
-        outgoing.found_state("a");
-        outgoing.found_state("gone");
-        assert_eq!(sent(&mut outgoing), ["a=OFF", "gone=OFF", "gone="]);
-    }
-
-    #[test]
-    fn a_prompt_that_goes_takes_its_state_along() {
-        let (mut outgoing, _) = outgoing();
-        outgoing.retain(&topic("a"), b"ON".into());
-        outgoing.retain(&topic("b"), b"OFF".into());
-        outgoing.forget_state("a");
-        outgoing.forget_state("unknown");
-        assert_eq!(sent(&mut outgoing), ["b=OFF", "a=OFF", "a="]);
-        outgoing.begin();
-        assert_eq!(sent(&mut outgoing), ["b=OFF"]);
-        outgoing.retain(&topic("a"), b"OFF".into());
-        assert_eq!(sent(&mut outgoing), ["a=OFF"], "it may come again");
-    }
-
-    #[test]
-    fn responses_are_sent_once_and_are_bounded() {
-        let (mut outgoing, _) = outgoing();
-        let dropped: Vec<bool> =
-            (0..MAX_RESPONSES + 2).map(|n| outgoing.respond(topic(&n.to_string()), b"r".into())).collect();
-        assert_eq!(dropped.iter().filter(|dropped| **dropped).count(), 2);
-        let sent = sent(&mut outgoing);
-        assert_eq!((sent.len(), sent[0].as_str()), (MAX_RESPONSES, "2=r"));
-    }
-
-    #[test]
-    fn only_the_newest_score_of_a_topic_waits() {
-        let (mut outgoing, _) = outgoing();
-        assert!(!outgoing.score(&topic("b"), b"1".into()));
-        assert!(!outgoing.score(&topic("a"), b"2".into()));
-        assert!(outgoing.score(&topic("b"), b"3".into()));
-        assert_eq!(sent(&mut outgoing), ["b=3", "a=2"]);
-    }
-}
+mod tests;

@@ -19,6 +19,9 @@ pub(super) const KEEP_ALIVE_S: u16 = 10;
 /// keep what is larger to itself; in 3.1.1 it ends the connection, see [`Failure::TooLarge`].
 pub(super) const MAX_PACKET: u32 = 256 * 1024;
 
+/// The largest that is sent to a broker that cannot say how much it takes, in 3.1.1: the least that any of note does.
+pub(super) const MAX_UNASKED: u32 = 64 * 1024;
+
 /// What a connection is made of.
 #[derive(Clone)]
 pub(super) struct Plan {
@@ -41,8 +44,8 @@ pub(super) enum Version {
 /// What happened on a connection.
 #[derive(Debug)]
 pub(super) enum Happened {
-    /// The broker has let us in.
-    Accepted,
+    /// The broker has let us in, and takes packets of so many bytes; none: it has not said.
+    Accepted(Option<u32>),
     /// A publish was written, with this packet id; 0 means that no acknowledgement will come.
     Written(u16),
     /// The broker has acknowledged the publish with this packet id, or refused it, with its reason.

@@ -9,7 +9,7 @@ use rumqttc_v4::{
 };
 
 use super::inbox::Filter;
-use super::session::{Failure, Happened, KEEP_ALIVE_S, MAX_PACKET, Plan};
+use super::session::{Failure, Happened, KEEP_ALIVE_S, MAX_PACKET, MAX_UNASKED, Plan};
 
 pub(super) fn open(plan: &Plan) -> Result<(Client, Connection), String> {
     let mut options = MqttOptions::new(&*plan.client_id, (plan.broker.host.as_str(), plan.broker.port));
@@ -18,7 +18,7 @@ pub(super) fn open(plan: &Plan) -> Result<(Client, Connection), String> {
         .set_keep_alive(KEEP_ALIVE_S)
         // One packet at a time: of those read together with the end of a connection, rumqttc tells the end only.
         .set_read_batch_size(1)
-        .set_max_packet_size(MAX_PACKET as usize, MAX_PACKET as usize)
+        .set_max_packet_size(MAX_PACKET as usize, MAX_UNASKED as usize)
         .set_last_will(LastWill::new(&**topic, *payload, QoS::AtLeastOnce, true));
     match (&plan.broker.user, &plan.broker.password) {
         (Some(user), Some(password)) => options.set_credentials(user, password.reveal().to_owned()),
@@ -44,7 +44,7 @@ pub(super) fn subscribe(client: &Client, filters: Vec<Filter>) -> bool {
 
 pub(super) fn happened(event: Result<Event, ConnectionError>) -> Result<Happened, Failure> {
     Ok(match event.map_err(|error| failure(&error))? {
-        Event::Incoming(Incoming::ConnAck(_)) => Happened::Accepted,
+        Event::Incoming(Incoming::ConnAck(_)) => Happened::Accepted(Some(MAX_UNASKED)),
         // A broker of this version acknowledges what it refuses, too.
         Event::Incoming(Incoming::PubAck(ack)) => Happened::Answered(ack.pkid, Ok(())),
         Event::Incoming(Incoming::Publish(publish)) => Happened::Received {

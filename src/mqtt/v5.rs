@@ -53,7 +53,9 @@ pub(super) fn subscribe(client: &Client, filters: Vec<Filter>) -> bool {
 
 pub(super) fn happened(event: Result<Event, ConnectionError>) -> Result<Happened, Failure> {
     Ok(match event.map_err(|error| failure(&error))? {
-        Event::Incoming(Incoming::ConnAck(_)) => Happened::Accepted,
+        Event::Incoming(Incoming::ConnAck(ack)) => {
+            Happened::Accepted(ack.properties.and_then(|properties| properties.max_packet_size))
+        }
         Event::Incoming(Incoming::PubAck(ack)) => Happened::Answered(ack.pkid, answer(&ack)),
         Event::Incoming(Incoming::Publish(publish)) => Happened::Received {
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
