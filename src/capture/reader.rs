@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
-use super::counters::{SourceCounters, State, add};
+use super::counters::{SourceCounters, add};
 use super::decode::{Decoder, Faults};
+use super::state::State;
 use super::{Channel, Read};
 use crate::samples::Samples;
 use crate::time::{SampleTime, WallAnchor};

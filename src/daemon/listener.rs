@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use super::progress::Progress;
 use super::teller::Teller;
-use crate::capture::{Rarely, Read, Source, SourceCounters, SourceKind, State};
+use crate::capture::{Rarely, Read, Source, SourceCounters, SourceKind};
 use crate::health::{ScoringCounters, SourceHealth};
 use crate::pipeline::{MAX_OUTAGE, Model, Output, Pace, Pipeline, PromptSet};
 use crate::samples::Samples;
@@ -41,12 +41,8 @@ impl Seen {
     pub(super) fn health(&self) -> SourceHealth {
         SourceHealth {
             id: self.id.clone(),
-            state: match self.capture.state() {
-                State::Starting => "starting",
-                State::Live => "live",
-                State::Lost => "lost",
-                State::Ended => "ended",
-            },
+            state: self.capture.state().word(),
+            level_db: self.capture.level_db(),
             samples_lost: self.capture.samples_lost.load(Relaxed),
             samples_bad: self.capture.samples_bad.load(Relaxed),
             reopens: self.capture.reopens.load(Relaxed),
@@ -176,12 +172,13 @@ impl Ear {
     }
 
     fn hear_nothing(&mut self) {
-        let live = self.seen.capture.state() == State::Live;
-        if !self.seen.steady || !live {
+        // A device that stalls is opened again and again, which a new process would do no better.
+        let flowing = self.seen.capture.state().is_flowing();
+        if !self.seen.steady || !flowing {
             self.seen.progress.excused();
         }
         if self.seen.steady
-            && !live
+            && !flowing
             && self.heard.elapsed() > MAX_OUTAGE
             && let Some(Current { pipeline, anchor, .. }) = &mut self.current
         {
@@ -220,6 +217,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::capture::State;
     use crate::clap::{Encode, TextEmbedding, Windowing};
     use crate::daemon::teller::Told;
     use crate::detect::{Calibration, Prompt, Rule};

@@ -22,7 +22,7 @@ use crate::capture::{Source, SourceSpec};
 use crate::clap::{Bundle, EmbeddingCache, TextEmbedding};
 use crate::config::Settings;
 use crate::detect::Prompt;
-use crate::health::{DeliveryCounters, Health};
+use crate::health::{DeliveryCounters, Health, StateLog};
 use crate::mqtt::{Info, Publisher};
 use crate::outbox::Outbox;
 use crate::pipeline::{Model, PromptSet};
@@ -88,6 +88,7 @@ impl Daemon {
             delivery,
             notifier: Notifier::from_environment(),
             told: None,
+            states: StateLog::default(),
             outcome: Ok(()),
             broken: false,
         };
@@ -159,6 +160,8 @@ struct Running {
     notifier: Notifier,
     /// The health that was told last, and when.
     told: Option<(Health, Instant)>,
+    /// What the log was told of the sources' states.
+    states: StateLog,
     outcome: Result<()>,
     /// A listener ended in a way that only a new process mends.
     broken: bool,
@@ -219,10 +222,14 @@ impl Running {
             events_waiting: outbox.map_or(0, |outbox| outbox.waiting() as u64),
             events_dropped: outbox.map_or(0, Outbox::dropped),
             scores_dropped: self.delivery.scores_dropped.get(),
+            connections: self.delivery.connections.get(),
             reconnects: self.delivery.reconnects.get(),
             refused: self.delivery.refused.get(),
             sources: self.listeners.iter().map(|(seen, _)| seen.health()).collect(),
         };
+        for change in self.states.changes(&health) {
+            log::log!(if change.is_trouble { log::Level::Warn } else { log::Level::Info }, "{}", change.text);
+        }
         let news = self.told.as_ref().is_none_or(|(before, _)| health.is_news(before));
         let due = self.told.as_ref().is_none_or(|(_, at)| at.elapsed() >= HEALTH_EVERY);
         if !news && !due {
@@ -231,9 +238,7 @@ impl Running {
         if news {
             let states: Vec<_> =
                 health.sources.iter().map(|source| format!("{} {}", source.id, source.state)).collect();
-            let states = states.join(", ");
-            log::info!("{states}");
-            self.notifier.send(&format!("STATUS={states}"));
+            self.notifier.send(&format!("STATUS={}", states.join(", ")));
         }
         if let Some(publisher) = &self.publisher {
             publisher.health(&health);
