@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::listener::Seen;
 use super::orders::{Orders, Task};
 use super::teller::Teller;
-use crate::capture::{Rarely, SourceKind, State};
+use crate::capture::{Rarely, SourceKind};
 use crate::pipeline::{MAX_OUTAGE, Model, Output, Pace, Pipeline};
 use crate::samples::Samples;
 use crate::time::{SampleTime, WallAnchor};
@@ -72,12 +72,8 @@ impl Ear {
         if !Arc::ptr_eq(&task, &self.task) {
             self.change_task(task);
         }
-        let paused = orders.is_paused();
-        if paused != self.paused {
-            self.paused = paused;
-            log::info!("{}: {}", self.seen.id, if paused { "paused; its sound is dropped" } else { "listening again" });
-        }
-        if paused {
+        self.paused = orders.is_paused();
+        if self.paused {
             self.put_down();
         }
     }
@@ -153,12 +149,13 @@ impl Ear {
     }
 
     pub(super) fn hear_nothing(&mut self) {
-        let live = self.seen.capture.state() == State::Live;
-        if !self.seen.steady || !live {
+        // A device that stalls is opened again and again, which a new process would do no better.
+        let flowing = self.seen.capture.state().is_flowing();
+        if !self.seen.steady || !flowing {
             self.seen.progress.excused();
         }
         if self.seen.steady
-            && !live
+            && !flowing
             && self.heard.elapsed() > MAX_OUTAGE
             && let Some(Current { pipeline, anchor }) = &mut self.current
         {
@@ -197,7 +194,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::capture::{Read, Source};
+    use crate::capture::{Read, Source, State};
     use crate::clap::{Encode, TextEmbedding, Windowing};
     use crate::daemon::teller::Told;
     use crate::detect::{Calibration, Prompt, Rule};

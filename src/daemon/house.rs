@@ -22,7 +22,7 @@ use super::watchdog::Watchdog;
 use super::{LISTENERS_WITHIN, LOOK};
 use crate::config::Settings;
 use crate::detect::Prompt;
-use crate::health::{DeliveryCounters, Health, SourceHealth};
+use crate::health::{DeliveryCounters, Health, SourceHealth, StateLog};
 use crate::mqtt::{Info, Publisher};
 use crate::outbox::Outbox;
 
@@ -56,6 +56,8 @@ pub(super) struct House {
     pub(super) watchdog: Watchdog,
     /// The health that was told last, and when.
     pub(super) told: Option<(Health, Instant)>,
+    /// What the log was told of the sources' states.
+    pub(super) states: StateLog,
     pub(super) outcome: Result<()>,
     /// A listener ended in a way that only a new process mends.
     pub(super) broken: bool,
@@ -121,11 +123,15 @@ impl House {
             events_waiting: outbox.map_or(0, |outbox| outbox.waiting() as u64),
             events_dropped: outbox.map_or(0, Outbox::dropped),
             scores_dropped: self.delivery.scores_dropped.get(),
+            connections: self.delivery.connections.get(),
             reconnects: self.delivery.reconnects.get(),
             refused: self.delivery.refused.get(),
             commands_dropped: self.delivery.commands_dropped.get(),
             sources: self.sources.iter().map(health).collect(),
         };
+        for change in self.states.changes(&health) {
+            log::log!(if change.is_trouble { log::Level::Warn } else { log::Level::Info }, "{}", change.text);
+        }
         let news = self.told.as_ref().is_none_or(|(before, _)| health.is_news(before));
         let due = self.told.as_ref().is_none_or(|(_, at)| at.elapsed() >= HEALTH_EVERY);
         if !news && !due {
@@ -134,9 +140,7 @@ impl House {
         if news {
             let states: Vec<_> =
                 health.sources.iter().map(|source| format!("{} {}", source.id, source.state)).collect();
-            let states = states.join(", ");
-            log::info!("{states}");
-            self.notifier.send(&format!("STATUS={states}"));
+            self.notifier.send(&format!("STATUS={}", states.join(", ")));
         }
         if let Some(publisher) = &self.publisher {
             publisher.health(&health);

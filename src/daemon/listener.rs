@@ -14,7 +14,7 @@ use anyhow::Result;
 use super::ear::Ear;
 use super::orders::Orders;
 use super::progress::Progress;
-use crate::capture::{Read, Source, SourceCounters, SourceKind, State};
+use crate::capture::{Read, Source, SourceCounters, SourceKind};
 use crate::health::{ScoringCounters, SourceHealth};
 
 /// How long a listener waits for sound before it looks whether it shall stop.
@@ -39,12 +39,8 @@ impl Seen {
     pub(super) fn health(&self) -> SourceHealth {
         SourceHealth {
             id: self.id.clone(),
-            state: match self.capture.state() {
-                State::Starting => "starting",
-                State::Live => "live",
-                State::Lost => "lost",
-                State::Ended => "ended",
-            },
+            state: self.capture.state().word(),
+            level_db: self.capture.level_db(),
             samples_lost: self.capture.samples_lost.load(Relaxed),
             samples_bad: self.capture.samples_bad.load(Relaxed),
             reopens: self.capture.reopens.load(Relaxed),

@@ -31,7 +31,7 @@ use signal_hook::iterator::Signals;
 use crate::clap::{Bundle, EmbeddingCache};
 use crate::config::Settings;
 use crate::detect::Prompt;
-use crate::health::DeliveryCounters;
+use crate::health::{DeliveryCounters, StateLog};
 use crate::mqtt::{Info, Publisher};
 use crate::outbox::Outbox;
 use crate::pipeline::Model;
@@ -158,6 +158,7 @@ impl Daemon {
             notifier: Notifier::from_environment(),
             watchdog: Watchdog::new(),
             told: None,
+            states: StateLog::default(),
             outcome: Ok(()),
             broken: false,
         })

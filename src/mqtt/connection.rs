@@ -122,6 +122,7 @@ impl Thread {
     fn greet(&mut self) {
         self.connected_at = Some(Instant::now());
         self.connections += 1;
+        self.shared.counters.connections.add(1);
         self.said = None;
         let version = match self.version {
             Version::V5 => "MQTT 5",

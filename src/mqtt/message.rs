@@ -88,6 +88,8 @@ struct HealthPayload<'a> {
 #[derive(Serialize)]
 struct SourcePayload {
     state: &'static str,
+    /// `null` before there was a second of sound.
+    level_db: Option<i32>,
     samples_lost: u64,
     samples_bad: u64,
     reopens: u64,
@@ -151,6 +153,7 @@ impl SourcePayload {
     fn of(source: &SourceHealth) -> Self {
         Self {
             state: source.state,
+            level_db: source.level_db,
             samples_lost: source.samples_lost,
             samples_bad: source.samples_bad,
             reopens: source.reopens,
@@ -235,6 +238,7 @@ mod tests {
         let source = SourceHealth {
             id: "mic".into(),
             state: "live",
+            level_db: Some(-52),
             samples_lost: 1,
             windows_scored: 6,
             ..SourceHealth::default()
@@ -247,7 +251,7 @@ mod tests {
             sources: vec![source],
             ..Health::default()
         };
-        let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"commands_dropped":0,"sources":{"mic":{"state":"live","samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0}}}"#;
+        let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":-52,"samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0}}}"#;
         assert_eq!(text(health(&node)), expected);
     }
 
