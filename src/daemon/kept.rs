@@ -32,6 +32,11 @@ impl Kept {
         Self(state.map(|state| state.join(FILE)))
     }
 
+    /// The file, if there is one: what it holds stands in for the prompts of the configuration.
+    pub fn file(&self) -> Option<&Path> {
+        self.0.as_deref().filter(|path| path.exists())
+    }
+
     /// The prompts that are kept. Of a file that is at fault a log line says so: then it is those of the configuration.
     pub fn load(&self) -> Option<Vec<Prompt>> {
         let path = self.0.as_deref()?;

@@ -155,6 +155,11 @@ impl House {
         for key in &restart {
             log::warn!("{}: {key} has changed, which takes effect when clapd is restarted", self.path.display());
         }
+        if self.set.is_some() && settings.prompts != self.settings.prompts {
+            log::warn!(
+                "prompts that were set over MQTT stay; prompts/set with {{\"reset\":true}} returns to the configuration's"
+            );
+        }
         let moved = self.change_sources(&settings.sources)?;
         // What needs a restart stays as it is, so that the next reload says so again.
         let Settings { sources, hop, gate_db, prompts, .. } = settings;

@@ -1,7 +1,7 @@
 //! The sources that are listened to, and how they come and go.
 //!
 //! In: [`SourceSpec`]s. Out: a listener's thread each, with its orders.
-//! Never: touches a source that stays as it was; takes one away before those to come could be opened.
+//! Never: touches a source that stays as it was; takes one away before the files to come were opened, which may fail.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};

@@ -186,6 +186,12 @@ fn toml_of(key: &str, value: Value) -> Result<String, String> {
         let Value::Object(prompt) = &item else {
             return Err(format!("`{key}[{index}]` is {}, and a prompt is an object; {REMEDY}", describe(&item)));
         };
+        if prompt.contains_key("audio") {
+            let seen = "names files, and who may send requests may not have this computer read any";
+            return Err(format!(
+                "`{key}[{index}].audio` {seen}; put this prompt into the configuration, and send reload"
+            ));
+        }
         if let Some((name, value)) = prompt.iter().find(|(_, value)| !is_flat(value)) {
             let (name, seen) = (shorten(name), describe(value));
             return Err(format!(
@@ -275,6 +281,7 @@ mod tests {
             ("prompts/set", r#"{"prompts":["dog"]}"#, "`prompts[0]` is \"dog\""),
             ("prompts/set", r#"{"prompts":[{"text":null}]}"#, "`prompts[0].text` is null"),
             ("prompts/set", r#"{"prompts":[{"contrast":[["a"]]}]}"#, "`prompts[0].contrast` is a list"),
+            ("prompts/set", r#"{"merge":[{"audio":["/dev/zero"]}]}"#, "`merge[0].audio` names files"),
             ("prompts/set", r#"{"prompts":[],"reset":true}"#, "only one of"),
             ("prompts/set", r#"{"reset":false}"#, "`reset` is false"),
             ("prompts/set", r#"{"remove":"dog"}"#, "`remove` holds \"dog\""),

@@ -145,7 +145,10 @@ impl Thread {
                 self.backoff.reset();
             }
         }
-        self.deaf = failure == Failure::TooLarge;
+        // Kept over a try in another version, which tells nothing of what lies at the broker.
+        if accepted {
+            self.deaf = failure == Failure::TooLarge;
+        }
         let refused = self.version;
         self.choose_version(&failure, accepted);
         if self.shared.is_leaving() {
