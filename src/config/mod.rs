@@ -11,6 +11,7 @@ mod file;
 mod finding;
 mod id;
 mod log;
+mod prompt_list;
 mod prompts;
 mod section;
 mod sources;
@@ -28,6 +29,7 @@ use crate::score_log::LogSpec;
 
 pub use broker::{Broker, Secret};
 pub use finding::{Faults, Finding, Place};
+pub use prompt_list::{Origin, parse_prompts, prompt_table, prompts_text};
 pub use tls::Tls;
 
 /// A page of prompts is a few kilobytes; a megabyte is somebody else's file, and must not fill a small computer's memory.
@@ -56,6 +58,8 @@ pub struct Settings {
     pub outbox: OutboxSpec,
     /// Where every score is written; none: nowhere.
     pub log: Option<LogSpec>,
+    /// Where this process may keep what outlives it; none where there is no such place.
+    pub state: Option<PathBuf>,
 }
 
 impl Settings {
