@@ -77,7 +77,7 @@ clapd.toml:2: node.id: \"my kitchen\" is not an id: 1 to 64 letters, digits, `_`
 clapd.toml:3: source[0]: has device and file, and a source is one of them; make a [[source]] of each
 clapd.toml:8: scoring.hop_s: 0.015 is not a multiple of 0.01 from 0.1 to 10; 1.0 suits most
 clapd.toml:12: prompt[0].stop: 5 is above `start`, 4; write 1 to 2 less than `start`
-clapd.toml:13: prompt[0].treshold: is not a known key; known here: id, text, start, stop, confirm, cooldown_s, contrast
+clapd.toml:13: prompt[0].treshold: is not a known key; known here: id, text, audio, start, stop, confirm, cooldown_s, contrast
 clapd.toml:15: mqtt.url: holds a password, and a configuration is no place for one; put it into a file and name that as `password_file`";
     assert_eq!(faults(text), expected);
 }
@@ -91,7 +91,7 @@ clapd.toml: prompt: is missing; add `[[prompt]]` with `text = \"a dog barking\"`
     let expected = "\
 clapd.toml:1: source[0]: has none of `device`, `file` and `stdin`; add `device = \"default\"`
 clapd.toml:1: source[0].id: is missing; add `id = \"mic\"`
-clapd.toml:2: prompt[0].text: is missing; add `text = \"a dog barking\"`
+clapd.toml:2: prompt[0].text: is missing, and so is `audio`; add `text = \"a dog barking\"`, or recordings of it
 clapd.toml:3: mqtt.url: is missing; add `url = \"mqtt://user@host:1883\"`";
     assert_eq!(faults("[[source]]\n[[prompt]]\n[mqtt]"), expected);
 }

@@ -8,7 +8,8 @@ use super::exit::{AtStage, Failure, Stage};
 use super::locate;
 use crate::clap::{Bundle, TextEmbedding};
 use crate::daemon::Kept;
-use crate::{config, mqtt};
+use crate::detect::Prompt;
+use crate::{config, mqtt, prompts};
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let (settings, warnings) = config::load(path).at(Stage::Usage)?;
@@ -33,6 +34,9 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     for warning in uncovered(&bundle, &texts, &embeddings).chain(unheard(&bundle, settings.hop)) {
         writeln!(out, "warning: {warning}").at(Stage::Other)?;
     }
+    if let Some(warning) = unmeasured(&bundle, &settings.prompts) {
+        writeln!(out, "warning: {warning}").at(Stage::Other)?;
+    }
     let (prompts, sources) = (settings.prompts.len(), settings.sources.len());
     writeln!(out, "{}: in order; {sources} source(s), {prompts} prompt(s)", path.display()).at(Stage::Other)
 }
@@ -52,6 +56,18 @@ fn uncovered<'a>(
                  describe the sound in other words or use another model"
             )
         })
+    })
+}
+
+/// Prompts by example with a model that nobody has measured them with.
+fn unmeasured(bundle: &Bundle, prompts: &[Prompt]) -> Option<String> {
+    let name = &bundle.manifest().name;
+    let by_example = prompts.iter().filter(|prompt| !prompt.audio.is_empty()).count();
+    (by_example > 0 && !prompts::is_measured(name)).then(|| {
+        format!(
+            "{by_example} prompt(s) with recordings: where such prompts stand on the scale was not measured with the model \
+             {name}; take their scores as an order, and let `clapd watch` choose the start"
+        )
     })
 }
 

@@ -263,7 +263,7 @@ impl<'a> Watch<'a> {
             }
             if let Some(log) = &mut self.log {
                 for (prompt, score) in self.plan.prompts.iter().zip(window.scores) {
-                    log.add(moment(window.end), source, prompt.name(), *score);
+                    log.add(moment(window.end), source, &prompt.id, *score);
                 }
             }
         }

@@ -14,6 +14,7 @@ use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 
 use super::kept::Kept;
+use super::logged::SharedLog;
 use super::notify::Notifier;
 use super::orders::Task;
 use super::reload::{Change, Workshop};
@@ -51,6 +52,8 @@ pub(super) struct House {
     /// Another SIGHUP came meanwhile.
     pub(super) reload_again: bool,
     pub(super) publisher: Option<Publisher>,
+    /// Where scores are written, too.
+    pub(super) log: Option<SharedLog>,
     pub(super) delivery: Arc<DeliveryCounters>,
     pub(super) notifier: Notifier,
     pub(super) watchdog: Watchdog,
@@ -161,6 +164,8 @@ impl House {
             log::warn!("{}: does not end within {} s and is left behind", seen.id, LISTENERS_WITHIN.as_secs());
         }
         self.tell_health();
+        // A listener that was left behind still holds the log.
+        self.log.iter().for_each(SharedLog::flush);
         if let Some(publisher) = self.publisher.take() {
             publisher.stop(deadline.saturating_duration_since(Instant::now()));
         }

@@ -12,6 +12,7 @@ mod ear;
 mod house;
 mod kept;
 mod listener;
+mod logged;
 mod notify;
 mod orders;
 mod progress;
@@ -37,6 +38,7 @@ use crate::outbox::Outbox;
 use crate::pipeline::Model;
 use crate::prompts;
 use house::House;
+use logged::SharedLog;
 use notify::Notifier;
 use orders::Task;
 use reload::Workshop;
@@ -140,7 +142,9 @@ impl Daemon {
             Publisher::start(broker, &settings.node, &info, outbox, Arc::clone(&delivery))
         };
         let publisher = settings.broker.as_ref().map(start).transpose()?;
+        let log = settings.log.clone().map(SharedLog::new);
         Ok(House {
+            log,
             began: Instant::now(),
             path,
             settings,

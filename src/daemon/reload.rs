@@ -192,7 +192,7 @@ impl House {
 /// The keys whose change a running process does not take up.
 fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
     // Named one by one, so that a new key is not forgotten here.
-    let Settings { node, bundle, threads, sources: _, hop: _, gate_db: _, prompts: _, broker, outbox, state: _ } =
+    let Settings { node, bundle, threads, sources: _, hop: _, gate_db: _, prompts: _, broker, outbox, state: _, log } =
         before;
     let changed = [
         ("node.id", *node != after.node),
@@ -200,6 +200,7 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("model.threads", *threads != after.threads),
         ("mqtt", *broker != after.broker),
         ("outbox", *outbox != after.outbox),
+        ("log", *log != after.log),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

@@ -59,6 +59,10 @@ impl House {
             Some(publisher) => teller::audience(publisher.clone(), spec.id.clone()),
             None => Box::new(drop),
         };
+        let audience = match &self.log {
+            Some(log) => log.before(&spec.id, audience),
+            None => audience,
+        };
         let prompts = Arc::clone(&self.task.prompts);
         let teller = Teller::new(&spec.id, run, prompts, audience, Arc::clone(&seen.scoring));
         let orders = Arc::new(Orders::new(Arc::clone(&self.task), paused));
