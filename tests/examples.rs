@@ -127,9 +127,10 @@ fn an_example_is_cut_to_its_sound_and_windows_leave_its_pauses_out() {
     let example = Example::open(&path).unwrap();
     assert_eq!((example.rate(), example.samples().len()), (16_000, 160_000));
     let windows = example.windows(Duration::from_secs(2));
-    // Ten seconds in windows of two, one a second, of which those at 0, 8 (the last) and just before it hold a bark.
+    // Ten seconds in windows of two, one a second: the first holds a bark, the last two the other one or its first sample.
     assert_eq!(windows.len(), 3, "{}", windows.len());
-    assert!(windows.iter().all(|window| window.len() == 32_001 && window.iter().any(|x| x.abs() > 0.3)));
+    assert!(windows.iter().all(|window| window.len() == 32_001));
+    assert!([0, 2].iter().all(|at| windows[*at].iter().any(|x| x.abs() > 0.3)));
     assert_eq!(example.windows(Duration::from_secs(20)), [example.samples()]);
     let copy = folder.path().join("copy.wav");
     write(&copy, 16_000, &samples[16_000..]);
