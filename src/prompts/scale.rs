@@ -18,8 +18,10 @@ use anyhow::Result;
 
 use crate::detect::Calibration;
 
-/// The share of the text where a prompt has both. On the development half recall was flat from 0.5 to 0.7 at a start of 6
-/// (recordings alone are 0, text alone is 1) and fell on both sides.
+/// The share of the text where a prompt has both. On the development half, at a start of 6, shares of 0.5, 0.6 and 0.7 gave
+/// recalls of 0.82, 0.85 and 0.85 for the very sound with plain words (recordings alone 0.75, text alone 0.74), and 0.68,
+/// 0.68 and 0.67 for three others of its kind with an unseen phrasing (0.62, 0.53). One other of its kind adds nothing to
+/// words that are right; it loses least with more text.
 pub(super) const TEXT_SHARE: f32 = 0.6;
 
 /// The bundle that the curves were measured with.
