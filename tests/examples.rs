@@ -181,7 +181,7 @@ fn recordings_are_cached_by_content_and_text_beside_them_is_another_prompt() {
     let model = Model::load(&bundle).unwrap();
     let cache = EmbeddingCache::at(&cache_dir);
     let entries = || fs::read_dir(&cache_dir).unwrap().count();
-    let mut scores = |prompts: &[Prompt]| {
+    let scores = |prompts: &[Prompt]| {
         let set = prompts::prepare(prompts, &bundle, &model, &cache).unwrap();
         let mut scorer = PromptScorer::new(set, model.calibration.clone());
         // Heard: the example itself, as its window is embedded.
