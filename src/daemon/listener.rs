@@ -212,6 +212,9 @@ impl Ear {
 }
 
 #[cfg(test)]
+mod overload;
+
+#[cfg(test)]
 mod tests {
     use std::sync::Mutex;
     use std::time::SystemTime;
@@ -219,7 +222,7 @@ mod tests {
     use super::*;
     use crate::capture::State;
     use crate::clap::{Encode, TextEmbedding, Windowing};
-    use crate::daemon::teller::Told;
+    use crate::daemon::teller::{House, Told};
     use crate::detect::{Calibration, Prompt, Rule};
     use crate::dsp::FrontendSpec;
     use crate::outbox::Notice;
@@ -249,21 +252,22 @@ mod tests {
     }
 
     fn ear(kind: &SourceKind, told: Arc<Mutex<Vec<Told>>>) -> Ear {
+        let house = Box::new(move |word| told.lock().unwrap().push(word));
+        ear_with(Arc::new(Loudness), Duration::from_secs(1), kind, house)
+    }
+
+    /// An ear for patches of a second, a patch a window.
+    pub(super) fn ear_with(encoder: Arc<dyn Encode>, hop: Duration, kind: &SourceKind, house: House) -> Ear {
         let frontend = FrontendSpec::yamnet();
         let windowing = Windowing { patch: frontend.patch_samples() as u64, patch_hop: 0, patches: 1 };
         let calibration = Calibration::new(vec![[-1.0, 0.0], [1.0, 10.0]]).unwrap();
         let rule = Rule { start: 6.0, stop: 4.0, confirm: (1, 1), cooldown: Duration::ZERO };
         let text = TextEmbedding { vector: vec![1.0], coverage: None };
         let prompts = PromptSet::new(1, [(&text, rule, &[][..])]).unwrap();
-        let recipe = Recipe {
-            model: Model { encoder: Arc::new(Loudness), frontend, windowing, calibration },
-            prompts,
-            hop: Duration::from_secs(1),
-            gate_db: None,
-        };
+        let model = Model { encoder, frontend, windowing, calibration };
+        let recipe = Recipe { model, prompts, hop, gate_db: None };
         let seen = Arc::new(Seen::new("mic", kind));
         let prompt = Prompt { id: "loud".into(), text: "something loud".into(), rule, contrast: Vec::new() };
-        let house = Box::new(move |word| told.lock().unwrap().push(word));
         let teller = Teller::new("mic", "run", [prompt].into(), house, Arc::clone(&seen.scoring));
         Ear::new(seen, kind, recipe, teller)
     }

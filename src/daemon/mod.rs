@@ -258,6 +258,8 @@ impl Running {
         for (seen, _) in self.listeners.iter().filter(|(_, thread)| thread.is_some()) {
             log::warn!("{}: does not end within {} s and is left behind", seen.id, LISTENERS_WITHIN.as_secs());
         }
+        // The last counts of all, whether or not a state has changed.
+        self.told = None;
         self.tell_health();
         if let Some(publisher) = self.publisher.take() {
             publisher.stop(deadline.saturating_duration_since(Instant::now()));
