@@ -50,6 +50,7 @@ fn strays(sources: &[Source], word: &str, rooms: &[&str]) -> Vec<String> {
 fn each_library_has_its_room() {
     let sources = sources();
     for (library, rooms) in [
+        ("alsa::", vec!["capture/alsa_log.rs"]),
         ("cpal::", vec!["capture/device.rs"]),
         ("symphonia::", vec!["capture/decode"]),
         ("rubato::", vec!["dsp/resample.rs"]),

@@ -39,9 +39,10 @@ impl Fed {
 
     fn start_in(folder: TempDir, broker: Broker, prompts: &str) -> Self {
         let watcher = broker.watch();
-        let mut daemon = Daemon::start_in(folder, &format!("{prompts}{PIPE}{}", mqtt(&broker)), |command, folder| {
-            command.stdin(Stdio::piped()).env("CACHE_DIRECTORY", folder.join("cache"));
-        });
+        let mut daemon =
+            Daemon::start_in(folder, &format!("{prompts}{PIPE}{}", mqtt_alone(&broker)), |command, folder| {
+                command.stdin(Stdio::piped()).env("CACHE_DIRECTORY", folder.join("cache"));
+            });
         let mut stdin = daemon.process.stdin.take().expect("is piped");
         stdin.write_all(&wav(&vec![0; 16_000 * SECONDS])[..44]).expect("is read");
         Self { daemon, stdin, broker, watcher, asked: 0 }
@@ -105,6 +106,11 @@ impl Fed {
     }
 }
 
+/// Without Home Assistant: while it hears of a device, scores wait, and the newer takes the older one's place.
+fn mqtt_alone(broker: &Broker) -> String {
+    format!("{}discovery_prefix = \"\"\n", mqtt(broker))
+}
+
 /// The most memory that a process has had, in MB.
 fn peak_mb(id: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).expect("runs");
@@ -112,8 +118,9 @@ fn peak_mb(id: u32) -> u64 {
     line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<u64>().ok()).expect("a number") / 1024
 }
 
+/// Whether no window is missing between two: with a hop of 1 s, and the default model's patches every 0.48 s, it is two or three of them.
 fn near(step: &Duration) -> bool {
-    step.abs_diff(Duration::from_secs(1)) <= Duration::from_millis(2)
+    [960, 1440].iter().any(|ms| step.abs_diff(Duration::from_millis(*ms)) <= Duration::from_millis(2))
 }
 
 #[test]
@@ -144,10 +151,10 @@ fn prompts_are_set_while_it_listens_and_outlive_it() {
     let (folder, broker, _) = fed.stop();
     let mut fed = Fed::start_in(folder, broker, ANY);
     assert_eq!(fed.prompts(), (vec!["any".into(), "rain".into()], "mqtt".into()));
-    let response = fed.ask("prompts/set", json!({ "prompts": [{ "text": "a cat", "start": 4.2 }] }));
+    let response = fed.ask("prompts/set", json!({ "prompts": [{ "text": "a cat", "start": 4.5 }] }));
     assert_eq!(
         response["data"]["prompts"],
-        json!([{ "id": "a_cat", "text": "a cat", "start": 4.2, "stop": 2.7, "confirm": [2, 3], "cooldown_s": 10.0 }])
+        json!([{ "id": "a_cat", "text": "a cat", "start": 4.5, "stop": 3.0, "confirm": [2, 3], "cooldown_s": 10.0 }])
     );
     assert_eq!(fed.ask("prompts/set", json!({ "reset": true }))["status"], "ok");
     assert_eq!(fed.prompts(), (vec!["dog".into(), "any".into()], "file".into()));
@@ -240,7 +247,7 @@ fn sighup_changes_prompts_and_sources_and_a_bad_file_changes_nothing() {
     let mut fed = Fed::start(ANY);
     fed.feed(5);
     fed.events("any", 1);
-    let mqtt = mqtt(&fed.broker);
+    let mqtt = mqtt_alone(&fed.broker);
 
     fed.daemon.configure(&format!("{ANY}start = 11\n{PIPE}{mqtt}[outbox]\nmax_evnts = 5\n"));
     let error = fed.ask("reload", json!({}))["error"].take();

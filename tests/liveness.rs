@@ -155,9 +155,9 @@ fn a_dead_microphone_a_loud_one_and_a_quiet_room_are_told_apart() {
     server.hush();
     wait_for_state(&mut watcher, "silent");
     // Between hearing nothing and being away there is a difference, too.
-    server.control(&["suspend-source", "mic.monitor", "1"]);
+    server.control(&["suspend-sink", "mic", "1"]);
     wait_for_state(&mut watcher, "stalled");
-    server.control(&["suspend-source", "mic.monitor", "0"]);
+    server.control(&["suspend-sink", "mic", "0"]);
     wait_for_state(&mut watcher, "recovering");
     wait_for_state(&mut watcher, "silent");
     server.control(&["unload-module", "module-null-sink"]);

@@ -5,6 +5,7 @@
 //! and the anchor between the sample clock and the time of day.
 //! Never: no resampling, no scores, no configuration. cpal stands in `device`, symphonia in `decode`, nowhere else.
 
+mod alsa_log;
 mod clock;
 mod counters;
 pub mod decode;

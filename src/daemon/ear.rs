@@ -189,6 +189,9 @@ impl Ear {
 }
 
 #[cfg(test)]
+mod overload;
+
+#[cfg(test)]
 mod tests {
     use std::sync::Mutex;
     use std::time::{Duration, SystemTime};
@@ -196,7 +199,7 @@ mod tests {
     use super::*;
     use crate::capture::{Read, Source, State};
     use crate::clap::{Encode, TextEmbedding, Windowing};
-    use crate::daemon::teller::Told;
+    use crate::daemon::teller::{Audience, Told};
     use crate::detect::{Calibration, Prompt, Rule};
     use crate::dsp::FrontendSpec;
     use crate::outbox::Notice;
@@ -227,13 +230,19 @@ mod tests {
     }
 
     fn ear(kind: &SourceKind, told: Arc<Mutex<Vec<Told>>>) -> Ear {
+        let audience = Box::new(move |word| told.lock().unwrap().push(word));
+        ear_with(Arc::new(Loudness), Duration::from_secs(1), kind, audience)
+    }
+
+    /// An ear for patches of a second, a patch a window.
+    pub(super) fn ear_with(encoder: Arc<dyn Encode>, hop: Duration, kind: &SourceKind, audience: Audience) -> Ear {
         let frontend = FrontendSpec::yamnet();
         let windowing = Windowing { patch: frontend.patch_samples() as u64, patch_hop: 0, patches: 1 };
         let calibration = Calibration::new(vec![[-1.0, 0.0], [1.0, 10.0]]).unwrap();
         let rule = Rule { start: 6.0, stop: 4.0, confirm: (1, 1), cooldown: Duration::ZERO };
         let text = TextEmbedding { vector: vec![1.0], coverage: None };
         let set = PromptSet::new(1, [(&text, rule, &[][..])]).unwrap();
-        let model = Model { encoder: Arc::new(Loudness), frontend, windowing, calibration };
+        let model = Model { encoder, frontend, windowing, calibration };
         let seen = Arc::new(Seen::new("mic", kind));
         let prompt = Prompt {
             id: "loud".into(),
@@ -242,9 +251,8 @@ mod tests {
             rule,
             contrast: Vec::new(),
         };
-        let house = Box::new(move |word| told.lock().unwrap().push(word));
-        let task = Task { prompts: [prompt].into(), set, hop: Duration::from_secs(1), gate_db: None };
-        let teller = Teller::new("mic", "run", Arc::clone(&task.prompts), house, Arc::clone(&seen.scoring));
+        let task = Task { prompts: [prompt].into(), set, hop, gate_db: None };
+        let teller = Teller::new("mic", "run", Arc::clone(&task.prompts), audience, Arc::clone(&seen.scoring));
         Ear::new(seen, kind, model, task.into(), teller)
     }
 
@@ -328,7 +336,7 @@ mod tests {
         (5..10).for_each(|second| hear(&mut ear, second));
         let ends = windows(&told);
         let steps: Vec<_> = ends.windows(2).map(|pair| pair[1].duration_since(pair[0]).unwrap().as_millis()).collect();
-        assert_eq!(steps, [1000; 8], "no window is missing, none comes twice");
+        assert_eq!(steps, [1000; 9], "no window is missing, none comes twice");
         let seen: Vec<_> = told
             .lock()
             .unwrap()

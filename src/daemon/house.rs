@@ -163,6 +163,8 @@ impl House {
         for Listening { seen, .. } in self.sources.iter().filter(|source| source.thread.is_some()) {
             log::warn!("{}: does not end within {} s and is left behind", seen.id, LISTENERS_WITHIN.as_secs());
         }
+        // The last counts of all, whether or not a state has changed.
+        self.told = None;
         self.tell_health();
         // A listener that was left behind still holds the log.
         self.log.iter().for_each(SharedLog::flush);

@@ -16,8 +16,14 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
+    /// As systemd wants it, if it watches us at all.
     pub(super) fn new() -> Self {
-        Self { every: notify::watchdog().map(|interval| interval / 2), looked: Instant::now(), counts: Vec::new() }
+        Self::every(notify::watchdog().map(|interval| interval / 2))
+    }
+
+    /// That looks so often; none: never.
+    pub(super) fn every(every: Option<Duration>) -> Self {
+        Self { every, looked: Instant::now(), counts: Vec::new() }
     }
 
     /// Other sources from now on: there is nothing to compare with.

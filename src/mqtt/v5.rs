@@ -12,6 +12,10 @@ use rumqttc_v5::{
 use super::inbox::Filter;
 use super::session::{Failure, Happened, KEEP_ALIVE_S, MAX_PACKET, Plan};
 
+/// Packet ids that may be in use, as in MQTT 3.1.1; more than ever are under way. Left alone, rumqttc has a table of all 65,536 for each
+/// connection: 16 MB, touched at every reconnect.
+const PACKET_IDS: u16 = 100;
+
 pub(super) fn open(plan: &Plan) -> Result<(Client, Connection), String> {
     let mut options = MqttOptions::new(&*plan.client_id, (plan.broker.host.as_str(), plan.broker.port));
     let (topic, payload) = &plan.will;
@@ -20,6 +24,7 @@ pub(super) fn open(plan: &Plan) -> Result<(Client, Connection), String> {
         // One packet at a time: of those read together with the end of a connection, rumqttc tells the end only.
         .set_read_batch_size(1)
         .set_max_packet_size(Some(MAX_PACKET))
+        .set_outgoing_inflight_upper_limit(PACKET_IDS)
         .set_last_will(LastWill::new(&**topic, *payload, QoS::AtLeastOnce, true, None));
     match (&plan.broker.user, &plan.broker.password) {
         (Some(user), Some(password)) => options.set_credentials(user, password.reveal().to_owned()),

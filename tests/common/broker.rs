@@ -113,7 +113,9 @@ impl Broker {
 
     /// Publishes what may be any bytes, not retained.
     pub fn publish(&self, topic: &str, payload: impl AsRef<[u8]>) {
-        self.pipe(&["-q", "1", "-s", "-t", topic], payload.as_ref());
+        // mosquitto_pub reads no message of nothing.
+        let how = if payload.as_ref().is_empty() { "-n" } else { "-s" };
+        self.pipe(&["-q", "1", how, "-t", topic], payload.as_ref());
     }
 
     /// The same, retained.
@@ -160,7 +162,9 @@ impl Broker {
         let stdout = process.stdout.take().expect("is piped");
         let (sender, lines) = channel();
         thread::spawn(move || {
-            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            // Some payloads are no text.
+            let lines = BufReader::new(stdout).split(b'\n').map_while(Result::ok);
+            lines.map(|line| String::from_utf8_lossy(&line).into_owned()).try_for_each(|line| sender.send(line))
         });
         let mut watcher = Watcher { process, lines, retained: Vec::new(), heard: Vec::new() };
         // Subscribed to last, and so told last of what the broker has retained.
