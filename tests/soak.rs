@@ -2,8 +2,9 @@
 //! file that it opens again and again, with a real broker that is restarted now and then. Memory, descriptors and threads are
 //! looked at all the while.
 //!
-//! The rule: the median of the last quarter may not exceed the median of the second quarter by more than the slack below. The
-//! first quarter is left out: buffers, arenas and caches fill. `CLAPD_SOAK_S` chooses the length (`make soak`: 30 minutes).
+//! The rule: the median of the last quarter may not exceed the most of the second quarter by more than the slack below. The
+//! first quarter is left out: buffers, arenas and caches fill. (The most, since a daemon whose broker is away has fewer descriptors.)
+//! `CLAPD_SOAK_S` chooses the length (`make soak`: 30 minutes).
 
 #[path = "common/broker.rs"]
 mod broker;
@@ -31,7 +32,7 @@ const LOOK: Duration = Duration::from_secs(10);
 /// what is judged.
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(10);
 /// What memory may have grown by, in KB: pages that an arena has touched and may touch again. In 30 minutes 36,000 windows pass, so
-/// that a leak of 100 bytes a window is found (from the middle of the second quarter to that of the last is half of the time).
+/// that a leak of 150 bytes a window is found (from the end of the second quarter to the middle of the last is 3/8 of the time).
 const SLACK_KB: u64 = 1_800;
 
 /// What was seen of the daemon at a moment.
@@ -119,9 +120,9 @@ fn judge(looks: &[Look], log: &str) {
         ("descriptors", |look| look.descriptors, 0),
         ("threads", |look| look.threads, 0),
     ] {
-        let second = median(looks[quarter..2 * quarter].iter().map(of));
+        let second = looks[quarter..2 * quarter].iter().map(of).max().expect("there are looks");
         let last = median(looks[looks.len() - quarter..].iter().map(of));
-        println!("{what}: {second} in the second quarter, {last} in the last ({slack} more are allowed)");
+        println!("{what}: {second} at the most in the second quarter, {last} in the last ({slack} more are allowed)");
         assert!(last <= second + slack, "{what} grow from {second} to {last}; the log ends with\n{log}");
     }
 }
