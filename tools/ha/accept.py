@@ -149,9 +149,11 @@ class Acceptance:
             "binary_sensor.kitchen_mic_rooster": "Kitchen mic Rooster crowing",
             "event.kitchen_mic_dog": "Kitchen mic Dog barking event",
             "event.kitchen_mic_rooster": "Kitchen mic Rooster crowing event",
+            "sensor.kitchen_mic_events_dropped": "Kitchen mic Events dropped",
             "sensor.kitchen_mic_dog_score": "Kitchen mic Dog barking score",
             "sensor.kitchen_mic_rooster_score": "Kitchen mic Rooster crowing score",
             "sensor.kitchen_mic_status": "Kitchen mic Status",
+            "sensor.kitchen_mic_windows_skipped": "Kitchen mic Windows skipped",
         }, names
         self.expect("sensor.kitchen_mic_status", "live")
         attributes = self.house.state("sensor.kitchen_mic_dog_score")[1]
