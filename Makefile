@@ -11,7 +11,7 @@ TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosqui
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
 
-.PHONY: help demo test chaos ha cross-check sanitize lint docs bench mini parity parity-small clean
+.PHONY: help demo test chaos soak ha cross-check sanitize lint docs bench mini parity parity-small clean
 .PHONY: build-packages test-packages parity-packages
 
 help: ## this list
@@ -26,6 +26,9 @@ test: build-packages test-packages ## all tests, claptune's too
 
 chaos: build-packages test-packages ## 200 faults of broker, link, disk and daemon: no event is lost (some 10 minutes)
 	CLAPD_CHAOS_FAULTS=200 $(CARGO) test --locked --features tune --test chaos -- --nocapture
+
+soak: build-packages test-packages ## 30 minutes at 20 times real time: no growth of memory, descriptors, threads (SOAK_S=n: seconds)
+	CLAPD_SOAK_S=$(or $(SOAK_S),1800) $(CARGO) test --locked --features tune --test soak -- --nocapture
 
 # A chroot of 1 GB, kept for the next time (HA_ROOT moves it); root and the network. SHOT=FILE.png: a picture of the device's page.
 HA_ROOT ?= $(CARGO_TARGET_DIR)/home-assistant

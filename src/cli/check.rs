@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
 use crate::clap::{Bundle, TextEmbedding};
+use crate::daemon::Kept;
 use crate::{config, mqtt};
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
@@ -14,6 +15,11 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     for warning in &warnings {
         writeln!(out, "warning: {warning}").at(Stage::Other)?;
+    }
+    if let Some(kept) = Kept::in_folder(settings.state.as_deref()).file() {
+        let seen = "prompts that were set over MQTT stand in for every [[prompt]]";
+        let remedy = "send prompts/set with {\"reset\":true}, or remove the file, to return to these";
+        writeln!(out, "warning: {}: {seen}; {remedy}", kept.display()).at(Stage::Other)?;
     }
     if let Some(broker) = &settings.broker {
         mqtt::check(broker).at(Stage::Usage)?;

@@ -84,6 +84,7 @@ impl<'a> Check<'a> {
             prompts: prompts?,
             broker,
             outbox: outbox?,
+            state: self.environment.state.clone(),
         })
     }
 

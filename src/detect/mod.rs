@@ -131,6 +131,29 @@ impl Detector {
         }
     }
 
+    /// Goes on with other prompts: a rule for each, and the index of the one before that it continues, open event and all.
+    /// What is open of the others ends at `at`, under its old index.
+    pub fn change(
+        &mut self,
+        prompts: impl IntoIterator<Item = (Rule, Option<usize>)>,
+        at: SampleTime,
+        mut sink: impl FnMut(Event),
+    ) {
+        let mut before: Vec<_> = std::mem::take(&mut self.trackers).into_iter().map(Some).collect();
+        let prompts = prompts.into_iter();
+        self.trackers = prompts
+            .map(|(rule, kept)| match kept.and_then(|index| before.get_mut(index)?.take()) {
+                Some(tracker) => tracker.with_rule(rule),
+                None => Tracker::new(rule),
+            })
+            .collect();
+        for (prompt, left) in before.into_iter().enumerate() {
+            if let Some(event) = left.and_then(|mut tracker| tracker.finish(at)) {
+                sink(Event { prompt, ..event });
+            }
+        }
+    }
+
     /// Ends what is open at `at` and forgets what was counted: the source is over, or was away for so long that what was
     /// heard before says nothing of what is heard next.
     pub fn finish(&mut self, at: SampleTime, mut sink: impl FnMut(Event)) {

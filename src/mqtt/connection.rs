@@ -122,6 +122,7 @@ impl Thread {
     fn greet(&mut self) {
         self.connected_at = Some(Instant::now());
         self.connections += 1;
+        self.shared.counters.connections.add(1);
         self.said = None;
         let version = match self.version {
             Version::V5 => "MQTT 5",
@@ -144,7 +145,10 @@ impl Thread {
                 self.backoff.reset();
             }
         }
-        self.deaf = failure == Failure::TooLarge;
+        // Kept over a try in another version, which tells nothing of what lies at the broker.
+        if accepted {
+            self.deaf = failure == Failure::TooLarge;
+        }
         let refused = self.version;
         self.choose_version(&failure, accepted);
         if self.shared.is_leaving() {

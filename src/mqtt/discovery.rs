@@ -265,11 +265,7 @@ fn diagnostics<'a>(node: &'a Node, source: &str) -> [(&'static str, Component<'a
         Component { platform: "sensor", entity: Some(entity) }
     };
     let count = |component: Component<'a>| {
-        let counted = |entity| Entity {
-            state_class: Some("total_increasing"),
-            icon: Some("mdi:counter"),
-            ..entity
-        };
+        let counted = |entity| Entity { state_class: Some("total_increasing"), icon: Some("mdi:counter"), ..entity };
         Component { entity: component.entity.map(counted), ..component }
     };
     let mut status = entity("status", "Status", of_source("state", "'ended'"));

@@ -6,6 +6,7 @@
 
 mod announce;
 mod backoff;
+mod command;
 mod connection;
 mod discovery;
 mod inbox;
@@ -23,6 +24,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::config::Broker;
 use crate::detect::{Prompt, Score};
@@ -34,9 +36,13 @@ use inbox::Subscriptions;
 use link::{Shared, WINDOW};
 use session::Plan;
 
+pub use command::{Call, Command, Reply, SetPrompts};
 pub use inbox::Request;
 pub use message::Info;
 pub use topics::{Route, Topics};
+
+/// What a packet may have, less its topic.
+const MAX_RESPONSE: usize = session::MAX_PACKET as usize - 1024;
 
 /// For the disk to take what is left, where the broker has used up all patience.
 const SYNC_WITHIN: Duration = Duration::from_millis(500);
@@ -122,6 +128,11 @@ impl Publisher {
         self.shared.requests.take(patience)
     }
 
+    /// Counts a request that is not even answered.
+    pub fn ignore(&self, reason: &str) {
+        self.shared.drop_command(reason);
+    }
+
     /// Tells a score, if the broker is there, or else the newest of them once it is.
     pub fn score(&self, route: &Route, score: Score, at: SystemTime) {
         self.outbox.hear(&route.event, at, score.score);
@@ -136,6 +147,27 @@ impl Publisher {
     /// Tells whether an event is open; the broker keeps the last word.
     pub fn state(&self, route: &Route, on: bool) {
         self.retain(&route.state, Ok(if on { message::ON } else { message::OFF }.into()));
+    }
+
+    /// A prompt is listened for no more: what the broker has retained of it is removed.
+    pub fn forget(&self, route: &Route) {
+        self.shared.change(|outgoing| outgoing.forget_state(&route.state));
+    }
+
+    /// Tells what came of a command: data, or why there is none.
+    pub fn respond(&self, reply: &Reply, outcome: &std::result::Result<Value, String>) {
+        let topic = self.topics.response(&reply.command);
+        let Some(mut payload) = written(&topic, message::response(reply.transaction.as_ref(), outcome)) else { return };
+        if payload.len() > MAX_RESPONSE {
+            let seen = format!("the answer has {} bytes, and {MAX_RESPONSE} are allowed; see the log", payload.len());
+            let Some(error) = written(&topic, message::response(reply.transaction.as_ref(), &Err(seen))) else {
+                return;
+            };
+            payload = error;
+        }
+        if self.shared.change(|outgoing| outgoing.respond(topic, payload)) {
+            self.shared.drop_command("too many responses wait");
+        }
     }
 
     /// Tells a start or an end; the outbox has it until the broker has acknowledged it.

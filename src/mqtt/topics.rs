@@ -53,6 +53,11 @@ impl Topics {
         format!("{}/request/", self.root)
     }
 
+    /// Where what came of a command is told.
+    pub(super) fn response(&self, command: &str) -> Arc<str> {
+        format!("{}/response/{command}", self.root).into()
+    }
+
     /// The topics of a prompt at a source of this node.
     pub fn route(&self, source: &str, prompt: &str) -> Route {
         let topic = |leaf: &str| format!("{}/{source}/{prompt}/{leaf}", self.root).into();
@@ -77,6 +82,7 @@ mod tests {
             assert_eq!(topics.of_state(other), None, "{other}");
         }
         assert_eq!(topics.requests(), "clapd/kitchen/request/");
+        assert_eq!(&*topics.response("prompts/get"), "clapd/kitchen/response/prompts/get");
         let route = topics.route("mic", "dog");
         let expected = ["clapd/kitchen/mic/dog/score", "clapd/kitchen/mic/dog/state", "clapd/kitchen/mic/dog/event"];
         assert_eq!([&*route.score, &route.state, &route.event], expected);

@@ -108,19 +108,31 @@ impl Broker {
 
     /// Has the broker keep a payload, as an earlier daemon would have.
     pub fn publish_retained(&self, topic: &str, payload: &str) {
-        self.publish_with(&["-r"], topic, payload);
+        self.publish_retained_bytes(topic, payload.as_bytes());
     }
 
-    /// Says something to whoever listens now.
-    pub fn publish(&self, topic: &str, payload: &str) {
-        self.publish_with(&[], topic, payload);
+    /// Publishes what may be any bytes, not retained.
+    pub fn publish(&self, topic: &str, payload: impl AsRef<[u8]>) {
+        self.pipe(&["-q", "1", "-s", "-t", topic], payload.as_ref());
     }
 
-    fn publish_with(&self, more: &[&str], topic: &str, payload: &str) {
+    /// The same, retained.
+    pub fn publish_retained_bytes(&self, topic: &str, payload: &[u8]) {
+        self.pipe(&["-q", "1", "-r", "-s", "-t", topic], payload);
+    }
+
+    /// Publishes every line as a message of its own, as fast as it can.
+    pub fn publish_lines(&self, topic: &str, lines: &str) {
+        self.pipe(&["-l", "-t", topic], lines.as_bytes());
+    }
+
+    fn pipe(&self, arguments: &[&str], input: &[u8]) {
         let port = self.port.to_string();
-        let publish = ["-p", &port, "-u", "watcher", "-P", "watcher", "-q", "1", "-t", topic, "-m", payload];
         let mut command = Command::new("mosquitto_pub");
-        assert!(spawn(command.args(publish).args(more)).wait().expect("ends").success());
+        command.args(["-p", &port, "-u", "watcher", "-P", "watcher"]).args(arguments).stdin(Stdio::piped());
+        let mut process = spawn(&mut command);
+        process.stdin.take().expect("is piped").write_all(input).expect("is read");
+        assert!(process.wait().expect("ends").success());
     }
 
     /// Somebody who hears all of clapd's topics, and of Home Assistant's, from now on.
