@@ -55,6 +55,10 @@ fn a_recording_is_heard_to_its_end() {
     }
     let states = watcher.payloads("clapd/attic/demo/dog/state");
     assert_eq!((states.first(), states.last()), (Some(&"OFF"), Some(&"OFF")));
+    let [device] = watcher.payloads("homeassistant/device/attic_demo/config")[..] else {
+        panic!("{:#?}", watcher.heard)
+    };
+    assert!(device.contains("\"name\":\"Dog barking\"") && device.contains("clapd/attic/demo/dog/state"), "{device}");
     let info: Value = serde_json::from_str(watcher.payloads("clapd/attic/info")[0]).expect("is JSON");
     assert_eq!((&info["bundle"], &info["version"]), (&"mini".into(), &env!("CARGO_PKG_VERSION").into()));
     let health = watcher.payloads("clapd/attic/health");

@@ -99,7 +99,9 @@ impl Announcements {
         for source in &before {
             let stays = self.sources.contains(source);
             let lost = sounds.iter().filter(|sound| !stays || !ids.contains(&sound.id));
-            lost.for_each(|sound| self.forget(source, &sound.id));
+            for sound in lost {
+                self.forget(source, &sound.id);
+            }
         }
         for source in &self.sources {
             self.gone.entry(source.clone()).or_default().retain(|id| !ids.contains(id));
@@ -110,16 +112,15 @@ impl Announcements {
 
     /// The broker has retained a state of this prompt, which is none of ours any more.
     pub(super) fn found(&mut self, source: &str, prompt: &str) {
-        if self.prefix.is_some() {
-            self.forget(source, prompt);
+        if self.prefix.is_some() && self.forget(source, prompt) {
             self.due.insert(source.into());
         }
     }
 
-    fn forget(&mut self, source: &str, prompt: &str) {
-        if self.gone.values().map(BTreeSet::len).sum::<usize>() < MAX_GONE {
-            self.gone.entry(source.into()).or_default().insert(prompt.into());
-        }
+    /// True where that is news, and there is room for it.
+    fn forget(&mut self, source: &str, prompt: &str) -> bool {
+        let room = self.gone.values().map(BTreeSet::len).sum::<usize>() < MAX_GONE;
+        room && self.gone.entry(source.into()).or_default().insert(prompt.into())
     }
 
     /// The broker takes packets of so many bytes; none: it has not said.
@@ -345,6 +346,7 @@ mod tests {
         house.announcements.found("yard", "hen");
         house.announcements.found("mic", "cow");
         assert_eq!(house.sent(), ["mic once cow", "yard once cow hen"]);
+        house.announcements.found("mic", "cow");
         assert_eq!(house.sent(), ["mic -cow dog", "yard removed"]);
         assert!(house.announcements.welcome(house.now));
         (house.sent(), house.sent());

@@ -107,8 +107,6 @@ struct Entity<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     entity_category: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    enabled_by_default: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     value_template: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     state_class: Option<&'static str>,
@@ -245,7 +243,8 @@ fn prompt<'a>(node: &Node, device: Device<'_>, sound: &Sound) -> [(&'static str,
     ]
 }
 
-/// What the source does, and, for those who look for a fault, what went missing.
+/// What the source does, and, for those who look for a fault, what went missing. None is disabled at first: where Home Assistant
+/// removes an entity that is, it clears our topic on its own.
 fn diagnostics<'a>(node: &'a Node, source: &str) -> [(&'static str, Component<'a>); 3] {
     let of_source = |key: &str, default: &str| {
         format!("{{{{ value_json.sources.get('{source}', {{}}).get('{key}', {default}) }}}}")
@@ -266,12 +265,7 @@ fn diagnostics<'a>(node: &'a Node, source: &str) -> [(&'static str, Component<'a
         Component { platform: "sensor", entity: Some(entity) }
     };
     let count = |component: Component<'a>| {
-        let counted = |entity| Entity {
-            state_class: Some("total_increasing"),
-            icon: Some("mdi:counter"),
-            enabled_by_default: Some(false),
-            ..entity
-        };
+        let counted = |entity| Entity { state_class: Some("total_increasing"), icon: Some("mdi:counter"), ..entity };
         Component { entity: component.entity.map(counted), ..component }
     };
     let mut status = entity("status", "Status", of_source("state", "'ended'"));

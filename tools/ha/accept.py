@@ -113,6 +113,10 @@ class Acceptance:
             raise AssertionError(f"{entity} is {seen} after {seconds} s, and not {getattr(state, '__name__', state)}")
         return seen
 
+    def say(self, topic, payload):
+        topic = f"clapd/{self.kitchen.node}/{topic}"
+        subprocess.run(["mosquitto_pub", "-p", str(self.broker.port), "-t", topic, "-m", payload], check=True)
+
     def available(self, prompt, source="kitchen_mic"):
         self.expect(f"sensor.{source}_{prompt}_score", a_score)
         self.expect(f"binary_sensor.{source}_{prompt}", on_or_off)
@@ -149,9 +153,11 @@ class Acceptance:
             "binary_sensor.kitchen_mic_rooster": "Kitchen mic Rooster crowing",
             "event.kitchen_mic_dog": "Kitchen mic Dog barking event",
             "event.kitchen_mic_rooster": "Kitchen mic Rooster crowing event",
+            "sensor.kitchen_mic_events_dropped": "Kitchen mic Events dropped",
             "sensor.kitchen_mic_dog_score": "Kitchen mic Dog barking score",
             "sensor.kitchen_mic_rooster_score": "Kitchen mic Rooster crowing score",
             "sensor.kitchen_mic_status": "Kitchen mic Status",
+            "sensor.kitchen_mic_windows_skipped": "Kitchen mic Windows skipped",
         }, names
         self.expect("sensor.kitchen_mic_status", "live")
         attributes = self.house.state("sensor.kitchen_mic_dog_score")[1]
@@ -189,9 +195,17 @@ class Acceptance:
 
     def prompts_come_and_go(self):
         self.kitchen.write(self.broker.port, [DOG, BELL])
-        self.kitchen.restart()
+        self.kitchen.process.send_signal(signal.SIGHUP)
         self.available("bell")
         self.gone("rooster")
+        self.available("dog")
+
+    def a_source_that_pauses(self):
+        self.say("request/pause", "{}")
+        self.expect("sensor.kitchen_mic_status", "paused")
+        self.unavailable("dog")
+        self.say("request/resume", "{}")
+        self.expect("sensor.kitchen_mic_status", "live")
         self.available("dog")
 
     def a_prompt_that_goes_while_nobody_looks(self):
@@ -242,6 +256,7 @@ class Acceptance:
         a_daemon_that_is_killed,
         a_daemon_that_stops,
         prompts_come_and_go,
+        a_source_that_pauses,
         a_prompt_that_goes_while_nobody_looks,
         sources_come_and_go,
         an_event_of_before_reaches_a_new_device,

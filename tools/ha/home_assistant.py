@@ -152,9 +152,10 @@ class HomeAssistant:
         return self.template(text)
 
     def complaints(self):
-        """Warnings and errors of MQTT, or about us."""
+        """Warnings and errors of MQTT, or about us; but not that the broker was away."""
         lines = re.findall(r"^.* (?:WARNING|ERROR|CRITICAL) .*$", self.log.read_text(errors="replace"), re.M)
-        return [line for line in lines if "mqtt" in line or "clapd" in line]
+        away = ("The connection was lost", "failed to receive on socket", "Failed to connect to MQTT server")
+        return [line for line in lines if ("mqtt" in line or "clapd" in line) and not any(word in line for word in away)]
 
 
 def wait_for(what, look, seconds):

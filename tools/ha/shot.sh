@@ -5,7 +5,7 @@ root="$1" base="$2" token="$3" path="$4" file="$5"
 here="$(cd "$(dirname "$0")" && pwd)"
 "$here/../apt-install" chromium:chromium
 profile="$(mktemp -d)"
-chromium --headless=new --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$profile" --window-size=1100,760 \
+chromium --headless=new --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$profile" --window-size=1000,1000 \
     --remote-debugging-address=127.0.0.1 --remote-debugging-port=0 about:blank >"$profile.log" 2>&1 &
 browser=$!
 trap 'kill $browser 2>/dev/null || true; wait $browser 2>/dev/null || true; rm -rf "$profile" "$profile.log"' EXIT
@@ -50,10 +50,14 @@ async def main():
         }
         value = json.dumps(json.dumps(tokens))
         await call("Runtime.evaluate", expression=f"localStorage.setItem('hassTokens', {value})")
+        hidden = json.dumps(json.dumps("always_hidden"))
+        await call("Runtime.evaluate", expression=f"localStorage.setItem('dockedSidebar', {hidden})")
         await call("Page.navigate", url=base + path)
+        # What the page shows stands in its first two columns.
+        seen = {"x": 0, "y": 0, "width": 668, "height": 850, "scale": 1}
         # It holds a websocket open and so is never done: long enough for a busy machine.
         await asyncio.sleep(15)
-        sys.stdout.buffer.write(base64.b64decode((await call("Page.captureScreenshot", format="png"))["data"]))
+        sys.stdout.buffer.write(base64.b64decode((await call("Page.captureScreenshot", format="png", clip=seen))["data"]))
 
 
 asyncio.run(main())
