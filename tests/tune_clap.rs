@@ -92,6 +92,21 @@ fn bench_names_the_kernel_that_is_asked_for() {
 }
 
 #[test]
+fn verify_takes_recordings_and_folders_of_them() {
+    let copy = Copy::of("unfused");
+    import(&copy.source(), &copy.out(), Precision::F32).unwrap();
+    let folder = copy.folder.path().join("recordings");
+    fs::create_dir(&folder).unwrap();
+    let judge = |path: &Path| verify(&copy.out(), &copy.source(), &[path.to_path_buf()]);
+    assert!(format!("{:#}", judge(&folder).unwrap_err()).contains("no recording among the 0 files"));
+    fs::write(folder.join("notes.txt"), "not a recording").unwrap();
+    fs::copy(golden("../../audio/demo.ogg"), folder.join("demo.ogg")).unwrap();
+    judge(&folder).unwrap();
+    // What is named itself must be one.
+    assert!(format!("{:#}", judge(&folder.join("notes.txt")).unwrap_err()).contains("notes.txt"));
+}
+
+#[test]
 fn half_precision_is_near_and_another_checkpoint_is_not() {
     let copy = Copy::of("fused");
     import(&copy.source(), &copy.out(), Precision::F16).unwrap();

@@ -2,10 +2,13 @@
 #![cfg(feature = "tune")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::HashSet;
+
 use clapd::clap::Bundle;
 use clapd::tune::agreement;
 use clapd::tune::checkpoint::clap::ClapCheckpoint;
 use clapd::tune::checkpoint::source::locate;
+use clapd::tune::clips;
 use clapd::tune::export::Precision;
 use clapd::tune::import::import;
 use clapd::tune::quantize::{self, Int8Linear, calibration};
@@ -37,6 +40,20 @@ fn check(linears: &[Int8Linear]) {
     let sum = |of: fn(&Int8Linear) -> f64| linears.iter().map(of).sum::<f64>();
     let (error, nearest) = (sum(|l| l.rounded.error), sum(|l| l.rounded.nearest_error));
     assert!(error < 0.7 * nearest, "{error} against {nearest}: compensation gains less than it should");
+}
+
+#[test]
+fn calibration_and_judgement_hear_different_sounds() {
+    let spec = open("fused").frontend;
+    let (calibration, judged) = (clips::calibration(&spec).unwrap(), clips::judged(&spec).unwrap());
+    assert!(calibration.len() >= 10 && judged.len() >= 10);
+    assert!(calibration.iter().all(|clip| clip.len() == spec.patch_samples()));
+    // A stretch of sound that is in both would be found by its samples, bit for bit.
+    let bits = |w: &[f32]| [w[0], w[1], w[2], w[3]].map(f32::to_bits);
+    let loud = judged.iter().flat_map(|clip| clip.windows(4).step_by(100)).filter(|w| w[0].abs() > 0.01);
+    let asked: HashSet<[u32; 4]> = loud.map(bits).collect();
+    assert!(asked.len() > 1000, "{}", asked.len());
+    assert!(calibration.iter().flat_map(|clip| clip.windows(4)).all(|w| !asked.contains(&bits(w))));
 }
 
 #[test]
