@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clapd::capture::Channel;
 use clapd::capture::decode::Decoder;
-use clapd::clap::{Bundle, Encode, TextEmbedding};
+use clapd::clap::kernels::Isa;
+use clapd::clap::{Bundle, Compute, Encode, TextEmbedding};
 use clapd::detect::Rule;
 use clapd::dsp::clip_patch;
 use clapd::pipeline::{Model, Output, Pace, Pipeline, PromptSet};
@@ -94,8 +95,14 @@ fn prompts_are_where_the_reference_puts_them() {
 }
 
 #[test]
-fn cosines_are_the_references() {
-    let (golden, bundle) = (golden(), bundle());
+fn cosines_are_the_references_on_every_instruction_set() {
+    for isa in Isa::available() {
+        cosines_are_the_references(isa);
+    }
+}
+
+fn cosines_are_the_references(isa: Isa) {
+    let (golden, bundle) = (golden(), bundle().with_compute(Compute::new(Some(isa.name()), 1).unwrap()));
     let encoder = bundle.audio_encoder().unwrap();
     let texts = texts(&bundle, &golden);
     let mut worst = 0.0f32;
@@ -109,7 +116,7 @@ fn cosines_are_the_references() {
             assert!((cosine - expected).abs() < COSINE_TOLERANCE, "{name}: {cosine} against {expected}");
         }
     }
-    println!("largest difference of a cosine: {worst}");
+    println!("{}: largest difference of a cosine: {worst}", isa.name());
 }
 
 /// Scores of every window of the demonstration's recording, and whether it was gated; and how many events there were.

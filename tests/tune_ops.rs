@@ -173,7 +173,7 @@ fn what_is_read_back_is_written_the_same() {
         for lay_out in [layout::audio, layout::text] {
             let tar = |model: TypedModel| {
                 let mut bytes = vec![];
-                nnef::write_tar(nnef::document(model).unwrap(), &mut bytes).unwrap();
+                nnef::write(model, &mut bytes).unwrap();
                 bytes
             };
             let once = tar(lay_out(&checkpoint, precision).unwrap());

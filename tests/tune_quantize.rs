@@ -11,7 +11,10 @@ use clapd::tune::checkpoint::source::locate;
 use clapd::tune::clips;
 use clapd::tune::export::Precision;
 use clapd::tune::import::import;
+use clapd::tune::layout;
+use clapd::tune::quantize::rows::quantize as rows_of;
 use clapd::tune::quantize::{self, Int8Linear, calibration};
+use proptest::prelude::*;
 
 use burn::prelude::{Device, Int, Tensor};
 use burn::tensor::TensorData;
@@ -149,4 +152,37 @@ fn a_text_tower_with_outliers_keeps_its_embeddings() {
     assert!(widest > 4.0, "the largest number is {widest} times the usual one: these are no outliers");
     let agreement = agreement::compare(&exact, &int8);
     assert!(agreement.centred_least >= 0.97 && agreement.centred_mean >= 0.99, "{agreement:?}");
+}
+
+proptest! {
+    #[test]
+    fn integers_and_scales_reproduce_the_weights(
+        rows in 1usize..6, columns in 1usize..40, seed in any::<u64>(), spread in 1e-6f32..1e3,
+    ) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let weights: Vec<f32> = (0..rows * columns).map(|_| (random.f32() - 0.5) * spread).collect();
+        let Rows { values, scales } = rows_of(&weights, columns);
+        prop_assert_eq!(scales.len(), rows);
+        for (r, scale) in scales.iter().enumerate() {
+            let row = &weights[r * columns..(r + 1) * columns];
+            let largest = row.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+            let error: f32 = row.iter().zip(&values[r * columns..]).map(|(w, q)| (w - f32::from(*q) * scale).powi(2)).sum();
+            // No worse than rounding with the plain scale, whose error is at most half a step for each weight.
+            let plain = (largest / 127.0 / 2.0).powi(2) * columns as f32;
+            prop_assert!(error <= plain * 1.001 + f32::MIN_POSITIVE, "error {} of at most {}", error, plain);
+        }
+    }
+}
+
+#[test]
+fn a_row_of_zeros_stays_zero() {
+    let rows = rows_of(&[0.0; 8], 4);
+    assert_eq!(rows.values, vec![0; 8]);
+    assert!(rows.scales.iter().all(|s| s.is_finite()));
+}
+
+#[test]
+fn a_weight_beyond_half_precision_is_refused() {
+    let message = format!("{:#}", layout::stored(&[2], &[1.0, 1e6], true).unwrap_err());
+    assert!(message.contains("65504"), "{message}");
 }

@@ -5,7 +5,6 @@
 //! inside the library becomes an error.
 
 mod archive;
-mod widen;
 
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -65,7 +64,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn translate(archive: Archive, compute: Compute) -> Result<Graph> {
-    let mut model = registry().model_for_proto_model(&archive.parse()?)?;
+    let model = registry().model_for_proto_model(&archive.parse()?)?;
     for (outlet, fact) in
         model.nodes.iter().flat_map(|node| node.outputs.iter().map(move |out| (&node.name, &out.fact)))
     {
@@ -77,7 +76,6 @@ fn translate(archive: Archive, compute: Compute) -> Result<Graph> {
             fact.shape
         );
     }
-    widen::widen_constants(&mut model)?;
     // What is optimised no longer holds the weights of our operators as constants: they alone do, until they are packed.
     let mut model = model.into_optimized()?;
     let compute = (ops::pack(&mut model, compute)? > 0).then_some(compute);

@@ -97,9 +97,6 @@ struct Mini {
     /// The folder to write; an older bundle there is replaced
     #[arg(long, value_name = "FOLDER", default_value = "models/mini")]
     out: PathBuf,
-    /// Also write the graphs as ONNX files into this folder
-    #[arg(long, value_name = "FOLDER")]
-    onnx: Option<PathBuf>,
 }
 
 impl From<Stored> for Precision {
@@ -116,9 +113,7 @@ impl From<Stored> for Precision {
 pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let result = match Arguments::parse().command {
-        Command::Mini(args) => {
-            mini::build(&mini::Sources { yamnet: args.yamnet, minilm: args.minilm }, &args.out, args.onnx.as_deref())
-        }
+        Command::Mini(args) => mini::build(&mini::Sources { yamnet: args.yamnet, minilm: args.minilm }, &args.out),
         Command::Import(args) => locate(&args.source, args.processor.processor.as_deref())
             .and_then(|source| import::import(&source, &args.out, args.precision.into())),
         Command::Verify(args) => locate(&args.against, args.processor.processor.as_deref())

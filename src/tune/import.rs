@@ -46,8 +46,8 @@ pub fn import(source: &Source, out: &Path, precision: Precision) -> Result<()> {
     };
     type LayOut = fn(&ClapCheckpoint, Precision) -> Result<TypedModel>;
     let store = |lay_out: LayOut, file: &str| -> Result<String> {
-        let document = export::nnef::document(lay_out(&checkpoint, precision)?)?;
-        writer.add_with(file, |to| export::nnef::write_tar(document, to))
+        let graph = lay_out(&checkpoint, precision)?;
+        writer.add_with(file, |to| export::nnef::write(graph, to))
     };
     progress.set_message("audio tower");
     let audio = store(layout::audio, "audio.nnef.tar")?;

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `checkpoint` | reads files that others published into named tensors |
 //! | `net` | the networks, each written once, as Burn modules |
-//! | `export` | a module becomes ONNX and NNEF |
-//! | `layout` | a CLAP checkpoint's towers as graphs of clapd's fused layers, in f32, f16 or int8 |
+//! | `export` | a module becomes ONNX, a graph NNEF |
+//! | `layout` | towers as graphs of clapd's fused layers, in f32, f16 or int8 |
 //! | `import` | a CLAP checkpoint becomes a bundle |
 //! | `quantize` | rounds linears to int8 |
 //! | `verify` | compares a bundle with its checkpoint |

@@ -1,4 +1,4 @@
-//! Our own kernels: linears in int8, f16 and f32, and the fused blocks of CLAP's two towers, for each CPU's instructions.
+//! Our own kernels: linears in int8, f16 and f32, and the fused blocks of CLAP's towers and of a MobileNet, for each CPU's instructions.
 //!
 //! In: slices of f32, weights packed once. Out: slices of f32.
 //! `simd` is the seam: one file below it for each instruction set, everything above it written once. `isa` chooses.
@@ -19,6 +19,7 @@ mod norm;
 mod pack;
 mod rows;
 mod scalar;
+mod separable;
 mod simd;
 mod swin;
 mod transformer;
@@ -44,6 +45,7 @@ pub use linear::{Finish, Linear, MAX_K};
 pub use merge::PatchMerge;
 pub use norm::Norm;
 pub use rows::{blend_rows, norm_rows};
+pub use separable::SeparableBlock;
 pub use swin::{SwinBlock, SwinLayers, SwinShape};
 pub use transformer::{TransformerLayer, TransformerLayers};
 pub use workspace::Workspace;

@@ -1,4 +1,4 @@
-//! The layers of CLAP's two towers as operators of tract, each computed by our own [`kernels`](super::kernels).
+//! The layers of CLAP's two towers and of the default model as operators of tract, each computed by our own [`kernels`](super::kernels).
 //!
 //! | operator | in | out |
 //! |---|---|---|
@@ -9,6 +9,11 @@
 //! | `clapd_text_embeddings` | token ids `[1, S]` | hidden states `[1, S, width]` |
 //! | `clapd_transformer_block` | hidden states and mask `[1, S]` | hidden states |
 //! | `clapd_text_head` | hidden states | a unit embedding `[1, output]` |
+//! | `clapd_mobilenet_stem` | log-mel `[1, 1, frames, mels]` | pixels `[1, pixels, channels]` |
+//! | `clapd_separable_block` | pixels | as many, or a quarter |
+//! | `clapd_mobilenet_head` | pixels | probabilities `[1, classes]` |
+//! | `clapd_caption_pool` | mean probabilities `[1, classes]` | an embedding `[1, output]` |
+//! | `clapd_caption_text` | hidden states and mask `[1, S]` | an embedding and its coverage `[1, output + 1]` |
 //!
 //! In an NNEF graph each is a primitive of the registry `clapd`: weights are named arguments that are variables, sizes are
 //! named arguments that are numbers. A linear `name` is `name_weight` `[out, in]` (f32, f16, or int8 with `name_scale` `[out]` or
@@ -17,9 +22,11 @@
 //! In: a graph's text and tensors, from anyone. Out: [`Fused`] operators, which [`pack`] makes ready to run.
 //! Never: trusts a size or a shape that it has not compared with the tensors; runs a layer that is not packed.
 
+mod captions;
 mod fused;
 mod head;
 mod image;
+mod mobilenet;
 mod parts;
 mod schema;
 mod swin;
@@ -31,7 +38,7 @@ pub use parts::Parts;
 pub use schema::{Field, Kind};
 
 /// All kinds of operators.
-pub(super) static KINDS: [&Kind; 7] = [
+pub(super) static KINDS: [&Kind; 12] = [
     &tokens::HTSAT_TOKENS,
     &swin::SWIN_BLOCK,
     &swin::PATCH_MERGE,
@@ -39,4 +46,9 @@ pub(super) static KINDS: [&Kind; 7] = [
     &text::TEXT_EMBEDDINGS,
     &text::TRANSFORMER_BLOCK,
     &head::TEXT_HEAD,
+    &mobilenet::STEM,
+    &mobilenet::SEPARABLE_BLOCK,
+    &mobilenet::HEAD,
+    &captions::CAPTION_POOL,
+    &captions::CAPTION_TEXT,
 ];

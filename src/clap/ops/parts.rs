@@ -71,9 +71,9 @@ impl Parts {
         }
     }
 
-    /// Whether there is such a tensor.
+    /// Whether there is such a tensor or whole number.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+        self.tensors.contains_key(name) || self.sizes.contains_key(name)
     }
 
     /// A tensor.
@@ -99,9 +99,18 @@ impl Parts {
 
     /// Epsilon of a norm.
     pub(super) fn epsilon(&self) -> Result<f32> {
-        let epsilon = *self.reals.get("epsilon").with_context(|| format!("{} lacks epsilon", self.kind.name))?;
-        ensure!(epsilon > 0.0 && epsilon < 1.0, "epsilon of {} is {epsilon}; above 0 to 1 is allowed", self.kind.name);
-        Ok(epsilon)
+        self.real("epsilon", f32::MIN_POSITIVE, 1.0)
+    }
+
+    /// A number from `least` to `most`.
+    pub(super) fn real(&self, name: &str, least: f32, most: f32) -> Result<f32> {
+        let value = *self.reals.get(name).with_context(|| format!("{} lacks {name}", self.kind.name))?;
+        ensure!(
+            (least..=most).contains(&value),
+            "{name} of {} is {value}; {least} to {most} is allowed",
+            self.kind.name
+        );
+        Ok(value)
     }
 
     /// Numbers of an f32 tensor of any shape with `length` elements, all finite.
@@ -140,6 +149,21 @@ impl Parts {
             other => Err(anyhow!("it is stored as {other:?}; i8, f16 and f32 are allowed")),
         };
         made.with_context(|| format!("{name} of {}", self.kind.name))
+    }
+
+    /// The same, but int8 is only how it is stored: weights are widened, so that what goes through it is not rounded.
+    pub(super) fn wide_linear(&self, name: &str, isa: Isa) -> Result<Linear> {
+        let weight = format!("{name}_weight");
+        let ([n, k], tensor) = (self.matrix(&weight)?, self.tensor(&weight)?);
+        if tensor.datum_type() != DatumType::I8 {
+            return self.linear(name, isa);
+        }
+        let bias = format!("{name}_bias");
+        let bias = if self.has(&bias) { self.floats(&bias, n)? } else { &[] };
+        let rows = slice::<i8>(tensor)?.chunks_exact(k).zip(self.floats(&format!("{name}_scale"), n)?);
+        // Rounding to 11 bits is nothing beside that to 8, and half the memory of f32.
+        let wide = rows.flat_map(|(row, scale)| row.iter().map(move |w| f16::from_f32(f32::from(*w) * scale)));
+        Linear::f16(isa, n, k, &wide.collect::<Vec<_>>(), bias).with_context(|| format!("{name} of {}", self.kind.name))
     }
 }
 

@@ -1,4 +1,4 @@
-//! RoBERTa's embeddings and layers, as operators.
+//! The embeddings and layers of RoBERTa and BERT, as operators.
 //!
 //! In: token ids and a mask, `[1, S]`. Out: hidden states `[1, S, width]`.
 //! Never: widens a whole embedding table; of the stored rows only those that a text has are read.
@@ -26,6 +26,7 @@ pub(super) static TEXT_EMBEDDINGS: Kind = Kind {
     name: "clapd_text_embeddings",
     inputs: &["ids"],
     fields: &[
+        // Of a RoBERTa, whose positions count the tokens that are no padding from pad id + 1; a BERT's count all from 0.
         Field::Size("pad_id"),
         Field::Real("epsilon"),
         Field::Rows("words"),
@@ -49,6 +50,8 @@ pub(super) static TRANSFORMER_BLOCK: Kind = Kind {
     inputs: &["hidden", "mask"],
     fields: &[
         Field::Size("heads"),
+        // 1 where int8 is only how linears are stored, and what goes through them is not to be rounded.
+        Field::Size("wide"),
         Field::Real("epsilon"),
         // Rows of queries, then of keys, then of values; queries are not yet divided by the root of a head's size.
         Field::Linear("qkv"),
@@ -68,7 +71,7 @@ pub(super) static TRANSFORMER_BLOCK: Kind = Kind {
 
 struct Embeddings {
     isa: Isa,
-    pad_id: usize,
+    pad_id: Option<usize>,
     words: Lookup,
     positions: Lookup,
     kind: Vec<f32>,
@@ -81,7 +84,7 @@ impl Embeddings {
         ensure!(width == same, "rows of words have {width} numbers, those of positions {same}");
         Ok(Self {
             isa: compute.isa(),
-            pad_id: parts.size("pad_id", 0, usize::MAX)?,
+            pad_id: parts.has("pad_id").then(|| parts.size("pad_id", 0, usize::MAX)).transpose()?,
             words: Lookup::new(parts, "words")?,
             positions: Lookup::new(parts, "positions")?,
             kind: parts.floats("kind", width)?.to_vec(),
@@ -99,16 +102,15 @@ impl Packed for Embeddings {
         let mut output = Tensor::zero::<f32>(&[1, ids.len(), width])?;
         let mut plain = output.try_as_plain_ram_mut()?;
         let hidden = plain.as_slice_mut::<f32>()?;
-        // Tokens are counted from pad id + 1; padding itself is at the pad id.
-        let mut position = self.pad_id;
+        let mut next = self.pad_id.map_or(0, |pad| pad + 1);
         for (id, row) in ids.iter().zip(hidden.chunks_exact_mut(width)) {
             let id = usize::try_from(*id).with_context(|| format!("the token {id}"))?;
-            let padding = id == self.pad_id;
-            position += usize::from(!padding);
             self.words.add(id, row).context("the token's embedding")?;
             row.iter_mut().zip(&self.kind).for_each(|(x, kind)| *x += kind);
-            let position = if padding { self.pad_id } else { position };
-            self.positions.add(position, row).context("the position's embedding")?;
+            // Padding is at the pad id.
+            let padding = self.pad_id == Some(id);
+            self.positions.add(if padding { id } else { next }, row).context("the position's embedding")?;
+            next += usize::from(!padding);
         }
         norm_rows(self.isa, &self.norm, hidden)?;
         Ok(output)
@@ -118,12 +120,14 @@ impl Packed for Embeddings {
 fn block(parts: &Parts, compute: Compute) -> Result<TransformerLayer> {
     let isa = compute.isa();
     let [_, width] = parts.matrix("qkv_weight")?;
+    let wide = parts.has("wide") && parts.size("wide", 0, 1)? == 1;
+    let linear = |name| if wide { parts.wide_linear(name, isa) } else { parts.linear(name, isa) };
     let layers = TransformerLayers {
-        qkv: parts.linear("qkv", isa)?,
-        output: parts.linear("output", isa)?,
+        qkv: linear("qkv")?,
+        output: linear("output")?,
         attention_norm: parts.norm("attention_norm", width)?,
-        inner: parts.linear("inner", isa)?,
-        outer: parts.linear("outer", isa)?,
+        inner: linear("inner")?,
+        outer: linear("outer")?,
         norm: parts.norm("norm", width)?,
     };
     TransformerLayer::new(parts.size("heads", 1, MAX_HEADS)?, layers)

@@ -20,7 +20,7 @@ pub mod yamnet;
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
 use burn::tensor::TensorData;
@@ -75,6 +75,15 @@ impl Weights {
     /// Takes a tensor out.
     pub fn take(&mut self, name: &str) -> Option<Weight> {
         self.tensors.remove(name)
+    }
+
+    /// A copy of a network's tensor by its path, a linear's weight as [out, in].
+    ///
+    /// # Errors
+    /// No tensor of that path.
+    pub fn read(&self, path: &str) -> Result<Weight> {
+        let weight = self.tensors.get(path).with_context(|| format!("the checkpoint has no {path}"))?.clone();
+        Ok(if clap_names::is_transposed(path, weight.shape.len()) { weight.transposed() } else { weight })
     }
 
     /// The names that are left.

@@ -1,9 +1,10 @@
-//! The one way out of Burn: a module's recorded forward pass becomes ONNX, tract and NNEF.
+//! Two ways out: a module's recorded forward pass becomes ONNX, for other programs; a graph that [`crate::tune::layout`] made
+//! becomes an NNEF archive, for the device.
 //!
-//! In: modules of [`crate::tune::net`]. Out: the bytes of `*.onnx` and `*.nnef.tar`.
+//! In: modules of [`crate::tune::net`], typed graphs. Out: the bytes of `*.onnx` and `*.nnef.tar`.
 //!
 //! ```text
-//! module -> record -> emit -> (merge two lengths) -> fold -> ONNX -> tract -> NNEF -> store precision -> tar
+//! module -> record -> emit -> (merge two lengths) -> fold -> ONNX
 //! ```
 //! Never: knows a network by name; needs on the device anything that tract-nnef does not bring.
 
@@ -13,11 +14,7 @@ pub mod fold;
 pub mod nnef;
 pub mod onnx;
 pub mod precision;
-pub mod rows;
 pub mod symbolic;
-pub mod uses;
-
-use std::io::Write;
 
 use anyhow::{Context, Result};
 use burn::module::Module;
@@ -58,25 +55,4 @@ pub fn export_any_length<M: Module>(
     let graph = symbolic::merge(small, &large, length).with_context(|| format!("exporting {name}"))?;
     drop(large);
     fold::fold_constants(graph).with_context(|| format!("exporting {name}"))
-}
-
-/// Writes the NNEF archive of a graph, its weights stored in `precision`. Takes the graph, so that a network of hundreds
-/// of megabytes is in memory once.
-///
-/// # Errors
-/// Says which step failed, and on what.
-pub fn write_nnef(graph: Graph, precision: Precision, to: &mut dyn Write) -> Result<()> {
-    let mut document = nnef::document(nnef::to_tract(graph)?)?;
-    precision::store(&mut document, precision)?;
-    nnef::write_tar(document, to)
-}
-
-/// The bytes of [`write_nnef`].
-///
-/// # Errors
-/// As [`write_nnef`].
-pub fn to_nnef(graph: &Graph, precision: Precision) -> Result<Vec<u8>> {
-    let mut bytes = vec![];
-    write_nnef(graph.clone(), precision, &mut bytes)?;
-    Ok(bytes)
 }

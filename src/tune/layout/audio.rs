@@ -26,7 +26,8 @@ const EPSILON: f32 = 1e-5;
 /// A weight that can't be read, or is not finite; for int8, a network that overflows on the calibration.
 pub fn audio(checkpoint: &ClapCheckpoint, precision: Precision) -> Result<TypedModel> {
     let config = &checkpoint.config.audio;
-    let mut weights = Weights { checkpoint, tower: Tower::Audio, precision, int8: Default::default() };
+    let source = |path: &str| checkpoint.weight(Tower::Audio, path);
+    let mut weights = Weights { source: &source, precision, wide: false, int8: Default::default() };
     if precision == Precision::Int8 {
         let network = checkpoint.audio(&Device::flex())?;
         let rounded = quantize::audio(&network, config, &calibration::patches(&checkpoint.frontend)?)?;

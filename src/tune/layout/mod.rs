@@ -1,4 +1,4 @@
-//! A CLAP checkpoint's towers as graphs of clapd's fused layers ([`crate::clap::ops`]).
+//! A CLAP checkpoint's towers, and the default model's, as graphs of clapd's fused layers ([`crate::clap::ops`]).
 //!
 //! In: a checkpoint, and how weights are to be stored. Out: a graph, to be written as NNEF.
 //! Weights go from the checkpoint's file into the graph tensor by tensor; only int8 needs the network itself, to be run on
@@ -8,8 +8,8 @@
 //! |---|---|---|---|
 //! | linears of the blocks and mergings | f32 | f16 | int8, a scale an output |
 //! | vocabulary | f32 | f16 | int8, a scale a token |
-//! | pooler, projection | f32 | f16 | f16 |
-//! | the rest: front, norms, biases, positions | f32 | f32 | f32 |
+//! | pooler, projection, positions | f32 | f16 | f16 |
+//! | the rest: front, norms, biases | f32 | f32 | f32 |
 //!
 //! The head sees one vector, where errors of others average out over many tokens (see [`crate::tune::quantize`]).
 //! Never: goes by way of ONNX; that is for other programs.
@@ -17,6 +17,9 @@
 mod audio;
 mod text;
 mod weights;
+mod yamnet;
 
 pub use audio::audio;
-pub use text::text;
+pub use text::{encoder, text};
+pub use weights::{Weights, stored};
+pub use yamnet::yamnet;

@@ -7,13 +7,14 @@ use anyhow::Result;
 use burn::prelude::Device;
 use tract_onnx::prelude::*;
 
-use super::weights::Weights;
+use super::weights::{Weights, stored};
 use crate::clap::ops::Fused;
 use crate::tune::checkpoint::clap::ClapCheckpoint;
 use crate::tune::checkpoint::clap_names::Tower;
 use crate::tune::export::Precision;
-use crate::tune::export::rows::Rows;
+use crate::tune::net::bert::BertConfig;
 use crate::tune::net::projection::Activation;
+use crate::tune::quantize::rows::Rows;
 use crate::tune::quantize::{self, calibration};
 
 /// The text tower.
@@ -21,7 +22,8 @@ use crate::tune::quantize::{self, calibration};
 /// # Errors
 /// A weight that can't be read, or is not finite; for int8, a network that overflows on the calibration.
 pub fn text(checkpoint: &ClapCheckpoint, precision: Precision) -> Result<TypedModel> {
-    let mut weights = Weights { checkpoint, tower: Tower::Text, precision, int8: Default::default() };
+    let source = |path: &str| checkpoint.weight(Tower::Text, path);
+    let mut weights = Weights { source: &source, precision, wide: false, int8: Default::default() };
     let mut words = None;
     if precision == Precision::Int8 {
         let network = checkpoint.text(&Device::flex())?;
@@ -31,42 +33,60 @@ pub fn text(checkpoint: &ClapCheckpoint, precision: Precision) -> Result<TypedMo
     }
     let config = &checkpoint.config.text;
     let mut model = TypedModel::default();
-    let length = model.symbols.sym("S");
-    let shape: [TDim; 2] = [1.into(), length.into()];
-    let ids = model.add_source("ids", i64::fact(&shape))?;
-    let mask = model.add_source("mask", i64::fact(&shape))?;
-    let mut x = model.wire_node("embeddings", embeddings(&mut weights, words)?, &[ids])?[0];
-    for layer in 0..config.bert.layers {
-        x = model.wire_node(format!("layer_{layer}"), block(&mut weights, layer)?, &[x, mask])?[0];
-    }
-    let x = model.wire_node("embedding", head(&mut weights)?, &[x])?;
+    let (hidden, _) = encoder(&mut model, &mut weights, &config.bert, words)?;
+    let gelu = config.projection.activation == Activation::Gelu;
+    let x = model.wire_node("embedding", head(&mut weights, gelu)?, &[hidden])?;
     model.select_output_outlets(&x)?;
     Ok(model)
 }
 
-fn embeddings(weights: &mut Weights, words: Option<Rows>) -> Result<Fused> {
-    let config = &weights.checkpoint.config;
-    let (width, pad_id, epsilon) = (config.text.bert.width, config.pad_id, config.text.bert.epsilon);
+/// The encoder of a RoBERTa or BERT: its hidden states [1, S, width], and the mask [1, S] that it is given.
+///
+/// # Errors
+/// A weight that can't be read, or was not rounded for int8.
+pub fn encoder(
+    model: &mut TypedModel,
+    weights: &mut Weights,
+    config: &BertConfig,
+    words: Option<Rows>,
+) -> Result<(OutletId, OutletId)> {
+    let length = model.symbols.sym("S");
+    let shape: [TDim; 2] = [1.into(), length.into()];
+    let ids = model.add_source("ids", i64::fact(&shape))?;
+    let mask = model.add_source("mask", i64::fact(&shape))?;
+    let mut x = model.wire_node("embeddings", embeddings(weights, config, words)?, &[ids])?[0];
+    for layer in 0..config.layers {
+        x = model.wire_node(format!("layer_{layer}"), block(weights, config, layer)?, &[x, mask])?[0];
+    }
+    Ok((x, mask))
+}
+
+fn embeddings(weights: &mut Weights, config: &BertConfig, words: Option<Rows>) -> Result<Fused> {
     let kind = weights.read("bert.types")?.values;
     let positions = weights.read("bert.positions")?;
     let mut layer = weights.layer("clapd_text_embeddings")?;
-    layer.sizes(&[("pad_id", pad_id)]);
-    layer.parts.set_real("epsilon", epsilon as f32);
+    if let Some(pad_id) = config.pad_id {
+        layer.sizes(&[("pad_id", pad_id)]);
+    }
+    layer.parts.set_real("epsilon", config.epsilon as f32);
     layer.rows("words", "bert.words.weight", words)?;
-    layer.floats("positions", &positions.shape, &positions.values)?;
+    let half = layer.weights.precision != Precision::F32;
+    layer.parts.set_tensor("positions", stored(&positions.shape, &positions.values, half)?);
     // All tokens are of type 0.
-    layer.floats("kind", &[width], &kind[..width])?;
+    layer.floats("kind", &[config.width], &kind[..config.width])?;
     layer.norm("norm", "bert.norm")?;
     Fused::new(layer.parts)
 }
 
-fn block(weights: &mut Weights, index: usize) -> Result<Fused> {
-    let bert = &weights.checkpoint.config.text.bert;
-    let (heads, epsilon) = (bert.heads, bert.epsilon);
+fn block(weights: &mut Weights, config: &BertConfig, index: usize) -> Result<Fused> {
     let path = |name: &str| format!("bert.layers.{index}.{name}");
+    let wide = weights.wide && weights.precision == Precision::Int8;
     let mut layer = weights.layer("clapd_transformer_block")?;
-    layer.sizes(&[("heads", heads)]);
-    layer.parts.set_real("epsilon", epsilon as f32);
+    layer.sizes(&[("heads", config.heads)]);
+    if wide {
+        layer.sizes(&[("wide", 1)]);
+    }
+    layer.parts.set_real("epsilon", config.epsilon as f32);
     layer.body("qkv", &[path("query"), path("key"), path("value")], true)?;
     layer.body("output", &[path("output")], true)?;
     layer.norm("attention_norm", &path("attention_norm"))?;
@@ -76,8 +96,7 @@ fn block(weights: &mut Weights, index: usize) -> Result<Fused> {
     Fused::new(layer.parts)
 }
 
-fn head(weights: &mut Weights) -> Result<Fused> {
-    let gelu = weights.checkpoint.config.text.projection.activation == Activation::Gelu;
+fn head(weights: &mut Weights, gelu: bool) -> Result<Fused> {
     let mut layer = weights.layer("clapd_text_head")?;
     layer.head("pooler", "pooler")?;
     layer.sizes(&[("gelu", gelu.into())]);

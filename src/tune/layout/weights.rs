@@ -11,17 +11,18 @@ use tract_onnx::prelude::Tensor;
 
 use crate::clap::ops::Parts;
 use crate::tune::checkpoint::Weight;
-use crate::tune::checkpoint::clap::ClapCheckpoint;
-use crate::tune::checkpoint::clap_names::Tower;
 use crate::tune::export::Precision;
-use crate::tune::export::rows::Rows;
 use crate::tune::quantize::Int8Linear;
+use crate::tune::quantize::rows::Rows;
 
 /// One tower of a checkpoint.
 pub struct Weights<'a> {
-    pub checkpoint: &'a ClapCheckpoint,
-    pub tower: Tower,
+    /// A tensor by its path in the network, a linear's weight as [out, in].
+    pub source: &'a dyn Fn(&str) -> Result<Weight>,
+    /// How the linears of the body are stored.
     pub precision: Precision,
+    /// Whether int8 is only how transformer blocks are stored: what goes through them is then not rounded. Slower, and nearer.
+    pub wide: bool,
     /// Of an int8 tower: its linears by path, taken out as they are laid out.
     pub int8: BTreeMap<String, Int8Linear>,
 }
@@ -35,7 +36,7 @@ pub struct Layer<'w, 'a> {
 impl<'a> Weights<'a> {
     /// A tensor, a linear's weight as [out, in].
     pub fn read(&self, path: &str) -> Result<Weight> {
-        self.checkpoint.weight(self.tower, path)
+        (self.source)(path)
     }
 
     /// An operator without parts yet.
@@ -125,8 +126,11 @@ impl Layer<'_, '_> {
     }
 }
 
-/// In f32 or f16.
-fn stored(shape: &[usize], values: &[f32], half: bool) -> Result<Tensor> {
+/// A tensor in f32 or f16.
+///
+/// # Errors
+/// A number beyond what f16 holds.
+pub fn stored(shape: &[usize], values: &[f32], half: bool) -> Result<Tensor> {
     if !half {
         return Tensor::from_shape(shape, values);
     }

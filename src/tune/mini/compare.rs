@@ -1,17 +1,18 @@
-//! Runs what was stored and compares it with the networks it came from.
+//! Runs what is to be stored and compares it with the networks it came from.
 //!
-//! In: modules and NNEF archives. Out: the largest differences, for `bundle.toml`.
+//! In: graphs. Out: the largest differences, for `bundle.toml`.
 //! Never: judges; a bundle beyond the stated bounds is refused by [`towers`] alone.
+
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use tract_onnx::prelude::{IntoRunnable, Tensor as Stored, tvec};
+use tract_onnx::prelude::{IntoRunnable, Tensor as Stored, TypedModel, TypedRunnableModel, tvec};
 
+use super::Tokenizer;
 use super::method::Class;
-use super::tower::TextTower;
-use super::{Tokenizer, tokens};
-use crate::tune::export::nnef;
+use crate::clap::{Compute, ops};
 use crate::tune::net::yamnet::{BANDS, FRAMES, Yamnet};
 
 /// Patches of noise that YAMNet is compared on.
@@ -22,20 +23,19 @@ const PROBABILITY_LIMIT: f32 = 0.01;
 /// other classes than its sentence embedding says.
 const COSINE_LIMIT: f32 = 0.9;
 
-/// Compares both towers.
+/// Compares both towers: `audio` with the network, `text` with the same graph in f32.
 ///
 /// # Errors
-/// A stored network that can't be run, or differs by more than the limits above.
+/// A graph that can't be run, or differs by more than the limits above.
 pub fn towers(
     yamnet: &Yamnet,
-    audio: &[u8],
-    text: &TextTower,
-    stored_text: &[u8],
+    audio: TypedModel,
+    [exact, text]: [TypedModel; 2],
     classes: &[Class],
     tokenizer: &Tokenizer,
 ) -> Result<toml::Table> {
     let probability = audio_difference(yamnet, audio)?;
-    let cosines = text_cosines(text, stored_text, classes, tokenizer)?;
+    let cosines = text_cosines([ready(exact)?, ready(text)?], classes, tokenizer)?;
     let least = cosines.iter().copied().fold(1.0, f32::min);
     let mean = cosines.iter().sum::<f32>() / cosines.len().max(1) as f32;
     ensure!(probability <= PROBABILITY_LIMIT, "stored YAMNet's probabilities differ by {probability}");
@@ -52,8 +52,14 @@ fn rounded(value: f32) -> f64 {
     (f64::from(value) * 1e5).round() / 1e5
 }
 
-fn audio_difference(yamnet: &Yamnet, archive: &[u8]) -> Result<f32> {
-    let stored = nnef::read(archive)?.into_optimized()?.into_runnable()?;
+/// A graph that runs.
+fn ready(mut model: TypedModel) -> Result<Arc<TypedRunnableModel>> {
+    ops::pack(&mut model, Compute::default())?;
+    model.into_runnable()
+}
+
+fn audio_difference(yamnet: &Yamnet, graph: TypedModel) -> Result<f32> {
+    let stored = ready(graph)?;
     let mut random = fastrand::Rng::with_seed(1);
     let shape = [1, 1, FRAMES, BANDS];
     let mut worst = 0.0f32;
@@ -70,20 +76,17 @@ fn audio_difference(yamnet: &Yamnet, archive: &[u8]) -> Result<f32> {
     Ok(worst)
 }
 
-/// The cosine of stored and original embedding, of the first caption of every class.
-fn text_cosines(text: &TextTower, archive: &[u8], classes: &[Class], tokenizer: &Tokenizer) -> Result<Vec<f32>> {
-    let stored = nnef::read(archive)?.into_optimized()?.into_runnable()?;
-    let device = Device::flex();
+/// The cosine of both graphs' embeddings, of the first caption of every class.
+fn text_cosines(graphs: [Arc<TypedRunnableModel>; 2], classes: &[Class], tokenizer: &Tokenizer) -> Result<Vec<f32>> {
     let mut cosines = vec![];
     for caption in classes.iter().filter_map(|c| c.captions.first()) {
         let ids = tokenizer.ids(caption)?;
-        let (shape, ones) = ([1, ids.len()], vec![1i64; ids.len()]);
-        let row = |values: &[i64]| Stored::from_shape(&shape, values);
-        let output = stored.run(tvec!(row(&ids)?.into(), row(&ones)?.into()))?;
-        let (ids, mask) = tokens(tokenizer, caption, &device)?;
-        let ours: Vec<f32> = text.forward(ids, mask).0.into_data().iter::<f32>().collect();
-        let theirs: Vec<f32> = output[0].to_plain_array_view::<f32>()?.iter().copied().collect();
-        cosines.push(cosine(&ours, &theirs));
+        let row = |values: &[i64]| Stored::from_shape(&[1, values.len()], values);
+        let embedding = |graph: &Arc<TypedRunnableModel>| -> Result<Vec<f32>> {
+            let output = graph.run(tvec!(row(&ids)?.into(), row(&vec![1; ids.len()])?.into()))?;
+            Ok(output[0].to_plain_array_view::<f32>()?.iter().copied().collect())
+        };
+        cosines.push(cosine(&embedding(&graphs[0])?, &embedding(&graphs[1])?));
     }
     Ok(cosines)
 }

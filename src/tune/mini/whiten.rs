@@ -5,7 +5,7 @@
 //! points of top-1 accuracy).
 //! Never: amplifies directions in which the captions hardly differ without bound: the floor sees to that.
 
-use super::tower::unit;
+use super::space::unit;
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
 /// `(x - mean) * matrix`.

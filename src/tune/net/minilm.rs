@@ -9,6 +9,7 @@ use burn::prelude::*;
 
 use super::bert::{Bert, BertConfig};
 use super::unit_rows;
+use super::watch::{TextNetwork, Watch, nobody};
 
 /// Width of an embedding.
 pub const WIDTH: usize = 384;
@@ -42,8 +43,14 @@ impl MiniLm {
 
     /// Ids and mask [N, S] (1 for a token, 0 for padding) to unit embeddings [N, width].
     pub fn forward(&self, ids: Tensor<2, Int>, mask: Tensor<2, Int>) -> Tensor<2> {
+        self.forward_watched(ids, mask, &mut nobody)
+    }
+}
+
+impl TextNetwork for MiniLm {
+    fn forward_watched(&self, ids: Tensor<2, Int>, mask: Tensor<2, Int>, watch: &mut Watch) -> Tensor<2> {
         let mask = mask.float();
-        let hidden = self.bert.forward(ids, mask.clone());
+        let hidden = self.bert.forward_watched(ids, mask.clone(), watch);
         let [n, _, width] = hidden.dims();
         let weight = mask.unsqueeze_dim::<3>(2);
         let sum = (hidden * weight.clone()).sum_dim(1).reshape([n, width]);

@@ -12,7 +12,7 @@ use burn::tensor::activation::tanh;
 
 use super::bert::{Bert, BertConfig};
 use super::projection::{Projection, ProjectionConfig};
-use super::watch::{Watch, nobody};
+use super::watch::{TextNetwork, Watch, nobody};
 use crate::tune::export::Tracer;
 
 /// Sizes of the tower.
@@ -50,18 +50,19 @@ impl Roberta {
         self.forward_watched(ids, mask, &mut nobody)
     }
 
-    /// The same, while `watch` sees what goes into the encoder's linears.
-    pub fn forward_watched(&self, ids: Tensor<2, Int>, mask: Tensor<2, Int>, watch: &mut Watch) -> Tensor<2> {
-        let hidden = self.bert.forward_watched(ids, mask.float(), watch);
-        let [n, _, width] = hidden.dims();
-        let first = hidden.narrow(1, 0, 1).reshape([n, width]);
-        self.projection.forward(tanh(self.pooler.forward(first)))
-    }
-
     /// What is exported: one text of `length` tokens in, its embedding out.
     pub fn trace(&self, tracer: &mut Tracer, length: usize) {
         let ids = tracer.int_input("ids", [1, length]);
         let mask = tracer.int_input("mask", [1, length]);
         tracer.output("embedding", &self.forward(ids, mask));
+    }
+}
+
+impl TextNetwork for Roberta {
+    fn forward_watched(&self, ids: Tensor<2, Int>, mask: Tensor<2, Int>, watch: &mut Watch) -> Tensor<2> {
+        let hidden = self.bert.forward_watched(ids, mask.float(), watch);
+        let [n, _, width] = hidden.dims();
+        let first = hidden.narrow(1, 0, 1).reshape([n, width]);
+        self.projection.forward(tanh(self.pooler.forward(first)))
     }
 }

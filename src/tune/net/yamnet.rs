@@ -12,8 +12,6 @@ use burn::nn::{Initializer, Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::activation::{relu, sigmoid};
 
-use crate::tune::export::Tracer;
-
 /// Frames of a patch.
 pub const FRAMES: usize = 96;
 /// Mel bands of a frame.
@@ -104,11 +102,5 @@ impl Yamnet {
         let [n, channels, _, _] = x.dims();
         let x = x.mean_dim(3).mean_dim(2).reshape([n, channels]);
         sigmoid(self.classes.forward(x))
-    }
-
-    /// What is exported: one patch in, its probabilities out.
-    pub fn trace(&self, tracer: &mut Tracer) {
-        let mel = tracer.float_input("mel", [1, 1, FRAMES, BANDS]);
-        tracer.output("probabilities", &self.forward(mel));
     }
 }

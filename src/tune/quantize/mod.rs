@@ -15,6 +15,7 @@ pub mod calibration;
 pub mod factor;
 pub mod gram;
 pub mod round;
+pub mod rows;
 
 use anyhow::{Context, Result, ensure};
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
@@ -23,9 +24,9 @@ use burn::tensor::TensorData;
 
 use self::gram::Grams;
 use self::round::{Metric, Rounded};
-use super::export::rows::{self, Rows};
+use self::rows::Rows;
 use super::net::htsat::{Htsat, HtsatConfig};
-use super::net::roberta::Roberta;
+use super::net::watch::TextNetwork;
 
 /// The path of the text tower's vocabulary.
 pub const WORDS: &str = "bert.words.weight";
@@ -70,7 +71,7 @@ pub fn audio(network: &Htsat, config: &HtsatConfig, patches: &[Vec<f32>]) -> Res
 ///
 /// # Errors
 /// As [`audio`].
-pub fn text(network: &Roberta, texts: &[Vec<i64>]) -> Result<Vec<Int8Linear>> {
+pub fn text<M: TextNetwork>(network: &M, texts: &[Vec<i64>]) -> Result<Vec<Int8Linear>> {
     let mut grams = Grams::default();
     let device = Device::flex();
     for ids in texts {
@@ -86,7 +87,7 @@ pub fn text(network: &Roberta, texts: &[Vec<i64>]) -> Result<Vec<Int8Linear>> {
 ///
 /// # Errors
 /// A network without one.
-pub fn words(network: &Roberta) -> Result<Rows> {
+pub fn words<M: TextNetwork>(network: &M) -> Result<Rows> {
     let mut words = Words(None, vec![]);
     network.visit(&mut words);
     words.0.with_context(|| format!("the text tower has no {WORDS}"))
@@ -166,7 +167,7 @@ impl ModuleVisitor for Words {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if self.1.join(".") == WORDS {
             let values: Vec<f32> = param.val().into_data().iter::<f32>().collect();
-            self.0 = Some(rows::quantize(&values, &param.dims(), 0));
+            self.0 = Some(rows::quantize(&values, param.dims()[1]));
         }
     }
 }

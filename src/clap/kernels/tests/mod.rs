@@ -7,6 +7,7 @@ mod blocks;
 mod lanes;
 mod linear;
 mod math;
+mod separable;
 mod sums;
 
 use super::Isa;

@@ -1,6 +1,6 @@
 //! 8-bit integers with one scale a row.
 //!
-//! In: f32 weights and their shape. Out: integers of -127..=127 and scales, along an axis that the caller names.
+//! In: rows of f32. Out: integers of -127..=127 and scales.
 //! A row's scale is its largest magnitude over 127, or a little less where that makes the squared error smaller.
 //! Never: uses a zero point (weights are near symmetric and a product with a scale is all that has to be undone).
 
@@ -8,7 +8,7 @@
 pub struct Rows {
     /// In the order of the weights.
     pub values: Vec<i8>,
-    /// One for each index of the axis that was asked for.
+    /// One for each row.
     pub scales: Vec<f32>,
 }
 
@@ -18,16 +18,11 @@ const LIMIT: f32 = 127.0;
 /// first and the rest the second; none wants less, down to 0.3.
 const CLIPS: [f32; 2] = [1.0, 0.975];
 
-/// Quantises with one scale for each index of `axis`.
-pub fn quantize(weights: &[f32], shape: &[usize], axis: usize) -> Rows {
-    let inner: usize = shape[axis + 1..].iter().product();
-    let length = shape[axis];
-    let mut rows = vec![Vec::with_capacity(weights.len() / length.max(1)); length];
-    for (i, &weight) in weights.iter().enumerate() {
-        rows[i / inner % length].push(weight);
-    }
-    let scales: Vec<f32> = rows.iter().map(|row| fit(row)).collect();
-    let values = weights.iter().enumerate().map(|(i, &w)| nearest(w, scales[i / inner % length])).collect();
+/// Quantises rows of `width`.
+pub fn quantize(weights: &[f32], width: usize) -> Rows {
+    let scales: Vec<f32> = weights.chunks_exact(width).map(fit).collect();
+    let rows = weights.chunks_exact(width).zip(&scales);
+    let values = rows.flat_map(|(row, scale)| row.iter().map(|&w| nearest(w, *scale))).collect();
     Rows { values, scales }
 }
 
