@@ -10,6 +10,7 @@
 //! | `quantize` | rounds linears to int8 |
 //! | `verify` | compares a bundle with its checkpoint |
 //! | `agreement` | figures of two sets of embeddings |
+//! | `metrics` | how well a model agrees with people's ratings, with intervals |
 //! | `mini` | builds the default bundle out of these |
 //! | `progress` | shows that a long step is at work |
 //! | `cli` | claptune's subcommands |
@@ -23,6 +24,7 @@ pub mod cli;
 pub mod export;
 pub mod import;
 pub mod layout;
+pub mod metrics;
 pub mod mini;
 pub mod net;
 pub mod progress;
