@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `checkpoint` | reads files that others published into named tensors |
 //! | `net` | the networks, each written once, as Burn modules |
+//! | `data` | ratings, splits, recordings as patches, batches |
 //! | `export` | a module becomes ONNX and NNEF |
 //! | `layout` | a CLAP checkpoint's towers as graphs of clapd's fused layers, in f32, f16 or int8 |
 //! | `import` | a CLAP checkpoint becomes a bundle |
@@ -21,6 +22,7 @@ pub mod agreement;
 pub mod bundle;
 pub mod checkpoint;
 pub mod cli;
+pub mod data;
 pub mod export;
 pub mod import;
 pub mod layout;
