@@ -5,6 +5,7 @@
 //! | `checkpoint` | reads files that others published into named tensors |
 //! | `net` | the networks, each written once, as Burn modules |
 //! | `data` | ratings, splits, recordings as patches, batches |
+//! | `eval` | agreement with people, false alarms |
 //! | `export` | a module becomes ONNX and NNEF |
 //! | `layout` | a CLAP checkpoint's towers as graphs of clapd's fused layers, in f32, f16 or int8 |
 //! | `import` | a CLAP checkpoint becomes a bundle |
@@ -23,6 +24,7 @@ pub mod bundle;
 pub mod checkpoint;
 pub mod cli;
 pub mod data;
+pub mod eval;
 pub mod export;
 pub mod import;
 pub mod layout;
