@@ -8,6 +8,7 @@
 //! | `layout` | a CLAP checkpoint's towers as graphs of clapd's fused layers, in f32, f16 or int8 |
 //! | `import` | a CLAP checkpoint becomes a bundle |
 //! | `quantize` | rounds linears to int8 |
+//! | `train` | fine-tunes a checkpoint on ratings |
 //! | `verify` | compares a bundle with its checkpoint |
 //! | `agreement` | figures of two sets of embeddings |
 //! | `mini` | builds the default bundle out of these |
@@ -27,4 +28,5 @@ pub mod mini;
 pub mod net;
 pub mod progress;
 pub mod quantize;
+pub mod train;
 pub mod verify;

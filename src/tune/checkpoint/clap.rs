@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
+use burn::tensor::TensorData;
 
 use super::clap_config::{self, ClapConfig, MAX_CONFIG, MAX_TOKENS};
 use super::clap_names::{Naming, Place, Tower, is_transposed};
@@ -18,6 +19,7 @@ use super::stored::{self, Inventory, Stored};
 use super::{Weight, fill, laion, processor, refuse};
 use crate::clap::Tokenizer;
 use crate::dsp::FrontendSpec;
+use crate::tune::net::clap::Clap;
 use crate::tune::net::htsat::Htsat;
 use crate::tune::net::roberta::Roberta;
 
@@ -98,6 +100,26 @@ impl ClapCheckpoint {
     /// As [`audio`](Self::audio).
     pub fn text(&self, device: &Device) -> Result<Roberta> {
         self.load(Tower::Text, self.config.text.init(device))
+    }
+
+    /// Reads both towers and the temperatures, to be trained: on an autodiff device.
+    ///
+    /// # Errors
+    /// As [`audio`](Self::audio).
+    pub fn both(&self, device: &Device) -> Result<Clap> {
+        let mut clap = Clap {
+            audio: self.audio(device)?,
+            text: self.text(device)?,
+            ..Clap::init(&self.config.audio, &self.config.text, device)
+        };
+        // A checkpoint without temperatures was not kept for training: it begins where CLAP's training began.
+        for (tower, scale) in [(Tower::Audio, &mut clap.audio_scale), (Tower::Text, &mut clap.text_scale)] {
+            if let Some(stored) = self.inventory.get(&self.naming.temperature(tower)) {
+                let value = stored.read()?.values;
+                *scale = Param::from_tensor(Tensor::from_data(TensorData::new(value, [1]), device));
+            }
+        }
+        Ok(clap)
     }
 
     fn load<M: Module>(&self, tower: Tower, module: M) -> Result<M> {
