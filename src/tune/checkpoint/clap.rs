@@ -38,6 +38,8 @@ pub struct ClapCheckpoint {
     pub files: Vec<PathBuf>,
     inventory: Inventory,
     naming: Naming,
+    /// A config.json, and the folder with the processor's files.
+    companions: (String, PathBuf),
 }
 
 impl ClapCheckpoint {
@@ -53,12 +55,12 @@ impl ClapCheckpoint {
                 .with_context(|| format!("{says} is at fault"))
         };
         let says;
-        let (config, naming, inventory, files) = if weights.is_file() {
+        let (config, text, naming, inventory, files) = if weights.is_file() {
             says = format!("what the tensors of {} say of its sizes", weights.display());
             let (inventory, naming) = laion::open(weights)?;
             let text = has_both(&inventory, &naming).and_then(|()| laion::config(&inventory, &naming, processor));
             let text = text.with_context(|| weights.display().to_string())?;
-            (parsed(&text, &says)?, naming, inventory, vec![weights.clone()])
+            (parsed(&text, &says)?, text, naming, inventory, vec![weights.clone()])
         } else {
             let path = weights.join("config.json");
             says = path.display().to_string();
@@ -66,7 +68,7 @@ impl ClapCheckpoint {
             let text = text.context("a checkpoint is a folder that ClapModel.save_pretrained wrote, or LAION's .pt")?;
             let config = parsed(&text, &says)?;
             let (inventory, files) = stored::open_folder(weights)?;
-            (config, Naming::Transformers, inventory, files)
+            (config, text, Naming::Transformers, inventory, files)
         };
         let fused = config.audio.fusion.is_some();
         ensure!(
@@ -83,7 +85,8 @@ impl ClapCheckpoint {
         let folders: &[&Path] = if apart { &[weights, processor] } else { &[processor] };
         let tokenizer = processor::tokenizer(folders, config.text.bert.vocabulary, config.pad_id)?;
         Tokenizer::new(&tokenizer, MAX_TOKENS).context("the tokenizer can't be used")?;
-        Ok(Self { config, frontend, tokenizer, files, inventory, naming })
+        let companions = (text, processor.clone());
+        Ok(Self { config, frontend, tokenizer, files, inventory, naming, companions })
     }
 
     /// Reads the audio tower.
@@ -168,6 +171,36 @@ impl ClapCheckpoint {
             weight.shape = vec![rows, width];
         }
         Ok(weight)
+    }
+
+    /// A tensor of the network as its file has it, with the rows that the network does without.
+    ///
+    /// # Errors
+    /// A file that can't be read any more.
+    pub fn with_unread(&self, tower: Tower, path: &str, mut weight: Weight) -> Result<Weight> {
+        if (tower, path) == (Tower::Text, POSITIONS) {
+            let place = self.naming.place(tower, path);
+            let whole = self.inventory.get(&place.name).context("it is not there any more")?.read()?;
+            weight.values.extend(whole.values.into_iter().skip(weight.values.len()));
+            weight.shape = whole.shape;
+        }
+        Ok(weight)
+    }
+
+    /// Writes to `out` what a `ClapModel` has beside its weights: config.json, tokenizer.json, preprocessor_config.json.
+    ///
+    /// # Errors
+    /// A disk that is full or read-only.
+    pub fn write_companions(&self, out: &Path) -> Result<()> {
+        let (config, processor) = &self.companions;
+        let name = "preprocessor_config.json";
+        let preprocessor = std::fs::read(processor.join(name)).with_context(|| format!("reading {name}"))?;
+        for (name, bytes) in
+            [("config.json", config.as_bytes()), ("tokenizer.json", &self.tokenizer), (name, &preprocessor)]
+        {
+            std::fs::write(out.join(name), bytes).with_context(|| format!("writing {}", out.join(name).display()))?;
+        }
+        Ok(())
     }
 
     /// The tokenizer, cut to the model's length.

@@ -4,6 +4,8 @@
 //! Never: sees a pair of the validation or test split in a gradient.
 
 pub mod objective;
+pub mod optimizer;
+pub mod save;
 
 use burn::module::{Flag, Module, ModuleMapper, Param};
 

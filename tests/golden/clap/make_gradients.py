@@ -3,10 +3,12 @@
 
 Run:  tools/parity/.venv/bin/python tests/golden/clap/make_gradients.py     (after make_clap.py; a few seconds)
 
-{"fused": {objective: {"loss": x, "numpy": y, "gradients": {tensor: [norm, dot, dot, dot]}}}, "unfused": ...}
+{"fused": {objective: {"loss": x, "numpy": y, "gradients": {tensor: [norm, dot, dot, dot]}}}, "unfused": ...,
+ "step": {"length": x, "changes": {tensor: [norm, dot, dot, dot]}}}
 A gradient is told by its norm and by its dot products with three waves cos((0.7 k + 0.3) i + k), i counting its
 elements row by row and k from 1: thousands of numbers in four, and none can be wrong without a dot product being so.
 `numpy` is the loss once more, from the embeddings, by its formula alone.
+`step` is what one step of AdamW changes in the fused one for the last objective, gradients cut to the length 1.
 The network is in evaluation mode: no dropout, and batch norms keep their statistics.
 """
 import json
@@ -95,6 +97,22 @@ def table(name, fused):
     return rows
 
 
+def step():
+    model = ClapModel.from_pretrained(HERE / "fused", dtype=torch.float32).eval()
+    mel, ids, mask = inputs(True)
+    audio = model.get_audio_features(input_features=mel, is_longer=torch.ones(PAIRS, 1, dtype=torch.bool)).pooler_output
+    text = model.get_text_features(ids, mask).pooler_output
+    losses(audio, text, model.logit_scale_a, model.logit_scale_t)[OBJECTIVES[-1]].backward()
+    before = {k: p.detach().clone() for k, p in model.named_parameters() if p.grad is not None}
+    length = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
+    matrices = [p for k, p in model.named_parameters() if p.dim() > 1 and "bias_table" not in k]
+    others = [p for k, p in model.named_parameters() if p.dim() <= 1 or "bias_table" in k]
+    groups = [{"params": matrices, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+    torch.optim.AdamW(groups, lr=1e-3).step()
+    return {"length": length, "changes": {k: told(p.detach() - before[k]) for k, p in model.named_parameters() if k in before}}
+
+
 if __name__ == "__main__":
     tables = {name: table(name, name == "fused") for name in ("fused", "unfused")}
+    tables["step"] = step()
     (HERE / "gradients.json").write_text(json.dumps(tables, separators=(",", ":")) + "\n", encoding="utf-8")
