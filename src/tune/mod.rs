@@ -10,6 +10,7 @@
 //! | `layout` | towers as graphs of clapd's fused layers, in f32, f16 or int8 |
 //! | `import` | a CLAP checkpoint becomes a bundle |
 //! | `quantize` | rounds linears to int8 |
+//! | `train` | fine-tunes a checkpoint on ratings |
 //! | `verify` | compares a bundle with its checkpoint |
 //! | `clips` | sounds to calibrate on and to judge by |
 //! | `agreement` | figures of two sets of embeddings |
@@ -35,4 +36,5 @@ pub mod mini;
 pub mod net;
 pub mod progress;
 pub mod quantize;
+pub mod train;
 pub mod verify;
