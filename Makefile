@@ -8,6 +8,7 @@ PYTHON ?= python3
 
 BUILD_PACKAGES := pkg-config:pkg-config libasound2-dev:/usr/include/alsa/asoundlib.h
 TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosquitto_sub openssl:/usr/bin/openssl \
+	faketime:faketime \
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
 

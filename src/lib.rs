@@ -22,7 +22,7 @@
 //! | [`capture`] | devices, files, standard input | samples and where their clock meets the wall's | samples, time |
 //! | [`config`] | a TOML file | settings, or every fault at once | capture, detect and outbox (their types) |
 //! | [`health`] | what the rooms count | a snapshot of it | time |
-//! | [`outbox`] | events, acknowledgements | events that wait, also after a power cut | nothing |
+//! | [`outbox`] | events, acknowledgements | events that wait, also after a power cut | time |
 //! | [`mqtt`] | scores, events, health | messages | config (where the broker is), detect, health, outbox, time |
 //! | [`daemon`] | settings | a process that goes on | everything |
 //! | [`cli`] | arguments | an exit status | everything |

@@ -78,7 +78,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("pipeline", &["clap", "detect", "dsp", "samples", "time"]),
     ("capture", &["samples", "time"]),
     ("health", &["time"]),
-    ("outbox", &[]),
+    ("outbox", &["time"]),
     ("config", &["capture", "detect", "outbox"]),
     ("mqtt", &["config", "detect", "health", "outbox", "time"]),
     ("daemon", &["capture", "clap", "config", "detect", "health", "mqtt", "outbox", "pipeline", "samples", "time"]),

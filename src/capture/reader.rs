@@ -15,7 +15,7 @@ use super::counters::{SourceCounters, State, add};
 use super::decode::{Decoder, Faults};
 use super::{Channel, Read};
 use crate::samples::Samples;
-use crate::time::{SampleTime, WallAnchor};
+use crate::time::{Clocks, SampleTime, WallAnchor};
 
 /// Blocks that may wait for the reader: one being written while one is read keeps both busy.
 const AHEAD: usize = 2;
@@ -84,8 +84,11 @@ pub(super) struct Reader {
     used: SyncSender<Vec<f32>>,
     block: Block,
     position: u64,
-    /// The time of day at which the sample clock stood at zero; a file is taken to happen from when it is opened.
+    /// The time of day at which the sample clock stood at zero; a file is taken to happen from when it is opened. Where the
+    /// computer's clock is set meanwhile, it was another time of day.
     began: SystemTime,
+    /// When that was looked at.
+    clocks: Clocks,
     counters: Arc<SourceCounters>,
 }
 
@@ -103,7 +106,8 @@ impl Reader {
             .spawn(move || feeder.run(first))
             .with_context(|| format!("source {id:?}: can't start its thread"))?;
         let block = Block { rate: 0, lost: 0, data: Vec::new() };
-        Ok(Self { messages, used, block, position: 0, began: SystemTime::now(), counters: counters.clone() })
+        let clocks = Clocks::now();
+        Ok(Self { messages, used, block, position: 0, began: clocks.wall, clocks, counters: counters.clone() })
     }
 
     pub fn read(&mut self, timeout: Duration) -> Result<Read<'_>> {
@@ -127,11 +131,18 @@ impl Reader {
         }
         // Where the thread is gone there is nobody to fill it again.
         let _ = self.used.try_send(before.data);
+        self.follow_clock(Clocks::now());
         let Block { rate, lost, data } = &self.block;
         let at = SampleTime::from_samples(self.position + lost, *rate);
         self.position += lost + data.len() as u64;
         let anchor = WallAnchor { at, wall: self.began + at.since(SampleTime::ZERO) };
         Ok(Read::Block { rate: *rate, samples: Samples { lost: *lost, data }, anchor })
+    }
+
+    fn follow_clock(&mut self, now: Clocks) {
+        if let Some(step) = now.step_since(&self.clocks) {
+            (self.began, self.clocks) = (step.correct(self.began), now);
+        }
     }
 }
 

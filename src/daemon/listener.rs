@@ -82,6 +82,10 @@ impl Listener {
         let name = format!("hear-{}", self.ear.seen.id);
         thread::Builder::new().name(name).spawn(move || {
             let read = self.read_all();
+            if self.stop.load(Relaxed) {
+                self.ear.leave();
+                return read;
+            }
             let finished = self.ear.finish();
             read.and(finished)
         })
@@ -204,7 +208,15 @@ impl Ear {
         }
     }
 
-    /// Scores what is left, and ends what is open.
+    /// Ends what is open where it was heard last. The sound goes on: a window between two hops would only be scored to say
+    /// something else than the next run of the same sound would, and there is little time to leave in.
+    fn leave(&mut self) {
+        if let Some(Current { pipeline, anchor, .. }) = &mut self.current {
+            pipeline.interrupt(&mut |output| self.teller.tell(&output, anchor));
+        }
+    }
+
+    /// The sound is over: scores what is left, and ends what is open.
     fn finish(&mut self) -> Result<()> {
         let Some(mut current) = self.current.take() else { return Ok(()) };
         let (teller, anchor) = (&mut self.teller, current.anchor);

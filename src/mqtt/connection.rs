@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::config::Broker;
+
 use super::backoff::Backoff;
 use super::link::Shared;
 use super::session::{Client, Failure, Happened, Plan, Session, Version};
@@ -23,7 +25,7 @@ const RETRY_WHILE_LEAVING: Duration = Duration::from_millis(250);
 /// filter of the states that this node ever had.
 pub(super) fn spawn(shared: Arc<Shared>, plan: Plan, states: String) -> io::Result<()> {
     let thread = Thread {
-        address: format!("{}:{}", plan.broker.host, plan.broker.port),
+        address: address(&plan.broker),
         plan,
         states,
         shared,
@@ -35,6 +37,12 @@ pub(super) fn spawn(shared: Arc<Shared>, plan: Plan, states: String) -> io::Resu
         said: None,
     };
     thread::Builder::new().name("mqtt".into()).spawn(move || thread.run()).map(drop)
+}
+
+/// As it stands in a url.
+fn address(broker: &Broker) -> String {
+    let Broker { host, port, .. } = broker;
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 struct Thread {
