@@ -12,7 +12,7 @@ TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosqui
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
 
-.PHONY: help demo test chaos cross-check sanitize lint docs bench mini parity parity-small clean
+.PHONY: help demo test chaos fuzz cross-check sanitize lint docs bench mini parity parity-small clean
 .PHONY: build-packages test-packages parity-packages
 
 help: ## this list
@@ -25,8 +25,12 @@ demo: build-packages ## hear the bundled recording: live scores, and events as t
 test: build-packages test-packages ## all tests, claptune's too
 	$(CARGO) test --locked --features tune
 
-chaos: build-packages test-packages ## 200 faults of broker, link, disk and daemon: no event is lost (some 10 minutes)
+chaos: build-packages test-packages ## 200 faults of broker, link, disk, clock and daemon: no event is lost (some 10 minutes)
 	CLAPD_CHAOS_FAULTS=200 $(CARGO) test --locked --features tune --test chaos -- --nocapture
+
+SECONDS ?= 60
+fuzz: build-packages ## every fuzz target for SECONDS=60
+	tools/fuzz $(SECONDS)
 
 lint: build-packages ## formatting, lints, documentation
 	$(CARGO) fmt --check

@@ -17,6 +17,9 @@ use crate::time::{Clocks, Step};
 /// Before this the time of day was not set when it was read: a small computer without a clock of its own starts at 1970.
 const CLOCK_WAS_SET: Duration = Duration::from_secs(1_735_689_600);
 
+/// A thousand events a second reach it in some hundred million years.
+const MAX_NUMBER: u64 = u64::MAX / 2;
+
 /// The bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -269,7 +272,11 @@ impl Queue {
         }
     }
 
+    /// A number comes once, and none of ours grows so far: a log that says otherwise was not written by us.
     fn insert(&mut self, number: u64, kept_at: SystemTime, topic: Arc<str>, notice: Notice) {
+        if self.events.contains_key(&number) || number > MAX_NUMBER {
+            return;
+        }
         let (start, score, peak) = (self.next_message, notice.score, notice.peak);
         // Until a window is heard, all that is known is that it had begun.
         let heard = Heard { at: notice.started_at, score, peak, written: true };
@@ -277,7 +284,7 @@ impl Queue {
         self.events.insert(number, event);
         self.waiting.insert(start, (number, Part::Start));
         self.open.push(number);
-        self.next_event = self.next_event.max(number.saturating_add(1));
+        self.next_event = self.next_event.max(number + 1);
         self.next_message += 1;
     }
 
