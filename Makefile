@@ -12,7 +12,7 @@ TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosqui
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
 
-.PHONY: help demo test chaos fuzz cross-check sanitize lint docs bench mini parity parity-small clean
+.PHONY: help demo test chaos fuzz soak ha cross-check sanitize lint docs bench mini parity parity-small clean
 .PHONY: build-packages test-packages parity-packages
 
 help: ## this list
@@ -31,6 +31,17 @@ chaos: build-packages test-packages ## 200 faults of broker, link, disk, clock a
 SECONDS ?= 60
 fuzz: build-packages ## every fuzz target for SECONDS=60
 	tools/fuzz $(SECONDS)
+
+soak: build-packages test-packages ## 30 minutes at 20 times real time: no growth of memory, descriptors, threads (SOAK_S=n: seconds)
+	CLAPD_SOAK_S=$(or $(SOAK_S),1800) $(CARGO) test --locked --features tune --test soak -- --nocapture
+
+# A chroot of 1 GB, kept for the next time (HA_ROOT moves it); root and the network. SHOT=FILE.png: a picture of the device's page.
+HA_ROOT ?= $(CARGO_TARGET_DIR)/home-assistant
+SHOT ?=
+ha: build-packages test-packages ## discovery against a real Home Assistant, which it installs into a chroot (root; some 8 minutes)
+	$(CARGO) build --locked
+	tools/ha/setup.sh $(HA_ROOT)
+	$(PYTHON) tools/ha/accept.py --root $(HA_ROOT) --clapd $(CARGO_TARGET_DIR)/debug/clapd $(if $(SHOT),--shot $(SHOT))
 
 lint: build-packages ## formatting, lints, documentation
 	$(CARGO) fmt --check

@@ -19,6 +19,7 @@
 //! | [`clap`] | patches, prompts, a bundle of weights | unit embeddings, cosines | dsp, detect (the calibration curve) |
 //! | [`detect`] | cosines, scores | scores from 0 to 10, events | time |
 //! | [`pipeline`] | samples | scored windows, events | the four above |
+//! | [`prompts`] | prompts in words and recordings | their embeddings and rules | capture, clap, detect, pipeline, samples |
 //! | [`capture`] | devices, files, standard input | samples and where their clock meets the wall's | samples, time |
 //! | [`config`] | a TOML file | settings, or every fault at once | capture, detect and outbox (their types) |
 //! | [`health`] | what the rooms count | a snapshot of it | time |
@@ -73,6 +74,7 @@ pub mod health;
 pub mod mqtt;
 pub mod outbox;
 pub mod pipeline;
+pub mod prompts;
 pub mod samples;
 pub mod time;
 #[cfg(feature = "tune")]

@@ -117,6 +117,13 @@ impl PromptScorer {
         Self { prompts, calibration, cosines, scores }
     }
 
+    /// Scores for other prompts from now on.
+    fn change_prompts(&mut self, prompts: PromptSet) {
+        self.cosines.resize(prompts.bank.len(), 0.0);
+        self.scores.resize(prompts.len(), Score::default());
+        self.prompts = prompts;
+    }
+
     /// A score a prompt, in order.
     pub fn score(&mut self, embedding: &[f32]) -> &[Score] {
         self.prompts.bank.cosines(embedding, &mut self.cosines);
@@ -246,6 +253,21 @@ impl Pipeline {
             }
         }
         self.score_due(sink)
+    }
+
+    /// Listens for other prompts from the next window on, whose sound is kept. `kept` names, for each of them, the prompt
+    /// before that it continues; open events of the others end where the last scored window did, under their old index.
+    pub fn change_prompts(
+        &mut self,
+        prompts: PromptSet,
+        kept: impl IntoIterator<Item = Option<usize>>,
+        sink: &mut dyn FnMut(Output<'_>),
+    ) {
+        let heard = SampleTime::from_samples(self.last_end, self.rate);
+        let rules = prompts.rules.iter().copied().zip(kept);
+        self.detector.change(rules, heard, |event| sink(Output::Event(event)));
+        self.nothing = vec![Score::default(); prompts.len()];
+        self.scorer.change_prompts(prompts);
     }
 
     /// Nobody listens any more, or nothing has been heard for [`MAX_OUTAGE`]: open events end where the last scored window did.

@@ -69,7 +69,7 @@ fn each_library_has_its_room() {
 }
 
 /// What each room may know of the others.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("time.rs", &[]),
     ("samples.rs", &[]),
     ("dsp", &["samples", "time"]),
@@ -77,11 +77,15 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("clap", &["detect", "dsp"]),
     ("pipeline", &["clap", "detect", "dsp", "samples", "time"]),
     ("capture", &["samples", "time"]),
+    ("prompts", &["capture", "clap", "detect", "pipeline", "samples"]),
     ("health", &["time"]),
     ("outbox", &["time"]),
     ("config", &["capture", "detect", "outbox"]),
     ("mqtt", &["config", "detect", "health", "outbox", "time"]),
-    ("daemon", &["capture", "clap", "config", "detect", "health", "mqtt", "outbox", "pipeline", "samples", "time"]),
+    (
+        "daemon",
+        &["capture", "clap", "config", "detect", "health", "mqtt", "outbox", "pipeline", "prompts", "samples", "time"],
+    ),
     ("tune", &["clap", "dsp", "detect", "samples", "time", "pipeline", "capture"]),
 ];
 

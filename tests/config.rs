@@ -159,6 +159,7 @@ fn every_bound_is_held() {
         ("[mqtt]\nurl = \"mqtt://host\"\npassword = \"hunter2\"", "did you mean `password_file`?"),
         ("[mqtt]\nurl = \"mqtt://me@host\"\npassword_file = \"none\"", "none: No such file"),
         ("[mqtt]\nurl = \"mqtt://host\"\ndiscovery_prefix = \"a/#\"", "is no topic"),
+        ("[mqtt]\nurl = \"mqtt://host\"\ndiscovery_prefix = \"homeassistant/\"", "is no topic"),
         ("[outbox]\nmax_events = 0", "0 is not a whole number from 1 to 1000000"),
         ("[outbox]\nmax_age_h = 1.5", "1.5 is not a whole number"),
         ("[extra]", "extra: is not a known key"),
@@ -216,12 +217,18 @@ fn tls_takes_its_files() {
 }
 
 #[test]
-fn what_has_no_effect_is_said() {
-    let text = with("[mqtt]\nurl = \"mqtt://h\"\ndiscovery_prefix = \"homeassistant\"\n");
-    let (_, warnings) = parse(&text).unwrap_or_else(|faults| panic!("{faults}"));
-    let keys: Vec<_> = warnings.iter().map(|warning| (warning.place.line, warning.place.key.as_str())).collect();
-    assert_eq!(keys, [(Some(8), "mqtt.discovery_prefix")]);
-    assert!(warnings.iter().all(|warning| warning.message.contains("no effect in this version")));
+fn home_assistant_is_told_unless_somebody_says_no() {
+    let prefix = |line: &str| {
+        let broker = settings(&with(&format!("[mqtt]\nurl = \"mqtt://h\"\n{line}\n"))).broker.expect("is there");
+        broker.discovery_prefix
+    };
+    assert_eq!(prefix("").as_deref(), Some("homeassistant"));
+    assert_eq!(prefix("discovery_prefix = \"my/house\"").as_deref(), Some("my/house"));
+    assert_eq!(prefix("discovery_prefix = \"\""), None);
+}
+
+#[test]
+fn no_broker_is_worth_a_warning() {
     let (settings, warnings) = parse(&with("")).unwrap_or_else(|faults| panic!("{faults}"));
     assert!(settings.broker.is_none());
     assert!(warnings[0].to_string().contains("mqtt: is missing: events are logged"), "{}", warnings[0]);

@@ -54,7 +54,7 @@ fn wait_for_log(part: &str) {
 }
 
 fn at(port: u16) -> config::Broker {
-    config::Broker { host: "127.0.0.1".into(), port, user: None, password: None, tls: None }
+    config::Broker { host: "127.0.0.1".into(), port, user: None, password: None, tls: None, discovery_prefix: None }
 }
 
 fn start(broker: &config::Broker, node: &str, outbox: &OutboxSpec) -> (Publisher, Arc<DeliveryCounters>) {

@@ -1,13 +1,13 @@
 //! `clapd check`: every fault of a configuration; nothing is started.
 
 use std::io::Write;
-use std::iter;
 use std::path::Path;
 use std::time::Duration;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
 use crate::clap::{Bundle, TextEmbedding};
+use crate::daemon::Kept;
 use crate::{config, mqtt};
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
@@ -16,6 +16,11 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     for warning in &warnings {
         writeln!(out, "warning: {warning}").at(Stage::Other)?;
     }
+    if let Some(kept) = Kept::in_folder(settings.state.as_deref()).file() {
+        let seen = "prompts that were set over MQTT stand in for every [[prompt]]";
+        let remedy = "send prompts/set with {\"reset\":true}, or remove the file, to return to these";
+        writeln!(out, "warning: {}: {seen}; {remedy}", kept.display()).at(Stage::Other)?;
+    }
     if let Some(broker) = &settings.broker {
         mqtt::check(broker).at(Stage::Usage)?;
     }
@@ -23,12 +28,7 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     // Loading is the only proof that the files fit the manifest and this version.
     bundle.audio_encoder().at(Stage::Bundle)?;
     bundle.text_encoder().at(Stage::Bundle)?;
-    let texts: Vec<&str> = settings
-        .prompts
-        .iter()
-        .flat_map(|prompt| iter::once(&prompt.text).chain(&prompt.contrast))
-        .map(String::as_str)
-        .collect();
+    let texts = settings.texts();
     let embeddings = bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle)?;
     for warning in uncovered(&bundle, &texts, &embeddings).chain(unheard(&bundle, settings.hop)) {
         writeln!(out, "warning: {warning}").at(Stage::Other)?;

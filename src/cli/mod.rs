@@ -56,6 +56,16 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = locate::CONFIG)]
         config: PathBuf,
     },
+    /// Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself
+    #[command(hide = true)]
+    Remember {
+        /// Model bundle
+        #[arg(long, value_name = "DIR")]
+        bundle: PathBuf,
+        /// Threads to compute with
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+    },
     /// Measure a bundle's speed and memory on this machine
     Bench(bench::Arguments),
 }
@@ -74,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Devices { json } => devices::run(json),
         Command::Check { config } => check::run(&config),
+        Command::Remember { bundle, threads } => run::remember(&bundle, threads),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     outcome.map_or_else(Failure::report, |()| ExitCode::SUCCESS)

@@ -12,12 +12,16 @@ use std::path::Path;
 use super::check::Check;
 use super::file::WrittenMqtt;
 use super::finding::Place;
-use super::section::shorten;
+use super::section::{At, shorten};
 use super::tls::{self, Tls};
 
 /// The ports that IANA registered for MQTT, without TLS and with it.
 const DEFAULT_PORT: u16 = 1883;
 const DEFAULT_TLS_PORT: u16 = 8883;
+/// Where Home Assistant looks for devices, unless it was told to look elsewhere. Nobody else minds a retained message there.
+const DEFAULT_PREFIX: &str = "homeassistant";
+/// Brokers take topics of 65,535 bytes; nobody reads them.
+const MAX_PREFIX: usize = 200;
 /// A password is a line, not a file that somebody named by mistake.
 const MAX_PASSWORD_BYTES: u64 = 4096;
 /// The name under which the unit file loads the password.
@@ -36,6 +40,8 @@ pub struct Broker {
     pub password: Option<Secret>,
     /// With TLS, and how; none: everybody on the way can read along.
     pub tls: Option<Tls>,
+    /// Where Home Assistant looks for devices, and says when it has begun; none: it is told nothing of us.
+    pub discovery_prefix: Option<String>,
 }
 
 /// A text that is not shown.
@@ -61,13 +67,7 @@ impl fmt::Debug for Secret {
 }
 
 pub(super) fn check(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Broker> {
-    check.no_effect(written.discovery_prefix.as_ref());
-    if let Some(prefix) = &written.discovery_prefix
-        && (prefix.value.is_empty() || prefix.value.contains(['+', '#', '\0']))
-    {
-        let seen = format!("\"{}\" is no topic: at least a letter, and none of `+`, `#`", shorten(&prefix.value));
-        check.fault(&prefix.place, seen, "write \"homeassistant\"");
-    }
+    let discovery_prefix = discovery_prefix(written, check);
     let url = written.url.as_ref()?;
     let address = match Address::parse(&url.value) {
         Ok(address) => Some(address),
@@ -91,7 +91,23 @@ pub(super) fn check(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Brok
         Some(tls) => Some(tls?),
         None => None,
     };
-    Some(Broker { host, port, user, password: password?, tls })
+    Some(Broker { host, port, user, password: password?, tls, discovery_prefix: discovery_prefix? })
+}
+
+/// Home Assistant's own default, unless another is written; an empty one turns discovery off. Outer none: there is a fault.
+#[expect(clippy::option_option, reason = "a fault and no discovery are two things")]
+fn discovery_prefix(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Option<String>> {
+    let Some(At { value, place }) = &written.discovery_prefix else { return Some(Some(DEFAULT_PREFIX.into())) };
+    let empty_words = !value.is_empty() && value.split('/').any(str::is_empty);
+    if value.contains(['+', '#', '\0']) || empty_words || value.len() > MAX_PREFIX {
+        let seen = format!(
+            "\"{}\" is no topic of at most {MAX_PREFIX} bytes: words between single slashes, and none of `+`, `#`",
+            shorten(value)
+        );
+        check.fault(place, seen, format!("write \"{DEFAULT_PREFIX}\", or \"\" to tell Home Assistant nothing"));
+        return None;
+    }
+    Some(Some(value.clone()).filter(|prefix| !prefix.is_empty()))
 }
 
 /// The password from where it is found first: the file that the configuration names, the environment, systemd's credentials.

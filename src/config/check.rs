@@ -54,13 +54,6 @@ impl<'a> Check<'a> {
         self.warnings.push(place.finding(message.into(), remedy.into()));
     }
 
-    /// A key that is read and checked, and does nothing yet.
-    pub(super) fn no_effect<T>(&mut self, key: Option<&At<T>>) {
-        if let Some(key) = key {
-            self.warn(&key.place, "has no effect in this version", "leave it for a later one, or remove it");
-        }
-    }
-
     /// The settings; none where a part could not be made, for which there is a fault then.
     pub(super) fn settings(&mut self, written: &Written, path: &Path) -> Option<Settings> {
         let whole = Place::of_file(path);
@@ -91,6 +84,7 @@ impl<'a> Check<'a> {
             prompts: prompts?,
             broker,
             outbox: outbox?,
+            state: self.environment.state.clone(),
         })
     }
 

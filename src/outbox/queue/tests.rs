@@ -123,3 +123,25 @@ fn what_was_kept_before_the_clock_was_set_is_young_and_told_with_the_right_time(
         assert_eq!(lengths, [DAY, Duration::from_secs(3), Duration::from_secs(4)]);
     }
 }
+
+/// No log of ours does, but a card may hold another's remains: what it says must not wait for ever.
+#[test]
+fn a_log_that_counts_twice_is_believed_once() {
+    let (now, topic) = (at(2_000_000_000), Arc::<str>::from("t"));
+    let mut queue = queue(10);
+    let started = |event, id| Record::Started { event, kept_at: now.wall, topic: "t".into(), notice: notice(id, None) };
+    let ended = Record::Ended { event: 1, kept_at: now.wall, score: 1.0, peak: 1.0, duration: DAY };
+    for record in [started(1, "first"), ended, started(1, "again"), started(u64::MAX, "far")] {
+        queue.apply(record, now);
+    }
+    queue.begin(now);
+    queue.start(&topic, notice("own", None), now);
+    let ids: Vec<_> = all(&mut queue).into_iter().map(|(ended, _, id)| (ended, id)).collect();
+    assert_eq!(ids, [(false, "first".into()), (true, "first".into()), (false, "own".to_owned())]);
+    queue.end(&notice("own", Some(DAY)), now);
+    queue.rewind(now);
+    while let Some(waiting) = queue.next() {
+        queue.acknowledge(waiting.number, now);
+    }
+    assert_eq!((queue.waiting(), queue.events()), (0, 0));
+}
