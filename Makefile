@@ -8,10 +8,11 @@ PYTHON ?= python3
 
 BUILD_PACKAGES := pkg-config:pkg-config libasound2-dev:/usr/include/alsa/asoundlib.h
 TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosquitto_sub openssl:/usr/bin/openssl \
+	faketime:faketime \
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
 
-.PHONY: help demo test chaos soak ha cross-check sanitize lint docs bench speed mini parity parity-small tune-example-data clean
+.PHONY: help demo test chaos fuzz soak ha cross-check sanitize lint docs bench speed mini parity parity-small tune-example-data clean
 .PHONY: build-packages test-packages parity-packages
 
 help: ## this list
@@ -24,8 +25,12 @@ demo: build-packages ## hear the bundled recording: live scores, and events as t
 test: build-packages test-packages ## all tests, claptune's too
 	$(CARGO) test --locked --features tune
 
-chaos: build-packages test-packages ## 200 faults of broker, link, disk and daemon: no event is lost (some 10 minutes)
+chaos: build-packages test-packages ## 200 faults of broker, link, disk, clock and daemon: no event is lost (some 10 minutes)
 	CLAPD_CHAOS_FAULTS=200 $(CARGO) test --locked --features tune --test chaos -- --nocapture
+
+SECONDS ?= 60
+fuzz: build-packages ## every fuzz target for SECONDS=60
+	tools/fuzz $(SECONDS)
 
 soak: build-packages test-packages ## 30 minutes at 20 times real time: no growth of memory, descriptors, threads (SOAK_S=n: seconds)
 	CLAPD_SOAK_S=$(or $(SOAK_S),1800) $(CARGO) test --locked --features tune --test soak -- --nocapture

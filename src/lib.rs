@@ -24,7 +24,7 @@
 //! | [`config`] | a TOML file | settings, or every fault at once | capture, detect, outbox and score_log (their types) |
 //! | [`score_log`] | scores | a file of them within a bound | detect |
 //! | [`health`] | what the rooms count | a snapshot of it | time |
-//! | [`outbox`] | events, acknowledgements | events that wait, also after a power cut | nothing |
+//! | [`outbox`] | events, acknowledgements | events that wait, also after a power cut | time |
 //! | [`mqtt`] | scores, events, health | messages | config (where the broker is), detect, health, outbox, time |
 //! | [`daemon`] | settings | a process that goes on | everything |
 //! | [`cli`] | arguments | an exit status | everything |

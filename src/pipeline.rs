@@ -284,7 +284,7 @@ impl Pipeline {
         self.scorer.change_prompts(prompts);
     }
 
-    /// Nothing has been heard for [`MAX_OUTAGE`]: open events end where the last scored window did.
+    /// Nobody listens any more, or nothing has been heard for [`MAX_OUTAGE`]: open events end where the last scored window did.
     pub fn interrupt(&mut self, sink: &mut dyn FnMut(Output<'_>)) {
         let heard = SampleTime::from_samples(self.last_end, self.rate);
         self.detector.finish(heard, |event| sink(Output::Event(event)));

@@ -80,7 +80,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("capture", &["samples", "time"]),
     ("prompts", &["capture", "clap", "detect", "pipeline", "samples"]),
     ("health", &["time"]),
-    ("outbox", &[]),
+    ("outbox", &["time"]),
     ("score_log", &["detect"]),
     ("config", &["capture", "detect", "outbox", "score_log"]),
     ("mqtt", &["config", "detect", "health", "outbox", "time"]),

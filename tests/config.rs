@@ -150,7 +150,7 @@ fn every_bound_is_held() {
         ("[[source]]\nid = \"x\"\nstdin = true\nchannel = \"left\"", "\"left\" is neither \"mix\""),
         ("[[prompt]]\ntext = \"A dog barking!\"", "\"a_dog_barking\" is taken on line 5"),
         ("[[prompt]]\ntext = \"犬の声\"", "has no letter of a-z"),
-        ("[mqtt]\nurl = \"mqtts://[::1]\"", "is an IPv6 address"),
+        ("[mqtt]\nurl = \"mqtts://[fe80::1%eth0]\"", "names a network interface"),
         ("[mqtt]\nurl = \"mqtts://host\"\nca_file = \"none.pem\"", "none.pem: No such file"),
         ("[mqtt]\nurl = \"mqtts://host\"\nca_file = \"/dev/null\"", "has no block"),
         ("[mqtt]\nurl = \"mqtts://host\"\nclient_key = \"/dev/null\"", "needs client_cert"),

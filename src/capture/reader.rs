@@ -16,7 +16,7 @@ use super::decode::{Decoder, Faults};
 use super::state::State;
 use super::{Channel, Read};
 use crate::samples::Samples;
-use crate::time::{SampleTime, WallAnchor};
+use crate::time::{Clocks, SampleTime, WallAnchor};
 
 /// Blocks that may wait for the reader: one being written while one is read keeps both busy.
 const AHEAD: usize = 2;
@@ -99,8 +99,11 @@ pub(super) struct Reader {
     next: Option<Message>,
     realtime: bool,
     position: u64,
-    /// The time of day at which the sample clock stood at zero; a file is taken to happen from when it is opened.
+    /// The time of day at which the sample clock stood at zero; a file is taken to happen from when it is opened. Where the
+    /// computer's clock is set meanwhile, it was another time of day.
     began: SystemTime,
+    /// When that was looked at.
+    clocks: Clocks,
     counters: Arc<SourceCounters>,
 }
 
@@ -119,8 +122,8 @@ impl Reader {
             .spawn(move || feeder.run(first))
             .with_context(|| format!("source {id:?}: can't start its thread"))?;
         let block = Block { rate: 0, lost: 0, data: Vec::new(), late: false };
-        let (began, counters) = (SystemTime::now(), counters.clone());
-        Ok(Self { messages, used, block, next: None, realtime, position: 0, began, counters })
+        let (clocks, counters) = (Clocks::now(), counters.clone());
+        Ok(Self { messages, used, block, next: None, realtime, position: 0, began: clocks.wall, clocks, counters })
     }
 
     pub fn read(&mut self, timeout: Duration) -> Result<Read<'_>> {
@@ -146,11 +149,18 @@ impl Reader {
         }
         // Where the thread is gone there is nobody to fill it again.
         let _ = self.used.try_send(before.data);
+        self.follow_clock(Clocks::now());
         let Block { rate, lost, data, .. } = &self.block;
         let at = SampleTime::from_samples(self.position + lost, *rate);
         self.position += lost + data.len() as u64;
         let anchor = WallAnchor { at, wall: self.began + at.since(SampleTime::ZERO) };
         Ok(Read::Block { rate: *rate, samples: Samples { lost: *lost, data }, anchor })
+    }
+
+    fn follow_clock(&mut self, now: Clocks) {
+        if let Some(step) = now.step_since(&self.clocks) {
+            (self.began, self.clocks) = (step.correct(self.began), now);
+        }
     }
 }
 

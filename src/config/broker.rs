@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::net::Ipv6Addr;
 use std::path::Path;
 
 use super::check::Check;
@@ -29,7 +30,7 @@ const CREDENTIAL: &str = "mqtt-password";
 /// An MQTT broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
-    /// Name or address; IPv6 in brackets.
+    /// Name or address; an IPv6 address without brackets.
     pub host: String,
     /// TCP port.
     pub port: u16,
@@ -202,13 +203,10 @@ impl Address {
         };
         let place = place.strip_suffix('/').unwrap_or(place);
         let (host, port) = split_port(place, if secure { DEFAULT_TLS_PORT } else { DEFAULT_PORT })?;
-        if secure && host.starts_with('[') {
-            let remedy = "write the broker's name, as it stands in its certificate";
-            return Err((
-                format!("\"{}\" is an IPv6 address, and TLS is not built for those", shorten(host)),
-                remedy.into(),
-            ));
-        }
+        let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(address) => ipv6(address, secure)?,
+            None => host,
+        };
         Ok(Self { secure, user, host: host.to_owned(), port })
     }
 }
@@ -224,6 +222,20 @@ fn user_name(user: &str) -> Result<String, (String, String)> {
         return Err(("has an empty user before the @".into(), EXAMPLE.into()));
     }
     Ok(user.to_owned())
+}
+
+/// An IPv6 address as it stands between brackets, perhaps with the network interface behind it.
+fn ipv6(address: &str, secure: bool) -> Result<&str, (String, String)> {
+    let (bare, zone) = address.split_once('%').map_or((address, None), |(bare, zone)| (bare, Some(zone)));
+    if bare.parse::<Ipv6Addr>().is_err() || zone == Some("") {
+        let seen = format!("\"{}\" is no IPv6 address, which is what brackets hold", shorten(address));
+        return Err((seen, "write \"mqtt://[fe80::1%eth0]:1883\", or a name without brackets".into()));
+    }
+    if secure && zone.is_some() {
+        let seen = format!("\"{}\" names a network interface, which no certificate does", shorten(address));
+        return Err((seen, "write the broker's name, as it stands in its certificate".into()));
+    }
+    Ok(address)
 }
 
 fn split_port(place: &str, default: u16) -> Result<(&str, u16), (String, String)> {
@@ -258,10 +270,11 @@ mod tests {
     fn urls_as_people_write_them() {
         assert_eq!(Address::parse("mqtt://broker"), address(None, "broker", 1883));
         assert_eq!(Address::parse("mqtt://me@10.0.0.2:1884/"), address(Some("me"), "10.0.0.2", 1884));
-        assert_eq!(Address::parse("mqtt://[fe80::1%eth0]:99"), address(None, "[fe80::1%eth0]", 99));
-        assert_eq!(Address::parse("mqtt://a@b@[::1]"), address(Some("a@b"), "[::1]", 1883));
-        let secure = |port| Ok(Address { secure: true, user: None, host: "x".into(), port });
-        assert_eq!((Address::parse("mqtts://x"), Address::parse("mqtts://x:9")), (secure(8883), secure(9)));
+        assert_eq!(Address::parse("mqtt://[fe80::1%eth0]:99"), address(None, "fe80::1%eth0", 99));
+        assert_eq!(Address::parse("mqtt://a@b@[::1]"), address(Some("a@b"), "::1", 1883));
+        let secure = |host: &str, port| Ok(Address { secure: true, user: None, host: host.into(), port });
+        assert_eq!((Address::parse("mqtts://x"), Address::parse("mqtts://x:9")), (secure("x", 8883), secure("x", 9)));
+        assert_eq!(Address::parse("mqtts://[2001:db8::7]"), secure("2001:db8::7", 8883));
     }
 
     #[test]
@@ -285,7 +298,9 @@ mod tests {
             "mqtt://x:",
             "mqtt://a b",
             "mqtt://::1",
-            "mqtts://[::1]",
+            "mqtt://[broker]",
+            "mqtt://[fe80::1%]",
+            "mqtts://[fe80::1%eth0]",
         ] {
             assert!(Address::parse(url).is_err(), "{url:?}");
         }

@@ -93,7 +93,7 @@ impl Ear {
     }
 
     /// Ends what is open where it was heard last, and forgets the sound.
-    fn put_down(&mut self) {
+    pub(super) fn put_down(&mut self) {
         let Some(Current { mut pipeline, anchor }) = self.current.take() else { return };
         pipeline.interrupt(&mut |output| self.teller.tell(&output, &anchor));
         self.skipped += pipeline.windows_skipped();
@@ -178,7 +178,7 @@ impl Ear {
         }
     }
 
-    /// Scores what is left, and ends what is open.
+    /// The sound is over: scores what is left, and ends what is open.
     pub(super) fn finish(&mut self) -> Result<()> {
         let Some(mut current) = self.current.take() else { return Ok(()) };
         let (teller, anchor) = (&mut self.teller, current.anchor);

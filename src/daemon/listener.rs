@@ -66,6 +66,12 @@ impl Listener {
         let name = format!("hear-{}", self.ear.seen.id);
         thread::Builder::new().name(name).spawn(move || {
             let read = self.read_all();
+            // Where the sound goes on and we do not, a window between two hops would only be scored to say something else than an
+            // undisturbed run would, and there is little time to leave in.
+            if self.orders.is_to_stop() {
+                self.ear.put_down();
+                return read;
+            }
             let finished = self.ear.finish();
             read.and(finished)
         })

@@ -4,20 +4,22 @@
 //! Never: tells an end without its start, or with another id or another time of its start.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::detect::{Event, EventKind, Prompt, Score};
 use crate::health::ScoringCounters;
 use crate::mqtt::{Publisher, Route};
 use crate::outbox::Notice;
 use crate::pipeline::{Output, ScoredWindow};
-use crate::time::WallAnchor;
+use crate::time::{SampleTime, WallAnchor};
 
 /// What the house is told of a prompt, which is named by its index.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Told {
     /// Its score in the window that ended then.
     Score(usize, Score, SystemTime),
+    /// Its event is open still: how long it had gone on when the window ended, and the window's score.
+    Heard(usize, Duration, f32),
     /// A start or an end.
     Notice(usize, Notice),
     /// From now on it is these prompts that indices are of.
@@ -38,6 +40,9 @@ pub(super) fn audience(publisher: Publisher, source: String) -> Audience {
         }
         Told::Score(prompt, score, at) => {
             routes.get(prompt).into_iter().for_each(|route| publisher.score(route, score, at));
+        }
+        Told::Heard(prompt, lasted, score) => {
+            routes.get(prompt).into_iter().for_each(|route| publisher.heard(route, lasted, score));
         }
         Told::Notice(prompt, notice) => {
             if let Some(route) = routes.get(prompt) {
@@ -74,6 +79,8 @@ pub(super) struct Teller {
 struct Open {
     id: String,
     started_at: SystemTime,
+    /// The same on the sample clock, which does not jump when the time of day is set.
+    began: SampleTime,
 }
 
 impl Teller {
@@ -120,13 +127,16 @@ impl Teller {
         }
         for (prompt, score) in window.scores.iter().enumerate() {
             (self.audience)(Told::Score(prompt, *score, at));
+            if let Some(Some(open)) = self.open.get(prompt) {
+                (self.audience)(Told::Heard(prompt, window.end.since(open.began), score.score));
+            }
         }
     }
 
     fn started(&mut self, event: &Event, anchor: &WallAnchor) {
         self.counters.events_started.add(1);
-        let open =
-            Open { id: format!("{}-{}", self.prefix, self.next), started_at: anchor.wall_time(event.started_at) };
+        let (id, began) = (format!("{}-{}", self.prefix, self.next), event.started_at);
+        let open = Open { id, started_at: anchor.wall_time(began), began };
         self.next += 1;
         // Told first: what the log says has happened is in the outbox.
         self.notice(event, &open);
@@ -150,8 +160,7 @@ impl Teller {
             score: event.score,
             peak: event.peak,
             started_at: open.started_at,
-            // Of the sample clock, which does not jump when the time of day is set.
-            duration: event.ended_at.map(|end| end.since(event.started_at)),
+            duration: event.ended_at.map(|end| end.since(open.began)),
         };
         (self.audience)(Told::Notice(event.prompt, notice));
     }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::config::Broker;
+
 use super::backoff::Backoff;
 use super::inbox::{Request, Subscriptions, Taker};
 use super::link::Shared;
@@ -23,7 +25,7 @@ const RETRY_WHILE_LEAVING: Duration = Duration::from_millis(250);
 /// Starts the thread. It ends when it has taken leave, or when a connection fails that was begun to take leave.
 pub(super) fn spawn(shared: Arc<Shared>, plan: Plan, subscriptions: Subscriptions) -> io::Result<()> {
     let thread = Thread {
-        address: format!("{}:{}", plan.broker.host, plan.broker.port),
+        address: address(&plan.broker),
         plan,
         subscriptions,
         deaf: false,
@@ -36,6 +38,12 @@ pub(super) fn spawn(shared: Arc<Shared>, plan: Plan, subscriptions: Subscription
         said: None,
     };
     thread::Builder::new().name("mqtt".into()).spawn(move || thread.run()).map(drop)
+}
+
+/// As it stands in a url.
+fn address(broker: &Broker) -> String {
+    let Broker { host, port, .. } = broker;
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 struct Thread {

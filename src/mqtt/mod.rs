@@ -135,13 +135,18 @@ impl Publisher {
 
     /// Tells a score, if the broker is there, or else the newest of them once it is.
     pub fn score(&self, route: &Route, score: Score, at: SystemTime) {
-        self.outbox.hear(&route.event, at, score.score);
         let Some(payload) = written(&route.score, message::score(score, at)) else { return };
         let dropped = self.shared.change(|outgoing| outgoing.score(&route.score, payload));
         let counter = &self.shared.counters.scores_dropped;
         if dropped && counter.add(1) {
             log::debug!("mqtt: {} scores replaced by newer ones so far", counter.get());
         }
+    }
+
+    /// An event that was told is open still, and had gone on for so long when the window with this score ended: that is how
+    /// it ends if this process does not get to end it.
+    pub fn heard(&self, route: &Route, lasted: Duration, score: f32) {
+        self.outbox.hear(&route.event, lasted, score);
     }
 
     /// Tells whether an event is open; the broker keeps the last word.
