@@ -7,7 +7,7 @@ use std::path::Path;
 use clapd::tune::checkpoint::clap::ClapCheckpoint;
 use clapd::tune::checkpoint::source::locate;
 use clapd::tune::layout;
-use clapd::tune::quantize::rows::quantize as rows_of;
+use clapd::tune::quantize::rows::{Rows, quantize as rows_of};
 use clapd::tune::quantize::{self, Int8Linear, calibration};
 use proptest::prelude::*;
 
