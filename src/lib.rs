@@ -19,10 +19,12 @@
 //! | [`clap`] | patches, prompts, a bundle of weights | unit embeddings, cosines | dsp, detect (the calibration curve) |
 //! | [`detect`] | cosines, scores | scores from 0 to 10, events | time |
 //! | [`pipeline`] | samples | scored windows, events | the four above |
+//! | [`prompts`] | prompts in words and recordings | their embeddings and rules | capture, clap, detect, pipeline, samples |
 //! | [`capture`] | devices, files, standard input | samples and where their clock meets the wall's | samples, time |
-//! | [`config`] | a TOML file | settings, or every fault at once | capture, detect and outbox (their types) |
+//! | [`config`] | a TOML file | settings, or every fault at once | capture, detect, outbox and score_log (their types) |
+//! | [`score_log`] | scores | a file of them within a bound | detect |
 //! | [`health`] | what the rooms count | a snapshot of it | time |
-//! | [`outbox`] | events, acknowledgements | events that wait, also after a power cut | nothing |
+//! | [`outbox`] | events, acknowledgements | events that wait, also after a power cut | time |
 //! | [`mqtt`] | scores, events, health | messages | config (where the broker is), detect, health, outbox, time |
 //! | [`daemon`] | settings | a process that goes on | everything |
 //! | [`cli`] | arguments | an exit status | everything |
@@ -73,7 +75,9 @@ pub mod health;
 pub mod mqtt;
 pub mod outbox;
 pub mod pipeline;
+pub mod prompts;
 pub mod samples;
+pub mod score_log;
 pub mod time;
 #[cfg(feature = "tune")]
 pub mod tune;

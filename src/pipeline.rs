@@ -66,6 +66,8 @@ pub struct PromptSet {
     bank: PromptBank,
     contrasts: Vec<Vec<usize>>,
     rules: Vec<Rule>,
+    /// A curve a prompt that is not on the scale of the model's texts.
+    curves: Vec<Option<Calibration>>,
 }
 
 impl PromptSet {
@@ -88,7 +90,17 @@ impl PromptSet {
             (next - count..next).collect()
         };
         let contrasts = prompts.iter().map(|(.., contrast)| rows(contrast.len())).collect();
-        Ok(Self { bank, contrasts, rules: prompts.iter().map(|(_, rule, _)| *rule).collect() })
+        let rules: Vec<Rule> = prompts.iter().map(|(_, rule, _)| *rule).collect();
+        Ok(Self { bank, contrasts, curves: vec![None; rules.len()], rules })
+    }
+
+    /// Has the cosines of a prompt whose embedding does not come from words alone scored by a curve of their own.
+    #[must_use]
+    pub fn with_curve(mut self, prompt: usize, curve: Calibration) -> Self {
+        if let Some(own) = self.curves.get_mut(prompt) {
+            *own = Some(curve);
+        }
+        self
     }
 
     /// Number of prompts.
@@ -117,12 +129,21 @@ impl PromptScorer {
         Self { prompts, calibration, cosines, scores }
     }
 
+    /// Scores for other prompts from now on.
+    fn change_prompts(&mut self, prompts: PromptSet) {
+        self.cosines.resize(prompts.bank.len(), 0.0);
+        self.scores.resize(prompts.len(), Score::default());
+        self.prompts = prompts;
+    }
+
     /// A score a prompt, in order.
     pub fn score(&mut self, embedding: &[f32]) -> &[Score] {
         self.prompts.bank.cosines(embedding, &mut self.cosines);
-        let score = |row: usize| self.calibration.score(self.cosines[row]);
-        for (prompt, (out, contrasts)) in self.scores.iter_mut().zip(&self.prompts.contrasts).enumerate() {
-            *out = contrasted(score(prompt), contrasts.iter().map(|row| score(*row).score));
+        let PromptSet { contrasts, curves, .. } = &self.prompts;
+        for (prompt, (out, (contrasts, curve))) in self.scores.iter_mut().zip(contrasts.iter().zip(curves)).enumerate()
+        {
+            let own = curve.as_ref().unwrap_or(&self.calibration).score(self.cosines[prompt]);
+            *out = contrasted(own, contrasts.iter().map(|row| self.calibration.score(self.cosines[*row]).score));
         }
         &self.scores
     }
@@ -248,7 +269,22 @@ impl Pipeline {
         self.score_due(sink)
     }
 
-    /// Nothing has been heard for [`MAX_OUTAGE`]: open events end where the last scored window did.
+    /// Listens for other prompts from the next window on, whose sound is kept. `kept` names, for each of them, the prompt
+    /// before that it continues; open events of the others end where the last scored window did, under their old index.
+    pub fn change_prompts(
+        &mut self,
+        prompts: PromptSet,
+        kept: impl IntoIterator<Item = Option<usize>>,
+        sink: &mut dyn FnMut(Output<'_>),
+    ) {
+        let heard = SampleTime::from_samples(self.last_end, self.rate);
+        let rules = prompts.rules.iter().copied().zip(kept);
+        self.detector.change(rules, heard, |event| sink(Output::Event(event)));
+        self.nothing = vec![Score::default(); prompts.len()];
+        self.scorer.change_prompts(prompts);
+    }
+
+    /// Nobody listens any more, or nothing has been heard for [`MAX_OUTAGE`]: open events end where the last scored window did.
     pub fn interrupt(&mut self, sink: &mut dyn FnMut(Output<'_>)) {
         let heard = SampleTime::from_samples(self.last_end, self.rate);
         self.detector.finish(heard, |event| sink(Output::Event(event)));

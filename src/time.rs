@@ -1,10 +1,12 @@
-//! Time on a source's own clock.
+//! Time on a source's own clock, and the computer's two clocks.
 //!
-//! In: a count of samples. Out: [`SampleTime`], and through a [`WallAnchor`] the time of day.
-//! Never: nothing here asks the operating system what time it is; only `capture` does, and only `mqtt` needs it.
+//! In: a count of samples. Out: [`SampleTime`], and through a [`WallAnchor`] the time of day; [`Clocks`] and the [`Step`]s by
+//! which somebody has set the time of day.
+//! Never: asks the operating system what time it is, but in [`Clocks::now`]; only `capture` and `outbox` call that, and only
+//! `mqtt` needs the time of day.
 
 use std::ops::Add;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A moment on one source's sample clock, in nanoseconds since that source began.
 ///
@@ -62,9 +64,85 @@ impl WallAnchor {
     }
 }
 
+/// Read one after the other, the clocks are microseconds apart. A thread that was made to wait in between reads them again:
+/// times are told to the millisecond.
+const TOGETHER: Duration = Duration::from_millis(1);
+/// Tries to read them together. To be interrupted each time takes a machine on which a millisecond is no matter.
+const TRIES: usize = 10;
+/// Less than this is no step. Network time moves a clock that is off by less gently (0.128 s in ntpd, 0.4 s in timesyncd, 1 s in
+/// chrony as distributions set it up), and the steady clock with it.
+const STEP: Duration = Duration::from_secs(1);
+
+/// The steady clock, which nobody sets, and the time of day at the same moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clocks {
+    /// The steady clock: it ends with the computer.
+    pub steady: Instant,
+    /// The time of day, which may be wrong and may be set: a small computer has no clock of its own.
+    pub wall: SystemTime,
+}
+
+impl Clocks {
+    /// Now.
+    pub fn now() -> Self {
+        let mut read = Self { steady: Instant::now(), wall: SystemTime::now() };
+        for _ in 1..TRIES {
+            if read.steady.elapsed() < TOGETHER {
+                break;
+            }
+            read = Self { steady: Instant::now(), wall: SystemTime::now() };
+        }
+        read
+    }
+
+    /// How the time of day was set since `earlier`, if it was.
+    pub fn step_since(&self, earlier: &Self) -> Option<Step> {
+        let expected = earlier.wall.checked_add(self.steady.saturating_duration_since(earlier.steady))?;
+        let step = match self.wall.duration_since(expected) {
+            Ok(by) => Step { forwards: true, by },
+            Err(error) => Step { forwards: false, by: error.duration() },
+        };
+        (step.by >= STEP).then_some(step)
+    }
+}
+
+/// By how much the time of day was set, and in which direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Towards the future.
+    pub forwards: bool,
+    /// How far, at least a second.
+    pub by: Duration,
+}
+
+impl Step {
+    /// What a time that was read before the step should have been; the time itself where there is no such time.
+    pub fn correct(&self, read: SystemTime) -> SystemTime {
+        let corrected = if self.forwards { read.checked_add(self.by) } else { read.checked_sub(self.by) };
+        corrected.unwrap_or(read)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_is_told_from_time_that_passes() {
+        let began = Clocks::now();
+        let later = |steady_s: f64, wall_s: f64| Clocks {
+            steady: began.steady + Duration::from_secs_f64(steady_s),
+            wall: began.wall + Duration::from_secs_f64(wall_s),
+        };
+        assert_eq!(later(1e6, 1e6).step_since(&began), None);
+        assert_eq!(later(10.0, 10.9).step_since(&began), None, "moved gently");
+        let forwards = later(10.0, 3_610.0).step_since(&began).unwrap();
+        assert_eq!(forwards, Step { forwards: true, by: Duration::from_secs(3_600) });
+        assert_eq!(forwards.correct(began.wall), began.wall + Duration::from_secs(3_600));
+        let back = later(100.0, 40.0).step_since(&began).unwrap();
+        assert_eq!(back, Step { forwards: false, by: Duration::from_secs(60) });
+        assert_eq!(back.correct(began.wall), began.wall - Duration::from_secs(60));
+    }
 
     #[test]
     fn sample_time_is_exact_for_years() {

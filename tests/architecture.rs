@@ -50,6 +50,7 @@ fn strays(sources: &[Source], word: &str, rooms: &[&str]) -> Vec<String> {
 fn each_library_has_its_room() {
     let sources = sources();
     for (library, rooms) in [
+        ("alsa::", vec!["capture/alsa_log.rs"]),
         ("cpal::", vec!["capture/device.rs"]),
         ("symphonia::", vec!["capture/decode"]),
         ("rubato::", vec!["dsp/resample.rs"]),
@@ -69,7 +70,7 @@ fn each_library_has_its_room() {
 }
 
 /// What each room may know of the others.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("time.rs", &[]),
     ("samples.rs", &[]),
     ("dsp", &["samples", "time"]),
@@ -77,11 +78,29 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("clap", &["detect", "dsp"]),
     ("pipeline", &["clap", "detect", "dsp", "samples", "time"]),
     ("capture", &["samples", "time"]),
+    ("prompts", &["capture", "clap", "detect", "pipeline", "samples"]),
     ("health", &["time"]),
-    ("outbox", &[]),
-    ("config", &["capture", "detect", "outbox"]),
+    ("outbox", &["time"]),
+    ("score_log", &["detect"]),
+    ("config", &["capture", "detect", "outbox", "score_log"]),
     ("mqtt", &["config", "detect", "health", "outbox", "time"]),
-    ("daemon", &["capture", "clap", "config", "detect", "health", "mqtt", "outbox", "pipeline", "samples", "time"]),
+    (
+        "daemon",
+        &[
+            "capture",
+            "clap",
+            "config",
+            "detect",
+            "health",
+            "mqtt",
+            "outbox",
+            "pipeline",
+            "prompts",
+            "samples",
+            "score_log",
+            "time",
+        ],
+    ),
     ("tune", &["clap", "dsp", "detect", "samples", "time", "pipeline", "capture"]),
 ];
 
@@ -121,7 +140,7 @@ fn the_pipeline_has_no_clock_no_threads_and_no_files() {
 
 #[test]
 fn domain_types_are_not_wire_types() {
-    let wire = ["mqtt/message", "clap/manifest.rs", "cli/", "tune/"];
+    let wire = ["mqtt/message", "mqtt/discovery", "clap/manifest.rs", "cli/", "tune/"];
     assert_eq!(strays(&sources(), "Serialize", &wire), Vec::<String>::new());
 }
 

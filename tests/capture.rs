@@ -258,7 +258,8 @@ fn survives_the_server(shm: bool) {
         server.play(&tone);
         let after = steady_tone(&listening);
         assert_is_our_tone(&after, TONE_PEAK);
-        assert_eq!(after.fields["state"], "Live");
+        // It is live once it has been heard for a while.
+        assert!(["Recovering", "Live"].contains(&after.fields["state"].as_str()), "{after:?}");
         assert!(after.number("reopens") >= f64::from(death));
         // The time line went on through the outage, as the wall clock did.
         let (sound, wall) = (after.number("at") - before.number("at"), after.number("wall") - before.number("wall"));
@@ -285,7 +286,7 @@ fn a_server_that_hangs_is_survived() {
     let listening = Listening::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE)]);
     let before = steady_tone(&listening);
     server.freeze(true);
-    listening.wait_for("the loss to be noticed", |line| line.fields["state"] == "Lost");
+    listening.wait_for("the loss to be noticed", |line| line.fields["state"] == "Stalled");
     // By then closing the old stream hangs, and opening the next.
     listening.wait_for("a hanging thread", |line| line.number("open") >= 2.0);
     server.freeze(false);
@@ -303,7 +304,7 @@ fn a_device_that_is_not_there_is_waited_for() {
     server.kill();
     let listening = Listening::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE)]);
     let (line, _) = listening.wait_for("an attempt", |line| line.number("reopens") >= 2.0);
-    assert_eq!((line.kind.as_str(), line.fields["state"].as_str()), ("idle", "Starting"));
+    assert_eq!((line.kind.as_str(), line.fields["state"].as_str()), ("idle", "Lost"));
     server.restart();
     let tone = write_tone(&server, TONE_PEAK, TONE_PEAK);
     server.play(&tone);

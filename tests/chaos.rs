@@ -1,6 +1,6 @@
 //! Nothing is lost: the daemon hears a recording again and again, while its broker dies, its link is cut or goes dead, its disk is
-//! full and it is killed itself. At the end the broker's subscriber has had every event that the daemon's log speaks of, in
-//! order, with the times that an undisturbed run gives them, to a window.
+//! full, its clock is set and it is killed itself. At the end the broker's subscriber has had every event that the daemon's log
+//! speaks of, in order, with the times that an undisturbed run gives them.
 //!
 //! `CLAPD_CHAOS_FAULTS` and `CLAPD_CHAOS_SEED` choose another number and order of faults (`make chaos`).
 
@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use broker::{Broker, PATIENCE};
-use chaos::{Gate, Heard, Subscriber};
+use chaos::{Gate, Heard, Subscriber, TimeOfDay};
 use serde_json::Value;
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audio/demo.ogg");
@@ -26,8 +26,13 @@ const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audio/demo.o
 const PROMPTS: [&str; 6] =
     ["a dog barking", "people applauding", "rain", "a person speaking", "footsteps on gravel", "music"];
 
-/// A window more or less, whose hop is half a second: in one of some hundred disturbed runs a start was a patch (480 ms) early.
-const NEAR_MS: u128 = 500;
+/// Half a frame. Times are told in whole milliseconds, and a clock that is set is followed to about one.
+const NEAR_MS: u128 = 5;
+/// A clock is set by more than two hours, and no event of a run of the test lasts for one.
+const STEP_S: std::ops::Range<i64> = 7_200..90_000;
+const LONGEST_S: f64 = 3_600.0;
+/// Starts after a step by which the new time of day is used: one or two may be under way.
+const STARTS_AFTER_STEP: usize = 6;
 
 /// The house under test.
 struct House {
@@ -39,6 +44,9 @@ struct House {
     daemon: Option<Child>,
     /// One for each run of the daemon.
     logs: Vec<PathBuf>,
+    /// How its clock was set, in milliseconds, with the number of the run in which it was.
+    steps: Vec<(usize, i128)>,
+    clock: Option<TimeOfDay>,
     tmpfs: bool,
 }
 
@@ -55,6 +63,10 @@ impl House {
         if !tmpfs {
             eprintln!("no tmpfs can be mounted: full disks are left out");
         }
+        let clock = TimeOfDay::new(folder.path());
+        if clock.is_none() {
+            eprintln!("no libfaketime: clocks that are set are left out");
+        }
         let mut house = Self {
             folder,
             broker,
@@ -63,6 +75,8 @@ impl House {
             subscriber: None,
             daemon: None,
             logs: Vec::new(),
+            steps: Vec::new(),
+            clock,
             tmpfs,
         };
         house.configure("loop = true");
@@ -96,14 +110,17 @@ impl House {
 
     fn start(&mut self) {
         let log = self.folder.path().join(format!("log-{}", self.logs.len()));
-        let daemon = Command::new(env!("CARGO_BIN_EXE_clapd"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clapd"));
+        command
             .args(["run", "--config"])
             .arg(self.folder.path().join("clapd.toml"))
             .env("CACHE_DIRECTORY", env!("CARGO_TARGET_TMPDIR"))
             .stdout(Stdio::null())
-            .stderr(File::create(&log).expect("a file"))
-            .spawn();
-        self.daemon = Some(daemon.expect("clapd runs"));
+            .stderr(File::create(&log).expect("a file"));
+        if let Some(clock) = &self.clock {
+            clock.give(&mut command);
+        }
+        self.daemon = Some(command.spawn().expect("clapd runs"));
         self.logs.push(log);
     }
 
@@ -166,6 +183,20 @@ impl House {
         fs::remove_file(filler).expect("is there");
         self.gate.open();
         self.wait_for_log("the disk takes events again");
+    }
+
+    /// Sets the daemon's clock, there and back again the next time, and waits until it is used.
+    fn set_clock(&mut self, by_s: i64) {
+        let Some(clock) = &mut self.clock else { return };
+        let new = if clock.offset_s == 0 { by_s } else { 0 };
+        self.steps.push((self.logs.len() - 1, i128::from(new - clock.offset_s) * 1000));
+        clock.set(new);
+        let starts = |house: &Self| house.log().matches("\" started, ").count();
+        let (before, began) = (starts(self), Instant::now());
+        while starts(self) < before + STARTS_AFTER_STEP {
+            assert!(began.elapsed() < PATIENCE, "nothing more is heard: {}", self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -239,8 +270,9 @@ fn offset(events: &[Told], event: &Told) -> i128 {
     i128::try_from(millis(event.started_at)).unwrap_or(0) - i128::try_from(millis(events[0].started_at)).unwrap_or(0)
 }
 
-/// Compares what was heard of a run with what it logged and with the undisturbed run; returns how many events that were.
-fn check(events: &[Told], said: &[(String, String)], truth: &[Told], run: &str) -> usize {
+/// Compares what was heard of a run with what it logged and with the undisturbed run; returns how many events that were. `steps` are
+/// how its clock was set meanwhile, in milliseconds.
+fn check(events: &[Told], said: &[(String, String)], truth: &[Told], run: &str, steps: &[i128]) -> usize {
     let heard: Vec<(&str, &str)> = events.iter().map(|event| (event.kind.as_str(), event.prompt.as_str())).collect();
     let said: Vec<(&str, &str)> = said.iter().map(|(kind, prompt)| (kind.as_str(), prompt.as_str())).collect();
     assert!(heard.len() >= said.len(), "{run}: {} were logged, {} heard", said.len(), heard.len());
@@ -252,6 +284,7 @@ fn check(events: &[Told], said: &[(String, String)], truth: &[Told], run: &str) 
             _ => {
                 let start = open.remove(event.id.as_str()).expect("an end has its start");
                 assert_eq!(start.started_at, event.started_at);
+                assert!(event.duration.is_some_and(|duration| duration < LONGEST_S), "{run}: {event:?}");
             }
         }
     }
@@ -260,15 +293,24 @@ fn check(events: &[Told], said: &[(String, String)], truth: &[Told], run: &str) 
     let undisturbed =
         |events: &[(&str, &str)]| events.iter().rposition(|(kind, _)| *kind == "started").map_or(0, |at| at + 1);
     let expected: Vec<(&str, &str)> = truth.iter().map(|event| (event.kind.as_str(), event.prompt.as_str())).collect();
+    let mut shifts = Vec::new();
     for (event, expected) in events[..undisturbed(&said)].iter().zip(&truth[..undisturbed(&expected)]) {
         assert_eq!((&event.kind, &event.prompt), (&expected.kind, &expected.prompt), "{run}");
-        let apart = (offset(events, event) - offset(truth, expected)).unsigned_abs();
-        assert!(apart <= NEAR_MS, "{run}: {apart} ms off: {event:?}");
-        let lengths = event.duration.zip(expected.duration);
+        shifts.push(offset(events, event) - offset(truth, expected));
         assert_eq!(event.duration.is_some(), expected.duration.is_some());
-        assert!(lengths.is_none_or(|(a, b)| (a - b).abs() * 1e3 <= NEAR_MS as f64 + 0.5), "{run}: {event:?}");
+        let lengths = event.duration.zip(expected.duration);
+        assert!(lengths.is_none_or(|(a, b)| (a - b).abs() < 0.0015), "{run}: {event:?}, not {expected:?}");
     }
+    assert!(follow(&shifts, steps), "{run}: off by {shifts:?} ms, where the clock was set by {steps:?}");
     said.len()
+}
+
+/// Whether times are off by nothing but how the clock was set: each by all steps up to some moment. The first may have waited for
+/// the broker meanwhile, and is then told with the right time.
+fn follow(shifts: &[i128], steps: &[i128]) -> bool {
+    let sums = || (0..=steps.len()).map(|count| steps[..count].iter().sum::<i128>());
+    let near = |a: i128, b: i128| (a - b).unsigned_abs() <= NEAR_MS;
+    sums().any(|first| shifts.iter().all(|shift| sums().any(|sum| near(*shift, sum - first))))
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -276,13 +318,14 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// What may happen, and how often of a hundred times, where each has happened once.
-const FAULTS: [(&str, u32); 8] = [
-    ("daemon killed", 30),
+const FAULTS: [(&str, u32); 9] = [
+    ("daemon killed", 27),
     ("daemon stopped", 10),
-    ("broker killed", 15),
-    ("broker restarted", 15),
-    ("link cut", 15),
-    ("link closed for a while", 9),
+    ("clock set", 8),
+    ("broker killed", 14),
+    ("broker restarted", 13),
+    ("link cut", 14),
+    ("link closed for a while", 8),
     ("link dead", 3),
     ("disk full", 3),
 ];
@@ -310,6 +353,10 @@ fn fault(house: &mut House, what: &str, random: &mut fastrand::Rng) -> bool {
     match what {
         "daemon killed" => house.end("-KILL"),
         "daemon stopped" => house.end("-TERM"),
+        "clock set" => {
+            let by_s = random.i64(STEP_S);
+            house.set_clock(if random.bool() { by_s } else { -by_s });
+        }
         "broker killed" => house.restart_broker(true, random.bool(), away),
         "broker restarted" => house.restart_broker(false, random.bool(), away),
         "link cut" => house.gate.cut(),
@@ -371,13 +418,14 @@ fn nothing_is_lost() {
         heard.iter().filter(|(topic, _)| topic.ends_with("/event")).map(|(_, payload)| told(payload)).collect();
     let (run, said) = logged(house.logs.last().expect("ran")).expect("has run");
     let truth = of_run(&heard, &run);
-    assert_eq!(check(&truth, &said, &truth, &run), truth.len());
+    assert_eq!(check(&truth, &said, &truth, &run, &[]), truth.len());
     assert!(truth.len() > 20, "the recording makes {} messages", truth.len());
     let (mut messages, mut runs) = (0, 0);
-    for log in &house.logs[..disturbed] {
+    for (number, log) in house.logs[..disturbed].iter().enumerate() {
         // A daemon may be killed before it has begun.
         let Some((run, said)) = logged(log) else { continue };
-        messages += check(&of_run(&heard, &run), &said, &truth, &run);
+        let steps: Vec<i128> = house.steps.iter().filter(|(run, _)| *run == number).map(|(_, step)| *step).collect();
+        messages += check(&of_run(&heard, &run), &said, &truth, &run, &steps);
         runs += 1;
     }
     assert!(messages > 0, "nothing was heard");

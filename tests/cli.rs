@@ -14,11 +14,17 @@ fn demo_audio() -> PathBuf {
 
 /// Runs clapd far from the repository, with a cache of its own.
 fn clapd(arguments: &[&str], input: &[u8]) -> Output {
+    clapd_with("", arguments, input)
+}
+
+/// The same with this in `CLAPD_KERNEL`.
+fn clapd_with(kernel: &str, arguments: &[&str], input: &[u8]) -> Output {
     let cache = tempfile::tempdir().unwrap();
     let mut child = Command::new(CLAPD)
         .args(arguments)
         .current_dir("/")
         .env("XDG_CACHE_HOME", cache.path())
+        .env("CLAPD_KERNEL", kernel)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -168,11 +174,28 @@ fn embeddings_are_unit_vectors_of_one_space() {
 #[test]
 fn bench_reports_what_it_promises() {
     let report: Value = serde_json::from_str(&stdout(&clapd(&["bench", "--json"], &[]))).unwrap();
-    for number in ["audio_ms", "text_ms", "real_time_factor", "rss_mb", "load_ms", "threads"] {
+    for number in ["audio_ms", "text_ms", "real_time_factor", "rss_mb", "load_ms", "threads", "audio_runs", "text_runs"]
+    {
         assert!(report[number].as_f64().is_some_and(|value| value > 0.0), "{number}: {report}");
     }
     for word in ["kernel", "precision", "bundle"] {
         assert!(report[word].as_str().is_some_and(|value| !value.is_empty()), "{word}: {report}");
+    }
+}
+
+#[test]
+fn a_kernel_that_is_not_there_is_refused() {
+    let file = demo_audio();
+    let lacking = if cfg!(target_arch = "x86_64") { "dotprod" } else { "avx2" };
+    for (kernel, why) in [("sse9", "no such kernel"), (lacking, "lacks")] {
+        for arguments in [&["bench", "--json"][..], &["score", file.to_str().unwrap(), "-p", "rain"]] {
+            let output = clapd_with(kernel, arguments, &[]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{arguments:?} with {kernel}: {said}");
+            for word in ["CLAPD_KERNEL", kernel, why, "scalar"] {
+                assert!(said.contains(word), "{word:?} is not in: {said}");
+            }
+        }
     }
 }
 

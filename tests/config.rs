@@ -77,7 +77,7 @@ clapd.toml:2: node.id: \"my kitchen\" is not an id: 1 to 64 letters, digits, `_`
 clapd.toml:3: source[0]: has device and file, and a source is one of them; make a [[source]] of each
 clapd.toml:8: scoring.hop_s: 0.015 is not a multiple of 0.01 from 0.1 to 10; 1.0 suits most
 clapd.toml:12: prompt[0].stop: 5 is above `start`, 4; write 1 to 2 less than `start`
-clapd.toml:13: prompt[0].treshold: is not a known key; known here: id, text, start, stop, confirm, cooldown_s, contrast
+clapd.toml:13: prompt[0].treshold: is not a known key; known here: id, text, audio, start, stop, confirm, cooldown_s, contrast
 clapd.toml:15: mqtt.url: holds a password, and a configuration is no place for one; put it into a file and name that as `password_file`";
     assert_eq!(faults(text), expected);
 }
@@ -91,7 +91,7 @@ clapd.toml: prompt: is missing; add `[[prompt]]` with `text = \"a dog barking\"`
     let expected = "\
 clapd.toml:1: source[0]: has none of `device`, `file` and `stdin`; add `device = \"default\"`
 clapd.toml:1: source[0].id: is missing; add `id = \"mic\"`
-clapd.toml:2: prompt[0].text: is missing; add `text = \"a dog barking\"`
+clapd.toml:2: prompt[0].text: is missing, and so is `audio`; add `text = \"a dog barking\"`, or recordings of it
 clapd.toml:3: mqtt.url: is missing; add `url = \"mqtt://user@host:1883\"`";
     assert_eq!(faults("[[source]]\n[[prompt]]\n[mqtt]"), expected);
 }
@@ -150,7 +150,7 @@ fn every_bound_is_held() {
         ("[[source]]\nid = \"x\"\nstdin = true\nchannel = \"left\"", "\"left\" is neither \"mix\""),
         ("[[prompt]]\ntext = \"A dog barking!\"", "\"a_dog_barking\" is taken on line 5"),
         ("[[prompt]]\ntext = \"犬の声\"", "has no letter of a-z"),
-        ("[mqtt]\nurl = \"mqtts://[::1]\"", "is an IPv6 address"),
+        ("[mqtt]\nurl = \"mqtts://[fe80::1%eth0]\"", "names a network interface"),
         ("[mqtt]\nurl = \"mqtts://host\"\nca_file = \"none.pem\"", "none.pem: No such file"),
         ("[mqtt]\nurl = \"mqtts://host\"\nca_file = \"/dev/null\"", "has no block"),
         ("[mqtt]\nurl = \"mqtts://host\"\nclient_key = \"/dev/null\"", "needs client_cert"),
@@ -159,6 +159,7 @@ fn every_bound_is_held() {
         ("[mqtt]\nurl = \"mqtt://host\"\npassword = \"hunter2\"", "did you mean `password_file`?"),
         ("[mqtt]\nurl = \"mqtt://me@host\"\npassword_file = \"none\"", "none: No such file"),
         ("[mqtt]\nurl = \"mqtt://host\"\ndiscovery_prefix = \"a/#\"", "is no topic"),
+        ("[mqtt]\nurl = \"mqtt://host\"\ndiscovery_prefix = \"homeassistant/\"", "is no topic"),
         ("[outbox]\nmax_events = 0", "0 is not a whole number from 1 to 1000000"),
         ("[outbox]\nmax_age_h = 1.5", "1.5 is not a whole number"),
         ("[extra]", "extra: is not a known key"),
@@ -216,12 +217,18 @@ fn tls_takes_its_files() {
 }
 
 #[test]
-fn what_has_no_effect_is_said() {
-    let text = with("[mqtt]\nurl = \"mqtt://h\"\ndiscovery_prefix = \"homeassistant\"\n");
-    let (_, warnings) = parse(&text).unwrap_or_else(|faults| panic!("{faults}"));
-    let keys: Vec<_> = warnings.iter().map(|warning| (warning.place.line, warning.place.key.as_str())).collect();
-    assert_eq!(keys, [(Some(8), "mqtt.discovery_prefix")]);
-    assert!(warnings.iter().all(|warning| warning.message.contains("no effect in this version")));
+fn home_assistant_is_told_unless_somebody_says_no() {
+    let prefix = |line: &str| {
+        let broker = settings(&with(&format!("[mqtt]\nurl = \"mqtt://h\"\n{line}\n"))).broker.expect("is there");
+        broker.discovery_prefix
+    };
+    assert_eq!(prefix("").as_deref(), Some("homeassistant"));
+    assert_eq!(prefix("discovery_prefix = \"my/house\"").as_deref(), Some("my/house"));
+    assert_eq!(prefix("discovery_prefix = \"\""), None);
+}
+
+#[test]
+fn no_broker_is_worth_a_warning() {
     let (settings, warnings) = parse(&with("")).unwrap_or_else(|faults| panic!("{faults}"));
     assert!(settings.broker.is_none());
     assert!(warnings[0].to_string().contains("mqtt: is missing: events are logged"), "{}", warnings[0]);

@@ -2,6 +2,8 @@
 
 #[path = "common/broker.rs"]
 mod broker;
+#[path = "common/daemon.rs"]
+mod daemon;
 #[path = "common/sound_server.rs"]
 mod sound_server;
 
@@ -9,70 +11,13 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::SystemTime;
 
 use broker::{Broker, PATIENCE};
+use daemon::{Daemon, NOBODY, RECORDING, mqtt, wav};
 use serde_json::Value;
 use sound_server::{DEVICE, SoundServer};
-use tempfile::TempDir;
-
-const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audio/demo.ogg");
-
-/// A daemon with its configuration; killed when it is dropped.
-struct Daemon {
-    folder: TempDir,
-    process: Child,
-}
-
-impl Daemon {
-    /// Starts `clapd run` for a node called attic that listens for a dog; `more` ends its configuration.
-    fn start(more: &str, change: impl FnOnce(&mut Command, &Path)) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let config = folder.path().join("clapd.toml");
-        let text = format!(
-            "[node]\nid = \"attic\"\n[[prompt]]\nid = \"dog\"\ntext = \"a dog barking\"\ncooldown_s = 0\n{more}"
-        );
-        fs::write(&config, text).expect("a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_clapd"));
-        command
-            .args(["run", "--config"])
-            .arg(&config)
-            .env("CACHE_DIRECTORY", env!("CARGO_TARGET_TMPDIR"))
-            .env("STATE_DIRECTORY", folder.path().join("state"))
-            .stderr(Stdio::piped());
-        change(&mut command, folder.path());
-        let process = command.spawn().expect("clapd runs");
-        Self { folder, process }
-    }
-
-    fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args([signal, &self.process.id().to_string()]).status();
-        assert!(sent.expect("kill runs").success());
-    }
-
-    /// Waits for its end; how it ended, and what it logged.
-    fn end(mut self) -> (ExitStatus, String) {
-        let mut log = String::new();
-        let mut stderr = self.process.stderr.take().expect("is piped");
-        std::io::Read::read_to_string(&mut stderr, &mut log).expect("is text");
-        (self.process.wait().expect("ends"), log)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn mqtt(broker: &Broker) -> String {
-    format!("[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n", broker.port)
-}
-
-/// A source that is not there: it is waited for, for ever.
-const NOBODY: &str = "[[source]]\nid = \"mic\"\ndevice = \"alsa:clapd_test_nobody\"\n";
 
 #[test]
 fn a_recording_is_heard_to_its_end() {
@@ -110,6 +55,10 @@ fn a_recording_is_heard_to_its_end() {
     }
     let states = watcher.payloads("clapd/attic/demo/dog/state");
     assert_eq!((states.first(), states.last()), (Some(&"OFF"), Some(&"OFF")));
+    let [device] = watcher.payloads("homeassistant/device/attic_demo/config")[..] else {
+        panic!("{:#?}", watcher.heard)
+    };
+    assert!(device.contains("\"name\":\"Dog barking\"") && device.contains("clapd/attic/demo/dog/state"), "{device}");
     let info: Value = serde_json::from_str(watcher.payloads("clapd/attic/info")[0]).expect("is JSON");
     assert_eq!((&info["bundle"], &info["version"]), (&"mini".into(), &env!("CARGO_PKG_VERSION").into()));
     let health = watcher.payloads("clapd/attic/health");
@@ -135,18 +84,6 @@ fn standard_input_and_no_broker_do_as_well() {
     assert!(status.success(), "{log}");
     assert!(log.contains("events are logged, and told to nobody") && log.contains("pipe: over"), "{log}");
     assert!(log.contains("pipe: 1 silent window(s) so far, not encoded"), "{log}");
-}
-
-/// 16 kHz, mono, 16 bits.
-fn wav(samples: &[i16]) -> Vec<u8> {
-    let bytes = u32::try_from(samples.len() * 2).expect("is short");
-    let mut wav = [b"RIFF".as_slice(), &(36 + bytes).to_le_bytes(), b"WAVEfmt ", &16_u32.to_le_bytes()].concat();
-    wav.extend([1_u16.to_le_bytes(), 1_u16.to_le_bytes()].concat());
-    wav.extend([16_000_u32.to_le_bytes(), 32_000_u32.to_le_bytes()].concat());
-    wav.extend([2_u16.to_le_bytes(), 16_u16.to_le_bytes()].concat());
-    wav.extend([b"data".as_slice(), &bytes.to_le_bytes()].concat());
-    samples.iter().for_each(|sample| wav.extend(sample.to_le_bytes()));
-    wav
 }
 
 /// What systemd hears until it hears `wanted`.
@@ -181,13 +118,15 @@ fn systemd_hears_of_start_progress_and_stop() {
     heard_by_systemd(&socket, "WATCHDOG=1");
     watcher.wait_for("0 1 clapd/attic/status online");
     daemon.signal("-HUP");
+    heard_by_systemd(&socket, "RELOADING=1");
+    heard_by_systemd(&socket, "READY=1");
     heard_by_systemd(&socket, "WATCHDOG=1");
     daemon.signal("-TERM");
     heard_by_systemd(&socket, "STOPPING=1");
     watcher.wait_for("0 1 clapd/attic/status stopped");
     let (status, log) = daemon.end();
     assert!(status.success(), "{log}");
-    assert!(log.contains("SIGHUP: this version cannot reload"), "{log}");
+    assert!(log.contains("clapd.toml: read again"), "{log}");
 }
 
 #[test]
@@ -277,7 +216,8 @@ fn a_microphone_is_heard_also_after_its_sound_server_died() {
             watcher.wait_for_with("0 1 clapd/attic/health", "\"state\":\"lost\"");
             server.restart();
         }
-        watcher.wait_for_with("0 1 clapd/attic/health", "\"state\":\"live\"");
+        let state = if life == 0 { "\"state\":\"live\"" } else { "\"state\":\"recovering\"" };
+        watcher.wait_for_with("0 1 clapd/attic/health", state);
         server.play(Path::new(RECORDING));
         watcher.wait_for("0 1 clapd/attic/mic/dog/event {\"event_type\":\"started\"");
         let ended = watcher.wait_for("0 1 clapd/attic/mic/dog/event {\"event_type\":\"ended\"");

@@ -6,6 +6,7 @@ mod broker;
 mod certificates;
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -53,7 +54,7 @@ fn wait_for_log(part: &str) {
 }
 
 fn at(port: u16) -> config::Broker {
-    config::Broker { host: "127.0.0.1".into(), port, user: None, password: None, tls: None }
+    config::Broker { host: "127.0.0.1".into(), port, user: None, password: None, tls: None, discovery_prefix: None }
 }
 
 fn start(broker: &config::Broker, node: &str, outbox: &OutboxSpec) -> (Publisher, Arc<DeliveryCounters>) {
@@ -111,6 +112,39 @@ fn tls_trusts_its_own_authority_only() {
     watcher.wait_for("0 1 clapd/attic/status stopped");
     assert_eq!(watcher.payloads("clapd/attic/mic/dog/event").len(), 2);
     assert!(watcher.payloads("clapd/stranger/status").is_empty());
+}
+
+#[test]
+fn an_ipv6_address_is_a_brokers_too_with_tls_and_without() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("this computer has no IPv6: left out");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let ours = Authority::new(folder.path(), "six");
+    let (cert, key) = ours.issue("::1");
+    let (plain, secure) = (free_port(), free_port());
+    let broker = Broker::start_with(|_| {
+        let (cert, key) = (cert.display(), key.display());
+        format!("allow_anonymous true\nlistener {plain} ::1\nlistener {secure} ::1\ncertfile {cert}\nkeyfile {key}")
+    });
+    let mut watcher = broker.watch();
+    let authority = folder.path().join("six.pem");
+    let environment = config::Environment { host_name: "six".into(), ..config::Environment::default() };
+    for (node, mqtt) in [
+        ("plain", format!("url = \"mqtt://[::1]:{plain}\"")),
+        ("secure", format!("url = \"mqtts://[::1]:{secure}\"\nca_file = {authority:?}")),
+    ] {
+        let text =
+            format!("[mqtt]\n{mqtt}\n[[source]]\nid = \"mic\"\nstdin = true\n[[prompt]]\ntext = \"a dog barking\"");
+        let (settings, _) = config::parse(&text, &folder.path().join("clapd.toml"), &environment).expect("is in order");
+        let (publisher, _) = start(&settings.broker.expect("is named"), node, &OutboxSpec::default());
+        bark(&publisher, "a");
+        assert_eq!(publisher.stop(PATIENCE), 0, "{:#?}", LOG.lock());
+        watcher.wait_for(&format!("0 1 clapd/{node}/status stopped"));
+        assert_eq!(watcher.payloads(&format!("clapd/{node}/mic/dog/event")).len(), 2);
+    }
+    assert_eq!(logged(&format!("connected to [::1]:{secure} as clapd-secure")), 1);
 }
 
 #[test]

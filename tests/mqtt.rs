@@ -23,6 +23,7 @@ fn at(port: u16, user: Option<(&str, &str)>) -> config::Broker {
         user: user.map(|(user, _)| user.into()),
         password: user.map(|(_, password)| Secret::new(password.into())),
         tls: None,
+        discovery_prefix: None,
     }
 }
 
@@ -103,7 +104,7 @@ fn a_house_hears_status_states_scores_and_events() {
         r#"0 0 clapd/attic/mic/dog/score {"score":7.25,"cosine":0.5,"at":"1970-01-01T00:00:00.000Z"}"#,
         r#"0 1 clapd/attic/mic/dog/state ON"#,
         r#"0 1 clapd/attic/mic/dog/event {"event_type":"started","id":"r-mic-0","prompt":"a dog barking","score":7.25,"peak":8.5,"started_at":"2026-11-22T18:00:00.000Z"}"#,
-        r#"0 1 clapd/attic/health {"uptime_s":0,"outbox":"disk","events_waiting":0,"events_dropped":0,"scores_dropped":0,"reconnects":0,"refused":0,"sources":{"mic":{"state":"live","samples_lost":0,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":0,"windows_skipped":0,"windows_gated":0,"events_started":0}}}"#,
+        r#"0 1 clapd/attic/health {"uptime_s":0,"outbox":"disk","events_waiting":0,"events_dropped":0,"scores_dropped":0,"reconnects":0,"refused":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":null,"samples_lost":0,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":0,"windows_skipped":0,"windows_gated":0,"events_started":0}}}"#,
         r#"0 1 clapd/attic/mic/dog/event {"event_type":"ended","id":"r-mic-0","prompt":"a dog barking","score":7.25,"peak":8.5,"started_at":"2026-11-22T18:00:00.000Z","ended_at":"2026-11-22T18:00:03.000Z","duration_s":3.0}"#,
         r#"0 1 clapd/attic/mic/dog/state OFF"#,
         r#"0 1 clapd/attic/status stopped"#,
@@ -215,6 +216,56 @@ fn leaving_without_a_broker_says_what_is_left() {
     let (publisher, _) = start(free_port(), None);
     publisher.event(&dog(&publisher), notice("r-mic-0", None));
     assert_eq!(publisher.stop(Duration::from_secs(1)), 1);
+}
+
+#[test]
+fn requests_wait_and_old_ones_and_too_many_are_dropped() {
+    let broker = Broker::start();
+    broker.publish_retained("clapd/attic/request/pause", "{}");
+    let mut watcher = broker.watch();
+    let (publisher, counters) = start(broker.port, None);
+    watcher.wait_for("0 1 clapd/attic/info");
+    // What was subscribed to before is answered before what comes now.
+    broker.publish("clapd/attic/request/info", b"\xff{");
+    let request = publisher.request(PATIENCE).expect("one came");
+    assert_eq!((request.command.as_str(), request.payload.as_slice()), ("info", &b"\xff{"[..]));
+    broker.publish_lines("clapd/attic/request/info", &"{}\n".repeat(100));
+    publisher.state(&dog(&publisher), true);
+    watcher.wait_for("0 1 clapd/attic/mic/dog/state ON");
+    while counters.commands_dropped.get() == 0 {
+        broker.publish("clapd/attic/request/info", b"");
+    }
+    assert_eq!(publisher.stop(PATIENCE), 0);
+}
+
+#[test]
+fn a_message_that_is_too_large_keeps_nobody_away() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    broker.publish_retained_bytes("clapd/attic/request/info", &vec![b'x'; 300 * 1024]);
+    // In 3.1.1 nothing keeps the broker from sending it, on every connection that asks for commands.
+    let (publisher, _) = start(Link::old(&broker), None);
+    publisher.state(&dog(&publisher), true);
+    watcher.wait_for("0 1 clapd/attic/mic/dog/state ON");
+    publisher.event(&dog(&publisher), notice("r-mic-0", None));
+    watcher.wait_for("0 1 clapd/attic/mic/dog/event");
+    publisher.state(&dog(&publisher), false);
+    watcher.wait_for("0 1 clapd/attic/mic/dog/state OFF");
+    assert_eq!(publisher.stop(PATIENCE), 0);
+}
+
+#[test]
+fn home_assistant_hears_all_again_when_it_begins() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    let with_discovery = config::Broker { discovery_prefix: Some("homeassistant".into()), ..at(broker.port, None) };
+    let (publisher, _) = start_with(&with_discovery, &OutboxSpec::default());
+    publisher.state(&dog(&publisher), true);
+    watcher.wait_for("0 1 clapd/attic/mic/dog/state ON");
+    broker.publish("homeassistant/status", b"online");
+    watcher.wait_for("0 1 clapd/attic/mic/dog/state ON");
+    assert_eq!(watcher.payloads("clapd/attic/status"), ["online", "online"]);
+    assert_eq!(publisher.stop(PATIENCE), 0);
 }
 
 #[test]

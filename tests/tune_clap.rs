@@ -3,93 +3,31 @@
 #![cfg(feature = "tune")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Command;
 
 use clapd::clap::{Bundle, Encode};
 use clapd::dsp::clip_patch;
 use clapd::tune::checkpoint::clap::ClapCheckpoint;
-use clapd::tune::checkpoint::source::{Source, locate};
+use clapd::tune::checkpoint::source::locate;
 use clapd::tune::export::Precision;
 use clapd::tune::import::{export_onnx, import};
 use clapd::tune::verify::verify;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
+#[path = "common/checkpoint.rs"]
+mod checkpoint;
 #[path = "frontend/signals.rs"]
 #[allow(dead_code)]
 mod signals;
 
+use checkpoint::{Copy, Tensors, golden, serialized};
+
 /// What is promised of an f32 bundle, per number, from samples to embedding.
 const TOLERANCE: f32 = 2e-5;
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/clap").join(name)
-}
-
-/// A copy of a golden checkpoint, to be changed.
-struct Copy {
-    folder: tempfile::TempDir,
-}
-
-impl Copy {
-    fn of(name: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("model")).unwrap();
-        for entry in fs::read_dir(golden(name)).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), folder.path().join("model").join(entry.file_name())).unwrap();
-        }
-        Self { folder }
-    }
-
-    fn path(&self, file: &str) -> PathBuf {
-        self.folder.path().join("model").join(file)
-    }
-
-    fn source(&self) -> Source {
-        locate(self.path("").to_str().unwrap(), None).unwrap()
-    }
-
-    fn out(&self) -> PathBuf {
-        self.folder.path().join("bundle")
-    }
-
-    fn change_json(&self, file: &str, change: impl FnOnce(&mut Value)) {
-        let mut value: Value = serde_json::from_slice(&fs::read(self.path(file)).unwrap()).unwrap();
-        change(&mut value);
-        fs::write(self.path(file), value.to_string()).unwrap();
-    }
-
-    fn change_weights(&self, change: impl FnOnce(&mut Tensors)) {
-        let mut tensors = self.tensors();
-        change(&mut tensors);
-        fs::write(self.path("model.safetensors"), serialized(&tensors)).unwrap();
-    }
-
-    fn tensors(&self) -> Tensors {
-        let bytes = fs::read(self.path("model.safetensors")).unwrap();
-        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        file.iter().map(|(n, t)| (n.to_string(), (t.dtype(), t.shape().to_vec(), t.data().to_vec()))).collect()
-    }
-
-    /// The error of an import, which leaves nothing behind.
-    fn refused(&self) -> String {
-        let message = format!("{:#}", import(&self.source(), &self.out(), Precision::F32).unwrap_err());
-        let left: Vec<_> = fs::read_dir(self.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(left, ["model"], "{message}");
-        message
-    }
-}
-
-type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
-
-fn serialized(tensors: &Tensors) -> Vec<u8> {
-    let views = tensors.iter().map(|(n, (t, s, d))| (n.as_str(), TensorView::new(*t, s.clone(), d).unwrap()));
-    safetensors::serialize(views, None).unwrap()
-}
 
 fn numbers(value: &Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
@@ -124,7 +62,7 @@ fn is_transformers(name: &str) {
         let off = difference(&embedding, &numbers(&case["embedding"]));
         assert!(off <= TOLERANCE, "{}: {off}", case["text"]);
     }
-    verify(&copy.out(), &copy.source()).unwrap();
+    verify(&copy.out(), &copy.source(), &[]).unwrap();
 }
 
 #[test]
@@ -138,16 +76,47 @@ fn an_unfused_checkpoint_in_f16_gives_transformers_embeddings() {
 }
 
 #[test]
+fn bench_names_the_kernel_that_is_asked_for() {
+    let copy = Copy::of("unfused");
+    import(&copy.source(), &copy.out(), Precision::F32).unwrap();
+    let kernel = |asked: &str| -> Value {
+        let mut bench = Command::new(env!("CARGO_BIN_EXE_clapd"));
+        bench.args(["bench", "--json", "--bundle"]).arg(copy.out()).env("CLAPD_KERNEL", asked);
+        let output = bench.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["kernel"].clone()
+    };
+    assert_eq!(kernel("scalar"), "scalar");
+    let fastest = kernel("");
+    assert_eq!(kernel(fastest.as_str().unwrap()), fastest);
+}
+
+#[test]
+fn verify_takes_recordings_and_folders_of_them() {
+    let copy = Copy::of("unfused");
+    import(&copy.source(), &copy.out(), Precision::F32).unwrap();
+    let folder = copy.folder.path().join("recordings");
+    fs::create_dir(&folder).unwrap();
+    let judge = |path: &Path| verify(&copy.out(), &copy.source(), &[path.to_path_buf()]);
+    assert!(format!("{:#}", judge(&folder).unwrap_err()).contains("no recording among the 0 files"));
+    fs::write(folder.join("notes.txt"), "not a recording").unwrap();
+    fs::copy(golden("../../audio/demo.ogg"), folder.join("demo.ogg")).unwrap();
+    judge(&folder).unwrap();
+    // What is named itself must be one.
+    assert!(format!("{:#}", judge(&folder.join("notes.txt")).unwrap_err()).contains("notes.txt"));
+}
+
+#[test]
 fn half_precision_is_near_and_another_checkpoint_is_not() {
     let copy = Copy::of("fused");
     import(&copy.source(), &copy.out(), Precision::F16).unwrap();
     assert_eq!(Bundle::open(copy.out()).unwrap().manifest().audio.precision, "f16");
-    verify(&copy.out(), &copy.source()).unwrap();
+    verify(&copy.out(), &copy.source(), &[]).unwrap();
     copy.change_weights(|tensors| {
         let values = &mut tensors.get_mut("text_projection.linear2.weight").unwrap().2;
         values.chunks_exact_mut(4).step_by(3).for_each(|value| value[3] ^= 0x80);
     });
-    let message = format!("{:#}", verify(&copy.out(), &copy.source()).unwrap_err());
+    let message = format!("{:#}", verify(&copy.out(), &copy.source(), &[]).unwrap_err());
     assert!(message.ends_with(": text"), "{message}");
 }
 
@@ -201,7 +170,7 @@ fn laions_file_gives_the_same_embeddings_as_the_folder() {
     for file in ["audio.nnef.tar", "text.nnef.tar"] {
         assert!(tower(&copy.out(), file) == tower(&out, file), "{file}");
     }
-    verify(&out, &laion).unwrap();
+    verify(&out, &laion, &[]).unwrap();
     // Without a config.json beside the preprocessor, heads are RoBERTa's.
     fs::remove_file(copy.path("config.json")).unwrap();
     assert_eq!(ClapCheckpoint::open(&laion).unwrap().config.text.bert.heads, 1);

@@ -3,24 +3,16 @@
 //! In: increments from the audio callback, the supervisor and the reader. Out: numbers for health, logs and screen.
 //! Never: no locks, so that the callback may use them.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 
-/// Where a source stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
-    /// Opened or waited for; no sample has come yet.
-    Starting = 0,
-    /// Samples come.
-    Live = 1,
-    /// Samples came once; the device is away and is waited for.
-    Lost = 2,
-    /// The file or standard input is over.
-    Ended = 3,
-}
+use super::level::{LevelMeter, Signal};
+use super::state::State;
+
+/// Stands for a level that is not known yet; no level is so low.
+const NO_LEVEL: i32 = i32::MIN;
 
 /// Counters of one source since it was opened.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SourceCounters {
     /// Mono samples handed to the reader: progress.
     pub samples: AtomicU64,
@@ -36,36 +28,58 @@ pub struct SourceCounters {
     pub stream_errors: AtomicU64,
     /// Threads that hold or close a stream now; more than one of them means that closing hangs in the sound system.
     pub streams_open: AtomicU64,
-    state: AtomicU8,
-    peak: AtomicU32,
+    /// Where the way to the samples stands: any state but silent and clipping.
+    stand: AtomicU8,
+    /// What the samples say: live, silent or clipping.
+    signal: AtomicU8,
+    level_db: AtomicI32,
+}
+
+impl Default for SourceCounters {
+    fn default() -> Self {
+        Self {
+            samples: AtomicU64::default(),
+            samples_lost: AtomicU64::default(),
+            samples_bad: AtomicU64::default(),
+            packets_bad: AtomicU64::default(),
+            reopens: AtomicU64::default(),
+            stream_errors: AtomicU64::default(),
+            streams_open: AtomicU64::default(),
+            stand: AtomicU8::new(State::Starting.number()),
+            signal: AtomicU8::new(State::Live.number()),
+            level_db: AtomicI32::new(NO_LEVEL),
+        }
+    }
 }
 
 impl SourceCounters {
-    /// Where the source stands.
+    /// Where the source stands. What the samples say counts only while they come reliably.
     pub fn state(&self) -> State {
-        match self.state.load(Ordering::Relaxed) {
-            1 => State::Live,
-            2 => State::Lost,
-            3 => State::Ended,
-            _ => State::Starting,
+        match State::numbered(self.stand.load(Ordering::Relaxed)) {
+            State::Live => State::numbered(self.signal.load(Ordering::Relaxed)),
+            other => other,
         }
     }
 
-    /// The largest magnitude heard since the last call (1.0 = full scale); 0 where nothing was heard.
-    pub fn take_peak(&self) -> f32 {
-        f32::from_bits(self.peak.swap(0, Ordering::Relaxed))
+    /// The level of the last second that was heard, RMS in dB below full scale, whose RMS is 1; none before there was one.
+    pub fn level_db(&self) -> Option<i32> {
+        Some(self.level_db.load(Ordering::Relaxed)).filter(|level| *level != NO_LEVEL)
     }
 
     pub(super) fn set_state(&self, state: State) {
-        self.state.store(state as u8, Ordering::Relaxed);
+        self.stand.store(state.number(), Ordering::Relaxed);
     }
 
-    /// Counts a block on its way to the reader.
-    pub(super) fn heard(&self, data: &[f32]) {
-        let peak = data.iter().fold(0.0_f32, |peak, sample| peak.max(sample.abs()));
-        // The bits of non-negative floats are ordered as the floats are.
-        self.peak.fetch_max(peak.to_bits(), Ordering::Relaxed);
-        add(&self.samples, data.len() as u64);
+    /// Counts a block on its way to the reader, whose `meter` has taken it.
+    pub(super) fn heard(&self, samples: u64, meter: &LevelMeter) {
+        let signal = match meter.signal() {
+            Signal::Sound => State::Live,
+            Signal::Silent => State::Silent,
+            Signal::Clipping => State::Clipping,
+        };
+        self.signal.store(signal.number(), Ordering::Relaxed);
+        self.level_db.store(meter.level_db().unwrap_or(NO_LEVEL), Ordering::Relaxed);
+        add(&self.samples, samples);
     }
 }
 
@@ -79,21 +93,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn peak_is_the_largest_since_it_was_taken() {
-        let counters = SourceCounters::default();
-        counters.heard(&[0.1, -0.7, 0.2]);
-        counters.heard(&[0.3]);
-        assert_eq!(counters.take_peak(), 0.7);
-        assert_eq!(counters.take_peak(), 0.0);
-        assert_eq!(counters.samples.load(Ordering::Relaxed), 4);
-    }
-
-    #[test]
-    fn every_state_survives_the_atomic() {
-        let counters = SourceCounters::default();
-        for state in [State::Starting, State::Live, State::Lost, State::Ended] {
-            counters.set_state(state);
+    fn what_samples_say_counts_only_while_they_come() {
+        let (counters, mut meter) = (SourceCounters::default(), LevelMeter::default());
+        assert_eq!((counters.state(), counters.level_db()), (State::Starting, None));
+        meter.take(8_000, &[0.0; 80_000]);
+        counters.heard(80_000, &meter);
+        assert_eq!((counters.state(), counters.level_db()), (State::Starting, Some(-144)));
+        for (stand, state) in [
+            (State::Live, State::Silent),
+            (State::Lost, State::Lost),
+            (State::Stalled, State::Stalled),
+            (State::Recovering, State::Recovering),
+            (State::Ended, State::Ended),
+        ] {
+            counters.set_state(stand);
             assert_eq!(counters.state(), state);
         }
+        assert_eq!(counters.samples.load(Ordering::Relaxed), 80_000);
     }
 }

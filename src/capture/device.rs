@@ -16,6 +16,7 @@ use cpal::{
     SupportedBufferSize, SupportedStreamConfigRange,
 };
 
+use super::alsa_log::caught;
 use super::counters::{SourceCounters, add};
 use super::ring::{RingReader, RingWriter, ring};
 use super::{Channel, RATES};
@@ -56,6 +57,10 @@ pub struct InputDevice {
 /// # Errors
 /// No sound system at all.
 pub fn list() -> Result<Vec<InputDevice>> {
+    caught(list_all)
+}
+
+fn list_all() -> Result<Vec<InputDevice>> {
     let host = cpal::default_host();
     let devices = host.devices().map_err(|error| anyhow!("can't list input devices: {error}"))?;
     let mut found: Vec<InputDevice> = Vec::new();

@@ -5,14 +5,18 @@
 //! and the anchor between the sample clock and the time of day.
 //! Never: no resampling, no scores, no configuration. cpal stands in `device`, symphonia in `decode`, nowhere else.
 
+mod alsa_log;
 mod clock;
 mod counters;
 pub mod decode;
 pub mod device;
+pub mod example;
+mod level;
 mod mix;
 mod rarely;
 mod reader;
 mod ring;
+mod state;
 mod supervise;
 mod wav;
 
@@ -23,9 +27,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-pub use counters::{SourceCounters, State};
+pub use counters::SourceCounters;
 pub use mix::Channel;
 pub use rarely::Rarely;
+pub use state::State;
 
 use crate::samples::Samples;
 use crate::time::WallAnchor;
@@ -89,6 +94,7 @@ pub enum Read<'a> {
 pub struct Source {
     inner: Inner,
     counters: Arc<SourceCounters>,
+    meter: level::LevelMeter,
 }
 
 enum Inner {
@@ -116,7 +122,7 @@ impl Source {
                 Inner::Reader(reader::Reader::start(&spec.id, plan, spec.channel, &counters)?)
             }
         };
-        Ok(Self { inner, counters })
+        Ok(Self { inner, counters, meter: level::LevelMeter::default() })
     }
 
     /// Waits up to `timeout` for sound.
@@ -129,8 +135,9 @@ impl Source {
             Inner::Device(device) => device.read(timeout)?,
             Inner::Reader(reader) => reader.read(timeout)?,
         };
-        if let Read::Block { samples, .. } = &read {
-            self.counters.heard(samples.data);
+        if let Read::Block { rate, samples, .. } = &read {
+            self.meter.take(*rate, samples.data);
+            self.counters.heard(samples.data.len() as u64, &self.meter);
         }
         Ok(read)
     }

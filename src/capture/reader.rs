@@ -11,11 +11,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
-use super::counters::{SourceCounters, State, add};
+use super::counters::{SourceCounters, add};
 use super::decode::{Decoder, Faults};
+use super::state::State;
 use super::{Channel, Read};
 use crate::samples::Samples;
-use crate::time::{SampleTime, WallAnchor};
+use crate::time::{Clocks, SampleTime, WallAnchor};
 
 /// Blocks that may wait for the reader: one being written while one is read keeps both busy.
 const AHEAD: usize = 2;
@@ -23,6 +24,8 @@ const AHEAD: usize = 2;
 const FAST_BLOCK: Duration = Duration::from_millis(500);
 /// A block's length in real time: what a microphone's callback brings.
 const LIVE_BLOCK: Duration = Duration::from_millis(100);
+/// Blocks that may wait in real time, and that are read as one: 30 s, as many as a device's ring holds.
+const LIVE_AHEAD: usize = 300;
 
 /// Where the bytes come from.
 pub(super) enum Origin {
@@ -70,6 +73,15 @@ struct Block {
     rate: u32,
     lost: u64,
     data: Vec<f32>,
+    /// In real time, the one that follows should have been heard by now as well.
+    late: bool,
+}
+
+impl Block {
+    /// What it takes of the time line.
+    fn length(&self) -> Duration {
+        SampleTime::from_samples(self.lost + self.data.len() as u64, self.rate).since(SampleTime::ZERO)
+    }
 }
 
 enum Message {
@@ -83,9 +95,15 @@ pub(super) struct Reader {
     /// Blocks go back to the thread to be filled again.
     used: SyncSender<Vec<f32>>,
     block: Block,
+    /// What came behind the block and is no part of it.
+    next: Option<Message>,
+    realtime: bool,
     position: u64,
-    /// The time of day at which the sample clock stood at zero; a file is taken to happen from when it is opened.
+    /// The time of day at which the sample clock stood at zero; a file is taken to happen from when it is opened. Where the
+    /// computer's clock is set meanwhile, it was another time of day.
     began: SystemTime,
+    /// When that was looked at.
+    clocks: Clocks,
     counters: Arc<SourceCounters>,
 }
 
@@ -94,20 +112,24 @@ impl Reader {
     /// (standard input, a pipe) is opened by the thread.
     pub fn start(id: &str, plan: Plan, channel: Channel, counters: &Arc<SourceCounters>) -> Result<Self> {
         let first = if plan.may_wait() { None } else { Some(plan.open(channel)?) };
-        let (sender, messages) = sync_channel(AHEAD);
+        let (sender, messages) = sync_channel(if plan.realtime { LIVE_AHEAD } else { AHEAD });
         let (used, recycled) = sync_channel(AHEAD + 1);
+        let realtime = plan.realtime;
         let feeder =
             Feeder { plan, channel, sender, recycled, counters: counters.clone(), began: None, sent: Duration::ZERO };
         thread::Builder::new()
             .name(format!("read-{id}"))
             .spawn(move || feeder.run(first))
             .with_context(|| format!("source {id:?}: can't start its thread"))?;
-        let block = Block { rate: 0, lost: 0, data: Vec::new() };
-        Ok(Self { messages, used, block, position: 0, began: SystemTime::now(), counters: counters.clone() })
+        let block = Block { rate: 0, lost: 0, data: Vec::new(), late: false };
+        let (clocks, counters) = (Clocks::now(), counters.clone());
+        Ok(Self { messages, used, block, next: None, realtime, position: 0, began: clocks.wall, clocks, counters })
     }
 
     pub fn read(&mut self, timeout: Duration) -> Result<Read<'_>> {
-        let block = match self.messages.recv_timeout(timeout) {
+        let message = self.next.take().map_or_else(|| self.messages.recv_timeout(timeout), Ok);
+        let block = match message {
+            Ok(Message::Block(block)) if self.realtime => self.gathered(block),
             Ok(Message::Block(block)) => block,
             Ok(Message::Failed(error)) => {
                 self.counters.set_state(State::Ended);
@@ -127,11 +149,41 @@ impl Reader {
         }
         // Where the thread is gone there is nobody to fill it again.
         let _ = self.used.try_send(before.data);
-        let Block { rate, lost, data } = &self.block;
+        self.follow_clock(Clocks::now());
+        let Block { rate, lost, data, .. } = &self.block;
         let at = SampleTime::from_samples(self.position + lost, *rate);
         self.position += lost + data.len() as u64;
         let anchor = WallAnchor { at, wall: self.began + at.since(SampleTime::ZERO) };
         Ok(Read::Block { rate: *rate, samples: Samples { lost: *lost, data }, anchor })
+    }
+
+    fn follow_clock(&mut self, now: Clocks) {
+        if let Some(step) = now.step_since(&self.clocks) {
+            (self.began, self.clocks) = (step.correct(self.began), now);
+        }
+    }
+}
+
+impl Reader {
+    /// In real time, all that has come meanwhile, as of a device's ring: what is late is scored once, not window by window.
+    fn gathered(&mut self, mut block: Block) -> Block {
+        for _ in 1..LIVE_AHEAD {
+            // The thread needs less than a block's time to decode what is late.
+            let next = self.messages.recv_timeout(if block.late { LIVE_BLOCK } else { Duration::ZERO });
+            match next {
+                Ok(Message::Block(next)) if next.rate == block.rate && next.lost == 0 => {
+                    block.data.extend_from_slice(&next.data);
+                    block.late = next.late;
+                    let _ = self.used.try_send(next.data);
+                }
+                Ok(other) => {
+                    self.next = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        block
     }
 }
 
@@ -207,17 +259,19 @@ impl Feeder {
     fn empty(&self, rate: u32, full: usize) -> Block {
         let mut data = self.recycled.try_recv().unwrap_or_default();
         data.clear();
+        // What was read late as one was long.
+        data.shrink_to(full);
         data.reserve(full);
-        Block { rate, lost: 0, data }
+        Block { rate, lost: 0, data, late: false }
     }
 
     /// Hands a block over; in real time, at the moment at which its last sample would have been heard.
-    fn send(&mut self, block: Block) -> std::result::Result<(), Gone> {
+    fn send(&mut self, mut block: Block) -> std::result::Result<(), Gone> {
         let began = *self.began.get_or_insert_with(Instant::now);
-        let samples = block.lost + block.data.len() as u64;
-        self.sent += SampleTime::from_samples(samples, block.rate).since(SampleTime::ZERO);
+        self.sent += block.length();
         if self.plan.realtime {
             thread::sleep(self.sent.saturating_sub(began.elapsed()));
+            block.late = began.elapsed() > self.sent + LIVE_BLOCK;
         }
         self.sender.send(Message::Block(block)).map_err(|_| Gone)
     }

@@ -11,13 +11,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
+use super::alsa_log::caught;
 use super::clock::{StreamClock, samples_in};
-use super::counters::{SourceCounters, State, add};
+use super::counters::{SourceCounters, add};
 use super::device::{self, Health};
 use super::rarely::Rarely;
 use super::ring::RingReader;
+use super::state::State;
 use super::{Channel, Read};
 use crate::samples::Samples;
 use crate::time::{SampleTime, WallAnchor};
@@ -30,6 +32,9 @@ const OPEN_WITHIN: Duration = Duration::from_secs(10);
 const FIRST_WITHIN: Duration = Duration::from_secs(5);
 /// A running stream brings a block every 0.1 s. Thirty that fail to come are no hiccup.
 const NEXT_WITHIN: Duration = Duration::from_secs(3);
+/// Samples without a break after which a device that was away is relied on again: longer than a stream takes to die in which a sound
+/// server only promised to deliver, shorter than anybody waits.
+const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 /// Errors without a block between them after which a stream is given up: an overrun or two are recovered from, a dead
 /// server's errors come in thousands.
 const ERRORS_IN_A_ROW: u32 = 3;
@@ -197,6 +202,28 @@ struct Supervisor {
     troubles: Rarely,
 }
 
+/// Why a stream was given up, and where that leaves its source until samples come again.
+struct Trouble {
+    state: State,
+    reason: anyhow::Error,
+}
+
+/// The device is away, or says that it is.
+fn lost(reason: anyhow::Error) -> Trouble {
+    Trouble { state: State::Lost, reason }
+}
+
+/// The device is there, and nothing comes of it.
+fn stalled(reason: anyhow::Error) -> Trouble {
+    Trouble { state: State::Stalled, reason }
+}
+
+/// The state of a source in `before` whose samples have been coming for so long.
+fn flowing(before: State, since: Duration) -> State {
+    let troubled = matches!(before, State::Lost | State::Stalled | State::Recovering);
+    if troubled && since < RECOVERED_AFTER { State::Recovering } else { State::Live }
+}
+
 /// What the stream's own thread tells the supervisor.
 type Started = Result<(RingReader, Arc<Health>, String)>;
 
@@ -205,15 +232,13 @@ impl Supervisor {
         let mut wait = BACKOFF.0;
         while !self.stopped() {
             let began = Instant::now();
-            let trouble = self.one_stream();
+            let Trouble { state, reason } = self.one_stream();
             if self.stopped() {
                 return;
             }
-            if self.counters.state() == State::Live {
-                self.counters.set_state(State::Lost);
-            }
+            self.counters.set_state(state);
             if let Some(times) = self.troubles.happened(1) {
-                log::warn!("source {:?}: {trouble:#}; trying again (trouble {times})", self.id);
+                log::warn!("source {:?}: {reason:#}; trying again (trouble {times})", self.id);
             }
             if began.elapsed() >= HEALTHY_AFTER {
                 wait = BACKOFF.0;
@@ -226,26 +251,26 @@ impl Supervisor {
     }
 
     /// Opens the device and watches it until it is given up; why it was.
-    fn one_stream(&mut self) -> anyhow::Error {
+    fn one_stream(&mut self) -> Trouble {
         if self.counters.streams_open.load(Ordering::Relaxed) > MAX_HANGING {
-            return anyhow::anyhow!("too many streams hang in the sound system");
+            return stalled(anyhow!("too many streams hang in the sound system"));
         }
         let (opened, _close) = match self.spawn_stream() {
             Ok(handles) => handles,
-            Err(error) => return error,
+            Err(error) => return lost(error),
         };
         let (ring, health, description) = match opened.recv_timeout(OPEN_WITHIN) {
             Ok(Ok(started)) => started,
-            Ok(Err(error)) => return error,
+            Ok(Err(error)) => return lost(error),
             Err(RecvTimeoutError::Timeout) => {
-                return anyhow::anyhow!("opening {:?} hangs in the sound system", self.name);
+                return stalled(anyhow!("opening {:?} hangs in the sound system", self.name));
             }
             Err(RecvTimeoutError::Disconnected) => {
-                return anyhow::anyhow!("opening {:?} failed in the sound system", self.name);
+                return lost(anyhow!("opening {:?} failed in the sound system", self.name));
             }
         };
         if self.sender.send(ring).is_err() {
-            return anyhow::anyhow!("the source is closed");
+            return lost(anyhow!("the source is closed"));
         }
         self.watch(&health, &description)
     }
@@ -261,7 +286,7 @@ impl Supervisor {
             .name(format!("stream-{}", self.id))
             .spawn(move || {
                 let _alive = alive;
-                match device::open(&name, channel, &counters) {
+                match caught(|| device::open(&name, channel, &counters)) {
                     Ok(opened) => {
                         let started = (opened.samples, opened.health, opened.description);
                         if tell.send(Ok(started)).is_ok() {
@@ -276,31 +301,34 @@ impl Supervisor {
         Ok((opened, close))
     }
 
-    fn watch(&mut self, health: &Health, description: &str) -> anyhow::Error {
-        let (mut blocks, mut since) = (0, Instant::now());
+    fn watch(&mut self, health: &Health, description: &str) -> Trouble {
+        let (mut blocks, mut since, mut first) = (0, Instant::now(), None);
         while !self.stopped() {
             thread::sleep(LOOK);
             let now = health.blocks.load(Ordering::Relaxed);
-            if now > 0 && blocks == 0 {
+            if now > 0 && first.is_none() {
                 log::info!("source {:?}: listening to {:?} ({description})", self.id, self.name);
-                self.counters.set_state(State::Live);
+                first = Some(Instant::now());
+            }
+            if let Some(first) = first {
+                self.counters.set_state(flowing(self.counters.state(), first.elapsed()));
             }
             if now != blocks {
                 (blocks, since) = (now, Instant::now());
             }
             let errors = health.errors_since_block.load(Ordering::Relaxed);
             if health.gone.load(Ordering::Relaxed) {
-                return anyhow::anyhow!("device {:?} is gone", self.name);
+                return lost(anyhow!("device {:?} is gone", self.name));
             }
             if errors >= ERRORS_IN_A_ROW {
-                return anyhow::anyhow!("device {:?} reported {errors} errors and no sound", self.name);
+                return lost(anyhow!("device {:?} reported {errors} errors and no sound", self.name));
             }
             let limit = if blocks == 0 { FIRST_WITHIN } else { NEXT_WITHIN };
             if since.elapsed() >= limit {
-                return anyhow::anyhow!("device {:?} has delivered nothing for {} s", self.name, limit.as_secs());
+                return stalled(anyhow!("device {:?} has delivered nothing for {} s", self.name, limit.as_secs()));
             }
         }
-        anyhow::anyhow!("the source is closed")
+        lost(anyhow!("the source is closed"))
     }
 
     fn stopped(&self) -> bool {
@@ -327,52 +355,4 @@ impl Drop for Alive {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::capture::ring::ring;
-
-    fn supervised() -> (Supervised, SyncSender<RingReader>) {
-        let (sender, streams) = sync_channel(STREAMS_AHEAD);
-        let (counters, stop) = (Arc::default(), Arc::default());
-        let it =
-            Supervised { streams, current: None, ended: None, samples: Vec::new(), counters, id: "t".into(), stop };
-        (it, sender)
-    }
-
-    /// Reads one block: rate, samples lost before it, its length, its place in seconds.
-    fn block(source: &mut Supervised) -> (u32, u64, usize, f64) {
-        match source.read(Duration::ZERO).unwrap() {
-            Read::Block { rate, samples, anchor } => (rate, samples.lost, samples.data.len(), anchor.at.as_secs_f64()),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn an_outage_is_time_and_a_new_rate_begins_anew() {
-        let (mut source, sender) = supervised();
-        let start = Instant::now();
-        let (mut writer, reader) = ring(8_000, source.counters.clone());
-        sender.send(reader).unwrap();
-        writer.write(start, vec![0.1; 8_000].into_iter());
-        assert_eq!(block(&mut source), (8_000, 0, 8_000, 0.0));
-        // The old writer lives on, as that of a hanging stream does; its successor begins 5 s after its last sample.
-        let (mut next, reader) = ring(8_000, source.counters.clone());
-        sender.send(reader).unwrap();
-        assert!(matches!(source.read(Duration::ZERO).unwrap(), Read::Idle));
-        next.write(start + Duration::from_secs(6), vec![0.1; 800].into_iter());
-        assert_eq!(block(&mut source), (8_000, 40_000, 800, 6.0));
-        assert_eq!(source.counters.samples_lost.load(Ordering::Relaxed), 40_000);
-        let (mut other, reader) = ring(16_000, source.counters.clone());
-        sender.send(reader).unwrap();
-        other.write(start + Duration::from_secs(9), vec![0.1; 1_600].into_iter());
-        assert_eq!(block(&mut source), (16_000, 0, 1_600, 0.0));
-    }
-
-    #[test]
-    fn too_many_hanging_streams_are_an_error() {
-        let (mut source, _sender) = supervised();
-        source.counters.streams_open.store(MAX_HANGING + 1, Ordering::Relaxed);
-        let error = source.read(Duration::ZERO).unwrap_err().to_string();
-        assert!(error.contains("9 streams hang") && error.contains("restart"), "{error}");
-    }
-}
+mod tests;

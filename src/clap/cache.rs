@@ -1,4 +1,4 @@
-//! Text embeddings kept on disk, so that the text tower is loaded once a prompt and not once a start.
+//! Embeddings kept on disk, so that the text tower is loaded once a prompt and not once a start, and a recording encoded once.
 //!
 //! In: an embedding and what it was made from. Out: the same embedding, bit for bit, or nothing.
 //! Never: fails a caller. A cache that cannot be read or written is a slower start, told once in the log.
@@ -38,25 +38,51 @@ impl EmbeddingCache {
 
     /// The embedding of `text` by this text tower, if it is stored and whole.
     pub fn get(&self, tower: &TextTable, text: &str) -> Option<TextEmbedding> {
-        let bytes = fs::read(self.path(tower, text)?).ok()?;
-        let embedding = decode(&bytes)?;
-        (embedding.vector.len() == tower.output).then_some(embedding)
+        self.read(&text_key(tower, text), tower.output)
     }
 
     /// Stores an embedding, whole or not at all.
     pub fn put(&self, tower: &TextTable, text: &str, embedding: &TextEmbedding) {
-        let Some(path) = self.path(tower, text) else { return };
+        self.write(&text_key(tower, text), embedding);
+    }
+
+    /// The embedding of `width` numbers of the recording with this content hash, by the pipeline with this id.
+    pub fn get_sound(&self, pipeline_id: &str, content: &str, width: usize) -> Option<Vec<f32>> {
+        self.read(&sound_key(pipeline_id, content), width).map(|embedding| embedding.vector)
+    }
+
+    /// Stores a recording's embedding, whole or not at all.
+    pub fn put_sound(&self, pipeline_id: &str, content: &str, vector: &[f32]) {
+        let embedding = TextEmbedding { vector: vector.to_vec(), coverage: None };
+        self.write(&sound_key(pipeline_id, content), &embedding);
+    }
+
+    fn read(&self, key: &str, width: usize) -> Option<TextEmbedding> {
+        let bytes = fs::read(self.path(key)?).ok()?;
+        decode(&bytes).filter(|embedding| embedding.vector.len() == width)
+    }
+
+    fn write(&self, key: &str, embedding: &TextEmbedding) {
+        let Some(path) = self.path(key) else { return };
         if let Err(error) = store(&path, &encode(embedding)) {
             log::warn!("prompts will be embedded again at the next start: {error:#}");
         }
     }
 
-    /// The name carries everything that decides the embedding, so that a new model never meets an old vector.
-    fn path(&self, tower: &TextTable, text: &str) -> Option<PathBuf> {
-        let TextTable { sha256, tokenizer_sha256, max_tokens, pad_id, .. } = tower;
-        let key = format!("{CODE_REVISION}\n{sha256}\n{tokenizer_sha256}\n{max_tokens}\n{pad_id}\n{text}");
+    fn path(&self, key: &str) -> Option<PathBuf> {
         Some(self.dir.as_ref()?.join(format!("{}.emb", sha256_hex(key.as_bytes()))))
     }
+}
+
+/// Carries everything that decides the embedding, so that a new model never meets an old vector.
+fn text_key(tower: &TextTable, text: &str) -> String {
+    let TextTable { sha256, tokenizer_sha256, max_tokens, pad_id, .. } = tower;
+    format!("{CODE_REVISION}\n{sha256}\n{tokenizer_sha256}\n{max_tokens}\n{pad_id}\n{text}")
+}
+
+/// No text tower's key begins like this one: a revision is a number.
+fn sound_key(pipeline_id: &str, content: &str) -> String {
+    format!("sound\n{pipeline_id}\n{content}")
 }
 
 fn encode(embedding: &TextEmbedding) -> Vec<u8> {
@@ -135,6 +161,17 @@ mod tests {
         assert_eq!(cache.get(&tower(), "rain"), Some(embedding()));
         assert_eq!(cache.get(&tower(), "Rain"), None);
         assert_eq!(cache.get(&TextTable { sha256: "c".repeat(64), ..tower() }, "rain"), None);
+    }
+
+    #[test]
+    fn a_recording_is_kept_for_its_content_and_its_pipeline() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = EmbeddingCache::at(dir.path());
+        cache.put_sound("pipe.1", "abc", &[0.6, 0.8]);
+        assert_eq!(cache.get_sound("pipe.1", "abc", 2), Some(vec![0.6, 0.8]));
+        assert_eq!(cache.get_sound("pipe.2", "abc", 2), None);
+        assert_eq!(cache.get_sound("pipe.1", "abd", 2), None);
+        assert_eq!(cache.get_sound("pipe.1", "abc", 3), None);
     }
 
     #[test]

@@ -1,20 +1,26 @@
 //! `clapd check`: every fault of a configuration; nothing is started.
 
 use std::io::Write;
-use std::iter;
 use std::path::Path;
 use std::time::Duration;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
 use crate::clap::{Bundle, TextEmbedding};
-use crate::{config, mqtt};
+use crate::daemon::Kept;
+use crate::detect::Prompt;
+use crate::{config, mqtt, prompts};
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let (settings, warnings) = config::load(path).at(Stage::Usage)?;
     let mut out = std::io::stdout().lock();
     for warning in &warnings {
         writeln!(out, "warning: {warning}").at(Stage::Other)?;
+    }
+    if let Some(kept) = Kept::in_folder(settings.state.as_deref()).file() {
+        let seen = "prompts that were set over MQTT stand in for every [[prompt]]";
+        let remedy = "send prompts/set with {\"reset\":true}, or remove the file, to return to these";
+        writeln!(out, "warning: {}: {seen}; {remedy}", kept.display()).at(Stage::Other)?;
     }
     if let Some(broker) = &settings.broker {
         mqtt::check(broker).at(Stage::Usage)?;
@@ -23,14 +29,12 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     // Loading is the only proof that the files fit the manifest and this version.
     bundle.audio_encoder().at(Stage::Bundle)?;
     bundle.text_encoder().at(Stage::Bundle)?;
-    let texts: Vec<&str> = settings
-        .prompts
-        .iter()
-        .flat_map(|prompt| iter::once(&prompt.text).chain(&prompt.contrast))
-        .map(String::as_str)
-        .collect();
+    let texts = settings.texts();
     let embeddings = bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle)?;
     for warning in uncovered(&bundle, &texts, &embeddings).chain(unheard(&bundle, settings.hop)) {
+        writeln!(out, "warning: {warning}").at(Stage::Other)?;
+    }
+    if let Some(warning) = unmeasured(&bundle, &settings.prompts) {
         writeln!(out, "warning: {warning}").at(Stage::Other)?;
     }
     let (prompts, sources) = (settings.prompts.len(), settings.sources.len());
@@ -52,6 +56,18 @@ fn uncovered<'a>(
                  describe the sound in other words or use another model"
             )
         })
+    })
+}
+
+/// Prompts by example with a model that nobody has measured them with.
+fn unmeasured(bundle: &Bundle, prompts: &[Prompt]) -> Option<String> {
+    let name = &bundle.manifest().name;
+    let by_example = prompts.iter().filter(|prompt| !prompt.audio.is_empty()).count();
+    (by_example > 0 && !prompts::is_measured(name)).then(|| {
+        format!(
+            "{by_example} prompt(s) with recordings: where such prompts stand on the scale was not measured with the model \
+             {name}; take their scores as an order, and let `clapd watch` choose the start"
+        )
     })
 }
 

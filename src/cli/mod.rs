@@ -3,6 +3,7 @@
 //! In: arguments, environment, files. Out: text or JSON lines on standard output, complaints on standard error.
 //! Never: decides a score, keeps a queue, or talks to a broker; it only wires the rooms that do.
 
+mod advice;
 mod bench;
 mod check;
 mod demo;
@@ -14,6 +15,7 @@ mod recording;
 mod run;
 mod score;
 mod screen;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +42,8 @@ enum Command {
     },
     /// Hear the bundled recording: scores and events, without configuration or broker
     Demo(demo::Arguments),
+    /// Show live scores, and suggest thresholds that suit the room
+    Watch(watch::Arguments),
     /// Score recordings against texts
     Score(score::Arguments),
     /// Print the embeddings of recordings and texts
@@ -56,6 +60,16 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = locate::CONFIG)]
         config: PathBuf,
     },
+    /// Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself
+    #[command(hide = true)]
+    Remember {
+        /// Model bundle
+        #[arg(long, value_name = "DIR")]
+        bundle: PathBuf,
+        /// Threads to compute with
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+    },
     /// Measure a bundle's speed and memory on this machine
     Bench(bench::Arguments),
 }
@@ -70,10 +84,12 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run { config } => run::run(&config),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Devices { json } => devices::run(json),
         Command::Check { config } => check::run(&config),
+        Command::Remember { bundle, threads } => run::remember(&bundle, threads),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     outcome.map_or_else(Failure::report, |()| ExitCode::SUCCESS)

@@ -1,18 +1,24 @@
 //! `clapd run`: the daemon.
 
 use std::env;
+use std::ffi::OsString;
+use std::io::{Read, stdin};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{self, Command};
 
 use anyhow::Result;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
 use crate::clap::{Bundle, EmbeddingCache};
-use crate::config::{self, Settings};
-use crate::daemon::Daemon;
+use crate::config;
+use crate::daemon::{Apart, Daemon, Kept, Plan};
+use crate::detect::Prompt;
 use crate::mqtt;
+
+/// A thousand prompts with sixteen contrasts of 300 letters each are 5 million letters.
+const MAX_TEXTS: u64 = 64 << 20;
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let (settings, warnings) = config::load(path).at(Stage::Usage)?;
@@ -20,17 +26,39 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
         mqtt::check(broker).at(Stage::Usage)?;
     }
     let bundle = locate::open(settings.bundle.as_deref(), settings.threads)?;
-    embed_first(&settings, &bundle, &locate::cache()).at(Stage::Bundle)?;
+    let kept = Kept::in_folder(settings.state.as_deref());
+    let set = kept.load();
+    let cache = locate::cache();
+    let prompts = set.as_ref().unwrap_or(&settings.prompts);
+    embed_first(prompts, &bundle, &cache).at(Stage::Bundle)?;
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    let daemon = Daemon::prepare(settings, &bundle, &locate::cache()).at(Stage::Bundle)?;
-    daemon.run().at(Stage::Input)
+    let apart = apart(&bundle, settings.threads);
+    let plan = Plan { path: path.into(), settings, set, kept, bundle, cache, apart };
+    Daemon::prepare(plan).at(Stage::Bundle)?.run().at(Stage::Input)
+}
+
+/// `clapd remember`: embeds the texts of a JSON list on standard input into the cache; the daemon's own helper.
+pub(super) fn remember(bundle: &Path, threads: usize) -> Result<(), Failure> {
+    let mut text = String::new();
+    stdin().take(MAX_TEXTS).read_to_string(&mut text).at(Stage::Input)?;
+    let texts: Vec<String> = serde_json::from_str(&text).at(Stage::Input)?;
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let bundle = locate::open(Some(bundle), threads)?;
+    bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle).map(drop)
+}
+
+/// This very program, also where its file was replaced by a newer one since.
+fn apart(bundle: &Bundle, threads: usize) -> Apart {
+    let folder = bundle.dir().as_os_str().to_owned();
+    let arguments = ["remember".into(), "--bundle".into(), folder, "--threads".into(), threads.to_string().into()];
+    Apart { program: format!("/proc/{}/exe", process::id()).into(), arguments: Vec::<OsString>::from(arguments) }
 }
 
 /// Embeds the prompts that are new to the cache before anything else is loaded, and begins anew with all of them in it.
 /// A process that has had a text tower of 500 MB in its heap keeps most of it for good; the next image of it is clean
 /// (measured with a full-size f32 CLAP: 243 MB instead of 621). Without a cache that keeps them, it goes on as it is.
-fn embed_first(settings: &Settings, bundle: &Bundle, cache: &EmbeddingCache) -> Result<()> {
-    let texts = settings.texts();
+fn embed_first(prompts: &[Prompt], bundle: &Bundle, cache: &EmbeddingCache) -> Result<()> {
+    let texts: Vec<&str> = prompts.iter().flat_map(Prompt::texts).collect();
     if bundle.has_embedded(&texts, cache) {
         return Ok(());
     }

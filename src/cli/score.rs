@@ -12,9 +12,10 @@ use super::exit::{self, AtStage, Failure, Stage};
 use super::{locate, recording};
 use crate::capture::Channel;
 use crate::capture::decode::Decoder;
-use crate::clap::TextEmbedding;
-use crate::detect::{Rule, Score};
+use crate::capture::example::Example;
+use crate::detect::{Prompt, Rule, Score};
 use crate::pipeline::{ClipEmbedder, Model, Output, Pace, Pipeline, PromptScorer, PromptSet};
+use crate::prompts;
 use crate::time::SampleTime;
 
 #[derive(Debug, clap::Args)]
@@ -23,8 +24,14 @@ pub(super) struct Arguments {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// A sound in words; may be given several times
-    #[arg(short, long = "prompt", required = true, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(
+        short, long = "prompt", required_unless_present = "like", value_name = "TEXT",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     prompts: Vec<String>,
+    /// A recording of a sound, as another prompt; may be given several times, for recordings of one sound
+    #[arg(long, value_name = "FILE")]
+    like: Vec<PathBuf>,
     /// Model bundle
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
@@ -64,14 +71,43 @@ struct Line<'a> {
 struct Scorer<'a> {
     arguments: &'a Arguments,
     model: Model,
-    texts: Vec<TextEmbedding>,
+    set: PromptSet,
+    names: Vec<String>,
+}
+
+/// The rule is not asked: nobody looks at the events.
+const RULE: Rule = Rule { start: 10.0, stop: 0.0, confirm: (1, 1), cooldown: Duration::ZERO };
+
+/// A prompt of every text, and one of all recordings.
+fn prompts_of(arguments: &Arguments) -> Vec<Prompt> {
+    let mut prompts: Vec<Prompt> = arguments
+        .prompts
+        .iter()
+        .map(|text| Prompt {
+            id: text.clone(),
+            text: Some(text.clone()),
+            audio: Vec::new(),
+            rule: RULE,
+            contrast: Vec::new(),
+        })
+        .collect();
+    if let Some(first) = arguments.like.first() {
+        let id = format!("like {}", first.display());
+        prompts.push(Prompt { id, text: None, audio: arguments.like.clone(), rule: RULE, contrast: Vec::new() });
+    }
+    prompts
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let bundle = locate::open(arguments.bundle.as_deref(), arguments.threads)?;
-    let texts: Vec<&str> = arguments.prompts.iter().map(String::as_str).collect();
-    let texts = bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle)?;
-    let scorer = Scorer { arguments, model: Model::load(&bundle).at(Stage::Bundle)?, texts };
+    for file in &arguments.like {
+        // Told apart from a fault of the bundle.
+        Example::open(file).at(Stage::Input)?;
+    }
+    let (prompts, model) = (prompts_of(arguments), Model::load(&bundle).at(Stage::Bundle)?);
+    let set = prompts::prepare(&prompts, &bundle, &model, &locate::cache()).at(Stage::Bundle)?;
+    let names = prompts.into_iter().map(|prompt| prompt.id).collect();
+    let scorer = Scorer { arguments, model, set, names };
     let mut failed = None;
     for file in &arguments.files {
         // One broken file must not cost the scores of the others.
@@ -99,16 +135,16 @@ impl Scorer<'_> {
             ClipEmbedder::new(self.model.clone(), decoder.rate()).with_context(|| file.display().to_string())?;
         recording::read(decoder, file, true, |samples| clip.push(samples))?;
         let (embedding, seconds) = clip.finish().with_context(|| file.display().to_string())?;
-        let mut scorer = PromptScorer::new(self.prompts()?, self.model.calibration.clone());
+        let mut scorer = PromptScorer::new(self.set.clone(), self.model.calibration.clone());
         self.print(file, 0.0, seconds, scorer.score(&embedding))
     }
 
     fn windows(&self, file: &Path) -> Result<()> {
         let decoder = Decoder::open(file, Channel::Mix)?;
         let hop = Duration::from_secs_f64(self.arguments.hop);
-        let mut pipeline = Pipeline::new(self.model.clone(), self.prompts()?, decoder.rate(), hop, Pace::Every)
+        let mut pipeline = Pipeline::new(self.model.clone(), self.set.clone(), decoder.rate(), hop, Pace::Every)
             .with_context(|| file.display().to_string())?;
-        let mut summary = vec![Summary::default(); self.texts.len()];
+        let mut summary = vec![Summary::default(); self.set.len()];
         let mut printed = Ok(());
         let mut sink = |output: Output<'_>| {
             let Output::Window(window) = output else { return };
@@ -125,17 +161,10 @@ impl Scorer<'_> {
         if self.arguments.json { Ok(()) } else { self.print_summary(file, &summary) }
     }
 
-    fn prompts(&self) -> Result<PromptSet> {
-        // The rule is not asked: nobody looks at the events.
-        let rule = Rule { start: 10.0, stop: 0.0, confirm: (1, 1), cooldown: Duration::ZERO };
-        let prompts = self.texts.iter().map(|text| (text, rule, &[][..]));
-        PromptSet::new(self.model.encoder.embedding_len(), prompts)
-    }
-
     fn print(&self, file: &Path, start_s: f64, end_s: f64, scores: &[Score]) -> Result<()> {
         let mut out = std::io::stdout().lock();
         let name = file.to_string_lossy();
-        for (prompt, score) in self.arguments.prompts.iter().zip(scores) {
+        for (prompt, score) in self.names.iter().zip(scores) {
             if self.arguments.json {
                 let (cosine, score) = (rounded(score.cosine, 1e6), rounded(score.score, 1e2));
                 let line = Line {
@@ -157,7 +186,7 @@ impl Scorer<'_> {
     fn print_summary(&self, file: &Path, summary: &[Summary]) -> Result<()> {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{}\n  best   at s  mean  prompt", file.display())?;
-        for (prompt, summary) in self.arguments.prompts.iter().zip(summary) {
+        for (prompt, summary) in self.names.iter().zip(summary) {
             let (best, at, mean) = (summary.best, summary.at.as_secs_f64(), summary.mean());
             writeln!(out, "{best:6.1} {at:6.1} {mean:5.1}  {prompt}")?;
         }

@@ -6,17 +6,22 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::net::Ipv6Addr;
 use std::path::Path;
 
 use super::check::Check;
 use super::file::WrittenMqtt;
 use super::finding::Place;
-use super::section::shorten;
+use super::section::{At, shorten};
 use super::tls::{self, Tls};
 
 /// The ports that IANA registered for MQTT, without TLS and with it.
 const DEFAULT_PORT: u16 = 1883;
 const DEFAULT_TLS_PORT: u16 = 8883;
+/// Where Home Assistant looks for devices, unless it was told to look elsewhere. Nobody else minds a retained message there.
+const DEFAULT_PREFIX: &str = "homeassistant";
+/// Brokers take topics of 65,535 bytes; nobody reads them.
+const MAX_PREFIX: usize = 200;
 /// A password is a line, not a file that somebody named by mistake.
 const MAX_PASSWORD_BYTES: u64 = 4096;
 /// The name under which the unit file loads the password.
@@ -25,7 +30,7 @@ const CREDENTIAL: &str = "mqtt-password";
 /// An MQTT broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
-    /// Name or address; IPv6 in brackets.
+    /// Name or address; an IPv6 address without brackets.
     pub host: String,
     /// TCP port.
     pub port: u16,
@@ -35,6 +40,8 @@ pub struct Broker {
     pub password: Option<Secret>,
     /// With TLS, and how; none: everybody on the way can read along.
     pub tls: Option<Tls>,
+    /// Where Home Assistant looks for devices, and says when it has begun; none: it is told nothing of us.
+    pub discovery_prefix: Option<String>,
 }
 
 /// A text that is not shown.
@@ -60,13 +67,7 @@ impl fmt::Debug for Secret {
 }
 
 pub(super) fn check(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Broker> {
-    check.no_effect(written.discovery_prefix.as_ref());
-    if let Some(prefix) = &written.discovery_prefix
-        && (prefix.value.is_empty() || prefix.value.contains(['+', '#', '\0']))
-    {
-        let seen = format!("\"{}\" is no topic: at least a letter, and none of `+`, `#`", shorten(&prefix.value));
-        check.fault(&prefix.place, seen, "write \"homeassistant\"");
-    }
+    let discovery_prefix = discovery_prefix(written, check);
     let url = written.url.as_ref()?;
     let address = match Address::parse(&url.value) {
         Ok(address) => Some(address),
@@ -90,7 +91,23 @@ pub(super) fn check(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Brok
         Some(tls) => Some(tls?),
         None => None,
     };
-    Some(Broker { host, port, user, password: password?, tls })
+    Some(Broker { host, port, user, password: password?, tls, discovery_prefix: discovery_prefix? })
+}
+
+/// Home Assistant's own default, unless another is written; an empty one turns discovery off. Outer none: there is a fault.
+#[expect(clippy::option_option, reason = "a fault and no discovery are two things")]
+fn discovery_prefix(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Option<String>> {
+    let Some(At { value, place }) = &written.discovery_prefix else { return Some(Some(DEFAULT_PREFIX.into())) };
+    let empty_words = !value.is_empty() && value.split('/').any(str::is_empty);
+    if value.contains(['+', '#', '\0']) || empty_words || value.len() > MAX_PREFIX {
+        let seen = format!(
+            "\"{}\" is no topic of at most {MAX_PREFIX} bytes: words between single slashes, and none of `+`, `#`",
+            shorten(value)
+        );
+        check.fault(place, seen, format!("write \"{DEFAULT_PREFIX}\", or \"\" to tell Home Assistant nothing"));
+        return None;
+    }
+    Some(Some(value.clone()).filter(|prefix| !prefix.is_empty()))
 }
 
 /// The password from where it is found first: the file that the configuration names, the environment, systemd's credentials.
@@ -186,13 +203,10 @@ impl Address {
         };
         let place = place.strip_suffix('/').unwrap_or(place);
         let (host, port) = split_port(place, if secure { DEFAULT_TLS_PORT } else { DEFAULT_PORT })?;
-        if secure && host.starts_with('[') {
-            let remedy = "write the broker's name, as it stands in its certificate";
-            return Err((
-                format!("\"{}\" is an IPv6 address, and TLS is not built for those", shorten(host)),
-                remedy.into(),
-            ));
-        }
+        let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(address) => ipv6(address, secure)?,
+            None => host,
+        };
         Ok(Self { secure, user, host: host.to_owned(), port })
     }
 }
@@ -208,6 +222,20 @@ fn user_name(user: &str) -> Result<String, (String, String)> {
         return Err(("has an empty user before the @".into(), EXAMPLE.into()));
     }
     Ok(user.to_owned())
+}
+
+/// An IPv6 address as it stands between brackets, perhaps with the network interface behind it.
+fn ipv6(address: &str, secure: bool) -> Result<&str, (String, String)> {
+    let (bare, zone) = address.split_once('%').map_or((address, None), |(bare, zone)| (bare, Some(zone)));
+    if bare.parse::<Ipv6Addr>().is_err() || zone == Some("") {
+        let seen = format!("\"{}\" is no IPv6 address, which is what brackets hold", shorten(address));
+        return Err((seen, "write \"mqtt://[fe80::1%eth0]:1883\", or a name without brackets".into()));
+    }
+    if secure && zone.is_some() {
+        let seen = format!("\"{}\" names a network interface, which no certificate does", shorten(address));
+        return Err((seen, "write the broker's name, as it stands in its certificate".into()));
+    }
+    Ok(address)
 }
 
 fn split_port(place: &str, default: u16) -> Result<(&str, u16), (String, String)> {
@@ -242,10 +270,11 @@ mod tests {
     fn urls_as_people_write_them() {
         assert_eq!(Address::parse("mqtt://broker"), address(None, "broker", 1883));
         assert_eq!(Address::parse("mqtt://me@10.0.0.2:1884/"), address(Some("me"), "10.0.0.2", 1884));
-        assert_eq!(Address::parse("mqtt://[fe80::1%eth0]:99"), address(None, "[fe80::1%eth0]", 99));
-        assert_eq!(Address::parse("mqtt://a@b@[::1]"), address(Some("a@b"), "[::1]", 1883));
-        let secure = |port| Ok(Address { secure: true, user: None, host: "x".into(), port });
-        assert_eq!((Address::parse("mqtts://x"), Address::parse("mqtts://x:9")), (secure(8883), secure(9)));
+        assert_eq!(Address::parse("mqtt://[fe80::1%eth0]:99"), address(None, "fe80::1%eth0", 99));
+        assert_eq!(Address::parse("mqtt://a@b@[::1]"), address(Some("a@b"), "::1", 1883));
+        let secure = |host: &str, port| Ok(Address { secure: true, user: None, host: host.into(), port });
+        assert_eq!((Address::parse("mqtts://x"), Address::parse("mqtts://x:9")), (secure("x", 8883), secure("x", 9)));
+        assert_eq!(Address::parse("mqtts://[2001:db8::7]"), secure("2001:db8::7", 8883));
     }
 
     #[test]
@@ -269,7 +298,9 @@ mod tests {
             "mqtt://x:",
             "mqtt://a b",
             "mqtt://::1",
-            "mqtts://[::1]",
+            "mqtt://[broker]",
+            "mqtt://[fe80::1%]",
+            "mqtts://[fe80::1%eth0]",
         ] {
             assert!(Address::parse(url).is_err(), "{url:?}");
         }

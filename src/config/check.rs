@@ -54,13 +54,6 @@ impl<'a> Check<'a> {
         self.warnings.push(place.finding(message.into(), remedy.into()));
     }
 
-    /// A key that is read and checked, and does nothing yet.
-    pub(super) fn no_effect<T>(&mut self, key: Option<&At<T>>) {
-        if let Some(key) = key {
-            self.warn(&key.place, "has no effect in this version", "leave it for a later one, or remove it");
-        }
-    }
-
     /// The settings; none where a part could not be made, for which there is a fault then.
     pub(super) fn settings(&mut self, written: &Written, path: &Path) -> Option<Settings> {
         let whole = Place::of_file(path);
@@ -81,7 +74,12 @@ impl<'a> Check<'a> {
             Some(broker) => Some(broker?),
             None => None,
         };
+        let log = match &written.log {
+            Some(log) => Some(self.log(log)?),
+            None => None,
+        };
         Some(Settings {
+            log,
             node: node?,
             bundle,
             threads: threads? as usize,
@@ -91,6 +89,7 @@ impl<'a> Check<'a> {
             prompts: prompts?,
             broker,
             outbox: outbox?,
+            state: self.environment.state.clone(),
         })
     }
 
@@ -175,7 +174,7 @@ impl<'a> Check<'a> {
         Some(path)
     }
 
-    fn whole_number(&mut self, written: Option<&At<f64>>, max: f64, usual: f64) -> Option<f64> {
+    pub(super) fn whole_number(&mut self, written: Option<&At<f64>>, max: f64, usual: f64) -> Option<f64> {
         let Some(At { value, place }) = written else { return Some(usual) };
         if !((1.0..=max).contains(value) && value.fract() == 0.0) {
             self.fault(place, format!("{value} is not a whole number from 1 to {max}"), format!("{usual} is usual"));

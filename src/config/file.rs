@@ -23,6 +23,7 @@ pub(super) struct Written {
     pub(super) prompts: Vec<WrittenPrompt>,
     pub(super) mqtt: Option<WrittenMqtt>,
     pub(super) outbox: Option<WrittenOutbox>,
+    pub(super) log: Option<WrittenLog>,
 }
 
 /// A `[[source]]`.
@@ -44,6 +45,7 @@ pub(super) struct WrittenPrompt {
     pub(super) place: Place,
     pub(super) id: Option<At<String>>,
     pub(super) text: Option<At<String>>,
+    pub(super) audio: Option<At<Vec<At<String>>>>,
     pub(super) start: Option<At<f64>>,
     pub(super) stop: Option<At<f64>>,
     pub(super) confirm: Option<At<Vec<At<i64>>>>,
@@ -70,17 +72,45 @@ pub(super) struct WrittenOutbox {
     pub(super) max_age_h: Option<At<f64>>,
 }
 
+/// `[log]`.
+#[derive(Debug)]
+pub(super) struct WrittenLog {
+    pub(super) scores: Option<At<String>>,
+    pub(super) max_mb: Option<At<f64>>,
+}
+
 /// Reads the text; what is wrong with its shape goes to `faults`.
 pub(super) fn read(text: &str, path: &Path, faults: &mut Vec<Finding>) -> Written {
-    let lines = Lines::of(text);
+    parse(text, path, &Lines::of(text), faults, document)
+}
+
+/// The same for a text that holds prompts and nothing else.
+pub(super) fn read_prompts(text: &str, path: &Path, lines: &Lines, faults: &mut Vec<Finding>) -> Vec<WrittenPrompt> {
+    parse(text, path, lines, faults, |mut root, reading| {
+        let written = prompts(&mut root, reading);
+        root.finish(reading);
+        written
+    })
+}
+
+fn parse<T>(
+    text: &str,
+    path: &Path,
+    lines: &Lines,
+    faults: &mut Vec<Finding>,
+    document: impl FnOnce(Section<'_, '_>, &mut Reading<'_>) -> T,
+) -> T {
     let whole = Place::of_file(path);
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
-        let place = error.span().map_or_else(|| whole.clone(), |span| whole.at_line(lines.at(span.start)));
+        let place = error
+            .span()
+            .and_then(|span| lines.at(span.start))
+            .map_or_else(|| whole.clone(), |line| whole.at_line(line));
         faults.push(place.finding(error.message().replace('\n', " "), "correct the TOML syntax".into()));
     }
     let shape_from = faults.len();
-    let mut reading = Reading { lines: &lines, faults, broken: !errors.is_empty() };
+    let mut reading = Reading { lines, faults, broken: !errors.is_empty() };
     let written = document(Section::new(table.get_ref(), whole), &mut reading);
     forget_echoes(faults, shape_from);
     written
@@ -120,18 +150,23 @@ fn document(mut root: Section<'_, '_>, reading: &mut Reading<'_>) -> Written {
         written.gate_db = scoring.number("gate_db", reading);
         scoring.finish(reading);
     }
-    if !root.has("prompt") {
-        reading.missing(
-            &root.place.child(None, "prompt"),
-            "is missing",
-            "add `[[prompt]]` with `text = \"a dog barking\"`",
-        );
-    }
-    written.prompts = root.sections("prompt", reading).into_iter().map(|section| prompt(section, reading)).collect();
+    written.prompts = prompts(&mut root, reading);
     written.mqtt = root.section("mqtt", reading).map(|section| mqtt(section, reading));
     written.outbox = root.section("outbox", reading).map(|section| outbox(section, reading));
+    written.log = root.section("log", reading).map(|section| log(section, reading));
     root.finish(reading);
     written
+}
+
+fn prompts(root: &mut Section<'_, '_>, reading: &mut Reading<'_>) -> Vec<WrittenPrompt> {
+    let missing = if root.has("prompt") { "has no prompts" } else { "is missing" };
+    let faults = reading.faults.len();
+    let sections = root.sections("prompt", reading);
+    if sections.is_empty() && reading.faults.len() == faults {
+        let place = root.place.child(None, "prompt");
+        reading.missing(&place, missing, "add `[[prompt]]` with `text = \"a dog barking\"`");
+    }
+    sections.into_iter().map(|section| prompt(section, reading)).collect()
 }
 
 fn source(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenSource {
@@ -159,10 +194,15 @@ fn source(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenSou
 }
 
 fn prompt(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenPrompt {
+    if !section.has("text") && !section.has("audio") {
+        let place = section.place.child(section.place.line, "text");
+        reading.missing(&place, "is missing, and so is `audio`", "add `text = \"a dog barking\"`, or recordings of it");
+    }
     let written = WrittenPrompt {
         place: section.place.clone(),
         id: section.string("id", reading),
-        text: section.required("text", "a dog barking", reading),
+        text: section.string("text", reading),
+        audio: section.texts("audio", reading),
         start: section.number("start", reading),
         stop: section.number("stop", reading),
         confirm: section.integers("confirm", reading),
@@ -191,6 +231,15 @@ fn outbox(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenOut
         dir: section.string("dir", reading),
         max_events: section.number("max_events", reading),
         max_age_h: section.number("max_age_h", reading),
+    };
+    section.finish(reading);
+    written
+}
+
+fn log(mut section: Section<'_, '_>, reading: &mut Reading<'_>) -> WrittenLog {
+    let written = WrittenLog {
+        scores: section.required("scores", "/var/lib/clapd/scores.jsonl", reading),
+        max_mb: section.number("max_mb", reading),
     };
     section.finish(reading);
     written

@@ -10,6 +10,8 @@ mod check;
 mod file;
 mod finding;
 mod id;
+mod log;
+mod prompt_list;
 mod prompts;
 mod section;
 mod sources;
@@ -23,9 +25,11 @@ use std::time::Duration;
 use crate::capture::SourceSpec;
 use crate::detect::Prompt;
 use crate::outbox::OutboxSpec;
+use crate::score_log::LogSpec;
 
 pub use broker::{Broker, Secret};
 pub use finding::{Faults, Finding, Place};
+pub use prompt_list::{Origin, parse_prompts, prompt_table, prompts_text};
 pub use tls::Tls;
 
 /// A page of prompts is a few kilobytes; a megabyte is somebody else's file, and must not fill a small computer's memory.
@@ -52,13 +56,16 @@ pub struct Settings {
     pub broker: Option<Broker>,
     /// Where events wait for the broker.
     pub outbox: OutboxSpec,
+    /// Where every score is written; none: nowhere.
+    pub log: Option<LogSpec>,
+    /// Where this process may keep what outlives it; none where there is no such place.
+    pub state: Option<PathBuf>,
 }
 
 impl Settings {
-    /// Every text that has to be embedded: each prompt's own, and then those that it is contrasted with.
+    /// Every text that has to be embedded, see [`Prompt::texts`].
     pub fn texts(&self) -> Vec<&str> {
-        let texts = self.prompts.iter().flat_map(|prompt| std::iter::once(&prompt.text).chain(&prompt.contrast));
-        texts.map(String::as_str).collect()
+        self.prompts.iter().flat_map(Prompt::texts).collect()
     }
 }
 

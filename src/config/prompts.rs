@@ -1,9 +1,10 @@
 //! What is listened for, checked.
 //!
-//! In: every `[[prompt]]` as written. Out: [`Prompt`]s with their rules.
-//! Never: embeds a text; whether the model knows the sound is the bundle's to say.
+//! In: every `[[prompt]]` as written. Out: [`Prompt`]s with their rules; every recording was read once.
+//! Never: embeds a text or a recording; whether the model knows the sound is the bundle's to say.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::check::Check;
@@ -11,6 +12,8 @@ use super::file::WrittenPrompt;
 use super::finding::Place;
 use super::id;
 use super::section::{At, shorten};
+use crate::capture::example::Example;
+use crate::detect::suggest::usual_stop;
 use crate::detect::{Prompt, Rule};
 
 /// The most that has been measured. Each prompt is three topics a source.
@@ -19,15 +22,14 @@ const MAX_PROMPTS: usize = 1_000;
 const MAX_CONTRAST: usize = 16;
 /// The text towers read 64 or 77 tokens, of about four letters each; beyond this much would not be read.
 const MAX_TEXT: usize = 300;
+/// Their mean is what counts, and it hardly moves after a dozen; each is read at every start.
+const MAX_EXAMPLES: usize = 32;
 /// Every window that may confirm is remembered; beyond a hundred, `start` is the better means.
 const MAX_CONFIRM: i64 = 100;
 /// A day: who wants to hear of a sound once a week wants a rule in their house's software.
 const MAX_COOLDOWN_S: f64 = 86_400.0;
 /// Above the middle of the scale: in words, "clearly relevant". Where the model's false alarms end is in its card.
 const DEFAULT_START: f32 = 6.0;
-/// Hysteresis: the score of a steady sound moves by about one between windows, and must not end its event. For a low
-/// start it is half of that start, since nothing scores below 0 and an event has to end.
-const DEFAULT_GAP: f32 = 1.5;
 /// A single odd window is no event, a single missing one no end.
 const DEFAULT_CONFIRM: (u32, u32) = (2, 3);
 /// A dog that pauses is one dog.
@@ -51,18 +53,24 @@ impl Check<'_> {
 
     /// `named` is told the id, whatever else is at fault.
     fn prompt(&mut self, written: &WrittenPrompt, named: impl FnOnce(&mut Self, &str)) -> Option<Prompt> {
-        let text = written.text.as_ref().and_then(|text| self.text(text));
+        let text = written.text.as_ref().map(|text| self.text(text));
+        let audio = self.examples(written.audio.as_ref());
+        let first = audio.as_deref().and_then(|files| files.first()?.file_stem()?.to_str());
         let id = match (&written.id, &text) {
             (Some(id), _) => self.id(&id.value, &id.place),
-            (None, Some(text)) => self.slug_of(text, &written.place),
-            (None, None) => None,
+            (None, Some(text)) => text.as_deref().and_then(|text| self.slug_of(text, &written.place)),
+            (None, None) => first.and_then(|name| self.slug_of(name, &written.place)),
         };
         if let Some(id) = &id {
             named(self, id);
         }
         let rule = self.rule(written);
-        let contrast = self.contrast(written, text.as_deref());
-        Some(Prompt { id: id?, text: text?, rule: rule?, contrast: contrast? })
+        let contrast = self.contrast(written, text.as_ref().and_then(Option::as_deref));
+        let text = match text {
+            Some(text) => Some(text?),
+            None => None,
+        };
+        Some(Prompt { id: id?, text, audio: audio?, rule: rule?, contrast: contrast? })
     }
 
     fn slug_of(&mut self, text: &str, place: &Place) -> Option<String> {
@@ -85,6 +93,28 @@ impl Check<'_> {
         Some(text.to_owned())
     }
 
+    /// Recordings are opened here and again when they are embedded: a fault has a line only here.
+    fn examples(&mut self, written: Option<&At<Vec<At<String>>>>) -> Option<Vec<PathBuf>> {
+        let Some(At { value, place }) = written else { return Some(Vec::new()) };
+        if value.is_empty() || value.len() > MAX_EXAMPLES {
+            let seen = format!("has {} recordings, and 1 to {MAX_EXAMPLES} are allowed", value.len());
+            self.fault(place, seen, "name a few good ones, or remove the key");
+            return None;
+        }
+        value.iter().map(|file| self.example(file)).collect::<Vec<_>>().into_iter().collect()
+    }
+
+    fn example(&mut self, written: &At<String>) -> Option<PathBuf> {
+        let path = self.path(written)?;
+        match Example::open(&path) {
+            Ok(_) => Some(path),
+            Err(flaw) => {
+                self.fault(&written.place, flaw.seen, flaw.remedy);
+                None
+            }
+        }
+    }
+
     fn contrast(&mut self, written: &WrittenPrompt, text: Option<&str>) -> Option<Vec<String>> {
         let Some(At { value, place }) = &written.contrast else { return Some(Vec::new()) };
         if value.len() > MAX_CONTRAST {
@@ -102,7 +132,7 @@ impl Check<'_> {
 
     fn rule(&mut self, written: &WrittenPrompt) -> Option<Rule> {
         let start = self.score(written.start.as_ref(), DEFAULT_START);
-        let stop = self.score(written.stop.as_ref(), start.map_or(0.0, |start| (start - DEFAULT_GAP).max(start / 2.0)));
+        let stop = self.score(written.stop.as_ref(), start.map_or(0.0, usual_stop));
         if let (Some(start), Some(stop)) = (start, stop)
             && stop > start
         {

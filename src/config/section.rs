@@ -17,17 +17,22 @@ pub(super) struct At<T> {
     pub(super) place: Place,
 }
 
-/// Byte offsets into lines.
-pub(super) struct Lines(Vec<usize>);
+/// Byte offsets into lines, where the text has lines that somebody can look up.
+pub(super) struct Lines(Option<Vec<usize>>);
 
 impl Lines {
     pub(super) fn of(text: &str) -> Self {
-        Self(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset).collect())
+        Self(Some(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset).collect()))
+    }
+
+    /// Of a text that nobody has seen.
+    pub(super) fn none() -> Self {
+        Self(None)
     }
 
     /// The line, from 1, that holds the byte at `offset`.
-    pub(super) fn at(&self, offset: usize) -> usize {
-        1 + self.0.partition_point(|newline| *newline < offset)
+    pub(super) fn at(&self, offset: usize) -> Option<usize> {
+        self.0.as_ref().map(|newlines| 1 + newlines.partition_point(|newline| *newline < offset))
     }
 }
 
@@ -41,7 +46,7 @@ pub(super) struct Reading<'a> {
 
 impl Reading<'_> {
     /// Where the value stands.
-    fn line(&self, value: &Spanned<DeValue<'_>>) -> usize {
+    fn line(&self, value: &Spanned<DeValue<'_>>) -> Option<usize> {
         self.lines.at(value.span().start)
     }
 
@@ -85,7 +90,7 @@ impl<'a, 'i> Section<'a, 'i> {
         if value.span().is_empty() {
             return None;
         }
-        Some(At { value: value.get_ref(), place: self.place.child(Some(reading.line(value)), key) })
+        Some(At { value: value.get_ref(), place: self.place.child(reading.line(value), key) })
     }
 
     pub(super) fn string(&mut self, key: &'static str, reading: &mut Reading<'_>) -> Option<At<String>> {
@@ -159,7 +164,7 @@ impl<'a, 'i> Section<'a, 'i> {
         };
         let mut items = Vec::with_capacity(array.len());
         for (index, item) in array.iter().enumerate() {
-            let place = place.element(Some(reading.line(item)), index);
+            let place = place.element(reading.line(item), index);
             match read(item.get_ref()) {
                 Some(value) => items.push(At { value, place }),
                 None => reading.wrong_type(
@@ -217,7 +222,7 @@ impl<'a, 'i> Section<'a, 'i> {
         };
         let mut sections = Vec::with_capacity(array.len());
         for (index, item) in array.iter().enumerate() {
-            let place = place.element(Some(reading.line(item)), index);
+            let place = place.element(reading.line(item), index);
             match item.get_ref() {
                 DeValue::Table(table) => sections.push(Section::new(table, place)),
                 other => reading.wrong_type(&place, other, "a table", &format!("[[{key}]]")),
@@ -230,7 +235,7 @@ impl<'a, 'i> Section<'a, 'i> {
     pub(super) fn finish(self, reading: &mut Reading<'_>) {
         for key in self.table.keys().filter(|key| !self.asked.contains(&key.get_ref().as_ref())) {
             let name = shorten(key.get_ref());
-            let place = self.place.child(Some(reading.lines.at(key.span().start)), &name);
+            let place = self.place.child(reading.lines.at(key.span().start), &name);
             let remedy = match id::nearest(&name, &self.asked) {
                 Some(nearest) => format!("did you mean `{nearest}`?"),
                 None => format!("known here: {}", self.asked.join(", ")),

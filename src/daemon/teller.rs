@@ -4,34 +4,45 @@
 //! Never: tells an end without its start, or with another id or another time of its start.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::detect::{Event, EventKind, Prompt, Score};
 use crate::health::ScoringCounters;
 use crate::mqtt::{Publisher, Route};
 use crate::outbox::Notice;
 use crate::pipeline::{Output, ScoredWindow};
-use crate::time::WallAnchor;
+use crate::time::{SampleTime, WallAnchor};
 
 /// What the house is told of a prompt, which is named by its index.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Told {
     /// Its score in the window that ended then.
     Score(usize, Score, SystemTime),
+    /// Its event is open still: how long it had gone on when the window ended, and the window's score.
+    Heard(usize, Duration, f32),
     /// A start or an end.
     Notice(usize, Notice),
+    /// From now on it is these prompts that indices are of.
+    Prompts(Arc<[Prompt]>),
 }
 
 /// Whoever is told.
-pub(super) type House = Box<dyn FnMut(Told) + Send>;
+pub(super) type Audience = Box<dyn FnMut(Told) + Send>;
 
-/// The house behind a broker, where it hears of `source` first of all that no event is open: it may remember another run.
-pub(super) fn house(publisher: Publisher, source: &str, prompts: &[Prompt]) -> House {
-    let routes: Vec<Route> = prompts.iter().map(|prompt| publisher.topics().route(source, &prompt.id)).collect();
-    routes.iter().for_each(|route| publisher.state(route, false));
+/// The house behind a broker, where it hears of a prompt first of all that no event is open: it may remember another run.
+pub(super) fn audience(publisher: Publisher, source: String) -> Audience {
+    let mut routes: Vec<Route> = Vec::new();
     Box::new(move |told| match told {
+        Told::Prompts(prompts) => {
+            let before = std::mem::replace(&mut routes, routes_of(&publisher, &source, &prompts));
+            before.iter().filter(|route| !routes.contains(route)).for_each(|route| publisher.forget(route));
+            routes.iter().filter(|route| !before.contains(route)).for_each(|route| publisher.state(route, false));
+        }
         Told::Score(prompt, score, at) => {
             routes.get(prompt).into_iter().for_each(|route| publisher.score(route, score, at));
+        }
+        Told::Heard(prompt, lasted, score) => {
+            routes.get(prompt).into_iter().for_each(|route| publisher.heard(route, lasted, score));
         }
         Told::Notice(prompt, notice) => {
             if let Some(route) = routes.get(prompt) {
@@ -42,11 +53,20 @@ pub(super) fn house(publisher: Publisher, source: &str, prompts: &[Prompt]) -> H
     })
 }
 
+fn routes_of(publisher: &Publisher, source: &str, prompts: &[Prompt]) -> Vec<Route> {
+    prompts.iter().map(|prompt| publisher.topics().route(source, &prompt.id)).collect()
+}
+
+/// A source is listened to no more: nothing of it stays at the broker.
+pub(super) fn forget(publisher: &Publisher, source: &str, prompts: &[Prompt]) {
+    routes_of(publisher, source, prompts).iter().for_each(|route| publisher.forget(route));
+}
+
 /// Tells of one source.
 pub(super) struct Teller {
     source: String,
     prompts: Arc<[Prompt]>,
-    house: House,
+    audience: Audience,
     counters: Arc<ScoringCounters>,
     /// Begins every id: this run and this source.
     prefix: String,
@@ -59,6 +79,8 @@ pub(super) struct Teller {
 struct Open {
     id: String,
     started_at: SystemTime,
+    /// The same on the sample clock, which does not jump when the time of day is set.
+    began: SampleTime,
 }
 
 impl Teller {
@@ -67,11 +89,20 @@ impl Teller {
         source: &str,
         run: &str,
         prompts: Arc<[Prompt]>,
-        house: House,
+        mut audience: Audience,
         counters: Arc<ScoringCounters>,
     ) -> Self {
         let open = vec![None; prompts.len()];
-        Self { source: source.into(), prompts, house, counters, prefix: format!("{run}-{source}"), next: 0, open }
+        audience(Told::Prompts(Arc::clone(&prompts)));
+        Self { source: source.into(), prompts, audience, counters, prefix: format!("{run}-{source}"), next: 0, open }
+    }
+
+    /// Other prompts from now on; `kept` names, for each of them, the one before whose event it goes on with.
+    pub(super) fn change_prompts(&mut self, prompts: Arc<[Prompt]>, kept: &[Option<usize>]) {
+        let mut before = std::mem::take(&mut self.open);
+        self.open = kept.iter().map(|kept| kept.and_then(|index| before.get_mut(index)?.take())).collect();
+        (self.audience)(Told::Prompts(Arc::clone(&prompts)));
+        self.prompts = prompts;
     }
 
     /// Tells of an output, whose sample clock meets the time of day at `anchor`.
@@ -95,14 +126,17 @@ impl Teller {
             );
         }
         for (prompt, score) in window.scores.iter().enumerate() {
-            (self.house)(Told::Score(prompt, *score, at));
+            (self.audience)(Told::Score(prompt, *score, at));
+            if let Some(Some(open)) = self.open.get(prompt) {
+                (self.audience)(Told::Heard(prompt, window.end.since(open.began), score.score));
+            }
         }
     }
 
     fn started(&mut self, event: &Event, anchor: &WallAnchor) {
         self.counters.events_started.add(1);
-        let open =
-            Open { id: format!("{}-{}", self.prefix, self.next), started_at: anchor.wall_time(event.started_at) };
+        let (id, began) = (format!("{}-{}", self.prefix, self.next), event.started_at);
+        let open = Open { id, started_at: anchor.wall_time(began), began };
         self.next += 1;
         // Told first: what the log says has happened is in the outbox.
         self.notice(event, &open);
@@ -126,13 +160,12 @@ impl Teller {
             score: event.score,
             peak: event.peak,
             started_at: open.started_at,
-            // Of the sample clock, which does not jump when the time of day is set.
-            duration: event.ended_at.map(|end| end.since(event.started_at)),
+            duration: event.ended_at.map(|end| end.since(open.began)),
         };
-        (self.house)(Told::Notice(event.prompt, notice));
+        (self.audience)(Told::Notice(event.prompt, notice));
     }
 
     fn text(&self, event: &Event) -> &str {
-        self.prompts.get(event.prompt).map_or("", |prompt| &prompt.text)
+        self.prompts.get(event.prompt).map_or("", Prompt::name)
     }
 }

@@ -5,7 +5,9 @@
 
 mod calibration;
 mod rule;
+pub mod suggest;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use calibration::{Calibration, contrasted};
@@ -43,12 +45,26 @@ pub struct Rule {
 pub struct Prompt {
     /// Its name in topics: letters, digits, `_` and `-`.
     pub id: String,
-    /// The sound in words.
-    pub text: String,
+    /// The sound in words; none where recordings alone say what it is.
+    pub text: Option<String>,
+    /// Recordings of the sound, for whoever embeds them; with a text, both count. Never both none and empty.
+    pub audio: Vec<PathBuf>,
     /// When it is an event.
     pub rule: Rule,
     /// Sounds in words that it must not be taken for; scored against, never published.
     pub contrast: Vec<String>,
+}
+
+impl Prompt {
+    /// What people call it: its text, or its id where there is none.
+    pub fn name(&self) -> &str {
+        self.text.as_deref().unwrap_or(&self.id)
+    }
+
+    /// The texts that have to be embedded for it: its own, if it has one, and then those that it is contrasted with.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.text.iter().chain(&self.contrast).map(String::as_str)
+    }
 }
 
 /// Whether an event began or ended.
@@ -111,6 +127,29 @@ impl Detector {
             let event = tracker.observe(moment, score.score, self.next_sequence);
             if let Some(event) = event {
                 self.next_sequence += u64::from(event.kind == EventKind::Started);
+                sink(Event { prompt, ..event });
+            }
+        }
+    }
+
+    /// Goes on with other prompts: a rule for each, and the index of the one before that it continues, open event and all.
+    /// What is open of the others ends at `at`, under its old index.
+    pub fn change(
+        &mut self,
+        prompts: impl IntoIterator<Item = (Rule, Option<usize>)>,
+        at: SampleTime,
+        mut sink: impl FnMut(Event),
+    ) {
+        let mut before: Vec<_> = std::mem::take(&mut self.trackers).into_iter().map(Some).collect();
+        let prompts = prompts.into_iter();
+        self.trackers = prompts
+            .map(|(rule, kept)| match kept.and_then(|index| before.get_mut(index)?.take()) {
+                Some(tracker) => tracker.with_rule(rule),
+                None => Tracker::new(rule),
+            })
+            .collect();
+        for (prompt, left) in before.into_iter().enumerate() {
+            if let Some(event) = left.and_then(|mut tracker| tracker.finish(at)) {
                 sink(Event { prompt, ..event });
             }
         }

@@ -22,6 +22,11 @@ impl Tracker {
         Self { rule, recent: VecDeque::with_capacity(rule.confirm.1 as usize), open: None, last_end: None }
     }
 
+    /// The same, as another rule sees it from now on.
+    pub(super) fn with_rule(self, rule: Rule) -> Self {
+        Self { rule, ..self }
+    }
+
     pub(super) fn observe(&mut self, moment: SampleTime, score: f32, sequence: u64) -> Option<Event> {
         if self.is_cooling(moment) {
             return None;
@@ -150,6 +155,25 @@ mod tests {
         let seen = events(RULE, &[9.0, 9.0, 0.0, 0.0, 0.0, 9.0], &[2, 3, 4]);
         assert_eq!(seen.len(), 2);
         assert_eq!(seen[1].ended_at, Some(second(7)));
+    }
+
+    #[test]
+    fn a_prompt_that_stays_keeps_its_event_and_one_that_goes_ends_it() {
+        let rule = Rule { confirm: (1, 1), ..RULE };
+        let mut detector = Detector::new([rule, rule]);
+        let mut events = Vec::new();
+        let loud = Score { cosine: 0.0, score: 9.0 };
+        detector.observe(second(0), second(2), 0.0, &[loud, loud], |event| events.push(event));
+        assert_eq!(events.len(), 2);
+        let strict = Rule { stop: 6.0, ..rule };
+        let prompts = [(rule, None), (strict, Some(1)), (rule, None)];
+        detector.change(prompts, second(2), |event| events.push(event));
+        let ended = events[2..].iter().map(|event| (event.kind, event.prompt, event.ended_at)).collect::<Vec<_>>();
+        assert_eq!(ended, [(EventKind::Ended, 0, Some(second(2)))]);
+        let quiet = Score { cosine: 0.0, score: 5.0 };
+        detector.observe(second(1), second(3), 0.0, &[loud, quiet, quiet], |event| events.push(event));
+        let rest = events[3..].iter().map(|event| (event.kind, event.prompt, event.sequence)).collect::<Vec<_>>();
+        assert_eq!(rest, [(EventKind::Started, 0, 2), (EventKind::Ended, 1, 1)], "by the new, stricter rule");
     }
 
     proptest! {

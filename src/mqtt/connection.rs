@@ -10,22 +10,25 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::config::Broker;
+
 use super::backoff::Backoff;
+use super::inbox::{Request, Subscriptions, Taker};
 use super::link::Shared;
-use super::session::{Client, Failure, Happened, Plan, Session, Version};
+use super::session::{Client, Failure, Happened, MAX_PACKET, Plan, Session, Version};
 
 /// A connection that held this long was a good one: the next failure is a first one.
 const STEADY: Duration = Duration::from_secs(10);
 /// There are 5 s to leave in, and a broker that is just starting is up within one.
 const RETRY_WHILE_LEAVING: Duration = Duration::from_millis(250);
 
-/// Starts the thread. It ends when it has taken leave, or when a connection fails that was begun to take leave. `states` is the
-/// filter of the states that this node ever had.
-pub(super) fn spawn(shared: Arc<Shared>, plan: Plan, states: String) -> io::Result<()> {
+/// Starts the thread. It ends when it has taken leave, or when a connection fails that was begun to take leave.
+pub(super) fn spawn(shared: Arc<Shared>, plan: Plan, subscriptions: Subscriptions) -> io::Result<()> {
     let thread = Thread {
-        address: format!("{}:{}", plan.broker.host, plan.broker.port),
+        address: address(&plan.broker),
         plan,
-        states,
+        subscriptions,
+        deaf: false,
         shared,
         version: Version::V5,
         backoff: Backoff::default(),
@@ -37,10 +40,18 @@ pub(super) fn spawn(shared: Arc<Shared>, plan: Plan, states: String) -> io::Resu
     thread::Builder::new().name("mqtt".into()).spawn(move || thread.run()).map(drop)
 }
 
+/// As it stands in a url.
+fn address(broker: &Broker) -> String {
+    let Broker { host, port, .. } = broker;
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 struct Thread {
     address: String,
     plan: Plan,
-    states: String,
+    subscriptions: Subscriptions,
+    /// Subscribes to nothing: what the last connection brought was too large, and may lie at the broker for good.
+    deaf: bool,
     shared: Arc<Shared>,
     version: Version,
     backoff: Backoff,
@@ -76,16 +87,17 @@ impl Thread {
     fn serve(&mut self, client: &Client, session: &mut Session) -> Result<(), Failure> {
         loop {
             match session.next()? {
-                Happened::Accepted => {
+                Happened::Accepted(limit) => {
                     self.greet();
-                    if !client.subscribe(&self.states) {
+                    if !self.deaf && !client.subscribe(self.subscriptions.filters()) {
                         log::debug!("mqtt: the connection ended before we subscribed");
                     }
-                    self.shared.connected(client);
+                    self.shared.connected(client, limit);
                 }
                 Happened::Written(packet_id) => self.shared.written(packet_id),
                 Happened::Answered(packet_id, answer) => self.shared.answered(packet_id, answer),
-                Happened::Received { topic, retained: true } => self.shared.found_state(&topic),
+                Happened::Subscribed(answers) => self.subscribed(&answers),
+                Happened::Received { topic, payload, retained } => self.take(&topic, payload, retained),
                 Happened::Asked if !self.shared.is_answering() => return Err(Failure::Mute),
                 Happened::Left => return Ok(()),
                 _ => {}
@@ -93,9 +105,32 @@ impl Thread {
         }
     }
 
+    fn subscribed(&self, answers: &[Result<(), String>]) {
+        for (filter, answer) in self.subscriptions.filters().iter().zip(answers) {
+            if let Err(reason) = answer {
+                log::warn!("mqtt: the broker refuses to tell us of {}: {reason}", filter.path);
+            }
+        }
+    }
+
+    fn take(&self, topic: &str, payload: Vec<u8>, retained: bool) {
+        match self.subscriptions.taker(topic, &payload, retained) {
+            Taker::State => self.shared.found_state(topic),
+            Taker::HomeAssistant => self.shared.welcome(),
+            Taker::Command(command) => {
+                if !self.shared.requests.put(Request { command: command.to_owned(), payload }) {
+                    self.shared.drop_command("too many wait");
+                }
+            }
+            Taker::Old => self.shared.drop_command("it is retained, and was meant for another time"),
+            Taker::Nobody => {}
+        }
+    }
+
     fn greet(&mut self) {
         self.connected_at = Some(Instant::now());
         self.connections += 1;
+        self.shared.counters.connections.add(1);
         self.said = None;
         let version = match self.version {
             Version::V5 => "MQTT 5",
@@ -117,6 +152,10 @@ impl Thread {
             if connected_at.elapsed() >= STEADY {
                 self.backoff.reset();
             }
+        }
+        // Kept over a try in another version, which tells nothing of what lies at the broker.
+        if accepted {
+            self.deaf = failure == Failure::TooLarge;
         }
         let refused = self.version;
         self.choose_version(&failure, accepted);
@@ -161,6 +200,10 @@ impl Thread {
                 format!("somebody else has connected as {client_id}; give every computer its own node.id")
             }
             Failure::Mute => "the broker acknowledges nothing".into(),
+            Failure::TooLarge => format!(
+                "somebody has published more than {MAX_PACKET} bytes on one of {:?}; the next connection hears no commands",
+                self.subscriptions.filters().iter().map(|filter| filter.path.as_str()).collect::<Vec<_>>()
+            ),
             Failure::Closed(why) if self.connected_at.is_some_and(|at| at.elapsed() < STEADY) => {
                 format!("{why} (if this goes on: does another computer connect as {client_id}?)")
             }

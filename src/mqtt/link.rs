@@ -9,6 +9,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::announce::Announcements;
+use super::inbox::Requests;
 use super::outgoing::{Message, Outgoing, Ticket};
 use super::session::Client;
 use crate::health::DeliveryCounters;
@@ -23,7 +25,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 pub(super) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// Events wait for a moment that will pass.
+    paused: Condvar,
     pub(super) counters: Arc<DeliveryCounters>,
+    pub(super) requests: Requests,
 }
 
 struct State {
@@ -57,12 +62,18 @@ impl State {
     fn pump(&mut self) {
         let Some(link) = &mut self.link else { return };
         while link.under_way() < link.window {
-            let Some(message) = self.outgoing.next() else { return };
+            let Some(message) = self.outgoing.next(Instant::now()) else { return };
             if !link.hand(message) {
                 // The connection has just ended; the next one begins from the start.
                 return;
             }
         }
+    }
+
+    /// How long events have to wait still.
+    fn pause(&self) -> Option<Duration> {
+        let now = Instant::now();
+        self.link.as_ref().and_then(|_| self.outgoing.announcements.quiet_until(now)).map(|until| until - now)
     }
 
     /// Whether nothing more can be done here: the broker has all, or refuses it.
@@ -92,10 +103,16 @@ impl Link {
 }
 
 impl Shared {
-    pub(super) fn new(outbox: Outbox, counters: Arc<DeliveryCounters>) -> Self {
-        let state =
-            State { outgoing: Outgoing::new(outbox), link: None, careful: false, leave_by: None, finished: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), counters }
+    pub(super) fn new(outbox: Outbox, announcements: Announcements, counters: Arc<DeliveryCounters>) -> Self {
+        let outgoing = Outgoing::new(outbox, announcements);
+        let state = State { outgoing, link: None, careful: false, leave_by: None, finished: false };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            paused: Condvar::new(),
+            counters,
+            requests: Requests::default(),
+        }
     }
 
     /// A thread that panicked left whole values behind: every change here is done in one step.
@@ -107,8 +124,30 @@ impl Shared {
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Outgoing) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state.outgoing);
-        state.pump();
+        self.pump(&mut state);
         result
+    }
+
+    fn pump(&self, state: &mut State) {
+        state.pump();
+        if state.pause().is_some() {
+            self.paused.notify_all();
+        }
+    }
+
+    /// Hands out what has waited for a pause to pass, until the connection's thread has ended: for a thread of its own, since
+    /// nobody else may have anything to do at that time.
+    pub(super) fn mind_pauses(&self) {
+        let mut state = self.lock();
+        while !state.finished {
+            state = match state.pause() {
+                Some(pause) => {
+                    self.paused.wait_timeout(state, pause).map_or_else(|end| end.into_inner().0, |woken| woken.0)
+                }
+                None => self.paused.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+            state.pump();
+        }
     }
 
     /// We want to leave by `deadline`: the broker is tried at once, and again and again while events wait.
@@ -144,8 +183,10 @@ impl Shared {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub(super) fn connected(&self, client: &Client) {
+    /// The broker has let us in; it takes packets of at most `limit` bytes, if it has said so.
+    pub(super) fn connected(&self, client: &Client, limit: Option<u32>) {
         let mut state = self.lock();
+        state.outgoing.announcements.fit(limit);
         state.outgoing.begin();
         state.link = Some(Link {
             client: client.clone(),
@@ -155,7 +196,7 @@ impl Shared {
             answered: Instant::now(),
             window: if state.careful { 1 } else { WINDOW },
         });
-        state.pump();
+        self.pump(&mut state);
     }
 
     /// The connection is gone, `early` where that was soon after it had begun.
@@ -171,6 +212,19 @@ impl Shared {
         self.change(|outgoing| outgoing.found_state(topic));
     }
 
+    /// Home Assistant has begun, and knows nothing of us.
+    pub(super) fn welcome(&self) {
+        self.change(|outgoing| outgoing.welcome(Instant::now()));
+    }
+
+    /// A command came that is not carried out.
+    pub(super) fn drop_command(&self, reason: &str) {
+        if self.counters.commands_dropped.add(1) {
+            let count = self.counters.commands_dropped.get();
+            log::warn!("mqtt: a command is not carried out: {reason} ({count} commands dropped so far)");
+        }
+    }
+
     /// The client writes in the order in which it was given; packet id 0 means that no acknowledgement will come.
     pub(super) fn written(&self, packet_id: u16) {
         let mut state = self.lock();
@@ -184,7 +238,7 @@ impl Shared {
                 link.in_flight.insert(packet_id, ticket);
             }
         }
-        state.pump();
+        self.pump(&mut state);
         self.changed.notify_all();
     }
 
@@ -206,7 +260,7 @@ impl Shared {
                 }
             }
         }
-        state.pump();
+        self.pump(&mut state);
         self.changed.notify_all();
     }
 
@@ -218,7 +272,7 @@ impl Shared {
         let stuck = !link.in_flight.is_empty() && link.answered.elapsed() > ANSWER_WITHIN;
         if link.under_way() == 0 {
             state.outgoing.ask_again();
-            state.pump();
+            self.pump(&mut state);
         }
         !stuck
     }
@@ -236,5 +290,6 @@ impl Shared {
     pub(super) fn finish(&self) {
         self.lock().finished = true;
         self.changed.notify_all();
+        self.paused.notify_all();
     }
 }

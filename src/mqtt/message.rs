@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::detect::Score;
 use crate::health::{Health, SourceHealth};
@@ -20,6 +21,10 @@ pub(super) const OFFLINE: &str = "offline";
 /// Payloads of `state`.
 pub(super) const ON: &str = "ON";
 pub(super) const OFF: &str = "OFF";
+
+/// Types of `event`.
+pub(super) const STARTED: &str = "started";
+pub(super) const ENDED: &str = "ended";
 
 /// What runs on this node; the payload of `info`.
 #[derive(Debug, Clone, Serialize)]
@@ -56,6 +61,17 @@ struct EventPayload<'a> {
 }
 
 #[derive(Serialize)]
+struct ResponsePayload<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction: Option<&'a Value>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Value>,
+}
+
+#[derive(Serialize)]
 struct HealthPayload<'a> {
     uptime_s: u64,
     /// `disk`, or `memory` where events end with the daemon.
@@ -65,12 +81,15 @@ struct HealthPayload<'a> {
     scores_dropped: u64,
     reconnects: u64,
     refused: u64,
+    commands_dropped: u64,
     sources: BTreeMap<&'a str, SourcePayload>,
 }
 
 #[derive(Serialize)]
 struct SourcePayload {
     state: &'static str,
+    /// `null` before there was a second of sound.
+    level_db: Option<i32>,
     samples_lost: u64,
     samples_bad: u64,
     reopens: u64,
@@ -90,7 +109,7 @@ pub(super) fn score(score: Score, at: SystemTime) -> serde_json::Result<Vec<u8>>
 /// The payload of `event`.
 pub(super) fn event(notice: &Notice) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&EventPayload {
-        event_type: if notice.duration.is_some() { "ended" } else { "started" },
+        event_type: if notice.duration.is_some() { ENDED } else { STARTED },
         id: &notice.id,
         prompt: &notice.prompt,
         score: rounded(notice.score, 2),
@@ -99,6 +118,15 @@ pub(super) fn event(notice: &Notice) -> serde_json::Result<Vec<u8>> {
         ended_at: notice.duration.map(|duration| time_of_day(notice.started_at + duration)),
         duration_s: notice.duration.map(|duration| (duration.as_secs_f64() * 1e3).round() / 1e3),
     })
+}
+
+/// The payload of `response`.
+pub(super) fn response(transaction: Option<&Value>, outcome: &Result<Value, String>) -> serde_json::Result<Vec<u8>> {
+    let (status, error, data) = match outcome {
+        Ok(data) => ("ok", None, Some(data)),
+        Err(error) => ("error", Some(error.as_str()), None),
+    };
+    serde_json::to_vec(&ResponsePayload { transaction, status, error, data })
 }
 
 /// The payload of `info`.
@@ -116,6 +144,7 @@ pub(super) fn health(health: &Health) -> serde_json::Result<Vec<u8>> {
         scores_dropped: health.scores_dropped,
         reconnects: health.reconnects,
         refused: health.refused,
+        commands_dropped: health.commands_dropped,
         sources: health.sources.iter().map(|source| (source.id.as_str(), SourcePayload::of(source))).collect(),
     })
 }
@@ -124,6 +153,7 @@ impl SourcePayload {
     fn of(source: &SourceHealth) -> Self {
         Self {
             state: source.state,
+            level_db: source.level_db,
             samples_lost: source.samples_lost,
             samples_bad: source.samples_bad,
             reopens: source.reopens,
@@ -185,6 +215,14 @@ mod tests {
     }
 
     #[test]
+    fn response_is_frozen() {
+        let transaction = Value::from("7");
+        let done = text(response(Some(&transaction), &Ok(serde_json::json!({"paused": ["mic"]}))));
+        assert_eq!(done, r#"{"transaction":"7","status":"ok","data":{"paused":["mic"]}}"#);
+        assert_eq!(text(response(None, &Err("no".into()))), r#"{"status":"error","error":"no"}"#);
+    }
+
+    #[test]
     fn info_is_frozen() {
         let payload = text(info(&Info {
             version: "0.1.0".into(),
@@ -200,6 +238,7 @@ mod tests {
         let source = SourceHealth {
             id: "mic".into(),
             state: "live",
+            level_db: Some(-52),
             samples_lost: 1,
             windows_scored: 6,
             ..SourceHealth::default()
@@ -212,7 +251,7 @@ mod tests {
             sources: vec![source],
             ..Health::default()
         };
-        let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"sources":{"mic":{"state":"live","samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0}}}"#;
+        let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":-52,"samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0}}}"#;
         assert_eq!(text(health(&node)), expected);
     }
 

@@ -4,8 +4,12 @@
 //! of `topics` with the payloads of `message`, at a broker that comes and goes.
 //! Never: makes up a score, a state or a time of its own; keeps the pipeline waiting; grows while the broker is away.
 
+mod announce;
 mod backoff;
+mod command;
 mod connection;
+mod discovery;
+mod inbox;
 mod link;
 mod message;
 mod outgoing;
@@ -16,22 +20,34 @@ mod v4;
 mod v5;
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::config::Broker;
-use crate::detect::Score;
+use crate::detect::{Prompt, Score};
 use crate::health::{DeliveryCounters, Health};
 use crate::outbox::{Notice, Outbox};
+use announce::Announcements;
+use discovery::{Node, Sound};
+use inbox::Subscriptions;
 use link::{Shared, WINDOW};
 use session::Plan;
 
+pub use command::{Call, Command, Reply, SetPrompts};
+pub use inbox::Request;
 pub use message::Info;
 pub use topics::{Route, Topics};
 
+/// What a packet may have, less its topic.
+const MAX_RESPONSE: usize = session::MAX_PACKET as usize - 1024;
+
 /// For the disk to take what is left, where the broker has used up all patience.
 const SYNC_WITHIN: Duration = Duration::from_millis(500);
+
+const NO_THREAD: &str = "the mqtt thread cannot be started; see the limits of the service (TasksMax)";
 
 /// Looks whether a connection could be begun with these certificates and keys; asks nobody.
 ///
@@ -63,7 +79,8 @@ impl Publisher {
         counters: Arc<DeliveryCounters>,
     ) -> Result<Self> {
         let topics = Topics::new(node);
-        let shared = Arc::new(Shared::new(outbox.clone(), counters));
+        let announcements = Announcements::new(home_assistant(node, &topics, info), broker.discovery_prefix.as_deref());
+        let shared = Arc::new(Shared::new(outbox.clone(), announcements, counters));
         let publisher = Self { shared: Arc::clone(&shared), outbox, topics };
         // The first two that every connection brings: who is there, and what it is.
         publisher.retain(&publisher.topics.status, Ok(message::ONLINE.into()));
@@ -76,9 +93,24 @@ impl Publisher {
             // One more, for the subscription.
             capacity: WINDOW + 1,
         };
-        connection::spawn(shared, plan, publisher.topics.states())
-            .context("the mqtt thread cannot be started; see the limits of the service (TasksMax)")?;
+        if broker.discovery_prefix.is_some() {
+            let shared = Arc::clone(&shared);
+            let minds = thread::Builder::new().name("mqtt-pause".into()).spawn(move || shared.mind_pauses());
+            minds.context(NO_THREAD)?;
+        }
+        let subscriptions = Subscriptions::new(&publisher.topics, broker.discovery_prefix.as_deref());
+        connection::spawn(shared, plan, subscriptions).context(NO_THREAD)?;
         Ok(publisher)
+    }
+
+    /// Tells Home Assistant what there is to be heard: `prompts` at each of `sources`, whose ids these are, with a score every
+    /// `period`. To be called at the start and whenever any of it has changed; what is not there any more is removed there.
+    /// Does nothing where the broker's `discovery_prefix` is none.
+    pub fn discover<'a>(&self, sources: impl IntoIterator<Item = &'a str>, prompts: &[Prompt], period: Duration) {
+        let sources = sources.into_iter().map(Into::into).collect();
+        let sounds =
+            prompts.iter().map(|prompt| Sound::new(&prompt.id, prompt.text.as_deref().unwrap_or_default())).collect();
+        self.shared.change(|outgoing| outgoing.announcements.set(sources, sounds, period));
     }
 
     /// The topics of this node.
@@ -91,9 +123,18 @@ impl Publisher {
         &self.outbox
     }
 
+    /// What somebody wants done; waits for it for `patience`.
+    pub fn request(&self, patience: Duration) -> Option<Request> {
+        self.shared.requests.take(patience)
+    }
+
+    /// Counts a request that is not even answered.
+    pub fn ignore(&self, reason: &str) {
+        self.shared.drop_command(reason);
+    }
+
     /// Tells a score, if the broker is there, or else the newest of them once it is.
     pub fn score(&self, route: &Route, score: Score, at: SystemTime) {
-        self.outbox.hear(&route.event, at, score.score);
         let Some(payload) = written(&route.score, message::score(score, at)) else { return };
         let dropped = self.shared.change(|outgoing| outgoing.score(&route.score, payload));
         let counter = &self.shared.counters.scores_dropped;
@@ -102,9 +143,36 @@ impl Publisher {
         }
     }
 
+    /// An event that was told is open still, and had gone on for so long when the window with this score ended: that is how
+    /// it ends if this process does not get to end it.
+    pub fn heard(&self, route: &Route, lasted: Duration, score: f32) {
+        self.outbox.hear(&route.event, lasted, score);
+    }
+
     /// Tells whether an event is open; the broker keeps the last word.
     pub fn state(&self, route: &Route, on: bool) {
         self.retain(&route.state, Ok(if on { message::ON } else { message::OFF }.into()));
+    }
+
+    /// A prompt is listened for no more: what the broker has retained of it is removed.
+    pub fn forget(&self, route: &Route) {
+        self.shared.change(|outgoing| outgoing.forget_state(&route.state));
+    }
+
+    /// Tells what came of a command: data, or why there is none.
+    pub fn respond(&self, reply: &Reply, outcome: &std::result::Result<Value, String>) {
+        let topic = self.topics.response(&reply.command);
+        let Some(mut payload) = written(&topic, message::response(reply.transaction.as_ref(), outcome)) else { return };
+        if payload.len() > MAX_RESPONSE {
+            let seen = format!("the answer has {} bytes, and {MAX_RESPONSE} are allowed; see the log", payload.len());
+            let Some(error) = written(&topic, message::response(reply.transaction.as_ref(), &Err(seen))) else {
+                return;
+            };
+            payload = error;
+        }
+        if self.shared.change(|outgoing| outgoing.respond(topic, payload)) {
+            self.shared.drop_command("too many responses wait");
+        }
     }
 
     /// Tells a start or an end; the outbox has it until the broker has acknowledged it.
@@ -146,6 +214,11 @@ impl Publisher {
             self.shared.change(|outgoing| outgoing.retain(topic, payload));
         }
     }
+}
+
+fn home_assistant(node: &str, topics: &Topics, info: &Info) -> Node {
+    let model = format!("{} {}", info.bundle, info.bundle_version);
+    Node { id: node.into(), topics: topics.clone(), version: info.version.clone(), model }
 }
 
 /// The payload; a log line where there is none, so that nothing goes missing in silence.

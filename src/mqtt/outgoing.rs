@@ -1,14 +1,16 @@
 //! What is still to be told.
 //!
 //! In: payloads with their topics. Out: the next [`Message`] to send, until the broker has acknowledged it.
-//! Three kinds wait in three ways. A retained topic holds its newest payload, and all of them are due again on a new connection.
-//! A score waits until a newer one of its topic comes. Events wait in the outbox, which has them until they are acknowledged.
+//! Four kinds wait in four ways. A retained topic holds its newest payload, and all of them are due again on a new connection.
+//! A score waits until a newer one of its topic comes, a response until it is sent. Events wait in the outbox, which has them until they are acknowledged.
+//! Beside them Home Assistant is told of our devices (`announce`), for which scores and events wait a moment.
 //! Never: grows without a bound: the first two are as many as there are topics, the outbox has its own bounds.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::announce::{Announcement, Announcements};
 use super::message;
 use crate::outbox::Outbox;
 
@@ -21,8 +23,12 @@ pub(super) enum Ticket {
     Stale,
     /// An event, by its number.
     Event(u64),
+    /// What a command came to.
+    Response,
     /// A score; nobody acknowledges those.
     Score,
+    /// A device for Home Assistant, by the index of its topic.
+    Device { topic: usize, retained: bool },
 }
 
 /// A publish to be made.
@@ -35,7 +41,7 @@ pub(super) struct Message {
 
 impl Ticket {
     pub(super) fn is_retained(self) -> bool {
-        matches!(self, Self::Retained(_) | Self::Stale)
+        matches!(self, Self::Retained(_) | Self::Stale | Self::Device { retained: true, .. })
     }
 
     /// Whether the broker shall acknowledge it.
@@ -47,6 +53,9 @@ impl Ticket {
 /// More states than any configuration has, so that a broker full of odd topics does not fill our memory.
 const MAX_STALE: usize = 16_384;
 
+/// Somebody who asks reads the answer at once. As many as this wait only where the broker is away, and with it whoever asked.
+const MAX_RESPONSES: usize = 32;
+
 /// Who is mending the broker's access list waits for no longer to see that it works. (mosquitto 2.0.11 ends a connection on which
 /// it refuses something: that must not be all the time.)
 const ASK_AGAIN: Duration = Duration::from_secs(300);
@@ -55,7 +64,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(super) struct Outgoing {
     outbox: Outbox,
-    retained: Vec<(Arc<str>, Vec<u8>)>,
+    /// By a number that no other topic ever has, in the order in which they were first set.
+    retained: BTreeMap<usize, (Arc<str>, Vec<u8>)>,
+    next: usize,
     index: HashMap<Arc<str>, usize>,
     /// Retained topics whose payload this connection has not had yet.
     due: BTreeSet<usize>,
@@ -63,39 +74,70 @@ pub(super) struct Outgoing {
     refused: HashMap<Arc<str>, Instant>,
     /// States at the broker that no prompt has any more, with what is to be said of them.
     stale: VecDeque<(Arc<str>, &'static str)>,
+    responses: VecDeque<(Arc<str>, Vec<u8>)>,
     scores: HashMap<Arc<str>, Vec<u8>>,
     /// The topics in `scores`, the longest waiting first.
     score_order: VecDeque<Arc<str>>,
+    pub(super) announcements: Announcements,
+    /// The topics of devices that were announced.
+    devices: Vec<Arc<str>>,
+    /// Home Assistant has begun: once it has heard of our devices, it wants to hear all that is retained.
+    welcomed: bool,
 }
 
 impl Outgoing {
-    pub(super) fn new(outbox: Outbox) -> Self {
+    pub(super) fn new(outbox: Outbox, announcements: Announcements) -> Self {
         Self {
             outbox,
-            retained: Vec::new(),
+            retained: BTreeMap::new(),
+            next: 0,
             index: HashMap::new(),
             due: BTreeSet::new(),
             refused: HashMap::new(),
             stale: VecDeque::new(),
+            responses: VecDeque::new(),
             scores: HashMap::new(),
             score_order: VecDeque::new(),
+            announcements,
+            devices: Vec::new(),
+            welcomed: false,
         }
     }
 
     /// Sets a retained topic. Topics are sent in the order in which they were first set.
     pub(super) fn retain(&mut self, topic: &Arc<str>, payload: Vec<u8>) {
-        match self.index.get(topic) {
-            Some(index) if self.retained[*index].1 == payload => {}
-            Some(index) => {
-                self.retained[*index].1 = payload;
-                self.due.insert(*index);
+        let index = *self.index.entry(Arc::clone(topic)).or_insert(self.next);
+        self.next = self.next.max(index + 1);
+        match self.retained.get_mut(&index) {
+            Some((_, known)) if *known == payload => {}
+            Some((_, known)) => {
+                *known = payload;
+                self.due.insert(index);
             }
             None => {
-                self.index.insert(Arc::clone(topic), self.retained.len());
-                self.due.insert(self.retained.len());
-                self.retained.push((Arc::clone(topic), payload));
+                self.retained.insert(index, (Arc::clone(topic), payload));
+                self.due.insert(index);
             }
         }
+    }
+
+    /// A state is no prompt's any more: whoever looks at it is told so, now or on the next connection.
+    pub(super) fn forget_state(&mut self, topic: &str) {
+        if let Some(index) = self.index.remove(topic) {
+            self.retained.remove(&index);
+            self.due.remove(&index);
+            self.found_state(topic);
+        }
+    }
+
+    /// Sends a response once; true where the oldest was dropped for it.
+    pub(super) fn respond(&mut self, topic: Arc<str>, payload: Vec<u8>) -> bool {
+        self.responses.push_back((topic, payload));
+        let dropped = self.responses.len() > MAX_RESPONSES;
+        if dropped {
+            self.responses.pop_front();
+        }
+        dropped
     }
 
     /// Sets a topic's newest score; true where an older one was dropped for it.
@@ -111,6 +153,9 @@ impl Outgoing {
     /// the topic is removed, which alone would leave them with the last they heard.
     pub(super) fn found_state(&mut self, topic: &str) {
         if !self.index.contains_key(topic) && self.stale.len() < MAX_STALE {
+            if let Some((source, prompt)) = self.announcements.topics().of_state(topic) {
+                self.announcements.found(source, prompt);
+            }
             let topic: Arc<str> = topic.into();
             self.stale.extend([(Arc::clone(&topic), message::OFF), (topic, "")]);
         }
@@ -119,14 +164,45 @@ impl Outgoing {
     /// A new connection knows nothing of what the one before it was given.
     pub(super) fn begin(&mut self) {
         self.stale.clear();
-        self.due = (0..self.retained.len()).collect();
+        self.due = self.retained.keys().copied().collect();
         self.outbox.rewind();
+        self.announcements.begin();
+        self.welcomed = false;
     }
 
-    /// What to send next: retained topics, so that the picture is right, then events in their order, then scores.
-    pub(super) fn next(&mut self) -> Option<Message> {
+    /// Home Assistant has begun, and knows nothing of us: it is told of our devices and then of all that is retained.
+    pub(super) fn welcome(&mut self, now: Instant) {
+        self.announcements.welcome(now);
+        self.welcomed = true;
+    }
+
+    /// What to send next: retained topics, so that the picture is right, devices, responses, then events in
+    /// their order, then scores.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Message> {
+        if self.welcomed && !self.announcements.is_under_way(now) {
+            self.welcomed = false;
+            self.due = self.retained.keys().copied().collect();
+        }
+        if let Some(message) = self.retained().or_else(|| self.device(now)) {
+            return Some(message);
+        }
+        if let Some((topic, payload)) = self.responses.pop_front() {
+            return Some(Message { ticket: Ticket::Response, topic, payload });
+        }
+        if self.announcements.is_under_way(now) {
+            return None;
+        }
+        if let Some(event) = self.event() {
+            return Some(event);
+        }
+        let topic = self.score_order.pop_front()?;
+        let payload = self.scores.remove(&topic)?;
+        Some(Message { ticket: Ticket::Score, topic, payload })
+    }
+
+    fn retained(&mut self) -> Option<Message> {
         while let Some(index) = self.due.pop_first() {
-            let (topic, payload) = self.retained.get(index)?.clone();
+            let Some((topic, payload)) = self.retained.get(&index).cloned() else { continue };
             if !self.refused.contains_key(&topic) {
                 return Some(Message { ticket: Ticket::Retained(index), topic, payload });
             }
@@ -137,12 +213,18 @@ impl Outgoing {
                 return Some(Message { ticket: Ticket::Stale, topic, payload: payload.into() });
             }
         }
-        if let Some(event) = self.event() {
-            return Some(event);
-        }
-        let topic = self.score_order.pop_front()?;
-        let payload = self.scores.remove(&topic)?;
-        Some(Message { ticket: Ticket::Score, topic, payload })
+        None
+    }
+
+    fn device(&mut self, now: Instant) -> Option<Message> {
+        let refused = &self.refused;
+        let Announcement { topic, payload, retained } =
+            self.announcements.next(now, |topic| refused.contains_key(topic))?;
+        let index = self.devices.iter().position(|known| *known == topic).unwrap_or_else(|| {
+            self.devices.push(Arc::clone(&topic));
+            self.devices.len() - 1
+        });
+        Some(Message { ticket: Ticket::Device { topic: index, retained }, topic, payload })
     }
 
     fn event(&mut self) -> Option<Message> {
@@ -174,25 +256,32 @@ impl Outgoing {
     pub(super) fn topic(&self, ticket: Ticket) -> String {
         match ticket {
             Ticket::Retained(index) => {
-                self.retained.get(index).map_or_else(String::new, |(topic, _)| topic.to_string())
+                self.retained.get(&index).map_or_else(String::new, |(topic, _)| topic.to_string())
             }
             Ticket::Event(number) => self.outbox.topic(number).map_or_else(String::new, |topic| topic.to_string()),
+            Ticket::Device { topic, .. } => self.devices.get(topic).map_or_else(String::new, |topic| topic.to_string()),
             Ticket::Stale => "a state that no prompt has any more".into(),
+            Ticket::Response => "a response".into(),
             Ticket::Score => "a score".into(),
         }
     }
 
     /// Whether there is nothing but scores to hand out to this connection.
     pub(super) fn is_handed_out(&self) -> bool {
-        self.due.is_empty() && self.stale.is_empty() && !self.outbox.has_next()
+        self.due.is_empty()
+            && self.stale.is_empty()
+            && self.responses.is_empty()
+            && !self.announcements.is_due()
+            && !self.outbox.has_next()
     }
 
     /// The broker refuses this message: its topic is left alone for a while, for the others to get through.
     pub(super) fn refused(&mut self, ticket: Ticket) {
         let topic = match ticket {
-            Ticket::Retained(index) => self.retained.get(index).map(|(topic, _)| Arc::clone(topic)),
+            Ticket::Retained(index) => self.retained.get(&index).map(|(topic, _)| Arc::clone(topic)),
             Ticket::Event(number) => self.outbox.topic(number),
-            Ticket::Stale | Ticket::Score => None,
+            Ticket::Device { topic, .. } => self.devices.get(topic).cloned(),
+            Ticket::Stale | Ticket::Response | Ticket::Score => None,
         };
         topic.and_then(|topic| self.refused.insert(topic, Instant::now()));
     }
@@ -212,71 +301,4 @@ impl Outgoing {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
-    use super::*;
-    use crate::outbox::{Notice, OutboxSpec};
-
-    fn topic(name: &str) -> Arc<str> {
-        name.into()
-    }
-
-    fn outgoing() -> (Outgoing, Outbox) {
-        let outbox = Outbox::open(&OutboxSpec::default());
-        (Outgoing::new(outbox.clone()), outbox)
-    }
-
-    fn notice(duration: Option<Duration>) -> Notice {
-        Notice { id: "i".into(), prompt: "p".into(), score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration }
-    }
-
-    fn sent(outgoing: &mut Outgoing) -> Vec<String> {
-        std::iter::from_fn(|| outgoing.next())
-            .map(|message| {
-                let payload = String::from_utf8_lossy(&message.payload).into_owned();
-                let payload = if payload.contains("ended") { "ended" } else { &payload };
-                format!("{}={}", message.topic, if payload.contains("started\"") { "started" } else { payload })
-            })
-            .collect()
-    }
-
-    #[test]
-    fn retained_topics_come_first_and_again_on_each_connection() {
-        let (mut outgoing, outbox) = outgoing();
-        outgoing.score(&topic("score"), b"1".into());
-        outbox.start(&topic("event"), notice(None));
-        outbox.end(&notice(Some(Duration::ZERO)));
-        outgoing.retain(&topic("status"), b"online".into());
-        outgoing.retain(&topic("a"), b"OFF".into());
-        assert_eq!(sent(&mut outgoing), ["status=online", "a=OFF", "event=started", "event=ended", "score=1"]);
-        outgoing.retain(&topic("a"), b"OFF".into());
-        assert_eq!(sent(&mut outgoing), [""; 0], "nothing has changed");
-        outgoing.retain(&topic("a"), b"ON".into());
-        assert_eq!(sent(&mut outgoing), ["a=ON"]);
-        outgoing.acknowledged(Ticket::Event(0));
-        outgoing.begin();
-        assert_eq!(sent(&mut outgoing), ["status=online", "a=ON", "event=ended"], "the end was not acknowledged");
-        assert_eq!((outgoing.is_handed_out(), outgoing.events()), (true, 1));
-        outgoing.acknowledged(Ticket::Event(1));
-        assert_eq!(outgoing.events(), 0);
-    }
-
-    #[test]
-    fn a_state_without_a_prompt_is_told_off_and_removed() {
-        let (mut outgoing, _) = outgoing();
-        outgoing.retain(&topic("a"), b"OFF".into());
-        outgoing.found_state("a");
-        outgoing.found_state("gone");
-        assert_eq!(sent(&mut outgoing), ["a=OFF", "gone=OFF", "gone="]);
-    }
-
-    #[test]
-    fn only_the_newest_score_of_a_topic_waits() {
-        let (mut outgoing, _) = outgoing();
-        assert!(!outgoing.score(&topic("b"), b"1".into()));
-        assert!(!outgoing.score(&topic("a"), b"2".into()));
-        assert!(outgoing.score(&topic("b"), b"3".into()));
-        assert_eq!(sent(&mut outgoing), ["b=3", "a=2"]);
-    }
-}
+mod tests;

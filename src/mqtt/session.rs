@@ -10,12 +10,17 @@ use std::sync::Arc;
 use crate::config::Broker;
 use rumqttc_v5::tokio_rustls::rustls::ClientConfig;
 
+use super::inbox::Filter;
 use super::{v4, v5};
 
 /// A broker calls us gone after one and a half of these, and we it after two. Two bytes each are no load.
 pub(super) const KEEP_ALIVE_S: u16 = 10;
-/// The broker sends us acknowledgements, and states of ours that it has retained.
-pub(super) const MAX_PACKET: u32 = 64 * 1024;
+/// The largest that a broker may send us is a request to set prompts: a thousand of them, 250 bytes each. MQTT 5 has the broker
+/// keep what is larger to itself; in 3.1.1 it ends the connection, see [`Failure::TooLarge`].
+pub(super) const MAX_PACKET: u32 = 256 * 1024;
+
+/// The largest that is sent to a broker that cannot say how much it takes, in 3.1.1: the least that any of note does.
+pub(super) const MAX_UNASKED: u32 = 64 * 1024;
 
 /// What a connection is made of.
 #[derive(Clone)]
@@ -39,14 +44,16 @@ pub(super) enum Version {
 /// What happened on a connection.
 #[derive(Debug)]
 pub(super) enum Happened {
-    /// The broker has let us in.
-    Accepted,
+    /// The broker has let us in, and takes packets of so many bytes; none: it has not said.
+    Accepted(Option<u32>),
     /// A publish was written, with this packet id; 0 means that no acknowledgement will come.
     Written(u16),
     /// The broker has acknowledged the publish with this packet id, or refused it, with its reason.
     Answered(u16, Result<(), String>),
     /// Somebody's message; `retained` where it lay at the broker before.
-    Received { topic: String, retained: bool },
+    Received { topic: String, payload: Vec<u8>, retained: bool },
+    /// The broker's answer to our subscription: for each filter, whether it refuses it.
+    Subscribed(Vec<Result<(), String>>),
     /// We asked whether the broker is there; that is once every keep-alive.
     Asked,
     /// We have taken leave.
@@ -66,6 +73,8 @@ pub(super) enum Failure {
     TakenOver,
     /// It was closed, or something was said that is not understood.
     Closed(String),
+    /// The broker has sent more than [`MAX_PACKET`] at once: what somebody else has published.
+    TooLarge,
     /// The broker answers our pings, but has acknowledged nothing for too long.
     Mute,
     /// No way to the broker: name, network, TLS.
@@ -106,10 +115,10 @@ impl Client {
     }
 
     /// Asks for messages; false where the connection has ended.
-    pub(super) fn subscribe(&self, filter: &str) -> bool {
+    pub(super) fn subscribe(&self, filters: Vec<Filter>) -> bool {
         match self {
-            Self::V5(client) => client.try_subscribe(filter, rumqttc_v5::QoS::AtLeastOnce).is_ok(),
-            Self::V4(client) => client.try_subscribe(filter, rumqttc_v4::QoS::AtLeastOnce).is_ok(),
+            Self::V5(client) => v5::subscribe(client, filters),
+            Self::V4(client) => v4::subscribe(client, filters),
         }
     }
 

@@ -41,6 +41,23 @@ impl Topics {
         format!("{}/+/+/state", self.root)
     }
 
+    /// Source and prompt of such a state; none where somebody else made it up, who may have used any letters.
+    pub(super) fn of_state<'a>(&self, topic: &'a str) -> Option<(&'a str, &'a str)> {
+        let ids = topic.strip_prefix(&self.root)?.strip_prefix('/')?.strip_suffix("/state")?;
+        let plain = |id: &str| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        ids.split_once('/').filter(|(source, prompt)| plain(source) && plain(prompt))
+    }
+
+    /// What the topics of requests to this node begin with; the command follows.
+    pub(super) fn requests(&self) -> String {
+        format!("{}/request/", self.root)
+    }
+
+    /// Where what came of a command is told.
+    pub(super) fn response(&self, command: &str) -> Arc<str> {
+        format!("{}/response/{command}", self.root).into()
+    }
+
     /// The topics of a prompt at a source of this node.
     pub fn route(&self, source: &str, prompt: &str) -> Route {
         let topic = |leaf: &str| format!("{}/{source}/{prompt}/{leaf}", self.root).into();
@@ -60,6 +77,12 @@ mod tests {
             ["clapd/kitchen/status", "clapd/kitchen/info", "clapd/kitchen/health"]
         );
         assert_eq!(topics.states(), "clapd/kitchen/+/+/state");
+        assert_eq!(topics.of_state("clapd/kitchen/mic/dog/state"), Some(("mic", "dog")));
+        for other in ["clapd/kitchen/a/b/c/state", "clapd/kitchen/it's/dog/state", "clapd/kitchen2/mic/dog/state"] {
+            assert_eq!(topics.of_state(other), None, "{other}");
+        }
+        assert_eq!(topics.requests(), "clapd/kitchen/request/");
+        assert_eq!(&*topics.response("prompts/get"), "clapd/kitchen/response/prompts/get");
         let route = topics.route("mic", "dog");
         let expected = ["clapd/kitchen/mic/dog/score", "clapd/kitchen/mic/dog/state", "clapd/kitchen/mic/dog/event"];
         assert_eq!([&*route.score, &route.state, &route.event], expected);

@@ -4,11 +4,12 @@
 //! Never: reconnects, or resumes a broker's session: the outbox knows better what is acknowledged.
 
 use rumqttc_v4::{
-    Client, ConnectReturnCode, Connection, ConnectionError, Event, Incoming, LastWill, MqttOptions, Outgoing,
-    PublishOptions, QoS, StateError, TlsConfiguration, Transport,
+    Client, ConnectReturnCode, Connection, ConnectionError, Error, Event, Incoming, LastWill, MqttOptions, Outgoing,
+    PublishOptions, QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 
-use super::session::{Failure, Happened, KEEP_ALIVE_S, MAX_PACKET, Plan};
+use super::inbox::Filter;
+use super::session::{Failure, Happened, KEEP_ALIVE_S, MAX_PACKET, MAX_UNASKED, Plan};
 
 pub(super) fn open(plan: &Plan) -> Result<(Client, Connection), String> {
     let mut options = MqttOptions::new(&*plan.client_id, (plan.broker.host.as_str(), plan.broker.port));
@@ -17,7 +18,7 @@ pub(super) fn open(plan: &Plan) -> Result<(Client, Connection), String> {
         .set_keep_alive(KEEP_ALIVE_S)
         // One packet at a time: of those read together with the end of a connection, rumqttc tells the end only.
         .set_read_batch_size(1)
-        .set_max_packet_size(MAX_PACKET as usize, MAX_PACKET as usize)
+        .set_max_packet_size(MAX_PACKET as usize, MAX_UNASKED as usize)
         .set_last_will(LastWill::new(&**topic, *payload, QoS::AtLeastOnce, true));
     match (&plan.broker.user, &plan.broker.password) {
         (Some(user), Some(password)) => options.set_credentials(user, password.reveal().to_owned()),
@@ -35,19 +36,37 @@ pub(super) fn publish(client: &Client, topic: &str, payload: Vec<u8>, acknowledg
     client.try_publish(topic, payload, PublishOptions::new(qos).retain(retain)).is_ok()
 }
 
+/// In this version a broker sends what it has retained, wanted or not.
+pub(super) fn subscribe(client: &Client, filters: Vec<Filter>) -> bool {
+    let filters = filters.into_iter().map(|filter| SubscribeFilter::new(filter.path, QoS::AtLeastOnce));
+    client.try_subscribe_many(filters).is_ok()
+}
+
 pub(super) fn happened(event: Result<Event, ConnectionError>) -> Result<Happened, Failure> {
     Ok(match event.map_err(|error| failure(&error))? {
-        Event::Incoming(Incoming::ConnAck(_)) => Happened::Accepted,
+        Event::Incoming(Incoming::ConnAck(_)) => Happened::Accepted(Some(MAX_UNASKED)),
         // A broker of this version acknowledges what it refuses, too.
         Event::Incoming(Incoming::PubAck(ack)) => Happened::Answered(ack.pkid, Ok(())),
-        Event::Incoming(Incoming::Publish(publish)) => {
-            Happened::Received { topic: String::from_utf8_lossy(&publish.topic).into_owned(), retained: publish.retain }
+        Event::Incoming(Incoming::Publish(publish)) => Happened::Received {
+            topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+            payload: publish.payload.into(),
+            retained: publish.retain,
+        },
+        Event::Incoming(Incoming::SubAck(ack)) => {
+            Happened::Subscribed(ack.return_codes.iter().map(subscribed).collect())
         }
         Event::Outgoing(Outgoing::Publish(packet_id)) => Happened::Written(packet_id),
         Event::Outgoing(Outgoing::PingReq) => Happened::Asked,
         Event::Outgoing(Outgoing::Disconnect) => Happened::Left,
         _ => Happened::Nothing,
     })
+}
+
+fn subscribed(code: &SubscribeReasonCode) -> Result<(), String> {
+    match code {
+        SubscribeReasonCode::Success(_) => Ok(()),
+        SubscribeReasonCode::Failure => Err("the broker does not say why; see its access list".into()),
+    }
 }
 
 fn failure(error: &ConnectionError) -> Failure {
@@ -61,6 +80,9 @@ fn failure(error: &ConnectionError) -> Failure {
         },
         ConnectionError::MqttState(StateError::AwaitPingResp) => Failure::Closed("the broker answers no more".into()),
         ConnectionError::MqttState(StateError::ConnectionAborted) => Failure::Closed("the broker closed it".into()),
+        ConnectionError::MqttState(StateError::Deserialization(Error::PayloadSizeLimitExceeded(_))) => {
+            Failure::TooLarge
+        }
         ConnectionError::MqttState(StateError::Deserialization(error)) => Failure::Closed(error.to_string()),
         ConnectionError::MqttState(error) => Failure::Closed(error.to_string()),
         ConnectionError::NetworkTimeout => Failure::Closed("no answer within 5 s".into()),

@@ -4,11 +4,17 @@
 //! Never: reconnects, or resumes a broker's session: the outbox knows better what is acknowledged.
 
 use rumqttc_v5::{
-    Client, ConnectReturnCode, Connection, ConnectionError, DisconnectReasonCode, Event, Incoming, LastWill,
-    MqttOptions, Outgoing, PubAck, PubAckReason, PublishOptions, QoS, StateError, TlsConfiguration, Transport,
+    Client, ConnectReturnCode, Connection, ConnectionError, DisconnectReasonCode, Error, Event, Incoming, LastWill,
+    MqttOptions, Outgoing, PubAck, PubAckReason, PublishOptions, QoS, RetainForwardRule, StateError, SubscribeFilter,
+    SubscribeReasonCode, TlsConfiguration, Transport,
 };
 
+use super::inbox::Filter;
 use super::session::{Failure, Happened, KEEP_ALIVE_S, MAX_PACKET, Plan};
+
+/// Packet ids that may be in use, as in MQTT 3.1.1; more than ever are under way. Left alone, rumqttc has a table of all 65,536 for each
+/// connection: 16 MB, touched at every reconnect.
+const PACKET_IDS: u16 = 100;
 
 pub(super) fn open(plan: &Plan) -> Result<(Client, Connection), String> {
     let mut options = MqttOptions::new(&*plan.client_id, (plan.broker.host.as_str(), plan.broker.port));
@@ -18,6 +24,7 @@ pub(super) fn open(plan: &Plan) -> Result<(Client, Connection), String> {
         // One packet at a time: of those read together with the end of a connection, rumqttc tells the end only.
         .set_read_batch_size(1)
         .set_max_packet_size(Some(MAX_PACKET))
+        .set_outgoing_inflight_upper_limit(PACKET_IDS)
         .set_last_will(LastWill::new(&**topic, *payload, QoS::AtLeastOnce, true, None));
     match (&plan.broker.user, &plan.broker.password) {
         (Some(user), Some(password)) => options.set_credentials(user, password.reveal().to_owned()),
@@ -35,12 +42,33 @@ pub(super) fn publish(client: &Client, topic: &str, payload: Vec<u8>, acknowledg
     client.try_publish(topic, payload, PublishOptions::new(qos).retain(retain)).is_ok()
 }
 
+pub(super) fn subscribe(client: &Client, filters: Vec<Filter>) -> bool {
+    let filters = filters.into_iter().map(|filter| SubscribeFilter {
+        path: filter.path,
+        qos: QoS::AtLeastOnce,
+        retain_forward_rule: if filter.retained {
+            RetainForwardRule::OnEverySubscribe
+        } else {
+            RetainForwardRule::Never
+        },
+        ..SubscribeFilter::default()
+    });
+    client.try_subscribe_many(filters).is_ok()
+}
+
 pub(super) fn happened(event: Result<Event, ConnectionError>) -> Result<Happened, Failure> {
     Ok(match event.map_err(|error| failure(&error))? {
-        Event::Incoming(Incoming::ConnAck(_)) => Happened::Accepted,
+        Event::Incoming(Incoming::ConnAck(ack)) => {
+            Happened::Accepted(ack.properties.and_then(|properties| properties.max_packet_size))
+        }
         Event::Incoming(Incoming::PubAck(ack)) => Happened::Answered(ack.pkid, answer(&ack)),
-        Event::Incoming(Incoming::Publish(publish)) => {
-            Happened::Received { topic: String::from_utf8_lossy(&publish.topic).into_owned(), retained: publish.retain }
+        Event::Incoming(Incoming::Publish(publish)) => Happened::Received {
+            topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+            payload: publish.payload.into(),
+            retained: publish.retain,
+        },
+        Event::Incoming(Incoming::SubAck(ack)) => {
+            Happened::Subscribed(ack.return_codes.iter().map(subscribed).collect())
         }
         Event::Outgoing(Outgoing::Publish(packet_id)) => Happened::Written(packet_id),
         Event::Outgoing(Outgoing::PingReq) => Happened::Asked,
@@ -53,6 +81,14 @@ fn answer(ack: &PubAck) -> Result<(), String> {
     match ack.reason {
         PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
         PubAckReason::NotAuthorized => Err("this user may not write to it; see the broker's access list".into()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+fn subscribed(code: &SubscribeReasonCode) -> Result<(), String> {
+    match code {
+        SubscribeReasonCode::Success(_) => Ok(()),
+        SubscribeReasonCode::NotAuthorized => Err("this user may not read it; see the broker's access list".into()),
         other => Err(format!("{other:?}")),
     }
 }
@@ -76,6 +112,9 @@ fn failure(error: &ConnectionError) -> Failure {
         },
         ConnectionError::MqttState(StateError::AwaitPingResp) => Failure::Closed("the broker answers no more".into()),
         ConnectionError::MqttState(StateError::ConnectionAborted) => Failure::Closed("the broker closed it".into()),
+        ConnectionError::MqttState(StateError::Deserialization(Error::PayloadSizeLimitExceeded { .. })) => {
+            Failure::TooLarge
+        }
         ConnectionError::MqttState(StateError::Deserialization(error)) => Failure::Closed(error.to_string()),
         ConnectionError::MqttState(error) => Failure::Closed(error.to_string()),
         ConnectionError::Timeout(_) => Failure::Closed("no answer within 5 s".into()),

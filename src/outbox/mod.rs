@@ -15,12 +15,14 @@ mod spool;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 pub use notice::Notice;
 
 use disk::Log;
-use queue::{Limits, Now, Queue};
+use queue::{Limits, Queue};
+
+use crate::time::Clocks;
 
 /// A disk answers within a millisecond, a card that tidies up within some hundred. Who captures sound has 30 s of patience, and
 /// what a process that is killed takes with it is what it detected in this time on a disk that hangs.
@@ -102,6 +104,22 @@ enum Storage {
     Memory,
 }
 
+impl State {
+    /// Looks whether the time of day was set; where times on the disk are wrong for it, they are written anew soon.
+    fn follow_clock(&mut self, now: Clocks) {
+        self.queue.follow_clock(now);
+        self.mark_due();
+    }
+
+    fn mark_due(&mut self) {
+        if self.storage != Storage::Disk {
+            self.queue.take_journal();
+        } else if self.queue.has_news() {
+            self.due.get_or_insert_with(|| Instant::now() + spool::SYNC_AFTER);
+        }
+    }
+}
+
 impl Outbox {
     /// Opens the spool, with what an earlier run left in it; events that it left open are ended at the time that they were heard
     /// last. Where the folder cannot be used a log line says why, and events wait in memory: a house would rather be told
@@ -131,7 +149,7 @@ impl Outbox {
         let outbox = Self { handle: Arc::new(Handle(shared)) };
         // What was left open has ended, and limits may have been lowered since.
         outbox.change(|queue, now| {
-            queue.end_open(now);
+            queue.begin(now);
             queue.rewind(now)
         });
         outbox
@@ -153,7 +171,7 @@ impl Outbox {
         if found.damaged > 0 {
             log::warn!("outbox: {}: {} damaged bytes are passed over", dir.display(), found.damaged);
         }
-        let now = now();
+        let now = Clocks::now();
         found.records.into_iter().for_each(|record| queue.apply(record, now));
         if queue.waiting() > 0 {
             log::info!("outbox: {} messages of an earlier run wait", queue.waiting());
@@ -171,9 +189,9 @@ impl Outbox {
         self.keep(|queue, now| queue.end(notice, now));
     }
 
-    /// A window was scored; if the topic's event is open, it was still heard then.
-    pub fn hear(&self, topic: &Arc<str>, at: SystemTime, score: f32) {
-        self.shared().lock().queue.hear(topic, at, score);
+    /// A window was scored that ended `lasted` after the topic's open event had begun: it was still heard then.
+    pub fn hear(&self, topic: &Arc<str>, lasted: Duration, score: f32) {
+        self.shared().lock().queue.hear(topic, lasted, score);
     }
 
     /// The next message that was not handed out since [`Self::rewind`].
@@ -230,7 +248,7 @@ impl Outbox {
     }
 
     /// Changes the queue and waits until the change is written, but not for long.
-    fn keep(&self, change: impl FnOnce(&mut Queue, Now) -> u64) {
+    fn keep(&self, change: impl FnOnce(&mut Queue, Clocks) -> u64) {
         let mut state = self.shared().lock();
         self.shared().change(&mut state, change);
         if state.storage != Storage::Disk {
@@ -246,7 +264,7 @@ impl Outbox {
     }
 
     /// Changes the queue; the change is written when there is time.
-    fn change(&self, change: impl FnOnce(&mut Queue, Now) -> u64) {
+    fn change(&self, change: impl FnOnce(&mut Queue, Clocks) -> u64) {
         let mut state = self.shared().lock();
         let idle = state.due.is_none();
         self.shared().change(&mut state, change);
@@ -262,19 +280,15 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, state: &mut State, change: impl FnOnce(&mut Queue, Now) -> u64) {
-        let dropped = change(&mut state.queue, now());
+    fn change(&self, state: &mut State, change: impl FnOnce(&mut Queue, Clocks) -> u64) {
+        let dropped = change(&mut state.queue, Clocks::now());
         if dropped > 0 {
             state.dropped += dropped;
             if (state.dropped - dropped).checked_ilog2() < state.dropped.checked_ilog2() {
                 log::warn!("outbox: {} events dropped so far, over outbox.max_events or max_age_h", state.dropped);
             }
         }
-        if state.storage != Storage::Disk {
-            state.queue.take_journal();
-        } else if state.queue.has_news() {
-            state.due.get_or_insert_with(|| Instant::now() + spool::SYNC_AFTER);
-        }
+        state.mark_due();
     }
 
     fn wait_until<'a>(
@@ -287,8 +301,4 @@ impl Shared {
         let waited = self.changed.wait_timeout_while(state, patience, |state| !done(state));
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
-}
-
-fn now() -> Now {
-    Now { steady: Instant::now(), wall: SystemTime::now() }
 }

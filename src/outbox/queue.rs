@@ -12,16 +12,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::record::Record;
 use super::{Notice, Waiting};
+use crate::time::{Clocks, Step};
 
 /// Before this the time of day was not set when it was read: a small computer without a clock of its own starts at 1970.
 const CLOCK_WAS_SET: Duration = Duration::from_secs(1_735_689_600);
 
-/// Now, on both clocks: ages are measured by the steady one, which ends with the computer, and carried on by the time of day.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
-    pub(super) steady: Instant,
-    pub(super) wall: SystemTime,
-}
+/// A thousand events a second reach it in some hundred million years.
+const MAX_NUMBER: u64 = u64::MAX / 2;
 
 /// The bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +66,20 @@ struct Heard {
     written: bool,
 }
 
+impl Event {
+    /// The time of day was set. What the broker may have been told stays as it was told.
+    fn correct(&mut self, step: Step, own: bool) {
+        self.kept_at = step.correct(self.kept_at);
+        if let Some(end) = &mut self.end {
+            end.kept_at = step.correct(end.kept_at);
+        }
+        if own && !self.handed_out {
+            self.notice.started_at = step.correct(self.notice.started_at);
+            self.heard.at = step.correct(self.heard.at);
+        }
+    }
+}
+
 /// All that waits.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -85,6 +96,12 @@ pub(super) struct Queue {
     cursor: u64,
     /// Bytes of records that the log does not have yet.
     journal: Vec<u8>,
+    /// When it was looked whether the time of day was set; none before the first look.
+    clocks: Option<Clocks>,
+    /// Events below this number are of an earlier run.
+    own_from: u64,
+    /// The times in the log are of a clock that has been set since.
+    outdated: bool,
 }
 
 impl Queue {
@@ -98,11 +115,27 @@ impl Queue {
             next_message: 0,
             cursor: 0,
             journal: Vec::new(),
+            clocks: None,
+            own_from: 0,
+            outdated: false,
         }
     }
 
+    /// Looks whether the time of day was set. Then nothing has grown older by it, for the next run either, and what this run
+    /// keeps and has told nobody happened at another time of day: a small computer hears before it knows the time.
+    pub(super) fn follow_clock(&mut self, now: Clocks) {
+        let before = self.clocks.get_or_insert(now);
+        let Some(step) = now.step_since(before) else { return };
+        *before = now;
+        for (number, event) in &mut self.events {
+            event.correct(step, *number >= self.own_from);
+        }
+        self.outdated = !self.events.is_empty();
+    }
+
     /// Keeps a start. A topic has one open event: one that is open still ends first. Returns how many events were dropped for it.
-    pub(super) fn start(&mut self, topic: &Arc<str>, notice: Notice, now: Now) -> u64 {
+    pub(super) fn start(&mut self, topic: &Arc<str>, notice: Notice, now: Clocks) -> u64 {
+        self.follow_clock(now);
         let before = self.open.iter().copied().find(|event| self.events.get(event).is_some_and(|e| e.topic == *topic));
         if let Some(event) = before {
             self.end_as_heard(event, now);
@@ -113,7 +146,8 @@ impl Queue {
     }
 
     /// Keeps an end, if its start was ever heard of, and returns how many events were dropped for it.
-    pub(super) fn end(&mut self, notice: &Notice, now: Now) -> u64 {
+    pub(super) fn end(&mut self, notice: &Notice, now: Clocks) -> u64 {
+        self.follow_clock(now);
         let open = |event: &&u64| self.events.get(event).is_some_and(|e| e.notice.id == notice.id);
         let Some(event) = self.open.iter().find(open).copied() else { return 0 };
         let duration = notice.duration.unwrap_or_default();
@@ -121,12 +155,13 @@ impl Queue {
         self.trim(now.steady)
     }
 
-    /// A window was heard in which the topic's event was open, if one is.
-    pub(super) fn hear(&mut self, topic: &Arc<str>, at: SystemTime, score: f32) {
+    /// A window was heard in which the topic's event was open, if one is; it ended `lasted` after the event had begun.
+    pub(super) fn hear(&mut self, topic: &Arc<str>, lasted: Duration, score: f32) {
         for event in &self.open {
             if let Some(event) = self.events.get_mut(event)
                 && event.topic == *topic
             {
+                let at = event.notice.started_at.checked_add(lasted).unwrap_or(event.notice.started_at);
                 event.heard = Heard { at, score, peak: event.heard.peak.max(score), written: false };
             }
         }
@@ -170,13 +205,14 @@ impl Queue {
     }
 
     /// A new connection knows nothing of what the one before it was given; what is too old is dropped, and counted.
-    pub(super) fn rewind(&mut self, now: Now) -> u64 {
+    pub(super) fn rewind(&mut self, now: Clocks) -> u64 {
+        self.follow_clock(now);
         self.cursor = 0;
         self.trim(now.steady)
     }
 
     /// The broker has this message.
-    pub(super) fn acknowledge(&mut self, message: u64, now: Now) {
+    pub(super) fn acknowledge(&mut self, message: u64, now: Clocks) {
         match self.waiting.get(&message) {
             Some((event, Part::Start)) => self.change(Record::StartTold { event: *event }, now),
             Some((event, Part::End)) => self.change(Record::Forgotten { event: *event }, now),
@@ -184,28 +220,27 @@ impl Queue {
         }
     }
 
-    /// Ends every open event at the time that it was heard last: what another run has left behind.
-    pub(super) fn end_open(&mut self, now: Now) -> usize {
-        let open = self.open.clone();
-        open.iter().for_each(|event| self.end_as_heard(*event, now));
-        open.len()
+    /// Begins this run: ends every open event, which another has left behind, at the time that it was heard last.
+    pub(super) fn begin(&mut self, now: Clocks) {
+        self.own_from = self.next_event;
+        self.open.clone().iter().for_each(|event| self.end_as_heard(*event, now));
     }
 
-    fn end_as_heard(&mut self, event: u64, now: Now) {
+    fn end_as_heard(&mut self, event: u64, now: Clocks) {
         let Some(Event { heard, notice, .. }) = self.events.get(&event) else { return };
-        // Where the clock was set back since, nothing is known but that it began.
+        // A damaged log may say that it was heard before it began.
         let duration = heard.at.duration_since(notice.started_at).unwrap_or_default();
         let (score, peak) = (heard.score, heard.peak);
         self.change(Record::Ended { event, kept_at: now.wall, score, peak, duration }, now);
     }
 
-    fn change(&mut self, record: Record, now: Now) {
+    fn change(&mut self, record: Record, now: Clocks) {
         record.write(&mut self.journal);
         self.apply(record, now);
     }
 
     /// Changes what a record says, now or in an earlier run. What does not fit (its start was lost) is passed over.
-    pub(super) fn apply(&mut self, record: Record, now: Now) {
+    pub(super) fn apply(&mut self, record: Record, now: Clocks) {
         match record {
             Record::Started { event, kept_at, topic, notice } => self.insert(event, kept_at, topic, notice),
             Record::Ended { event: number, kept_at, score, peak, duration } => {
@@ -237,7 +272,11 @@ impl Queue {
         }
     }
 
+    /// A number comes once, and none of ours grows so far: a log that says otherwise was not written by us.
     fn insert(&mut self, number: u64, kept_at: SystemTime, topic: Arc<str>, notice: Notice) {
+        if self.events.contains_key(&number) || number > MAX_NUMBER {
+            return;
+        }
         let (start, score, peak) = (self.next_message, notice.score, notice.peak);
         // Until a window is heard, all that is known is that it had begun.
         let heard = Heard { at: notice.started_at, score, peak, written: true };
@@ -245,7 +284,7 @@ impl Queue {
         self.events.insert(number, event);
         self.waiting.insert(start, (number, Part::Start));
         self.open.push(number);
-        self.next_event = self.next_event.max(number.saturating_add(1));
+        self.next_event = self.next_event.max(number + 1);
         self.next_message += 1;
     }
 
@@ -254,7 +293,7 @@ impl Queue {
         let mut dropped = 0;
         while let Some(event) = self.expired(now).or_else(|| self.surplus()) {
             Record::Forgotten { event }.write(&mut self.journal);
-            self.apply(Record::Forgotten { event }, Now { steady: now, wall: UNIX_EPOCH });
+            self.apply(Record::Forgotten { event }, Clocks { steady: now, wall: UNIX_EPOCH });
             dropped += 1;
         }
         dropped
@@ -311,7 +350,12 @@ impl Queue {
 
     /// Whether there are changes that the log does not have.
     pub(super) fn has_news(&self) -> bool {
-        !self.journal.is_empty()
+        !self.journal.is_empty() || self.outdated
+    }
+
+    /// Whether the log has to be written anew, as times in it are wrong; once.
+    pub(super) fn take_outdated(&mut self) -> bool {
+        std::mem::take(&mut self.outdated)
     }
 
     /// Messages that wait.

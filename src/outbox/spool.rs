@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::disk::Log;
 use super::{Shared, State, Storage};
+use crate::time::Clocks;
 
 /// What a power cut may take: the last second before it. Longer batches would spare a card little, as events are rarer.
 pub(super) const SYNC_AFTER: Duration = Duration::from_secs(1);
@@ -18,6 +19,8 @@ pub(super) const SYNC_AFTER: Duration = Duration::from_secs(1);
 const HEARD_EVERY: Duration = Duration::from_secs(10);
 /// Whoever makes room on a full disk expects events to be safe soon after; a try that fails is one small write.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// How often it is looked whether the time of day was set, while events wait whose age would be wrong after the next start.
+const CLOCK_EVERY: Duration = Duration::from_secs(10);
 /// Below this a rewrite, which is two files and three syncs, costs more than the room that it makes.
 const REWRITE_FROM: u64 = 64 * 1024;
 
@@ -93,15 +96,18 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
         loop {
-            let now = Instant::now();
+            let clocks = Clocks::now();
+            let now = clocks.steady;
+            state.follow_clock(clocks);
             if let Some(job) = self.job(&mut state, now) {
                 return job;
             }
             let on_disk = state.storage == Storage::Disk;
             let heard = (on_disk && state.queue.has_open()).then_some(self.heard + HEARD_EVERY);
+            let clock = (on_disk && state.queue.events() > 0).then_some(now + CLOCK_EVERY);
             let retry = if let Storage::Failing(at) = state.storage { Some(at) } else { None };
             // With nothing due, an hour is as good as for ever.
-            let wake = [state.due, heard, retry].into_iter().flatten().min();
+            let wake = [state.due, heard, clock, retry].into_iter().flatten().min();
             let wake = wake.unwrap_or(now + Duration::from_secs(3600));
             let (before, closing) = (state.asked, state.closing);
             let due = state.due;
@@ -139,10 +145,11 @@ impl Writer {
     /// What is due a second after a change.
     fn tidy(&self, state: &mut State, asked: u64, before: u64) -> Option<Job> {
         if state.queue.events() == 0 {
+            state.queue.take_outdated();
             state.queue.take_journal();
             return (!self.log.is_empty() || asked > state.written).then_some(Job::Clear { asked });
         }
-        if self.log.len() > REWRITE_FROM + 2 * self.live {
+        if state.queue.take_outdated() || self.log.len() > REWRITE_FROM + 2 * self.live {
             state.queue.take_journal();
             return Some(Job::Rewrite { snapshot: state.queue.snapshot(), asked, before });
         }

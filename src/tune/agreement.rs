@@ -3,6 +3,8 @@
 //! In: a reference's rows and another's, in the same order. Out: the figures of a table.
 //! Never: centres the two sets apart, which would hide an error that all rows share.
 
+use super::metrics::spearman;
+
 /// Agreement of embeddings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Agreement {
@@ -40,23 +42,8 @@ pub fn scores(audio: &[Vec<f32>], text: &[Vec<f32>]) -> Vec<f32> {
 
 /// Spearman's rank correlation; equal values share their mean rank. NaN where one side is constant.
 pub fn rank_correlation(a: &[f32], b: &[f32]) -> f64 {
-    let (a, b) = (ranks(a), ranks(b));
-    let middle = (a.len() as f64 - 1.0) / 2.0;
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| (x - middle) * (y - middle)).sum::<f64>();
-    dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()
-}
-
-fn ranks(values: &[f32]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
-    let mut ranks = vec![0.0; values.len()];
-    let mut begin = 0;
-    for equal in order.chunk_by(|&a, &b| values[a] == values[b]) {
-        let rank = begin as f64 + (equal.len() as f64 - 1.0) / 2.0;
-        equal.iter().for_each(|&i| ranks[i] = rank);
-        begin += equal.len();
-    }
-    ranks
+    let wide = |values: &[f32]| values.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+    spearman(&wide(a), &wide(b))
 }
 
 fn mean(rows: &[Vec<f32>]) -> Vec<f32> {

@@ -16,3 +16,13 @@ pub fn bar(bytes: u64) -> ProgressBar {
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
+
+/// A bar for so many things of this name, with the time left.
+pub fn count(things: u64, name: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(things);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {bar:30} {pos}/{len} {elapsed}, {eta} left") {
+        bar.set_style(style);
+    }
+    bar.set_message(name);
+    bar
+}

@@ -1,10 +1,11 @@
 //! `claptune verify`: is the bundle the checkpoint?
 //!
-//! In: a bundle and the checkpoint it came from. Out: a table of how far their embeddings are apart, and a verdict.
+//! In: a bundle, the checkpoint it came from, perhaps recordings. Out: a table of how far their embeddings are apart, and a
+//! verdict.
 //! The bundle runs as it does in clapd, from samples and words; the network runs in Burn, from the same patches and tokens.
 //! Never: compares a tower with itself; the two sides share the front end and the tokenizer, and nothing else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use burn::prelude::*;
@@ -13,8 +14,9 @@ use burn::tensor::TensorData;
 use super::agreement::{self, Agreement};
 use super::checkpoint::clap::ClapCheckpoint;
 use super::checkpoint::source::Source;
+use super::clips;
 use crate::clap::{Bundle, Encode};
-use crate::dsp::{FrontendSpec, clip_patch};
+use crate::dsp::clip_patch;
 
 /// Largest difference of a number of an f32 bundle. Both sides have the same weights and add in another order, which is
 /// 3e-7 at full size (measured; transformers' own f32 and f64 differ as much). A number of a unit embedding of 512 is 0.04 in
@@ -47,17 +49,30 @@ const INT8_LEAST: f32 = 0.97;
 const INT8_MEAN: f32 = 0.99;
 const INT8_RANKS: f64 = 0.995;
 
-/// A tower's embeddings by both sides.
+/// Plain signals: they show a wrong number best, but no network was trained on them, and int8 is not judged by them.
+const SIGNALS: &str = "signals";
+const TEXT: &str = "text";
+
+/// Embeddings by both sides.
 struct Pair {
+    of: &'static str,
     checkpoint: Vec<Vec<f32>>,
     bundle: Vec<Vec<f32>>,
 }
 
-/// Compares a bundle with a checkpoint and prints the table.
+/// A line of the table.
+struct Row {
+    of: &'static str,
+    inputs: usize,
+    agreement: Agreement,
+}
+
+/// Compares a bundle with a checkpoint and prints the table. `recordings` are files, or folders of files, to be judged by
+/// beside the sounds that claptune brings along.
 ///
 /// # Errors
-/// A bundle or checkpoint that can't be read, or embeddings that differ by more than their precision explains.
-pub fn verify(bundle: &Path, source: &Source) -> Result<()> {
+/// A bundle, checkpoint or recording that can't be read, or embeddings that differ by more than their precision explains.
+pub fn verify(bundle: &Path, source: &Source, recordings: &[PathBuf]) -> Result<()> {
     let bundle = Bundle::open(bundle)?;
     let checkpoint = ClapCheckpoint::open(source)?;
     ensure!(
@@ -66,25 +81,78 @@ pub fn verify(bundle: &Path, source: &Source) -> Result<()> {
         bundle.frontend(),
         checkpoint.frontend
     );
-    let towers = [("audio", audio(&bundle, &checkpoint)?), ("text", text(&bundle, &checkpoint)?)];
-    let rows = towers.each_ref().map(|(name, pair)| (*name, agreement::compare(&pair.checkpoint, &pair.bundle)));
-    println!("tower  inputs  centred cosine: least       mean  least cosine  max difference");
-    for ((tower, row), (_, pair)) in rows.iter().zip(&towers) {
-        let Agreement { centred_least, centred_mean, cosine_least, largest } = row;
-        let count = pair.checkpoint.len();
+    let spec = &checkpoint.frontend;
+    let mut sounds = vec![("recording", clips::judged(spec)?), (SIGNALS, clips::signals(spec))];
+    if !recordings.is_empty() {
+        sounds.insert(0, ("clips", given(recordings, |path| clips::file(path, spec))?));
+    }
+    let mut pairs = audio(&bundle, &checkpoint, &sounds)?;
+    pairs.push(text(&bundle, &checkpoint)?);
+    let rows: Vec<Row> = pairs.iter().map(Pair::row).collect();
+    println!("{:<9}  inputs  centred cosine: least       mean  least cosine  max difference", "");
+    for Row { of, inputs, agreement } in &rows {
+        let Agreement { centred_least, centred_mean, cosine_least, largest } = agreement;
         println!(
-            "{tower:<5}  {count:>6}  {centred_least:>21.7}  {centred_mean:>9.7}  {cosine_least:>12.7}  {largest:>14.2e}"
+            "{of:<9}  {inputs:>6}  {centred_least:>21.7}  {centred_mean:>9.7}  {cosine_least:>12.7}  {largest:>14.2e}"
         );
     }
-    let scores = |side: fn(&Pair) -> &[Vec<f32>]| agreement::scores(side(&towers[0].1), side(&towers[1].1));
-    let ranks = agreement::rank_correlation(&scores(|p| &p.checkpoint), &scores(|p| &p.bundle));
-    println!("scores of all clips and texts, rank correlation: {ranks:.5}");
+    let ranks = ranks(&pairs);
     let manifest = bundle.manifest();
     judge(&[&manifest.audio.precision, &manifest.text.precision], &rows, ranks)
 }
 
+/// Clips of all recordings. In a folder there may be other files; those are named and left out.
+fn given(recordings: &[PathBuf], read: impl Fn(&Path) -> Result<Vec<Vec<f32>>>) -> Result<Vec<Vec<f32>>> {
+    let files = clips::files(recordings)?;
+    let mut all = vec![];
+    let mut left_out = 0;
+    for path in &files {
+        match read(path) {
+            Ok(clips) => all.extend(clips),
+            Err(error) if !recordings.contains(path) => {
+                left_out += 1;
+                eprintln!("left out: {error:#}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let names = || recordings.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    ensure!(!all.is_empty(), "no recording among the {} files of {}", files.len(), names());
+    eprintln!("{} clips of {} files, {left_out} left out", all.len(), files.len());
+    Ok(all)
+}
+
+impl Pair {
+    fn row(&self) -> Row {
+        let agreement = agreement::compare(&self.checkpoint, &self.bundle);
+        Row { of: self.of, inputs: self.checkpoint.len(), agreement }
+    }
+}
+
+/// Prints rank correlations of the scores of all real sounds and texts, and gives that over both.
+fn ranks(pairs: &[Pair]) -> f64 {
+    let (texts, sounds): (Vec<&Pair>, Vec<&Pair>) =
+        pairs.iter().filter(|pair| pair.of != SIGNALS).partition(|pair| pair.of == TEXT);
+    let rows = |pairs: &[&Pair], side: fn(&Pair) -> &[Vec<f32>]| -> Vec<Vec<f32>> {
+        pairs.iter().flat_map(|pair| side(pair).to_vec()).collect()
+    };
+    // Text by text.
+    let scores = |side: fn(&Pair) -> &[Vec<f32>]| agreement::scores(&rows(&texts, side), &rows(&sounds, side));
+    let (checkpoint, bundle) = (scores(|pair| &pair.checkpoint), scores(|pair| &pair.bundle));
+    let clips: usize = sounds.iter().map(|pair| pair.checkpoint.len()).sum();
+    let all = agreement::rank_correlation(&checkpoint, &bundle);
+    let each = checkpoint.chunks(clips).zip(bundle.chunks(clips));
+    let each: Vec<f64> = each.map(|(a, b)| agreement::rank_correlation(a, b)).collect();
+    println!(
+        "scores of {clips} clips and {} texts, rank correlation: {all:.5}; of clips for one text, in the mean: {:.5}",
+        each.len(),
+        each.iter().sum::<f64>() / each.len() as f64
+    );
+    all
+}
+
 /// Prints the tolerance of the least exact precision, and fails where the figures are beyond it.
-fn judge(precisions: &[&str], rows: &[(&'static str, Agreement)], ranks: f64) -> Result<()> {
+fn judge(precisions: &[&str], rows: &[Row], ranks: f64) -> Result<()> {
     let has = |precision: &str| precisions.contains(&precision);
     // Written so that a NaN fails.
     let (tolerance, within): (String, fn(&Agreement) -> bool) = if has("int8") {
@@ -106,7 +174,8 @@ fn judge(precisions: &[&str], rows: &[(&'static str, Agreement)], ranks: f64) ->
         )
     };
     println!("tolerance: {tolerance}");
-    let mut worst: Vec<&str> = rows.iter().filter(|(_, row)| !within(row)).map(|(tower, _)| *tower).collect();
+    let judged = rows.iter().filter(|row| row.of != SIGNALS || !has("int8"));
+    let mut worst: Vec<&str> = judged.filter(|row| !within(&row.agreement)).map(|row| row.of).collect();
     // Not "below the limit": where there is no rank correlation, it is not enough.
     let ranked = ranks >= INT8_RANKS;
     if has("int8") && !ranked {
@@ -116,23 +185,27 @@ fn judge(precisions: &[&str], rows: &[(&'static str, Agreement)], ranks: f64) ->
     Ok(())
 }
 
-fn audio(bundle: &Bundle, checkpoint: &ClapCheckpoint) -> Result<Pair> {
+fn audio(bundle: &Bundle, checkpoint: &ClapCheckpoint, sounds: &[(&'static str, Vec<Vec<f32>>)]) -> Result<Vec<Pair>> {
     let device = Device::flex();
     let (encoder, network) = (bundle.audio_encoder()?, checkpoint.audio(&device)?);
     let sizes = &checkpoint.config.audio;
-    let (mut theirs, mut ours) = (vec![], vec![]);
-    for clip in clips(&checkpoint.frontend) {
-        let patch = clip_patch(&checkpoint.frontend, &clip)?;
-        let mut embedding = vec![0.0; encoder.embedding_len()];
-        let mut features = vec![0.0; encoder.feature_len()];
-        encoder.encode(&patch, &mut features)?;
-        encoder.embed(&features, &mut embedding)?;
-        theirs.push(embedding);
-        let shape = [1, sizes.input_channels(), sizes.frames, sizes.mels];
-        let mel = TensorData::new(patch.repeat(sizes.input_channels()), shape);
-        ours.push(network.forward(Tensor::from_data(mel, &device)).into_data().iter::<f32>().collect());
+    let mut pairs = vec![];
+    for (of, clips) in sounds {
+        let (mut theirs, mut ours) = (vec![], vec![]);
+        for clip in clips {
+            let patch = clip_patch(&checkpoint.frontend, clip)?;
+            let mut embedding = vec![0.0; encoder.embedding_len()];
+            let mut features = vec![0.0; encoder.feature_len()];
+            encoder.encode(&patch, &mut features)?;
+            encoder.embed(&features, &mut embedding)?;
+            theirs.push(embedding);
+            let shape = [1, sizes.input_channels(), sizes.frames, sizes.mels];
+            let mel = TensorData::new(patch.repeat(sizes.input_channels()), shape);
+            ours.push(network.forward(Tensor::from_data(mel, &device)).into_data().iter::<f32>().collect());
+        }
+        pairs.push(Pair { of, checkpoint: ours, bundle: theirs });
     }
-    Ok(Pair { checkpoint: ours, bundle: theirs })
+    Ok(pairs)
 }
 
 fn text(bundle: &Bundle, checkpoint: &ClapCheckpoint) -> Result<Pair> {
@@ -147,39 +220,5 @@ fn text(bundle: &Bundle, checkpoint: &ClapCheckpoint) -> Result<Pair> {
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &device);
         ours.push(network.forward(ids, Tensor::ones(shape, &device)).into_data().iter::<f32>().collect());
     }
-    Ok(Pair { checkpoint: ours, bundle: theirs })
-}
-
-/// Sounds that differ in all a mel spectrogram shows: pitch, noise, time, level, and length (a clip is repeated, padded or
-/// cut to a patch).
-fn clips(spec: &FrontendSpec) -> Vec<Vec<f32>> {
-    let (rate, length) = (spec.sample_rate as f32, spec.patch_samples());
-    let mut random = fastrand::Rng::with_seed(1);
-    let mut noise =
-        |level: f32, length: usize| -> Vec<f32> { (0..length).map(|_| level * (2.0 * random.f32() - 1.0)).collect() };
-    // Rises by `rise` Hz a second.
-    let tone = |hertz: f32, rise: f32, length: usize| -> Vec<f32> {
-        let phase = |n: usize| n as f32 / rate * (hertz + 0.5 * rise * n as f32 / rate);
-        (0..length).map(|n| 0.3 * (std::f32::consts::TAU * phase(n).fract()).sin()).collect()
-    };
-    let sum = |parts: &[Vec<f32>]| -> Vec<f32> { (0..length).map(|n| parts.iter().map(|p| p[n]).sum()).collect() };
-    let beat = (rate as usize / 4).max(1);
-    let clicks: Vec<f32> = (0..length).map(|n| if n % beat < 48 { 0.7 } else { 0.0 }).collect();
-    let chord = sum(&[262.0, 330.0, 392.0, 1046.0].map(|hertz| tone(hertz, 0.0, length)));
-    let fading = noise(0.5, length).into_iter().enumerate().map(|(n, x)| x * (-4.0 * n as f32 / length as f32).exp());
-    vec![
-        vec![0.0; length],
-        tone(440.0, 0.0, length),
-        tone(100.0, 600.0, length),
-        noise(0.3, length),
-        noise(0.001, length),
-        fading.collect(),
-        sum(&[chord.clone(), noise(0.02, length)]),
-        chord.iter().map(|x| (4.0 * x).clamp(-1.0, 1.0)).collect(),
-        clicks,
-        noise(0.5, length / 7),
-        tone(2000.0, -100.0, length / 2),
-        tone(60.0, 0.0, length + length / 3),
-        vec![0.2; 1],
-    ]
+    Ok(Pair { of: TEXT, checkpoint: ours, bundle: theirs })
 }

@@ -108,12 +108,36 @@ impl Broker {
 
     /// Has the broker keep a payload, as an earlier daemon would have.
     pub fn publish_retained(&self, topic: &str, payload: &str) {
-        let port = self.port.to_string();
-        let publish = ["-p", &port, "-u", "watcher", "-P", "watcher", "-q", "1", "-r", "-t", topic, "-m", payload];
-        assert!(spawn(Command::new("mosquitto_pub").args(publish)).wait().expect("ends").success());
+        self.publish_retained_bytes(topic, payload.as_bytes());
     }
 
-    /// Somebody who hears all of clapd's topics, from now on.
+    /// Publishes what may be any bytes, not retained.
+    pub fn publish(&self, topic: &str, payload: impl AsRef<[u8]>) {
+        // mosquitto_pub reads no message of nothing.
+        let how = if payload.as_ref().is_empty() { "-n" } else { "-s" };
+        self.pipe(&["-q", "1", how, "-t", topic], payload.as_ref());
+    }
+
+    /// The same, retained.
+    pub fn publish_retained_bytes(&self, topic: &str, payload: &[u8]) {
+        self.pipe(&["-q", "1", "-r", "-s", "-t", topic], payload);
+    }
+
+    /// Publishes every line as a message of its own, as fast as it can.
+    pub fn publish_lines(&self, topic: &str, lines: &str) {
+        self.pipe(&["-l", "-t", topic], lines.as_bytes());
+    }
+
+    fn pipe(&self, arguments: &[&str], input: &[u8]) {
+        let port = self.port.to_string();
+        let mut command = Command::new("mosquitto_pub");
+        command.args(["-p", &port, "-u", "watcher", "-P", "watcher"]).args(arguments).stdin(Stdio::piped());
+        let mut process = spawn(&mut command);
+        process.stdin.take().expect("is piped").write_all(input).expect("is read");
+        assert!(process.wait().expect("ends").success());
+    }
+
+    /// Somebody who hears all of clapd's topics, and of Home Assistant's, from now on.
     pub fn watch(&self) -> Watcher {
         self.publish_retained("ready", "now");
         let port = self.port.to_string();
@@ -132,13 +156,15 @@ impl Broker {
                     "-q",
                     "1",
                 ])
-                .args(["-t", "clapd/#", "-t", "ready", "-F", "%r %q %t %p"])
+                .args(["-t", "clapd/#", "-t", "homeassistant/#", "-t", "ready", "-F", "%r %q %t %p"])
                 .stdout(Stdio::piped()),
         );
         let stdout = process.stdout.take().expect("is piped");
         let (sender, lines) = channel();
         thread::spawn(move || {
-            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            // Some payloads are no text.
+            let lines = BufReader::new(stdout).split(b'\n').map_while(Result::ok);
+            lines.map(|line| String::from_utf8_lossy(&line).into_owned()).try_for_each(|line| sender.send(line))
         });
         let mut watcher = Watcher { process, lines, retained: Vec::new(), heard: Vec::new() };
         // Subscribed to last, and so told last of what the broker has retained.

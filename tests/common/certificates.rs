@@ -1,6 +1,7 @@
 //! Certificates made for a test by openssl.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -28,7 +29,7 @@ impl Authority {
         let new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
         let subject = format!("/CN={name}");
         openssl(&[&new[..], &["-subj", &subject, "-keyout", text(&key), "-out", text(&request)]].concat());
-        let kind = if name.starts_with(|c: char| c.is_ascii_digit()) { "IP" } else { "DNS" };
+        let kind = if name.parse::<IpAddr>().is_ok() { "IP" } else { "DNS" };
         fs::write(&extensions, format!("subjectAltName={kind}:{name}\n")).expect("a file");
         let authority = self.key();
         let sign = ["x509", "-req", "-days", "2", "-CAcreateserial", "-in", text(&request), "-CA", text(&self.path)];

@@ -1,8 +1,14 @@
-//! Instruments of the chaos test: a subscriber that misses nothing while its broker lives, and a link that can be cut and frozen.
+//! Instruments of the chaos tests: a subscriber that misses nothing while its broker lives, a link that can be cut and frozen, and
+//! a time of day that can be set for one process.
+
+#![allow(dead_code)]
 
 use std::collections::VecDeque;
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -146,5 +152,42 @@ impl GateState {
             }
         }
         let _ = to.shutdown(Shutdown::Both);
+    }
+}
+
+/// A time of day for processes of a test, by the library of Debian's package faketime. Their steady clock is the computer's.
+pub struct TimeOfDay {
+    library: PathBuf,
+    file: PathBuf,
+    /// Seconds by which it is off.
+    pub offset_s: i64,
+}
+
+impl TimeOfDay {
+    /// The right one, kept in a file in this folder; none where the library is not installed.
+    pub fn new(folder: &Path) -> Option<Self> {
+        let folders = fs::read_dir("/usr/lib").expect("is there").map_while(Result::ok);
+        let libraries = folders.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
+        let library = libraries.into_iter().find(|library| library.exists())?;
+        let mut clock = Self { library, file: folder.join("time-of-day"), offset_s: 0 };
+        clock.set(0);
+        Some(clock)
+    }
+
+    /// Sets it, also for processes that run.
+    pub fn set(&mut self, offset_s: i64) {
+        let new = self.file.with_extension("new");
+        fs::write(&new, format!("{offset_s:+}")).and_then(|()| fs::rename(&new, &self.file)).expect("a file");
+        self.offset_s = offset_s;
+    }
+
+    /// Gives it to a process to be.
+    pub fn give(&self, command: &mut Command) {
+        command
+            .env("LD_PRELOAD", &self.library)
+            .env("FAKETIME_TIMESTAMP_FILE", &self.file)
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("DONT_FAKE_MONOTONIC", "1");
     }
 }

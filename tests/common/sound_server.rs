@@ -109,10 +109,7 @@ impl SoundServer {
 
     /// Plays a wav file into the microphone, in the background; whatever played before stops.
     pub fn play(&mut self, wav: &Path) {
-        if let Some(mut player) = self.player.take() {
-            let _ = player.kill();
-            let _ = player.wait();
-        }
+        self.hush();
         let player = Command::new("paplay")
             .arg(format!("--server=unix:{}", self.socket().display()))
             .arg("--device=mic")
@@ -122,6 +119,21 @@ impl SoundServer {
             .spawn()
             .unwrap();
         self.player = Some(player);
+    }
+
+    /// Ends what plays; the microphone then hears zeros.
+    pub fn hush(&mut self) {
+        if let Some(mut player) = self.player.take() {
+            let _ = player.kill();
+            let _ = player.wait();
+        }
+    }
+
+    /// Tells the server something by pactl.
+    pub fn control(&self, arguments: &[&str]) {
+        let mut command = Command::new("pactl");
+        command.arg(format!("--server=unix:{}", self.socket().display())).args(arguments).envs(self.environment());
+        assert!(command.stdout(Stdio::null()).status().unwrap().success(), "pactl {arguments:?}");
     }
 
     /// A directory of this server's own, for the test's files.

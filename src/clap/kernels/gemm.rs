@@ -6,7 +6,7 @@
 
 use super::linear::{Finish, Int8, Linear, Weights};
 use super::math::gelu;
-use super::norm::Rows;
+use super::norm::{Coding, Rows};
 use super::simd::{AHEAD, Kernel, Simd};
 
 /// Where rows go: row i to `base + places[i]`.
@@ -27,11 +27,11 @@ pub(super) struct Gemm<'a> {
 
 impl<'a> Gemm<'a> {
     /// # Safety
-    /// `rows` must hold `m` rows of `linear.k()`, as codes if its weights are int8, coded by the instruction set that this
+    /// `rows` must hold `m` rows of `linear.k()`, as `linear.coding` says, coded by the instruction set that this
     /// is run with and that `linear` was packed for; `out.places` must have `m` places at each of which `linear.n()` floats
     /// are writable and initialised.
     pub(super) unsafe fn new(linear: &'a Linear, rows: &'a Rows, m: usize, out: Out<'a>, finish: Finish) -> Self {
-        debug_assert!(out.places.len() >= m);
+        debug_assert!(out.places.len() >= m && rows.coding == linear.coding);
         Self { linear, rows, m, out, finish }
     }
 }
@@ -94,10 +94,14 @@ impl Gemm<'_> {
             // and biases exist.
             unsafe {
                 match &self.linear.weights {
-                    Weights::Int8(w) if w.spans == 1 => {
-                        by_height!(S, self.m, |i, M| self.int8::<S, M, V>(s, w, i, column));
-                    }
-                    Weights::Int8(w) => by_half_height::<S, V>(self, s, w, column),
+                    Weights::Int8(w) => match (w.spans, self.rows.coding) {
+                        (1, Coding::TwoBytes) => {
+                            by_height!(S, self.m, |i, M| self.int8::<S, M, V, 2>(s, w, i, column));
+                        }
+                        (1, _) => by_height!(S, self.m, |i, M| self.int8::<S, M, V, 1>(s, w, i, column)),
+                        (_, Coding::TwoBytes) => by_half_height::<S, V, 2>(self, s, w, column),
+                        _ => by_half_height::<S, V, 1>(self, s, w, column),
+                    },
                     Weights::F32(w) => {
                         let w = w.as_slice().as_ptr().add(column * self.linear.k());
                         by_height!(S, self.m, |i, M| self
@@ -113,10 +117,40 @@ impl Gemm<'_> {
         }
     }
 
-    /// Pointer to the codes of row i.
+    /// Sums of codes times weights, from code `from` of rows i..i + M on, over `groups`; of codes of B bytes.
+    ///
+    /// # Safety
+    /// As `panels`; `weights` and `sums` are a panel's, perhaps from a span of it on.
     #[inline(always)]
-    fn codes<S: Simd>(&self, i: usize) -> *const S::Code {
-        self.rows.codes.as_slice().as_ptr().cast::<S::Code>().wrapping_add(i * self.rows.stride)
+    unsafe fn sums<S: Simd, const M: usize, const V: usize, const B: usize>(
+        &self,
+        s: S,
+        [i, from]: [usize; 2],
+        weights: *const i8,
+        sums: *const i32,
+        groups: usize,
+    ) -> [[S::F; V]; M] {
+        let stride = self.rows.stride;
+        // SAFETY: by this function's contract; where B is 2, a row has low bytes too.
+        unsafe {
+            let codes = self.rows.codes.as_slice().as_ptr().cast::<S::Code>().add(i * stride + from);
+            let mut values = [[s.splat(0.0); V]; M];
+            let high = s.tile::<M, V>(codes, stride, weights, sums, groups);
+            for r in 0..M {
+                for j in 0..V {
+                    values[r][j] = s.to_f32(high[r][j]);
+                }
+            }
+            if B == 2 {
+                let low = s.tile::<M, V>(codes.add(self.rows.low), stride, weights, sums, groups);
+                for r in 0..M {
+                    for j in 0..V {
+                        values[r][j] = s.fma(values[r][j], s.splat(256.0), s.to_f32(low[r][j]));
+                    }
+                }
+            }
+            values
+        }
     }
 
     /// A tile of int8 weights with one scale a column.
@@ -124,13 +158,18 @@ impl Gemm<'_> {
     /// # Safety
     /// As `panels`, for rows i..i + M and the panel that begins at `column`.
     #[inline(always)]
-    unsafe fn int8<S: Simd, const M: usize, const V: usize>(&self, s: S, w: &Int8, i: usize, column: usize) {
+    unsafe fn int8<S: Simd, const M: usize, const V: usize, const B: usize>(
+        &self,
+        s: S,
+        w: &Int8,
+        i: usize,
+        column: usize,
+    ) {
         // SAFETY: by this function's contract.
         unsafe {
             let weights = w.panels.as_slice().as_ptr().add(column * w.padded);
             let sums = w.sums.as_slice().as_ptr().add(column);
-            let acc = s.tile::<M, V>(self.codes::<S>(i), self.rows.stride, weights, sums, w.padded / S::GROUP);
-            let mut values = [[s.splat(0.0); V]; M];
+            let mut values = self.sums::<S, M, V, B>(s, [i, 0], weights, sums, w.padded / S::GROUP);
             for j in 0..V {
                 let at = column + j * S::LANES;
                 let scale = s.load(w.scales.as_slice().as_ptr().add(at));
@@ -139,7 +178,7 @@ impl Gemm<'_> {
                 for r in 0..M {
                     let row_scale = s.splat(*self.rows.scales.get_unchecked(i + r));
                     let row_shift = s.splat(*self.rows.shifts.get_unchecked(i + r));
-                    let value = s.mul(s.to_f32(acc[r][j]), row_scale);
+                    let value = s.mul(values[r][j], row_scale);
                     values[r][j] = s.fma(value, scale, s.fma(row_shift, shift, bias));
                 }
             }
@@ -152,7 +191,13 @@ impl Gemm<'_> {
     /// # Safety
     /// As `int8`.
     #[inline(always)]
-    unsafe fn spans<S: Simd, const M: usize, const V: usize>(&self, s: S, w: &Int8, i: usize, column: usize) {
+    unsafe fn spans<S: Simd, const M: usize, const V: usize, const B: usize>(
+        &self,
+        s: S,
+        w: &Int8,
+        i: usize,
+        column: usize,
+    ) {
         let width = w.scales.as_slice().len() / w.spans;
         // SAFETY: by this function's contract; spans lie one behind the other in the codes, and padded in the weights.
         unsafe {
@@ -162,12 +207,11 @@ impl Gemm<'_> {
                     w.panels.as_slice().as_ptr().add(column * w.padded * w.spans + span * w.padded * V * S::LANES);
                 let at = span * width + column;
                 let sums = w.sums.as_slice().as_ptr().add(at);
-                let codes = self.codes::<S>(i).add(span * w.span);
-                let acc = s.tile::<M, V>(codes, self.rows.stride, weights, sums, w.padded / S::GROUP);
+                let values = self.sums::<S, M, V, B>(s, [i, span * w.span], weights, sums, w.padded / S::GROUP);
                 for j in 0..V {
                     let scale = s.load(w.scales.as_slice().as_ptr().add(at + j * S::LANES));
                     for r in 0..M {
-                        total[r][j] = s.fma(s.to_f32(acc[r][j]), scale, total[r][j]);
+                        total[r][j] = s.fma(values[r][j], scale, total[r][j]);
                     }
                 }
             }
@@ -268,19 +312,19 @@ fn ahead<S: Simd, T>(s: S, at: *const T) -> *const T {
 /// # Safety
 /// As [`Gemm::panels`].
 #[inline(always)]
-unsafe fn by_half_height<S: Simd, const V: usize>(gemm: &Gemm, s: S, w: &Int8, column: usize) {
+unsafe fn by_half_height<S: Simd, const V: usize, const B: usize>(gemm: &Gemm, s: S, w: &Int8, column: usize) {
     let mut i = 0;
     while i < gemm.m {
         // SAFETY: by this function's contract; rows i.. exist.
         unsafe {
             if S::ROWS >= 8 && gemm.m - i >= 4 {
-                gemm.spans::<S, 4, V>(s, w, i, column);
+                gemm.spans::<S, 4, V, B>(s, w, i, column);
                 i += 4;
             } else if gemm.m - i >= 2 {
-                gemm.spans::<S, 2, V>(s, w, i, column);
+                gemm.spans::<S, 2, V, B>(s, w, i, column);
                 i += 2;
             } else {
-                gemm.spans::<S, 1, V>(s, w, i, column);
+                gemm.spans::<S, 1, V, B>(s, w, i, column);
                 i += 1;
             }
         }

@@ -10,6 +10,7 @@ use half::f16;
 use super::buffer::Aligned;
 use super::gemm::{Gemm, Out};
 use super::isa::{Checked, Isa};
+use super::norm::Coding;
 use super::pack::{Shape, pack};
 use super::simd::{Kernel, Simd};
 use super::workspace::{Scratch, Shared, Workspace};
@@ -61,6 +62,7 @@ pub struct Linear {
     n: usize,
     k: usize,
     pub(super) weights: Weights,
+    pub(super) coding: Coding,
     pub(super) bias: Aligned<f32>,
 }
 
@@ -108,7 +110,7 @@ impl Linear {
                 int8.shifts.as_mut_slice()[o] += scale * sum as f32;
             }
         }
-        Ok(Self { isa, n, k, weights: Weights::Int8(int8), bias: Aligned::padded(bias, width) })
+        Ok(Self { isa, n, k, weights: Weights::Int8(int8), coding: Coding::Byte, bias: Aligned::padded(bias, width) })
     }
 
     /// f32 `weights` `[n][k]`; `bias` `[n]`, or empty for none.
@@ -121,7 +123,7 @@ impl Linear {
         let isa = isa.checked()?;
         let shape = Shape::of(isa);
         let weights = Weights::F32(pack(weights, k, shape.panel, 1, k));
-        Ok(Self { isa, n, k, weights, bias: Aligned::padded(bias, shape.width(n)) })
+        Ok(Self { isa, n, k, weights, coding: Coding::Floats, bias: Aligned::padded(bias, shape.width(n)) })
     }
 
     /// Half-precision `weights` `[n][k]`, computed with in f32: half the memory of f32, where memory is what takes time.
@@ -135,7 +137,17 @@ impl Linear {
         let shape = Shape::of(isa);
         let bits: Vec<u16> = weights.iter().map(|w| w.to_bits()).collect();
         let weights = Weights::F16(pack(&bits, k, shape.panel, 1, k));
-        Ok(Self { isa, n, k, weights, bias: Aligned::padded(bias, shape.width(n)) })
+        Ok(Self { isa, n, k, weights, coding: Coding::Floats, bias: Aligned::padded(bias, shape.width(n)) })
+    }
+
+    /// If its weights are int8: with activations in 16 bits instead of 8, for rows whose few largest numbers would leave
+    /// the others no steps. It takes twice the multiply-adds, of the same weights.
+    #[must_use]
+    pub fn fine(mut self) -> Self {
+        if self.coding == Coding::Byte {
+            self.coding = Coding::TwoBytes;
+        }
+        self
     }
 
     /// Outputs of a row.
@@ -164,11 +176,6 @@ impl Linear {
 
     pub(super) fn checked(&self) -> Checked {
         self.isa
-    }
-
-    /// Whether it takes codes.
-    pub(super) fn coded(&self) -> bool {
-        matches!(self.weights, Weights::Int8(_))
     }
 
     /// x `[m][k]` to `out` `[m][n]`, row by row.
@@ -211,11 +218,11 @@ impl Kernel for Run<'_> {
         let Self { linear, x, out, rows, finish, scratch } = self;
         let Scratch { input, places, .. } = scratch;
         let (n, k, m) = (linear.n, linear.k, rows.len());
-        input.fit::<S>(m, k, linear.coded());
+        input.fit::<S>(m, k, linear.coding);
         places.clear();
         places.extend(rows.clone().map(|row| row * n));
         for (i, x) in x[rows.start * k..rows.end * k].chunks_exact(k).enumerate() {
-            if linear.coded() {
+            if input.coded() {
                 // SAFETY: x has k floats, and `fit` made room for m rows.
                 unsafe { input.code(s, i, x.as_ptr(), k) };
             } else {

@@ -101,11 +101,11 @@ impl Kernel for Piece<'_> {
         dense.extend((0..m).map(|i| i * k));
         places.clear();
         places.extend(tokens.map(|token| token * n));
-        input.fit::<S>(m, k, merge.reduction.coded());
+        input.fit::<S>(m, k, merge.reduction.coding);
         // SAFETY: `gathered` has m rows of k, `out` the tokens' rows, which no other piece has; the linear is packed for S.
         unsafe {
             let from = gathered.as_slice().as_ptr();
-            let fine = normalized(s, &merge.norm, from, dense, input, merge.reduction.coded());
+            let fine = normalized(s, &merge.norm, from, dense, input);
             s.run(Gemm::new(&merge.reduction, input, m, Out { base: out.0, places }, Finish::Store));
             fine
         }

@@ -239,14 +239,14 @@ impl Piece<'_> {
         let attention::Shape { stride, out_stride, .. } = block.attention;
         let Scratch { input, qkv, context, room, places, dense, .. } = &mut *self.scratch;
         let m = places.len();
-        input.fit::<S>(m, channels, layers.qkv.coded());
-        context.fit::<S>(m, channels, layers.output.coded());
+        input.fit::<S>(m, channels, layers.qkv.coding);
+        context.fit::<S>(m, channels, layers.output.coding);
         // Whole blocks of keys and values are read behind the last token and the last head.
         qkv.fit((m + S::LANES) * stride + S::LANES * S::LANES);
         room.fit(block.attention, S::LANES);
         // SAFETY: all were fitted for m rows; places by this function's contract.
         unsafe {
-            let fine = normalized(s, &layers.norm_before, self.x.0, places, input, layers.qkv.coded());
+            let fine = normalized(s, &layers.norm_before, self.x.0, places, input);
             dense.iter_mut().enumerate().for_each(|(i, place)| *place = i * stride);
             let base = qkv.as_mut_slice().as_mut_ptr();
             s.run(Gemm::new(&layers.qkv, input, m, Out { base, places: dense }, Finish::Store));
@@ -266,7 +266,7 @@ impl Piece<'_> {
                     s.run(Attend::new(block.attention, head, room));
                 }
             }
-            coded(s, context, m, channels, layers.output.coded());
+            coded(s, context, m, channels);
             s.run(Gemm::new(&layers.output, context, m, Out { base: self.x.0, places }, Finish::Add));
             fine
         }
@@ -292,22 +292,15 @@ impl SwinBlock {
 /// # Safety
 /// Places must be rows of x; `into` must be fitted for as many.
 #[inline(always)]
-pub(super) unsafe fn normalized<S: Simd>(
-    s: S,
-    norm: &Norm,
-    x: *const f32,
-    places: &[usize],
-    into: &mut Rows,
-    code: bool,
-) -> bool {
+pub(super) unsafe fn normalized<S: Simd>(s: S, norm: &Norm, x: *const f32, places: &[usize], into: &mut Rows) -> bool {
     let k = norm.len();
     let mut fine = true;
     for (i, place) in places.iter().enumerate() {
         // SAFETY: by this function's contract. Rows that become codes pass through the first row, which stays in the cache.
         unsafe {
-            let row = into.floats.as_mut_slice().as_mut_ptr().add(if code { 0 } else { i * into.float_stride });
+            let row = into.floats.as_mut_slice().as_mut_ptr().add(if into.coded() { 0 } else { i * into.float_stride });
             fine &= layer_norm(s, norm, x.add(*place), row);
-            if code {
+            if into.coded() {
                 into.code(s, i, row, k);
             }
         }
@@ -320,8 +313,8 @@ pub(super) unsafe fn normalized<S: Simd>(
 /// # Safety
 /// `rows` must be fitted for `m` rows of `k`.
 #[inline(always)]
-pub(super) unsafe fn coded<S: Simd>(s: S, rows: &mut Rows, m: usize, k: usize, wanted: bool) {
-    if wanted {
+pub(super) unsafe fn coded<S: Simd>(s: S, rows: &mut Rows, m: usize, k: usize) {
+    if rows.coded() {
         for i in 0..m {
             // SAFETY: by this function's contract.
             unsafe {
@@ -341,18 +334,18 @@ unsafe fn feed_forward<S: Simd>(s: S, layers: &SwinLayers, x: Shared, rows: usiz
     let (channels, width) = (layers.inner.k(), layers.inner.n());
     let Scratch { input, hidden, places, dense, .. } = scratch;
     let most = rows.min(places.len());
-    input.fit::<S>(most, channels, layers.inner.coded());
-    hidden.fit::<S>(most, width, layers.outer.coded());
+    input.fit::<S>(most, channels, layers.inner.coding);
+    hidden.fit::<S>(most, width, layers.outer.coding);
     dense.iter_mut().enumerate().for_each(|(i, place)| *place = i * hidden.float_stride);
     let mut fine = true;
     for places in places.chunks(rows) {
         let m = places.len();
         // SAFETY: all were fitted for `most` rows; places by this function's contract.
         unsafe {
-            fine &= normalized(s, &layers.norm_after, x.0, places, input, layers.inner.coded());
+            fine &= normalized(s, &layers.norm_after, x.0, places, input);
             let base = hidden.floats.as_mut_slice().as_mut_ptr();
             s.run(Gemm::new(&layers.inner, input, m, Out { base, places: dense }, Finish::Gelu));
-            coded(s, hidden, m, width, layers.outer.coded());
+            coded(s, hidden, m, width);
             s.run(Gemm::new(&layers.outer, hidden, m, Out { base: x.0, places }, Finish::Add));
         }
     }

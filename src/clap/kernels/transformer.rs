@@ -1,7 +1,8 @@
 //! A layer of a text transformer: attention over all tokens, two linears; a residual and then a norm after each.
 //!
 //! In: tokens [tokens][width] and a number for each token that is added to all scores of it. Out: the same tokens, in place.
-//! Never: embeds, pools.
+//! Never: embeds, pools; codes activations in fewer than 16 bits. A norm after the residual leaves a few channels that are
+//! tens of times as large as the others in every token, and 8 bits from the least to the greatest would lose the others.
 //!
 //! Architecture: Devlin et al., arXiv 1810.04805. Reference: transformers 5.23, models/clap/modeling_clap.py, `ClapTextLayer`.
 
@@ -11,7 +12,7 @@ use super::attention::{Attend, Head, NEVER, Shape, WIDTH};
 use super::buffer::Aligned;
 use super::gemm::{Gemm, Out};
 use super::linear::{Finish, Linear, finite};
-use super::norm::{Norm, Rows, layer_norm, spread};
+use super::norm::{Coding, Norm, Rows, layer_norm, spread};
 use super::simd::{Kernel, Simd};
 use super::swin::coded;
 use super::workspace::{Scratch, Workspace};
@@ -50,7 +51,8 @@ impl TransformerLayer {
         super::linear::check_block(width, [qkv, output, inner, outer])?;
         layers.attention_norm.check(width)?;
         layers.norm.check(width)?;
-        Ok(Self { layers, heads })
+        let [qkv, output, inner, outer] = [layers.qkv, layers.output, layers.inner, layers.outer].map(Linear::fine);
+        Ok(Self { layers: TransformerLayers { qkv, output, inner, outer, ..layers }, heads })
     }
 
     /// Floats of a token.
@@ -104,12 +106,12 @@ impl Kernel for Pass<'_> {
             let fine = norms(s, &layers.attention_norm, x);
             let Scratch { input, hidden, places, dense, .. } = scratch;
             let m = places.len();
-            rows_of(s, input, x, width, layers.inner.coded());
-            hidden.fit::<S>(m, layers.inner.n(), layers.outer.coded());
+            rows_of(s, input, x, width, layers.inner.coding);
+            hidden.fit::<S>(m, layers.inner.n(), layers.outer.coding);
             dense.iter_mut().enumerate().for_each(|(i, place)| *place = i * hidden.float_stride);
             let base = hidden.floats.as_mut_slice().as_mut_ptr();
             s.run(Gemm::new(&layers.inner, input, m, Out { base, places: dense }, Finish::Gelu));
-            coded(s, hidden, m, layers.inner.n(), layers.outer.coded());
+            coded(s, hidden, m, layers.inner.n());
             s.run(Gemm::new(&layers.outer, hidden, m, Out { base: x.as_mut_ptr(), places }, Finish::Add));
             fine & norms(s, &layers.norm, x)
         }
@@ -132,8 +134,8 @@ unsafe fn attention<S: Simd>(s: S, layer: &TransformerLayer, x: &mut [f32], mask
     };
     let Scratch { input, qkv, context, room, places, dense, bias, .. } = scratch;
     scores_of_padding(bias, mask, shape.width);
-    rows_of(s, input, x, width, layers.qkv.coded());
-    context.fit::<S>(tokens, width, layers.output.coded());
+    rows_of(s, input, x, width, layers.qkv.coding);
+    context.fit::<S>(tokens, width, layers.output.coding);
     // Whole blocks of keys and values are read behind the last token and the last head.
     qkv.fit((shape.width + S::LANES) * shape.stride + S::LANES * S::LANES);
     room.fit(shape, S::LANES);
@@ -155,7 +157,7 @@ unsafe fn attention<S: Simd>(s: S, layer: &TransformerLayer, x: &mut [f32], mask
             };
             s.run(Attend::new(shape, head, room));
         }
-        coded(s, context, tokens, width, layers.output.coded());
+        coded(s, context, tokens, width);
         s.run(Gemm::new(&layers.output, context, tokens, Out { base: x.as_mut_ptr(), places }, Finish::Add));
     }
 }
@@ -170,10 +172,10 @@ fn scores_of_padding(bias: &mut Aligned<f32>, mask: &[f32], width: usize) {
 
 /// The rows of x as a linear wants them.
 #[inline(always)]
-fn rows_of<S: Simd>(s: S, rows: &mut Rows, x: &[f32], k: usize, code: bool) {
-    rows.fit::<S>(x.len() / k, k, code);
+fn rows_of<S: Simd>(s: S, rows: &mut Rows, x: &[f32], k: usize, coding: Coding) {
+    rows.fit::<S>(x.len() / k, k, coding);
     for (i, x) in x.chunks_exact(k).enumerate() {
-        if code {
+        if rows.coded() {
             // SAFETY: x has k floats, and `fit` made room for the row.
             unsafe { rows.code(s, i, x.as_ptr(), k) };
         } else {

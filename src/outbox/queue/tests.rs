@@ -10,8 +10,8 @@ fn queue(max_events: usize) -> Queue {
     Queue::new(Limits { max_events, max_age: DAY })
 }
 
-fn at(wall_s: u64) -> Now {
-    Now { steady: Instant::now(), wall: UNIX_EPOCH + Duration::from_secs(wall_s) }
+fn at(wall_s: u64) -> Clocks {
+    Clocks { steady: Instant::now(), wall: UNIX_EPOCH + Duration::from_secs(wall_s) }
 }
 
 fn notice(id: &str, duration: Option<Duration>) -> Notice {
@@ -67,9 +67,9 @@ fn age_is_of_the_steady_clock_and_between_runs_of_one_that_was_set() {
     let now = at(2_000_000_000);
     queue.start(&topic, notice("a", None), now);
     queue.end(&notice("a", Some(DAY)), now);
-    let set_forward = Now { wall: now.wall + 1000 * DAY, ..now };
+    let set_forward = Clocks { wall: now.wall + 1000 * DAY, ..now };
     assert_eq!(queue.rewind(set_forward), 0, "a clock that is set makes nothing older");
-    assert_eq!(queue.rewind(Now { steady: now.steady + DAY, ..now }), 1);
+    assert_eq!(queue.rewind(Clocks { steady: now.steady + DAY, ..now }), 1);
     for (kept_s, now_s, dropped) in [
         (1_999_900_000, 2_000_000_000, 1),
         (1_999_990_000, 2_000_000_000, 0),
@@ -83,4 +83,65 @@ fn age_is_of_the_steady_clock_and_between_runs_of_one_that_was_set() {
         queue.apply(Record::Ended { event: 1, kept_at, score: 0.0, peak: 0.0, duration }, at(now_s));
         assert_eq!(queue.rewind(at(now_s)), dropped, "kept at {kept_s} s, now {now_s} s");
     }
+}
+
+/// A computer without a clock of its own: what it hears before it is told the time is neither too old afterwards, nor told with
+/// a time that never was.
+#[test]
+fn what_was_kept_before_the_clock_was_set_is_young_and_told_with_the_right_time() {
+    let topic: Arc<str> = "t".into();
+    let (shut_down, now_s) = (1_999_000_000, 2_000_000_000);
+    for booted_s in [10, shut_down] {
+        let mut queue = queue(10);
+        let booted = at(booted_s);
+        queue.begin(booted);
+        let started = |id: &str| Notice { started_at: booted.wall - Duration::from_secs(5), ..notice(id, None) };
+        queue.start(&topic, started("told"), booted);
+        assert!(queue.next().is_some());
+        queue.end(&notice("told", Some(DAY)), booted);
+        queue.start(&topic, started("waits"), booted);
+        queue.end(&notice("waits", Some(Duration::from_secs(3))), booted);
+        queue.start(&topic, started("open"), booted);
+        queue.hear(&topic, Duration::from_secs(4), 9.0);
+        queue.take_journal();
+        let set = Clocks { steady: booted.steady + Duration::from_secs(60), wall: at(now_s).wall };
+        queue.follow_clock(set);
+        assert!(queue.has_news() && queue.take_outdated() && !queue.has_news());
+        // The next run finds them in the log, an hour later.
+        let later = at(now_s + 3600);
+        let mut next = self::queue(10);
+        Record::read_all(&queue.snapshot()).0.into_iter().for_each(|record| next.apply(record, later));
+        next.begin(later);
+        assert_eq!(next.rewind(later), 0, "nothing is too old");
+        let waits: Vec<_> = std::iter::from_fn(|| next.next()).map(|waiting| waiting.notice).collect();
+        let right = set.wall - Duration::from_secs(65);
+        for notice in &waits {
+            let told = if notice.id == "told" { booted.wall - Duration::from_secs(5) } else { right };
+            assert_eq!(notice.started_at, told, "{notice:?}");
+        }
+        let lengths: Vec<_> = waits.iter().filter_map(|notice| notice.duration).collect();
+        assert_eq!(lengths, [DAY, Duration::from_secs(3), Duration::from_secs(4)]);
+    }
+}
+
+/// No log of ours does, but a card may hold another's remains: what it says must not wait for ever.
+#[test]
+fn a_log_that_counts_twice_is_believed_once() {
+    let (now, topic) = (at(2_000_000_000), Arc::<str>::from("t"));
+    let mut queue = queue(10);
+    let started = |event, id| Record::Started { event, kept_at: now.wall, topic: "t".into(), notice: notice(id, None) };
+    let ended = Record::Ended { event: 1, kept_at: now.wall, score: 1.0, peak: 1.0, duration: DAY };
+    for record in [started(1, "first"), ended, started(1, "again"), started(u64::MAX, "far")] {
+        queue.apply(record, now);
+    }
+    queue.begin(now);
+    queue.start(&topic, notice("own", None), now);
+    let ids: Vec<_> = all(&mut queue).into_iter().map(|(ended, _, id)| (ended, id)).collect();
+    assert_eq!(ids, [(false, "first".into()), (true, "first".into()), (false, "own".to_owned())]);
+    queue.end(&notice("own", Some(DAY)), now);
+    queue.rewind(now);
+    while let Some(waiting) = queue.next() {
+        queue.acknowledge(waiting.number, now);
+    }
+    assert_eq!((queue.waiting(), queue.events()), (0, 0));
 }

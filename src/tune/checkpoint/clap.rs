@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
+use burn::tensor::TensorData;
 
 use super::clap_config::{self, ClapConfig, MAX_CONFIG, MAX_TOKENS};
 use super::clap_names::{Naming, Place, Tower, is_transposed};
@@ -18,6 +19,7 @@ use super::stored::{self, Inventory, Stored};
 use super::{Weight, fill, laion, processor, refuse};
 use crate::clap::Tokenizer;
 use crate::dsp::FrontendSpec;
+use crate::tune::net::clap::Clap;
 use crate::tune::net::htsat::Htsat;
 use crate::tune::net::roberta::Roberta;
 
@@ -36,6 +38,8 @@ pub struct ClapCheckpoint {
     pub files: Vec<PathBuf>,
     inventory: Inventory,
     naming: Naming,
+    /// A config.json, and the folder with the processor's files.
+    companions: (String, PathBuf),
 }
 
 impl ClapCheckpoint {
@@ -51,12 +55,12 @@ impl ClapCheckpoint {
                 .with_context(|| format!("{says} is at fault"))
         };
         let says;
-        let (config, naming, inventory, files) = if weights.is_file() {
+        let (config, text, naming, inventory, files) = if weights.is_file() {
             says = format!("what the tensors of {} say of its sizes", weights.display());
             let (inventory, naming) = laion::open(weights)?;
             let text = has_both(&inventory, &naming).and_then(|()| laion::config(&inventory, &naming, processor));
             let text = text.with_context(|| weights.display().to_string())?;
-            (parsed(&text, &says)?, naming, inventory, vec![weights.clone()])
+            (parsed(&text, &says)?, text, naming, inventory, vec![weights.clone()])
         } else {
             let path = weights.join("config.json");
             says = path.display().to_string();
@@ -64,7 +68,7 @@ impl ClapCheckpoint {
             let text = text.context("a checkpoint is a folder that ClapModel.save_pretrained wrote, or LAION's .pt")?;
             let config = parsed(&text, &says)?;
             let (inventory, files) = stored::open_folder(weights)?;
-            (config, Naming::Transformers, inventory, files)
+            (config, text, Naming::Transformers, inventory, files)
         };
         let fused = config.audio.fusion.is_some();
         ensure!(
@@ -81,7 +85,8 @@ impl ClapCheckpoint {
         let folders: &[&Path] = if apart { &[weights, processor] } else { &[processor] };
         let tokenizer = processor::tokenizer(folders, config.text.bert.vocabulary, config.pad_id)?;
         Tokenizer::new(&tokenizer, MAX_TOKENS).context("the tokenizer can't be used")?;
-        Ok(Self { config, frontend, tokenizer, files, inventory, naming })
+        let companions = (text, processor.clone());
+        Ok(Self { config, frontend, tokenizer, files, inventory, naming, companions })
     }
 
     /// Reads the audio tower.
@@ -98,6 +103,26 @@ impl ClapCheckpoint {
     /// As [`audio`](Self::audio).
     pub fn text(&self, device: &Device) -> Result<Roberta> {
         self.load(Tower::Text, self.config.text.init(device))
+    }
+
+    /// Reads both towers and the temperatures, to be trained: on an autodiff device.
+    ///
+    /// # Errors
+    /// As [`audio`](Self::audio).
+    pub fn both(&self, device: &Device) -> Result<Clap> {
+        let mut clap = Clap {
+            audio: self.audio(device)?,
+            text: self.text(device)?,
+            ..Clap::init(&self.config.audio, &self.config.text, device)
+        };
+        // A checkpoint without temperatures was not kept for training: it begins where CLAP's training began.
+        for (tower, scale) in [(Tower::Audio, &mut clap.audio_scale), (Tower::Text, &mut clap.text_scale)] {
+            if let Some(stored) = self.inventory.get(&self.naming.temperature(tower)) {
+                let value = stored.read()?.values;
+                *scale = Param::from_tensor(Tensor::from_data(TensorData::new(value, [1]), device));
+            }
+        }
+        Ok(clap)
     }
 
     fn load<M: Module>(&self, tower: Tower, module: M) -> Result<M> {
@@ -146,6 +171,36 @@ impl ClapCheckpoint {
             weight.shape = vec![rows, width];
         }
         Ok(weight)
+    }
+
+    /// A tensor of the network as its file has it, with the rows that the network does without.
+    ///
+    /// # Errors
+    /// A file that can't be read any more.
+    pub fn with_unread(&self, tower: Tower, path: &str, mut weight: Weight) -> Result<Weight> {
+        if (tower, path) == (Tower::Text, POSITIONS) {
+            let place = self.naming.place(tower, path);
+            let whole = self.inventory.get(&place.name).context("it is not there any more")?.read()?;
+            weight.values.extend(whole.values.into_iter().skip(weight.values.len()));
+            weight.shape = whole.shape;
+        }
+        Ok(weight)
+    }
+
+    /// Writes to `out` what a `ClapModel` has beside its weights: config.json, tokenizer.json, preprocessor_config.json.
+    ///
+    /// # Errors
+    /// A disk that is full or read-only.
+    pub fn write_companions(&self, out: &Path) -> Result<()> {
+        let (config, processor) = &self.companions;
+        let name = "preprocessor_config.json";
+        let preprocessor = std::fs::read(processor.join(name)).with_context(|| format!("reading {name}"))?;
+        for (name, bytes) in
+            [("config.json", config.as_bytes()), ("tokenizer.json", &self.tokenizer), (name, &preprocessor)]
+        {
+            std::fs::write(out.join(name), bytes).with_context(|| format!("writing {}", out.join(name).display()))?;
+        }
+        Ok(())
     }
 
     /// The tokenizer, cut to the model's length.

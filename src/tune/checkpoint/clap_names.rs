@@ -69,6 +69,12 @@ impl Naming {
         Place { name: format!("{prefix}{name}"), third }
     }
 
+    /// Where the file keeps the temperature of a tower's logits.
+    pub fn temperature(&self, tower: Tower) -> String {
+        let prefix = if let Self::Laion(prefix) = self { prefix } else { "" };
+        format!("{prefix}{}", TEMPERATURES[usize::from(tower == Tower::Text)])
+    }
+
     /// The name of what is inside a tower, without its root.
     fn inside(&self, tower: Tower, path: &str) -> String {
         match (tower, self) {
@@ -112,7 +118,7 @@ impl Naming {
     }
 }
 
-/// The temperatures of contrastive training.
+/// The temperatures of contrastive training, of audio's logits and of text's.
 const TEMPERATURES: [&str; 2] = ["logit_scale_a", "logit_scale_t"];
 
 /// LAION's own front end, AudioSet's classifier, and the transforms of a loss that embeddings don't pass.

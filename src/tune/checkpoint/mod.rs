@@ -164,8 +164,11 @@ impl<F: FnMut(&str, &[usize]) -> std::result::Result<Weight, String>> ModuleMapp
                 return param;
             }
         };
+        // To be trained as before: a tensor from data is a constant, on an autodiff device too.
+        let trained = param.is_require_grad();
         let (id, old, mapper) = param.consume();
         let new = Tensor::from_data(TensorData::new(weight.values, wanted), &old.device());
+        let new = if trained && new.device().is_autodiff() { new.require_grad() } else { new };
         Param::from_mapped_value(id, new, mapper)
     }
 }

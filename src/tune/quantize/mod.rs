@@ -63,6 +63,7 @@ pub fn audio(network: &Htsat, config: &HtsatConfig, patches: &[Vec<f32>]) -> Res
         let mel = TensorData::new(patch.repeat(config.input_channels()), shape);
         network.forward_watched(Tensor::from_data(mel, &Device::flex()), &mut |linears, x| grams.add(linears, x));
     }
+    grams.finish();
     linears(network, &grams).context("audio tower")
 }
 
@@ -78,6 +79,7 @@ pub fn text<M: TextNetwork>(network: &M, texts: &[Vec<i64>]) -> Result<Vec<Int8L
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids.clone(), shape), &device);
         network.forward_watched(ids, Tensor::ones(shape, &device), &mut |linears, x| grams.add(linears, x));
     }
+    grams.finish();
     linears(network, &grams).context("text tower")
 }
 

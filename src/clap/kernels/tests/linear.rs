@@ -65,6 +65,12 @@ proptest! {
                 let bound = 2e-6 * (size + row) as f32;
                 prop_assert!((found - scalar[at]).abs() <= bound, "{}: {found}, scalar {}", isa.name(), scalar[at]);
             }
+            let fine = run(&Linear::int8(isa, n, k, &w, &scales, &b).unwrap().fine(), &x, Finish::Store, 1);
+            for (at, (found, (exact, size))) in fine.iter().zip(&exact).enumerate() {
+                // The same of a code 257 times as fine.
+                let row: f64 = wide[at % n * k..][..k].iter().map(|w| w.abs()).sum();
+                prop_assert!((f64::from(*found) - exact).abs() <= row * 2.0 / 65535.0 + 1e-5 * size, "{}", isa.name());
+            }
         }
     }
 }

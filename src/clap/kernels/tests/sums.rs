@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::isa::Checked;
-use super::super::norm::Rows;
+use super::super::norm::{Coding, Rows};
 use super::super::pack::{Shape, pack};
 use super::super::simd::{Kernel, Simd};
 use super::super::{Isa, buffer::Aligned};
@@ -14,13 +14,14 @@ struct Sums<'a> {
     x: &'a [f32],
     weights: &'a [i8],
     k: usize,
+    coding: Coding,
     isa: Checked,
 }
 
 struct Found {
     scales: Vec<f32>,
     shifts: Vec<f32>,
-    sums: Vec<i32>,
+    sums: Vec<i64>,
 }
 
 impl Kernel for Sums<'_> {
@@ -46,40 +47,44 @@ fn sums<S: Simd, const V: usize>(s: S, of: &Sums) -> Found {
         columns.as_mut_slice()[o] = row.iter().map(|w| i32::from(*w)).sum();
     }
     let mut rows = Rows::default();
-    rows.fit::<S>(m, k, true);
+    rows.fit::<S>(m, k, of.coding);
     for (i, x) in of.x.chunks_exact(k).enumerate() {
         // SAFETY: the row has k floats, and room was made for it.
         unsafe { rows.code(s, i, x.as_ptr(), k) };
     }
     let mut found = vec![0; m * n];
+    // The high bytes' sums count 256 times the low ones'.
+    let parts: &[(usize, i64)] = if of.coding == Coding::Byte { &[(0, 1)] } else { &[(0, 256), (rows.low, 1)] };
     let mut lanes = Aligned::<i32>::zeros(12 * V * S::LANES);
     for column in (0..n).step_by(V * S::LANES) {
         let mut i = 0;
         while i < m {
             // Every height that kernels use comes up, as m shrinks.
             let height = [12, 8, 6, 4, 1].into_iter().find(|h| *h <= S::ROWS && i + h <= m).unwrap();
-            // SAFETY: rows i..i + height are coded, and the panel at `column` exists.
-            unsafe {
-                let codes = rows.codes.as_slice().as_ptr().cast::<S::Code>().add(i * rows.stride);
-                let weights = panels.as_slice().as_ptr().add(column * padded);
-                let start = columns.as_slice().as_ptr().add(column);
-                let (stride, groups) = (rows.stride, padded / S::GROUP);
-                let mut keep = |acc: &[[S::I; V]]| {
-                    for (at, acc) in acc.iter().flatten().enumerate() {
-                        s.store_sums(lanes.as_mut_slice().as_mut_ptr().add(at * S::LANES), *acc);
+            for &(from, share) in parts {
+                // SAFETY: rows i..i + height are coded, and the panel at `column` exists.
+                unsafe {
+                    let codes = rows.codes.as_slice().as_ptr().cast::<S::Code>().add(i * rows.stride + from);
+                    let weights = panels.as_slice().as_ptr().add(column * padded);
+                    let start = columns.as_slice().as_ptr().add(column);
+                    let (stride, groups) = (rows.stride, padded / S::GROUP);
+                    let mut keep = |acc: &[[S::I; V]]| {
+                        for (at, acc) in acc.iter().flatten().enumerate() {
+                            s.store_sums(lanes.as_mut_slice().as_mut_ptr().add(at * S::LANES), *acc);
+                        }
+                    };
+                    match height {
+                        12 => keep(&s.tile::<12, V>(codes, stride, weights, start, groups)),
+                        8 => keep(&s.tile::<8, V>(codes, stride, weights, start, groups)),
+                        6 => keep(&s.tile::<6, V>(codes, stride, weights, start, groups)),
+                        4 => keep(&s.tile::<4, V>(codes, stride, weights, start, groups)),
+                        _ => keep(&s.tile::<1, V>(codes, stride, weights, start, groups)),
                     }
-                };
-                match height {
-                    12 => keep(&s.tile::<12, V>(codes, stride, weights, start, groups)),
-                    8 => keep(&s.tile::<8, V>(codes, stride, weights, start, groups)),
-                    6 => keep(&s.tile::<6, V>(codes, stride, weights, start, groups)),
-                    4 => keep(&s.tile::<4, V>(codes, stride, weights, start, groups)),
-                    _ => keep(&s.tile::<1, V>(codes, stride, weights, start, groups)),
                 }
-            }
-            for r in 0..height {
-                for c in 0..(V * S::LANES).min(n - column) {
-                    found[(i + r) * n + column + c] = lanes.as_slice()[r * V * S::LANES + c];
+                for r in 0..height {
+                    for c in 0..(V * S::LANES).min(n - column) {
+                        found[(i + r) * n + column + c] += share * i64::from(lanes.as_slice()[r * V * S::LANES + c]);
+                    }
                 }
             }
             i += height;
@@ -89,33 +94,34 @@ fn sums<S: Simd, const V: usize>(s: S, of: &Sums) -> Found {
 }
 
 /// The same in plain integers: code by the definition, then sums in i64.
-fn expected(x: &[f32], weights: &[i8], k: usize) -> Found {
+fn expected(x: &[f32], weights: &[i8], k: usize, most: f32) -> Found {
     let mut found = Found { scales: vec![], shifts: vec![], sums: vec![] };
     for x in x.chunks_exact(k) {
         let (low, high) = x.iter().fold((0.0f32, 0.0f32), |(low, high), x| (low.min(*x), high.max(*x)));
-        let scale = (high / 255.0 - low / 255.0).max(1e-30);
+        let scale = (high / most - low / most).max(1e-30);
         let inverse = 1.0 / scale;
-        let zero = (-low * inverse).clamp(0.0, 255.0).round_ties_even();
+        let zero = (-low * inverse).clamp(0.0, most).round_ties_even();
         let codes: Vec<i64> =
-            x.iter().map(|x| (x * inverse + zero).clamp(0.0, 255.0).round_ties_even() as i64).collect();
+            x.iter().map(|x| (x * inverse + zero).clamp(0.0, most).round_ties_even() as i64).collect();
         found.scales.push(scale);
         found.shifts.push(-scale * zero);
         for row in weights.chunks_exact(k) {
-            let sum: i64 = row.iter().zip(&codes).map(|(w, c)| i64::from(*w) * c).sum();
-            found.sums.push(i32::try_from(sum).unwrap());
+            found.sums.push(row.iter().zip(&codes).map(|(w, c)| i64::from(*w) * c).sum());
         }
     }
     found
 }
 
 fn compare(x: &[f32], weights: &[i8], k: usize) {
-    let expected = expected(x, weights, k);
-    for isa in Isa::available() {
-        let checked = isa.checked().unwrap();
-        let found = checked.run(Sums { x, weights, k, isa: checked });
-        assert_eq!(found.scales, expected.scales, "{}", isa.name());
-        assert_eq!(found.shifts, expected.shifts, "{}", isa.name());
-        assert_eq!(found.sums, expected.sums, "{}", isa.name());
+    for (coding, most) in [(Coding::Byte, 255.0), (Coding::TwoBytes, 65_535.0)] {
+        let expected = expected(x, weights, k, most);
+        for isa in Isa::available() {
+            let checked = isa.checked().unwrap();
+            let found = checked.run(Sums { x, weights, k, coding, isa: checked });
+            assert_eq!(found.scales, expected.scales, "{} {coding:?}", isa.name());
+            assert_eq!(found.shifts, expected.shifts, "{} {coding:?}", isa.name());
+            assert_eq!(found.sums, expected.sums, "{} {coding:?}", isa.name());
+        }
     }
 }
 

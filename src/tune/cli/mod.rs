@@ -3,17 +3,24 @@
 //! In: arguments. Out: an exit code; results on standard output, progress and errors on standard error.
 //! Never: does the work itself.
 
+mod eval;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::checkpoint::source::locate;
-use super::export::Precision;
-use super::{import, mini, verify};
+use crate::tune::checkpoint::source::locate;
+use crate::tune::export::Precision;
+use crate::tune::{import, mini, verify};
 
 #[derive(Parser)]
-#[command(name = "claptune", version, about = "Makes model bundles for clapd", arg_required_else_help = true)]
+#[command(
+    name = "claptune",
+    version,
+    about = "Makes and measures model bundles for clapd",
+    arg_required_else_help = true
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -29,6 +36,10 @@ enum Command {
     Verify(Verify),
     /// Write a CLAP checkpoint's towers as ONNX files
     Export(Export),
+    /// Compare a model's scores with people's ratings, and count its false alarms
+    Eval(eval::Eval),
+    /// Write a manifest with splits that neither a recording nor a listener crosses
+    Split(eval::Divide),
 }
 
 #[derive(clap::Args)]
@@ -38,6 +49,9 @@ struct Verify {
     /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote, LAION's .pt, or a repository in Hugging Face's hub
     #[arg(long, value_name = "SRC")]
     against: String,
+    /// A recording, or a folder of them, to compare by as well; may be given again
+    #[arg(long, value_name = "FILE|DIR")]
+    clips: Vec<PathBuf>,
     #[command(flatten)]
     processor: Processor,
 }
@@ -114,9 +128,11 @@ pub fn main() -> ExitCode {
         Command::Import(args) => locate(&args.source, args.processor.processor.as_deref())
             .and_then(|source| import::import(&source, &args.out, args.precision.into())),
         Command::Verify(args) => locate(&args.against, args.processor.processor.as_deref())
-            .and_then(|source| verify::verify(&args.bundle, &source)),
+            .and_then(|source| verify::verify(&args.bundle, &source, &args.clips)),
         Command::Export(args) => locate(&args.source, args.processor.processor.as_deref())
             .and_then(|source| import::export_onnx(&source, &args.onnx)),
+        Command::Eval(args) => eval::eval(&args),
+        Command::Split(args) => eval::divide(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,113 @@
+//! Any bytes behind two events that were kept: what a power cut, a bad card or somebody else has left.
+//!
+//! What must hold: it opens, both events are there still, what is added is found again by the next run, and whatever waits can
+//! be told and is gone once it is acknowledged.
+
+#![no_main]
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use clapd::outbox::{Notice, Outbox, OutboxSpec};
+use libfuzzer_sys::fuzz_target;
+
+const HEADER: &[u8] = b"clapd outbox 1\n";
+const LONG: Duration = Duration::from_secs(5);
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((how, bytes)) = bytes.split_first() else { return };
+    let folder = tempfile::tempdir_in("/dev/shm").expect("a folder");
+    let dir = folder.path();
+    match how % 3 {
+        // A file of which nothing is known: opened or refused, and never both.
+        0 => {
+            fs::write(dir.join("events.log"), bytes).expect("room");
+            drop(told(&open(dir)));
+        }
+        1 => {
+            kept(dir, bytes);
+            let seen = told(&open(dir));
+            assert_eq!(seen.get(..4).unwrap_or_default(), ["+first", "-first", "+second", "-second"], "{seen:?}");
+            recovers(dir);
+        }
+        // What has a right checksum is believed, and may be about these two.
+        _ => {
+            kept(dir, &summed(bytes));
+            recovers(dir);
+        }
+    }
+});
+
+fn open(dir: &Path) -> Outbox {
+    let spec = OutboxSpec { dir: Some(dir.into()), max_events: 1000, max_age: Duration::from_secs(u64::from(u32::MAX)) };
+    Outbox::open(&spec)
+}
+
+fn tell(outbox: &Outbox, id: &str) {
+    let notice = |duration| Notice {
+        id: id.into(),
+        prompt: "a dog".into(),
+        score: 7.0,
+        peak: 8.0,
+        started_at: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+        duration,
+    };
+    outbox.start(&Arc::from(format!("clapd/fuzz/{id}")), notice(None));
+    outbox.end(&notice(Some(Duration::from_secs(1))));
+}
+
+/// Two events, and these bytes behind them.
+fn kept(dir: &Path, bytes: &[u8]) {
+    let outbox = open(dir);
+    tell(&outbox, "first");
+    tell(&outbox, "second");
+    assert!(outbox.close(Instant::now() + LONG));
+    let log = dir.join("events.log");
+    let kept = fs::read(&log).expect("is there");
+    assert!(kept.starts_with(HEADER));
+    fs::write(log, [&kept, bytes].concat()).expect("room");
+}
+
+/// What waits, in order.
+fn told(outbox: &Outbox) -> Vec<String> {
+    outbox.rewind();
+    let next = std::iter::from_fn(|| outbox.next());
+    next.map(|waiting| {
+        let sign = if waiting.notice.duration.is_some() { '-' } else { '+' };
+        format!("{sign}{}", waiting.notice.id)
+    })
+    .collect()
+}
+
+fn recovers(dir: &Path) {
+    let outbox = open(dir);
+    assert_eq!(outbox.storage(), "disk");
+    tell(&outbox, "third");
+    let before = told(&outbox);
+    assert!(before.ends_with(&["+third".into(), "-third".into()]), "{before:?}");
+    assert!(outbox.close(Instant::now() + LONG));
+    let outbox = open(dir);
+    assert_eq!(told(&outbox), before);
+    outbox.rewind();
+    while let Some(waiting) = outbox.next() {
+        outbox.acknowledge(waiting.number);
+    }
+    assert_eq!(outbox.waiting(), 0);
+    assert!(outbox.close(Instant::now() + LONG));
+    assert!(told(&open(dir)).is_empty());
+}
+
+/// Records of these bodies, whose lengths stand before them, with the checksums that belong to them.
+fn summed(mut bytes: &[u8]) -> Vec<u8> {
+    let mut log = Vec::new();
+    while let Some((length, rest)) = bytes.split_first() {
+        let (body, rest) = rest.split_at(rest.len().min(usize::from(*length)));
+        log.extend(u16::from(body.len() as u8).to_le_bytes());
+        log.extend(crc32fast::hash(body).to_le_bytes());
+        log.extend(body);
+        bytes = rest;
+    }
+    log
+}

@@ -1,0 +1,276 @@
+//! `clapd watch`: live scores, and thresholds that suit the room.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::builder::NonEmptyStringValueParser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::exit::{AtStage, Failure, Stage};
+use super::screen::{Lines, Live, Show};
+use super::{advice, locate, recording};
+use crate::capture::decode::Decoder;
+use crate::capture::{Channel, Read, Source, SourceKind, SourceSpec};
+use crate::config;
+use crate::detect::suggest::Series;
+use crate::detect::{Prompt, Rule};
+use crate::pipeline::{Model, Output, Pace, Pipeline, PromptSet};
+use crate::prompts;
+use crate::samples::Samples;
+use crate::score_log::{Form, LogSpec, Moment, ScoreLog};
+use crate::time::{SampleTime, WallAnchor};
+
+/// How long to wait for sound before a look at Ctrl-C.
+const LOOK: Duration = Duration::from_millis(200);
+/// The daemon's default.
+const HOP: Duration = Duration::from_secs(1);
+/// The rule that a prompt has by default; start and stop are what is looked for.
+const RULE: Rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::from_secs(10) };
+/// A day of 20 prompts; what `--log` writes is for a person who is there.
+const LOG_BYTES: u64 = 200_000_000;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Recordings of the room instead of a source: wav, flac, ogg, mp3, or `-` for wav on standard input
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Configuration whose prompts and source are watched (default, unless there are prompts with -p)
+    #[arg(long, value_name = "FILE", default_value = locate::CONFIG)]
+    config: PathBuf,
+    /// A sound in words, instead of a configuration; may be given several times
+    #[arg(short, long = "prompt", value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    prompts: Vec<String>,
+    /// Model bundle
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// The source of the configuration to listen to (default: its first)
+    #[arg(long, value_name = "ID", conflicts_with_all = ["files", "prompts"])]
+    source: Option<String>,
+    /// The input device to listen to, with -p
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    device: String,
+    /// Sound to listen to, such as 10m or 8h (default: until Ctrl-C, or the source's end)
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    time: Option<Duration>,
+    /// False alarms that each prompt may make an hour
+    #[arg(long, value_name = "N", default_value = "0.5", value_parser = rate)]
+    false_alarms: f64,
+    /// Write every score to a file, .jsonl or .csv (of at most 200 MB, its older half in FILE.1)
+    #[arg(long, value_name = "FILE", value_parser = log_file)]
+    log: Option<PathBuf>,
+    /// Nothing but the suggestions, a JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Less than one a month nobody waits for, more than one a minute nobody wants.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| format!("{text:?} is not a number an hour"))?;
+    (0.001..=60.0).contains(&rate).then_some(rate).ok_or_else(|| format!("{rate} an hour; 0.001 to 60 are allowed"))
+}
+
+fn log_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    Form::of(&path).map(|_| path).ok_or_else(|| format!("{text}: its name ends neither in .jsonl nor in .csv"))
+}
+
+/// What is watched, before anything is loaded.
+struct Plan {
+    prompts: Vec<Prompt>,
+    source: SourceSpec,
+    bundle: Option<PathBuf>,
+    threads: usize,
+    hop: Duration,
+    gate_db: Option<f32>,
+}
+
+impl Plan {
+    fn of(arguments: &Arguments) -> Result<Self, Failure> {
+        let bundle = arguments.bundle.clone();
+        if !arguments.prompts.is_empty() {
+            let prompt = |text: &String| Prompt {
+                id: text.clone(),
+                text: Some(text.clone()),
+                audio: Vec::new(),
+                rule: RULE,
+                contrast: Vec::new(),
+            };
+            let kind = SourceKind::Device { name: arguments.device.clone() };
+            let source = SourceSpec { id: "mic".into(), kind, channel: Channel::Mix };
+            let prompts = arguments.prompts.iter().map(prompt).collect();
+            return Ok(Self { prompts, source, bundle, threads: 1, hop: HOP, gate_db: None });
+        }
+        let (settings, warnings) = config::load(&arguments.config).at(Stage::Usage)?;
+        warnings.iter().for_each(|warning| log::debug!("{warning}"));
+        let wanted = |spec: &&SourceSpec| arguments.source.as_ref().is_none_or(|id| *id == spec.id);
+        let source = settings.sources.iter().find(wanted).cloned().ok_or_else(|| {
+            let ids: Vec<_> = settings.sources.iter().map(|spec| spec.id.as_str()).collect();
+            Failure::message(Stage::Usage, format!("--source: the configuration has {} only", ids.join(", ")))
+        })?;
+        Ok(Self {
+            prompts: settings.prompts,
+            source,
+            bundle: bundle.or(settings.bundle),
+            threads: settings.threads,
+            hop: settings.hop,
+            gate_db: settings.gate_db,
+        })
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let plan = Plan::of(arguments)?;
+    let bundle = locate::open(plan.bundle.as_deref(), plan.threads)?;
+    let model = Model::load(&bundle).at(Stage::Bundle)?;
+    let set = prompts::prepare(&plan.prompts, &bundle, &model, &locate::cache()).at(Stage::Bundle)?;
+    let mut watch = Watch::new(arguments, &plan, model, set);
+    if arguments.files.is_empty() {
+        watch.listen(&plan.source).at(Stage::Input)?;
+    }
+    for file in &arguments.files {
+        watch.play(file).at(Stage::Input)?;
+    }
+    let heard = watch.heard();
+    drop(watch.log);
+    advice::print(&plan.prompts, &watch.series, heard, arguments.false_alarms, arguments.json).at(Stage::Other)
+}
+
+/// Watching: what every window goes through.
+struct Watch<'a> {
+    plan: &'a Plan,
+    model: Model,
+    set: PromptSet,
+    show: Option<Box<dyn Show>>,
+    log: Option<ScoreLog>,
+    most: Option<Duration>,
+    /// One a recording, and one for every new beginning of a source's clock.
+    series: Vec<Series>,
+    full: bool,
+}
+
+impl<'a> Watch<'a> {
+    fn new(arguments: &Arguments, plan: &'a Plan, model: Model, set: PromptSet) -> Self {
+        let names: Vec<&str> = plan.prompts.iter().map(Prompt::name).collect();
+        let show: Option<Box<dyn Show>> = match Live::fitting(&names) {
+            _ if arguments.json => None,
+            Some(live) => Some(Box::new(live)),
+            None => Some(Box::new(Lines::new(&names))),
+        };
+        let log = arguments.log.clone().and_then(|path| Some((Form::of(&path)?, path)));
+        let log = log.map(|(form, path)| ScoreLog::new(LogSpec { path, form, max_bytes: LOG_BYTES }));
+        Self { plan, model, set, show, log, most: arguments.time, series: Vec::new(), full: false }
+    }
+
+    fn pipeline(&mut self, rate: u32, pace: Pace) -> Result<Pipeline> {
+        self.series.push(Series::new(self.plan.prompts.len()));
+        let pipeline = Pipeline::new(self.model.clone(), self.set.clone(), rate, self.plan.hop, pace)?;
+        Ok(match self.plan.gate_db {
+            Some(gate_db) => pipeline.with_gate(gate_db),
+            None => pipeline,
+        })
+    }
+
+    /// Sound that was heard so far.
+    fn heard(&self) -> Duration {
+        self.series.iter().map(|series| series.heard(self.plan.hop)).sum()
+    }
+
+    fn is_enough(&self) -> bool {
+        self.full || self.most.is_some_and(|most| self.heard() >= most)
+    }
+
+    fn listen(&mut self, spec: &SourceSpec) -> Result<()> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // The second one ends the process: somebody may not want to wait for advice.
+            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        }
+        let pace = match spec.kind {
+            SourceKind::Device { .. } | SourceKind::File { realtime: true, .. } => Pace::Live,
+            SourceKind::File { .. } | SourceKind::Stdin => Pace::Every,
+        };
+        let mut source = Source::open(spec, Arc::default()).with_context(|| format!("source {}", spec.id))?;
+        let mut current: Option<(u32, Pipeline, WallAnchor)> = None;
+        while !stop.load(Relaxed) && !self.is_enough() {
+            match source.read(LOOK)? {
+                Read::Block { rate, samples, anchor } => {
+                    let (_, mut pipeline, _) = match current.take() {
+                        Some(same) if same.0 == rate => same,
+                        _ => (rate, self.pipeline(rate, pace)?, anchor),
+                    };
+                    self.hear(&mut pipeline, samples, &spec.id, &|time| Moment::Time(anchor.wall_time(time)))?;
+                    current = Some((rate, pipeline, anchor));
+                }
+                Read::Idle => {}
+                Read::End => break,
+            }
+        }
+        match current {
+            Some((_, pipeline, anchor)) => self.end(pipeline, &spec.id, &|time| Moment::Time(anchor.wall_time(time))),
+            None => Ok(()),
+        }
+    }
+
+    fn play(&mut self, file: &Path) -> Result<()> {
+        let decoder = Decoder::open(file, Channel::Mix)?;
+        let mut pipeline = self.pipeline(decoder.rate(), Pace::Every)?;
+        let name = file.to_string_lossy();
+        let moment = |time: SampleTime| Moment::Position(time.as_secs_f64());
+        recording::read(decoder, file, self.show.is_none(), |samples| {
+            self.hear(&mut pipeline, samples, &name, &moment)?;
+            Ok(!self.is_enough())
+        })?;
+        self.end(pipeline, &name, &moment)
+    }
+
+    fn hear(
+        &mut self,
+        pipeline: &mut Pipeline,
+        samples: Samples<'_>,
+        source: &str,
+        moment: &dyn Fn(SampleTime) -> Moment,
+    ) -> Result<()> {
+        if let Some(show) = &mut self.show {
+            show.level(samples.data);
+        }
+        let mut shown = Ok(());
+        pipeline.push(samples, &mut |output| {
+            if shown.is_ok() {
+                shown = self.take(&output, source, moment);
+            }
+        })?;
+        shown
+    }
+
+    fn end(&mut self, mut pipeline: Pipeline, source: &str, moment: &dyn Fn(SampleTime) -> Moment) -> Result<()> {
+        let mut shown = Ok(());
+        pipeline.finish(&mut |output| {
+            if shown.is_ok() {
+                shown = self.take(&output, source, moment);
+            }
+        })?;
+        shown
+    }
+
+    fn take(&mut self, output: &Output<'_>, source: &str, moment: &dyn Fn(SampleTime) -> Moment) -> Result<()> {
+        if let Output::Window(window) = output {
+            if let Some(series) = self.series.last_mut() {
+                self.full |= !series.push(window.start, window.end, window.lost, window.scores);
+            }
+            if let Some(log) = &mut self.log {
+                for (prompt, score) in self.plan.prompts.iter().zip(window.scores) {
+                    log.add(moment(window.end), source, &prompt.id, *score);
+                }
+            }
+        }
+        match (&mut self.show, output) {
+            (Some(show), Output::Window(window)) => show.window(window),
+            (Some(show), Output::Event(event)) => show.event(event),
+            (None, _) => Ok(()),
+        }
+    }
+}

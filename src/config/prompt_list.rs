@@ -1,0 +1,142 @@
+//! Prompts on their own: as somebody sends them while the daemon runs, and as they are kept for its next start.
+//!
+//! In: a text that holds `[[prompt]]` tables and nothing else. Out: checked [`Prompt`]s, by the same code as the configuration's;
+//! and the way back, a text that gives the same prompts again.
+//! Never: has rules of its own for what a prompt may be.
+
+use std::path::{Path, absolute};
+
+use toml::{Table, Value};
+
+use super::check::Check;
+use super::file;
+use super::finding::{Faults, Finding, Place};
+use super::section::Lines;
+use super::{Environment, MAX_FILE_BYTES};
+use crate::detect::{Prompt, Rule};
+
+/// Where a list of prompts comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Origin<'a> {
+    /// A file: findings name it, and a line.
+    File(&'a Path),
+    /// Somebody's request of this name: findings name the key alone.
+    Request(&'a str),
+}
+
+/// Reads and checks prompts; relative paths of recordings begin in `folder`. With them come warnings.
+///
+/// # Errors
+/// Every fault at once.
+pub fn parse_prompts(text: &str, origin: Origin<'_>, folder: &Path) -> Result<(Vec<Prompt>, Vec<Finding>), Faults> {
+    let (path, lines) = match origin {
+        Origin::File(path) => (path, Lines::of(text)),
+        Origin::Request(name) => (Path::new(name), Lines::none()),
+    };
+    if text.len() as u64 > MAX_FILE_BYTES {
+        let seen = format!("is longer than {MAX_FILE_BYTES} bytes, the most that prompts may have");
+        return Err(Place::of_file(path).finding(seen, "keep fewer prompts".into()).into());
+    }
+    let mut faults = Vec::new();
+    let written = file::read_prompts(text, path, &lines, &mut faults);
+    let environment = Environment::default();
+    let mut check = Check::new(folder, &environment, faults);
+    let prompts = check.prompts(&written);
+    let (faults, warnings) = check.into_findings();
+    match prompts {
+        Some(prompts) if faults.is_empty() => Ok((prompts, warnings)),
+        _ => Err(Faults::new(faults)),
+    }
+}
+
+/// A prompt as it stands in a configuration, with every key that it has.
+pub fn prompt_table(prompt: &Prompt) -> Table {
+    // Named one by one, so that a new part of a prompt is not forgotten here.
+    let Prompt { id, text, audio, rule, contrast } = prompt;
+    let Rule { start, stop, confirm, cooldown } = rule;
+    let texts = |texts: &[String]| Value::Array(texts.iter().cloned().map(Value::String).collect());
+    let mut table = Table::from_iter([
+        ("id".to_owned(), Value::String(id.clone())),
+        ("start".to_owned(), number(f64::from(*start), &start.to_string())),
+        ("stop".to_owned(), number(f64::from(*stop), &stop.to_string())),
+        ("confirm".to_owned(), Value::Array([confirm.0, confirm.1].map(|n| Value::Integer(n.into())).into())),
+        ("cooldown_s".to_owned(), Value::Float(cooldown.as_secs_f64())),
+    ]);
+    if let Some(text) = text {
+        table.insert("text".into(), Value::String(text.clone()));
+    }
+    if !audio.is_empty() {
+        // Whoever reads it may start from another folder.
+        let path =
+            |path: &std::path::PathBuf| absolute(path).unwrap_or_else(|_| path.clone()).to_string_lossy().into_owned();
+        table.insert("audio".into(), texts(&audio.iter().map(path).collect::<Vec<_>>()));
+    }
+    if !contrast.is_empty() {
+        table.insert("contrast".into(), texts(contrast));
+    }
+    table
+}
+
+/// Prompts as a text that [`parse_prompts`] makes the same prompts of.
+///
+/// # Errors
+/// None that a checked prompt could bring about.
+pub fn prompts_text(prompts: &[Prompt]) -> Result<String, toml::ser::Error> {
+    let tables = prompts.iter().map(|prompt| Value::Table(prompt_table(prompt))).collect();
+    toml::to_string(&Table::from_iter([("prompt".to_owned(), Value::Array(tables))]))
+}
+
+/// The shortest decimal number that is the same 32-bit one: 4.2, and not 4.199999809.
+fn number(wide: f64, shortest: &str) -> Value {
+    Value::Float(shortest.parse().unwrap_or(wide))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Vec<Prompt>, String> {
+        let parsed = parse_prompts(text, Origin::Request("prompts/set"), Path::new("/"));
+        parsed.map(|(prompts, _)| prompts).map_err(|faults| faults.to_string())
+    }
+
+    #[test]
+    fn a_request_is_checked_as_the_configuration_is_and_has_no_lines() {
+        for (text, error) in [
+            (
+                "[[prompt]]\ntext = \"a dog\"\nstart = 11\n",
+                "prompts/set: prompt[0].start: 11 is not on the scale from 0 to 10; 6 is the usual start",
+            ),
+            (
+                "[[prompt]]\ntext = \"a\"\n[[prompt]]\ntext = \"a\"\n",
+                "prompts/set: prompt[1].text: \"a\" is taken; give each an `id` of its own",
+            ),
+            ("[[prompt]]\ntext = \"a\"\ntreshold = 1\n", "prompt[0].treshold: is not a known key"),
+            ("[[source]]\nid = \"a\"\n[[prompt]]\ntext = \"a\"\n", "source: is not a known key"),
+            ("prompt = []\n", "prompt: has no prompts"),
+            ("", "prompt: is missing"),
+        ] {
+            let seen = parse(text).unwrap_err();
+            assert!(seen.contains(error), "{text}: {seen}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_is_what_comes_back(
+            id in "[a-zA-Z0-9_-]{1,64}", text in "[a-z\"\\\\ '\u{e4}\u{72ac}]{0,40}x", start in 0.0_f32..10.0, share in 0.0_f32..1.0,
+            n in 1_u32..50, more in 0_u32..50, cooldown in 0_u64..86_400_000,
+            contrast in prop::collection::vec("[a-w]{1,9}y", 0..4),
+        ) {
+            let rule = Rule { start, stop: start * share, confirm: (n, n + more), cooldown: Duration::from_millis(cooldown) };
+            let text = Some(text.trim().to_owned());
+            let prompt = Prompt { id, text, audio: Vec::new(), rule, contrast };
+            let kept = prompts_text(std::slice::from_ref(&prompt)).unwrap();
+            prop_assert_eq!(parse(&kept), Ok(vec![prompt]), "{}", kept);
+        }
+    }
+}

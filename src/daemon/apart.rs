@@ -1,0 +1,92 @@
+//! New texts are embedded by a process of their own.
+//!
+//! In: texts. Out: their embeddings, in the cache.
+//! A text tower of 500 MB leaves its heap behind in the process that loads it (measured: 621 MB instead of 233), and a daemon that
+//! listens cannot begin anew for it. So the same program does it once more, beside the daemon, and ends.
+//! Never: waits without a bound; sees a text on a command line, where everybody could read it.
+
+use std::ffi::OsString;
+use std::io::{Seek, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// To load the largest text tower from a memory card that reads 10 MB a second.
+const LOAD_WITHIN: Duration = Duration::from_secs(60);
+/// For each text: the largest tower in f32 on the slowest computer takes a second.
+const TEXT_WITHIN: Duration = Duration::from_secs(2);
+/// How often to look whether it has ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The program that reads a JSON list of texts from its standard input, embeds them into the cache, and ends.
+#[derive(Debug, Clone)]
+pub struct Apart {
+    /// An executable.
+    pub program: PathBuf,
+    /// What it is started with.
+    pub arguments: Vec<OsString>,
+}
+
+impl Apart {
+    /// Has `texts` embedded.
+    ///
+    /// # Errors
+    /// A process that cannot be started, fails, or takes too long.
+    pub(super) fn embed(&self, texts: &[&str]) -> Result<()> {
+        // A file without a name, not a pipe: a process that does not read must not stop us.
+        let mut input = tempfile::tempfile().context("cannot write a temporary file")?;
+        input.write_all(&serde_json::to_vec(texts)?).context("cannot write a temporary file")?;
+        input.rewind()?;
+        let child = Command::new(&self.program)
+            .args(&self.arguments)
+            .stdin(input)
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start a process to embed the prompts; see the limits of the service (TasksMax)")?;
+        wait(child, LOAD_WITHIN + TEXT_WITHIN * u32::try_from(texts.len()).unwrap_or(u32::MAX))
+    }
+}
+
+fn wait(mut child: Child, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "the process that embeds the prompts ended with {status}; the log says why");
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            child.kill().and_then(|()| child.wait().map(drop)).context("cannot end it")?;
+            bail!("embedding the prompts took more than {} s; send fewer at a time", patience.as_secs());
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apart(script: &str) -> Apart {
+        Apart { program: "/bin/sh".into(), arguments: ["-c", script].map(OsString::from).into() }
+    }
+
+    #[test]
+    fn a_process_gets_the_texts_and_its_failure_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let seen = folder.path().join("seen");
+        apart(&format!("cat > {}", seen.display())).embed(&["a dog", "\"rain\""]).unwrap();
+        assert_eq!(std::fs::read_to_string(seen).unwrap(), r#"["a dog","\"rain\""]"#);
+        assert!(apart("exit 3").embed(&["a dog"]).unwrap_err().to_string().contains("exit status: 3"));
+    }
+
+    #[test]
+    fn a_process_that_hangs_is_ended() {
+        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let id = child.id();
+        assert!(wait(child, Duration::ZERO).unwrap_err().to_string().contains("took more than 0 s"));
+        assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
+    }
+}

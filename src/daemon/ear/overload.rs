@@ -1,0 +1,151 @@
+//! A listener whose encoder is too slow, or never comes back: the one seam at which that can be made to happen for certain.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+
+use super::tests::ear_with;
+use super::*;
+use crate::capture::{Channel, Source, SourceSpec};
+use crate::clap::Encode;
+use crate::daemon::listener::Listener;
+use crate::daemon::teller::Told;
+use crate::daemon::watchdog::Watchdog;
+
+const RATE: u32 = 16_000;
+/// How often a listener whose encoder is idle looks for sound.
+const BLOCK_MS: u64 = 100;
+/// Scores come on whole frames of the model.
+const FRAME_MS: u64 = 10;
+
+/// Takes its time, on a clock of its own.
+struct Slow {
+    now_ms: Arc<AtomicU64>,
+    cost_ms: u64,
+}
+
+impl Encode for Slow {
+    fn feature_len(&self) -> usize {
+        1
+    }
+
+    fn embedding_len(&self) -> usize {
+        1
+    }
+
+    fn encode(&self, _: &[f32], features: &mut [f32]) -> Result<()> {
+        self.now_ms.fetch_add(self.cost_ms, Relaxed);
+        features[0] = 1.0;
+        Ok(())
+    }
+
+    fn embed(&self, mean: &[f32], embedding: &mut [f32]) -> Result<()> {
+        embedding.copy_from_slice(mean);
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// A minute of sound, of which the listener gets what has gathered whenever it has time.
+    #[test]
+    fn an_encoder_slower_than_the_hop_skips_and_is_never_late(cost_ms in 0_u64..9_000, hop_ms in 200_u64..3_000) {
+        let (now_ms, told) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Vec<(SystemTime, u64)>>>::default());
+        let kind = SourceKind::Device { name: "default".into() };
+        let (clock, scores) = (Arc::clone(&now_ms), Arc::clone(&told));
+        let house = Box::new(move |word| {
+            if let Told::Score(_, _, at) = word {
+                scores.lock().unwrap().push((at, clock.load(Relaxed)));
+            }
+        });
+        let slow = Slow { now_ms: Arc::clone(&now_ms), cost_ms };
+        let mut ear = ear_with(Arc::new(slow), Duration::from_millis(hop_ms), &kind, house);
+        let (sound, mut taken) = (vec![0.1; 60 * RATE as usize], 0);
+        while taken < sound.len() {
+            let before = now_ms.load(Relaxed);
+            let gathered = sound.len().min((before * u64::from(RATE) / 1_000) as usize);
+            let at = SampleTime::from_samples(taken as u64, RATE);
+            let anchor = WallAnchor { at, wall: SystemTime::UNIX_EPOCH + at.since(SampleTime::ZERO) };
+            ear.hear(RATE, Samples::whole(&sound[taken..gathered]), anchor).unwrap();
+            taken = gathered;
+            if now_ms.load(Relaxed) == before {
+                now_ms.store(before + BLOCK_MS, Relaxed);
+            }
+        }
+        let told = told.lock().unwrap();
+        // A window whose scoring began when the sound was over has only grown old waiting for more.
+        for (at, told_ms) in told.iter().filter(|(_, told_ms)| told_ms - cost_ms <= 60_000) {
+            let late = *told_ms - at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
+            prop_assert!(late <= hop_ms + cost_ms + BLOCK_MS + FRAME_MS, "{} ms late", late);
+        }
+        let (scored, skipped) = (ear.seen.scoring.windows_scored.get(), ear.seen.scoring.windows_skipped.get());
+        prop_assert_eq!(scored, told.len() as u64);
+        let due = (60_000 - 960) / hop_ms;
+        prop_assert!((scored + skipped).abs_diff(due) <= due * FRAME_MS / hop_ms + 2, "{} + {} of {}", scored, skipped, due);
+        prop_assert!(skipped > 0 || cost_ms <= hop_ms + BLOCK_MS || due < 3, "none was skipped");
+        prop_assert!(scored > 0);
+    }
+}
+
+/// Says that it was asked, and answers when nobody holds it back any more.
+struct Wedged {
+    asked: SyncSender<()>,
+    held: Mutex<Receiver<()>>,
+}
+
+impl Encode for Wedged {
+    fn feature_len(&self) -> usize {
+        1
+    }
+
+    fn embedding_len(&self) -> usize {
+        1
+    }
+
+    fn encode(&self, _: &[f32], features: &mut [f32]) -> Result<()> {
+        let _ = self.asked.try_send(());
+        let _ = self.held.lock().unwrap().recv();
+        features[0] = 1.0;
+        Ok(())
+    }
+
+    fn embed(&self, mean: &[f32], embedding: &mut [f32]) -> Result<()> {
+        embedding.copy_from_slice(mean);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_wedged_pipeline_starves_the_watchdog_and_a_freed_one_feeds_it() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audio/demo.ogg").into();
+    let kind = SourceKind::File { path, looped: true, realtime: false };
+    let ((asked, was_asked), (hold, held)) = (sync_channel(1), sync_channel(0));
+    let wedged = Wedged { asked, held: held.into() };
+    let ear = ear_with(Arc::new(wedged), Duration::from_secs(1), &kind, Box::new(drop));
+    let seen = Arc::clone(&ear.seen);
+    let spec = SourceSpec { id: "mic".into(), kind, channel: Channel::Mix };
+    let source = Source::open(&spec, Arc::clone(&seen.capture)).unwrap();
+    let orders = Arc::new(Orders::new(Arc::clone(&ear.task), false));
+    let thread = Listener { source, ear, orders: Arc::clone(&orders) }.spawn().unwrap();
+    was_asked.recv().unwrap();
+
+    let mut watchdog = Watchdog::every(Some(Duration::ZERO));
+    let mut is_satisfied = || watchdog.is_satisfied(std::iter::once(&*seen));
+    assert!(is_satisfied(), "there is nothing to compare with yet");
+    for _ in 0..10 {
+        thread::sleep(Duration::from_millis(50));
+        assert!(!is_satisfied(), "time passes, and that is no progress");
+    }
+    drop(hold);
+    while !is_satisfied() {
+        thread::sleep(Duration::from_millis(50));
+    }
+    orders.stop();
+    thread.join().unwrap().unwrap();
+}

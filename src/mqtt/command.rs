@@ -1,0 +1,313 @@
+//! What others may ask of this node: the commands, and how they are written.
+//!
+//! In: a [`Request`], which may hold anything at all. Out: a [`Call`]: the [`Command`], or what is wrong with it in words, and the
+//! [`Reply`] that an answer needs. Prompts leave as TOML, in the words of the configuration, so that `config` judges both.
+//! Never: carries anything out, or trusts a byte: every key, type and length that is not allowed is an error.
+
+use serde_json::{Map, Value};
+
+use super::inbox::Request;
+
+/// Commands, and the keys that each may have beside `transaction`.
+const COMMANDS: [(&str, &[&str]); 6] = [
+    ("prompts/get", &[]),
+    ("prompts/set", &["prompts", "merge", "remove", "reset"]),
+    ("pause", &["source"]),
+    ("resume", &["source"]),
+    ("reload", &[]),
+    ("info", &[]),
+];
+/// A transaction is somebody's counter or a UUID, which has 36 letters.
+const MAX_TRANSACTION: usize = 100;
+/// What of a wrong value an error shows.
+const SHOWN: usize = 40;
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Tell what is listened for.
+    PromptsGet,
+    /// Listen for something else.
+    PromptsSet(SetPrompts),
+    /// Drop the sound of this source, or of all.
+    Pause(Option<String>),
+    /// Listen again.
+    Resume(Option<String>),
+    /// Read the configuration again.
+    Reload,
+    /// Tell what runs here.
+    Info,
+}
+
+/// How the prompts change. Prompts are TOML, `[[prompt]]` as in the configuration, and not yet checked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SetPrompts {
+    /// These and no others.
+    Replace(String),
+    /// Those named are removed, then these come, each in the place of the one with its id or at the end.
+    Change {
+        /// None where nothing comes.
+        merge: Option<String>,
+        /// Ids.
+        remove: Vec<String>,
+    },
+    /// Back to those of the configuration.
+    Reset,
+}
+
+/// What an answer needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// The command's name: it may stand in a topic.
+    pub command: String,
+    /// As it came: whoever asked knows it again.
+    pub transaction: Option<Value>,
+}
+
+/// A request, understood or not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// Whom to answer.
+    pub reply: Reply,
+    /// What to do, or what is wrong.
+    pub command: Result<Command, String>,
+}
+
+impl Call {
+    /// Reads a request; none where not even an answer can be sent, because its name is no topic.
+    pub fn read(request: &Request) -> Option<Self> {
+        let Request { command, payload } = request;
+        let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_-/".contains(&byte);
+        if !(1..=SHOWN).contains(&command.len()) || !command.bytes().all(letter) {
+            return None;
+        }
+        let (transaction, object) = match object(payload).and_then(take_transaction) {
+            Ok((transaction, object)) => (transaction, Ok(object)),
+            Err(error) => (None, Err(error)),
+        };
+        let read = object.and_then(|object| read(command, object));
+        Some(Self { reply: Reply { command: command.clone(), transaction }, command: read })
+    }
+}
+
+/// The payload as an object; nothing at all is one without keys. serde_json reads no deeper than 128 levels.
+fn object(payload: &[u8]) -> Result<Map<String, Value>, String> {
+    const REMEDY: &str = "send a JSON object such as {\"transaction\":\"1\"}";
+    if payload.is_empty() {
+        return Ok(Map::new());
+    }
+    let text = str::from_utf8(payload)
+        .map_err(|error| format!("the payload is not UTF-8 after byte {}; {REMEDY}", error.valid_up_to()))?;
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(other) => Err(format!("the payload is {}, and an object is allowed; {REMEDY}", describe(&other))),
+        Err(error) => Err(format!("the payload is not JSON: {error}; {REMEDY}")),
+    }
+}
+
+type Taken = (Option<Value>, Map<String, Value>);
+
+fn take_transaction(mut object: Map<String, Value>) -> Result<Taken, String> {
+    let transaction = object.remove("transaction");
+    match &transaction {
+        None | Some(Value::Number(_)) => Ok((transaction, object)),
+        Some(Value::String(text)) if text.len() <= MAX_TRANSACTION => Ok((transaction, object)),
+        Some(other) => Err(format!(
+            "`transaction` is {}, and a number or a text of at most {MAX_TRANSACTION} bytes is allowed; send a counter",
+            describe(other)
+        )),
+    }
+}
+
+fn read(name: &str, mut object: Map<String, Value>) -> Result<Command, String> {
+    let Some((_, keys)) = COMMANDS.iter().find(|(command, _)| *command == name) else {
+        let known: Vec<_> = COMMANDS.iter().map(|(command, _)| *command).collect();
+        return Err(format!("`{name}` is not a command; send one of {}", known.join(", ")));
+    };
+    if let Some(stranger) = object.keys().find(|key| !keys.contains(&key.as_str())) {
+        let known = [keys, &["transaction"][..]].concat().join(", ");
+        return Err(format!("`{}` is not a key of {name}; remove it, known are {known}", shorten(stranger)));
+    }
+    Ok(match name {
+        "prompts/get" => Command::PromptsGet,
+        "prompts/set" => Command::PromptsSet(set(object)?),
+        "pause" => Command::Pause(source(object.remove("source"))?),
+        "resume" => Command::Resume(source(object.remove("source"))?),
+        "reload" => Command::Reload,
+        _ => Command::Info,
+    })
+}
+
+fn source(value: Option<Value>) -> Result<Option<String>, String> {
+    match value {
+        None => Ok(None),
+        Some(Value::String(id)) => Ok(Some(id)),
+        Some(other) => {
+            Err(format!("`source` is {}, and a source's id is allowed; leave it out for all", describe(&other)))
+        }
+    }
+}
+
+fn set(mut object: Map<String, Value>) -> Result<SetPrompts, String> {
+    let mut take = |key: &str| object.remove(key);
+    match (take("prompts"), take("merge"), take("remove"), take("reset")) {
+        (Some(prompts), None, None, None) => Ok(SetPrompts::Replace(toml_of("prompts", prompts)?)),
+        (None, None, None, Some(Value::Bool(true))) => Ok(SetPrompts::Reset),
+        (None, merge, remove, None) if merge.is_some() || remove.is_some() => {
+            let merge = merge.map(|merge| toml_of("merge", merge)).transpose()?;
+            Ok(SetPrompts::Change { merge, remove: remove.map_or(Ok(Vec::new()), ids)? })
+        }
+        (None, None, None, Some(other)) => {
+            Err(format!("`reset` is {}, and true is allowed; leave it out otherwise", describe(&other)))
+        }
+        (None, None, None, None) => {
+            Err("there is nothing to set; send `prompts` (all of them), `merge` and `remove`, or `reset`".into())
+        }
+        _ => Err("only one of `prompts`, `reset`, and `merge` with `remove` is allowed; send two requests".into()),
+    }
+}
+
+fn ids(value: Value) -> Result<Vec<String>, String> {
+    let wrong =
+        |seen: &Value| format!("`remove` holds {}, and ids of prompts are allowed; send [\"dog\"]", describe(seen));
+    let Value::Array(items) = value else { return Err(wrong(&value)) };
+    let id = |item: Value| if let Value::String(id) = item { Ok(id) } else { Err(wrong(&item)) };
+    items.into_iter().map(id).collect()
+}
+
+/// A list of prompts in the words of the configuration.
+fn toml_of(key: &str, value: Value) -> Result<String, String> {
+    const REMEDY: &str = "send [{\"text\":\"a dog barking\"}]";
+    let Value::Array(items) = value else {
+        return Err(format!("`{key}` is {}, and a list of prompts is allowed; {REMEDY}", describe(&value)));
+    };
+    let mut tables = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        let Value::Object(prompt) = &item else {
+            return Err(format!("`{key}[{index}]` is {}, and a prompt is an object; {REMEDY}", describe(&item)));
+        };
+        if prompt.contains_key("audio") {
+            let seen = "names files, and who may send requests may not have this computer read any";
+            return Err(format!(
+                "`{key}[{index}].audio` {seen}; put this prompt into the configuration, and send reload"
+            ));
+        }
+        if let Some((name, value)) = prompt.iter().find(|(_, value)| !is_flat(value)) {
+            let (name, seen) = (shorten(name), describe(value));
+            return Err(format!(
+                "`{key}[{index}].{name}` is {seen}, and texts, numbers and lists of them are allowed; remove it"
+            ));
+        }
+        let table: toml::Table =
+            serde_json::from_value(item).map_err(|error| format!("`{key}[{index}]`: {error}; {REMEDY}"))?;
+        tables.push(toml::Value::Table(table));
+    }
+    let document = toml::Table::from_iter([("prompt".to_owned(), toml::Value::Array(tables))]);
+    toml::to_string(&document).map_err(|error| format!("`{key}`: {error}; {REMEDY}"))
+}
+
+/// What a key of a prompt may hold: a text, a number, a truth, or a list of those.
+fn is_flat(value: &Value) -> bool {
+    let scalar = |value: &Value| matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_));
+    scalar(value) || value.as_array().is_some_and(|items| items.iter().all(scalar))
+}
+
+/// A value as an error shows it.
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) => format!("\"{}\"", shorten(text)),
+        Value::Array(_) => "a list".into(),
+        Value::Object(_) => "an object".into(),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    let mut letters = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let short: String = letters.by_ref().take(SHOWN).collect();
+    if letters.next().is_some() { format!("{short}...") } else { short }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn call(command: &str, payload: &[u8]) -> Option<Call> {
+        Call::read(&Request { command: command.into(), payload: payload.into() })
+    }
+
+    fn command(name: &str, payload: &str) -> Result<Command, String> {
+        call(name, payload.as_bytes()).unwrap().command
+    }
+
+    #[test]
+    fn commands_are_read() {
+        let seven = call("info", br#"{"transaction":7}"#).unwrap();
+        assert_eq!(
+            seven,
+            Call { reply: Reply { command: "info".into(), transaction: Some(7.into()) }, command: Ok(Command::Info) }
+        );
+        assert_eq!(command("pause", ""), Ok(Command::Pause(None)));
+        assert_eq!(command("resume", r#"{"source":"mic"}"#), Ok(Command::Resume(Some("mic".into()))));
+        let set = |payload| match command("prompts/set", payload) {
+            Ok(Command::PromptsSet(set)) => set,
+            other => panic!("{other:?}"),
+        };
+        let dog = "[[prompt]]\nstart = 7\ntext = \"a dog\"\n";
+        assert_eq!(set(r#"{"prompts":[{"text":"a dog","start":7}]}"#), SetPrompts::Replace(dog.into()));
+        let change = SetPrompts::Change { merge: Some(dog.into()), remove: vec!["cat".into()] };
+        assert_eq!(set(r#"{"merge":[{"text":"a dog","start":7}],"remove":["cat"]}"#), change);
+        assert_eq!(set(r#"{"reset":true}"#), SetPrompts::Reset);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_what_is_right() {
+        let deep = format!("{{\"prompts\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        let long = format!("{{\"transaction\":\"{}\"}}", "x".repeat(101));
+        for (name, payload, words) in [
+            ("info", "{", "not JSON"),
+            ("info", "7", "the payload is 7, and an object is allowed"),
+            ("info", r#"{"transaction":{}}"#, "`transaction` is an object"),
+            ("info", &long, "at most 100 bytes"),
+            ("info", r#"{"trnsaction":1}"#, "`trnsaction` is not a key of info"),
+            ("paws", "", "`paws` is not a command; send one of prompts/get"),
+            ("pause", r#"{"source":3}"#, "`source` is 3"),
+            ("prompts/set", "", "nothing to set"),
+            ("prompts/set", &deep, "recursion limit"),
+            ("prompts/set", r#"{"prompts":{}}"#, "a list of prompts is allowed"),
+            ("prompts/set", r#"{"prompts":["dog"]}"#, "`prompts[0]` is \"dog\""),
+            ("prompts/set", r#"{"prompts":[{"text":null}]}"#, "`prompts[0].text` is null"),
+            ("prompts/set", r#"{"prompts":[{"contrast":[["a"]]}]}"#, "`prompts[0].contrast` is a list"),
+            ("prompts/set", r#"{"merge":[{"audio":["/dev/zero"]}]}"#, "`merge[0].audio` names files"),
+            ("prompts/set", r#"{"prompts":[],"reset":true}"#, "only one of"),
+            ("prompts/set", r#"{"reset":false}"#, "`reset` is false"),
+            ("prompts/set", r#"{"remove":"dog"}"#, "`remove` holds \"dog\""),
+        ] {
+            let error = command(name, payload).unwrap_err();
+            assert!(error.contains(words), "{name} {}: {error}", shorten(payload));
+            assert!(error.len() < 400, "{error}");
+        }
+        assert!(call("info", b"{\"a\":\"\xff\"}").unwrap().command.unwrap_err().contains("not UTF-8 after byte 6"));
+        assert_eq!((call("", b""), call("a b", b""), call(&"a".repeat(41), b"")), (None, None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_do_any_harm(name in 0..COMMANDS.len(), payload in prop::collection::vec(any::<u8>(), 0..200)) {
+            call(COMMANDS[name].0, &payload).unwrap();
+        }
+
+        #[test]
+        fn no_json_does_any_harm(keys in prop::collection::vec("prompts|merge|remove|reset|source|transaction|text", 0..4),
+                                 values in prop::collection::vec("[\\[\\]{}:,0-9a-z\"]{0,20}|\\[\\{\"text\":\"[a-z]{0,9}\"\\}\\]", 4)) {
+            let pairs: Vec<_> = keys.iter().zip(&values).map(|(key, value)| format!("\"{key}\":{value}")).collect();
+            let payload = format!("{{{}}}", pairs.join(","));
+            for (name, _) in COMMANDS {
+                call(name, payload.as_bytes()).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! How Home Assistant learns what is here: a device for each source, with its entities.
+//!
+//! In: a node's topics, a source, its prompts. Out: the JSON of Home Assistant's MQTT device discovery, frozen by the tests below.
+//! A prompt is a binary sensor (is it heard now), a sensor (its score) and an event entity (started, ended); the source itself is
+//! a diagnostic sensor. Everything is unavailable while the node is gone, and prompts are while their source cannot hear.
+//! Entities are known by their topics, which no two of a broker share, and so outlive a change of words.
+//! Never: an id that Home Assistant rejects, or a payload above the size that it is told.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::message;
+use super::topics::Topics;
+
+/// States of a source, as health tells them, in which it hears something.
+const HEARING: [&str; 4] = ["live", "silent", "clipping", "recovering"];
+/// And those in which it does not. Home Assistant takes none for an enum that is not listed.
+const DEAF: [&str; 5] = ["starting", "stalled", "lost", "ended", "paused"];
+/// Scores that may fail to come before a sensor shows none: one may be skipped or late, five in a row are an outage.
+const MISSED_SCORES: u32 = 5;
+/// Wireless links pause for seconds; a sensor need not flicker for that.
+const LEAST_EXPIRY_S: u64 = 5;
+/// Letters of a name: beyond it, a card on a dashboard shows dots.
+const MAX_NAME: usize = 60;
+
+/// What all devices of a node have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) id: String,
+    pub(super) topics: Topics,
+    /// clapd's version.
+    pub(super) version: String,
+    /// The bundle's name and version.
+    pub(super) model: String,
+}
+
+/// A prompt as Home Assistant shall know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sound {
+    pub(super) id: String,
+    pub(super) name: String,
+}
+
+/// What a device is made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Device<'a> {
+    pub(super) source: &'a str,
+    pub(super) sounds: &'a [Sound],
+    /// Ids of prompts that it has no more: their entities are removed.
+    pub(super) gone: &'a [String],
+    /// Time between two scores.
+    pub(super) period: Duration,
+}
+
+#[derive(Serialize)]
+struct DevicePayload<'a> {
+    device: About,
+    origin: Origin<'a>,
+    availability: [Availability<'a>; 2],
+    availability_mode: &'static str,
+    components: BTreeMap<String, Component<'a>>,
+}
+
+#[derive(Serialize)]
+struct About {
+    identifiers: [String; 1],
+    name: String,
+    manufacturer: &'static str,
+    model: &'static str,
+    model_id: String,
+    sw_version: String,
+}
+
+#[derive(Serialize)]
+struct Origin<'a> {
+    name: &'static str,
+    sw_version: &'a str,
+}
+
+#[derive(Serialize)]
+struct Availability<'a> {
+    topic: &'a str,
+    value_template: String,
+}
+
+/// An entity; one with nothing but its platform is removed.
+#[derive(Serialize)]
+struct Component<'a> {
+    platform: &'static str,
+    #[serde(flatten)]
+    entity: Option<Entity<'a>>,
+}
+
+#[derive(Serialize, Default)]
+struct Entity<'a> {
+    unique_id: String,
+    default_entity_id: String,
+    name: String,
+    state_topic: String,
+    qos: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icon: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_class: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entity_category: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_template: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_class: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suggested_display_precision: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expire_after: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    options: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    event_types: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    availability: Option<[Availability<'a>; 1]>,
+}
+
+impl Sound {
+    /// With a name that a person likes: `a dog barking` is "Dog barking".
+    pub(super) fn new(id: &str, text: &str) -> Self {
+        let spaced = id.replace(['_', '-'], " ");
+        let words = if text.trim().is_empty() { &spaced } else { text.trim() };
+        let bare = ["a ", "an ", "the ", "some "].iter().find_map(|article| {
+            let (first, rest) = words.split_at_checked(article.len())?;
+            first.eq_ignore_ascii_case(article).then(|| rest.trim_start())
+        });
+        let words = bare.filter(|rest| !rest.is_empty()).unwrap_or(words);
+        let name = if words.chars().count() > MAX_NAME {
+            words.chars().take(MAX_NAME - 1).chain(['…']).collect()
+        } else {
+            words.to_owned()
+        };
+        Self { id: id.into(), name: capital(&name) }
+    }
+}
+
+/// The payload for a device, and how many prompts it holds: fewer than there are where all of them are more than `limit` bytes.
+pub(super) fn device(node: &Node, device: Device<'_>, limit: usize) -> serde_json::Result<(Vec<u8>, usize)> {
+    let mut sounds = device.sounds;
+    loop {
+        let payload = serde_json::to_vec(&payload(node, Device { sounds, ..device }))?;
+        if payload.len() <= limit || sounds.is_empty() {
+            return Ok((payload, sounds.len()));
+        }
+        // They are of about the same size, so this is not far from what fits.
+        let fit = sounds.len() * limit / payload.len();
+        sounds = &sounds[..fit.min(sounds.len() - 1)];
+    }
+}
+
+fn payload<'a>(node: &'a Node, device: Device<'a>) -> DevicePayload<'a> {
+    let mut components = BTreeMap::new();
+    for id in device.gone {
+        let removed = |platform| Component { platform, entity: None };
+        let marks = [("score", removed("sensor")), ("state", removed("binary_sensor")), ("event", removed("event"))];
+        components.extend(marks.map(|(leaf, component)| (format!("{id}_{leaf}"), component)));
+    }
+    for sound in device.sounds {
+        let parts = prompt(node, device, sound);
+        components.extend(parts.map(|(leaf, component)| (format!("{}_{leaf}", sound.id), component)));
+    }
+    // A prompt's end in `_score`, `_state` and `_event`.
+    components.extend(diagnostics(node, device.source).map(|(id, component)| (id.into(), component)));
+    DevicePayload {
+        device: About {
+            identifiers: [format!("clapd/{}/{}", node.id, device.source)],
+            name: capital(&format!("{} {}", node.id, device.source).replace(['_', '-'], " ")),
+            manufacturer: "clapd",
+            model: "Sound monitor",
+            model_id: node.model.clone(),
+            sw_version: node.version.clone(),
+        },
+        origin: Origin { name: "clapd", sw_version: &node.version },
+        availability: [online(node), hearing(node, device.source)],
+        availability_mode: "all",
+        components,
+    }
+}
+
+/// Unavailable where the node has stopped, and where it died.
+fn online(node: &Node) -> Availability<'_> {
+    let online = message::ONLINE;
+    let value_template = format!("{{{{ 'online' if value == '{online}' else 'offline' }}}}");
+    Availability { topic: &node.topics.status, value_template }
+}
+
+/// Unavailable while the source cannot hear: `OFF` would say that it is quiet there.
+fn hearing<'a>(node: &'a Node, source: &str) -> Availability<'a> {
+    let value_template = format!(
+        "{{{{ 'online' if value_json.sources.get('{source}', {{}}).get('state') in {HEARING:?} else 'offline' }}}}"
+    )
+    .replace('"', "'");
+    Availability { topic: &node.topics.health, value_template }
+}
+
+fn prompt<'a>(node: &Node, device: Device<'_>, sound: &Sound) -> [(&'static str, Component<'a>); 3] {
+    let route = node.topics.route(device.source, &sound.id);
+    let entity_id = |platform: &str, leaf: &str| entity_id(platform, &[&node.id, device.source, &sound.id, leaf]);
+    let seconds = (device.period * MISSED_SCORES).as_secs_f64().ceil() as u64;
+    let score = Entity {
+        unique_id: route.score.to_string(),
+        default_entity_id: entity_id("sensor", "score"),
+        name: format!("{} score", sound.name),
+        state_topic: route.score.to_string(),
+        icon: Some("mdi:waveform"),
+        // A finer one would be another state, and another row of the recorder's, for each hop.
+        value_template: Some("{{ value_json.score | round(1) }}".into()),
+        state_class: Some("measurement"),
+        suggested_display_precision: Some(1),
+        expire_after: Some(seconds.max(LEAST_EXPIRY_S)),
+        ..Entity::default()
+    };
+    let state = Entity {
+        unique_id: route.state.to_string(),
+        default_entity_id: entity_id("binary_sensor", ""),
+        name: sound.name.clone(),
+        state_topic: route.state.to_string(),
+        qos: 1,
+        device_class: Some("sound"),
+        ..Entity::default()
+    };
+    let event = Entity {
+        unique_id: route.event.to_string(),
+        default_entity_id: entity_id("event", ""),
+        name: format!("{} event", sound.name),
+        state_topic: route.event.to_string(),
+        qos: 1,
+        icon: Some("mdi:ear-hearing"),
+        event_types: vec![message::STARTED, message::ENDED],
+        ..Entity::default()
+    };
+    [
+        ("score", Component { platform: "sensor", entity: Some(score) }),
+        ("state", Component { platform: "binary_sensor", entity: Some(state) }),
+        ("event", Component { platform: "event", entity: Some(event) }),
+    ]
+}
+
+/// What the source does, and, for those who look for a fault, what went missing. None is disabled at first: where Home Assistant
+/// removes an entity that is, it clears our topic on its own.
+fn diagnostics<'a>(node: &'a Node, source: &str) -> [(&'static str, Component<'a>); 3] {
+    let of_source = |key: &str, default: &str| {
+        format!("{{{{ value_json.sources.get('{source}', {{}}).get('{key}', {default}) }}}}")
+    };
+    let entity = |id: &str, name: &str, value_template| {
+        let entity = Entity {
+            unique_id: format!("{}/{source}/{id}", node.topics.health),
+            default_entity_id: entity_id("sensor", &[&node.id, source, id]),
+            name: name.into(),
+            state_topic: node.topics.health.to_string(),
+            qos: 1,
+            entity_category: Some("diagnostic"),
+            value_template: Some(value_template),
+            // It has to show why all others are unavailable.
+            availability: Some([online(node)]),
+            ..Entity::default()
+        };
+        Component { platform: "sensor", entity: Some(entity) }
+    };
+    let count = |component: Component<'a>| {
+        let counted = |entity| Entity { state_class: Some("total_increasing"), icon: Some("mdi:counter"), ..entity };
+        Component { entity: component.entity.map(counted), ..component }
+    };
+    let mut status = entity("status", "Status", of_source("state", "'ended'"));
+    if let Some(entity) = &mut status.entity {
+        entity.device_class = Some("enum");
+        entity.options = HEARING.into_iter().chain(DEAF).collect();
+        entity.icon = Some("mdi:microphone");
+    }
+    let skipped = entity("windows_skipped", "Windows skipped", of_source("windows_skipped", "0"));
+    let dropped = entity("events_dropped", "Events dropped", "{{ value_json.events_dropped }}".into());
+    [("status", status), ("windows_skipped", count(skipped)), ("events_dropped", count(dropped))]
+}
+
+/// Letters, digits and single underscores, as Home Assistant wants it.
+fn entity_id(platform: &str, parts: &[&str]) -> String {
+    let joined = parts.join("_").to_ascii_lowercase();
+    let words: Vec<&str> = joined.split(['_', '-']).filter(|word| !word.is_empty()).collect();
+    format!("{platform}.{}", if words.is_empty() { "clapd".into() } else { words.join("_") })
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn node(id: &str) -> Node {
+        Node { id: id.into(), topics: Topics::new(id), version: "0.1.0".into(), model: "mini 1".into() }
+    }
+
+    fn written(id: &str, source: &str, sounds: &[Sound], limit: usize) -> (Value, usize) {
+        let device_of = Device { source, sounds, gone: &["cat".into()], period: Duration::from_millis(2_500) };
+        let (payload, held) = device(&node(id), device_of, limit).unwrap();
+        assert!(payload.len() <= limit);
+        (serde_json::from_slice(&payload).unwrap(), held)
+    }
+
+    #[test]
+    fn discovery_is_frozen() {
+        let (payload, _) = written("kitchen", "left-mic", &[Sound::new("dog", "a dog barking")], 10_000);
+        let golden: Value = serde_json::from_str(include_str!("../../tests/golden/discovery.json")).unwrap();
+        assert_eq!(payload, golden, "{payload:#}");
+    }
+
+    #[test]
+    fn names_are_as_people_write_them() {
+        let long = "word ".repeat(20);
+        for (text, name) in [
+            ("a dog barking", "Dog barking"),
+            ("The old clock", "Old clock"),
+            ("a", "A"),
+            ("applause", "Applause"),
+            ("some  birds", "Birds"),
+            ("öffnende Tür", "Öffnende Tür"),
+            ("犬の声", "犬の声"),
+            ("", "Bell 1"),
+            (&long, "Word word word word word word word word word word word word…"),
+        ] {
+            assert_eq!(Sound::new("bell_1", text).name, name, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_from_the_end() {
+        let sounds: Vec<Sound> = (0..40).map(|n| Sound::new(&format!("sound_{n:02}"), "a sound")).collect();
+        let (payload, held) = written("kitchen", "mic", &sounds, 20_000);
+        assert!((5..40).contains(&held), "{held}");
+        assert!(payload["components"].get(format!("sound_{:02}_score", held - 1)).is_some());
+        assert!(payload["components"].get(format!("sound_{held:02}_score")).is_none());
+        assert_eq!(written("kitchen", "mic", &sounds, 100_000).1, 40);
+    }
+
+    #[test]
+    fn a_thousand_prompts_are_within_what_brokers_take() {
+        let sounds: Vec<Sound> = (0..1_000).map(|n| Sound::new(&format!("sound_{n}"), "a dog barking")).collect();
+        assert_eq!(written("kitchen", "mic", &sounds, 1_000_000).1, 1_000);
+    }
+
+    proptest! {
+        #[test]
+        fn ids_are_what_home_assistant_takes(node_id in "[A-Za-z0-9_-]{1,64}", source in "[A-Za-z0-9_-]{1,64}", id in "[A-Za-z0-9_-]{1,64}") {
+            let (payload, _) = written(&node_id, &source, &[Sound::new(&id, "x")], 20_000);
+            let mut unique = std::collections::BTreeSet::new();
+            for (key, component) in payload["components"].as_object().unwrap() {
+                prop_assert!(key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'));
+                let Some(entity_id) = component.get("default_entity_id").and_then(Value::as_str) else { continue };
+                let (platform, object) = entity_id.split_once('.').unwrap();
+                prop_assert_eq!(component["platform"].as_str(), Some(platform));
+                let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+                prop_assert!(!object.is_empty() && object.bytes().all(plain), "{}", object);
+                prop_assert!(!object.starts_with('_') && !object.ends_with('_') && !object.contains("__"), "{}", object);
+                prop_assert!(unique.insert(component["unique_id"].as_str().unwrap().to_owned()));
+            }
+            prop_assert!(unique.len() >= 3);
+        }
+    }
+}
