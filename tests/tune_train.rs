@@ -146,7 +146,7 @@ fn compare(form: &str) {
     for (objective, row) in expected[form].as_object().unwrap() {
         let pairs = clap.forward(mel.clone(), ids.clone(), mask.clone());
         let scales = [clap.audio_scale.val(), clap.text_scale.val()];
-        let loss = objective.parse::<Objective>().unwrap().loss(&pairs, scales, &opinions(&device));
+        let loss = objective.parse::<Objective>().unwrap().loss(&pairs, &scales, &opinions(&device));
         let value = f64::from(loss.clone().into_scalar::<f32>());
         for reference in ["loss", "numpy"] {
             let told = row[reference].as_f64().unwrap();
@@ -178,7 +178,7 @@ fn stepped(clap: Clap, optimizer: &mut Optimizer, step: u64, device: &Device) ->
     let (mel, ids, mask) = inputs(true, device);
     let pairs = clap.forward(mel, ids, mask);
     let scales = [clap.audio_scale.val(), clap.text_scale.val()];
-    let loss = "wsce+0.5*mae".parse::<Objective>().unwrap().loss(&pairs, scales, &opinions(device));
+    let loss = "wsce+0.5*mae".parse::<Objective>().unwrap().loss(&pairs, &scales, &opinions(device));
     let gradients = GradientsParams::from_grads(loss.backward(), &clap);
     optimizer.step(step, clap, gradients)
 }

@@ -35,7 +35,7 @@ impl SharedLog {
                         log.lock().add(Moment::Time(*at), &source, &prompt.id, *score);
                     }
                 }
-                Told::Notice(..) => {}
+                Told::Heard(..) | Told::Notice(..) => {}
             }
             audience(told);
         })

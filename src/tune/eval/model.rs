@@ -16,6 +16,9 @@ use crate::pipeline::{ClipEmbedder, Model};
 use crate::tune::data::{Pair, Skipped, Skips};
 use crate::tune::progress;
 
+/// The cosine and the score of each pair, and the files that were skipped.
+pub type Scored = (Vec<(f32, f32)>, Vec<Skipped>);
+
 /// A model that listens to files.
 pub struct Listener {
     bundle: Bundle,
@@ -72,7 +75,7 @@ impl Listener {
     ///
     /// # Errors
     /// More than the share `skip` of the files can't be used.
-    pub fn score(&self, pairs: &[Pair], skip: f64) -> Result<(Vec<(f32, f32)>, Vec<Skipped>)> {
+    pub fn score(&self, pairs: &[Pair], skip: f64) -> Result<Scored> {
         let texts: BTreeSet<&str> = pairs.iter().map(|pair| pair.text.as_str()).collect();
         let texts: Vec<&str> = texts.into_iter().collect();
         let embeddings = self.texts(&texts)?;

@@ -35,7 +35,7 @@ pub fn towers(
     tokenizer: &Tokenizer,
 ) -> Result<toml::Table> {
     let probability = audio_difference(yamnet, audio)?;
-    let cosines = text_cosines([ready(exact)?, ready(text)?], classes, tokenizer)?;
+    let cosines = text_cosines(&[ready(exact)?, ready(text)?], classes, tokenizer)?;
     let least = cosines.iter().copied().fold(1.0, f32::min);
     let mean = cosines.iter().sum::<f32>() / cosines.len().max(1) as f32;
     ensure!(probability <= PROBABILITY_LIMIT, "stored YAMNet's probabilities differ by {probability}");
@@ -77,7 +77,7 @@ fn audio_difference(yamnet: &Yamnet, graph: TypedModel) -> Result<f32> {
 }
 
 /// The cosine of both graphs' embeddings, of the first caption of every class.
-fn text_cosines(graphs: [Arc<TypedRunnableModel>; 2], classes: &[Class], tokenizer: &Tokenizer) -> Result<Vec<f32>> {
+fn text_cosines(graphs: &[Arc<TypedRunnableModel>; 2], classes: &[Class], tokenizer: &Tokenizer) -> Result<Vec<f32>> {
     let mut cosines = vec![];
     for caption in classes.iter().filter_map(|c| c.captions.first()) {
         let ids = tokenizer.ids(caption)?;

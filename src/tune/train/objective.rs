@@ -73,11 +73,11 @@ pub struct Spread {
 
 impl Objective {
     /// The loss of a batch, [1]. `scales` are the logarithms of the temperatures' inverses, of audio and of text, [1] each.
-    pub fn loss(&self, pairs: &Pairs, scales: [Tensor<1>; 2], opinions: &Opinions) -> Tensor<1> {
+    pub fn loss(&self, pairs: &Pairs, scales: &[Tensor<1>; 2], opinions: &Opinions) -> Tensor<1> {
         let cosine = (pairs.audio.clone() * pairs.text.clone()).sum_dim(1).squeeze_dim::<1>(1);
         let term = |term: Term| match term {
-            Term::Sce => contrast(pairs, scales.clone()).mean(),
-            Term::Wsce => (contrast(pairs, scales.clone()) * opinions.rating.clone()).mean(),
+            Term::Sce => contrast(pairs, scales).mean(),
+            Term::Wsce => (contrast(pairs, scales) * opinions.rating.clone()).mean(),
             Term::Mse => (cosine.clone() - opinions.rating.clone()).square().mean(),
             Term::Mae => (cosine.clone() - opinions.rating.clone()).abs().mean(),
             Term::Spo => preference(cosine.clone(), opinions),
@@ -94,14 +94,14 @@ impl Objective {
 }
 
 /// The symmetric cross-entropy of each pair, [N].
-fn contrast(pairs: &Pairs, [audio, text]: [Tensor<1>; 2]) -> Tensor<1> {
+fn contrast(pairs: &Pairs, [audio, text]: &[Tensor<1>; 2]) -> Tensor<1> {
     let cosines = pairs.audio.clone().matmul(pairs.text.clone().transpose());
     let own = |logits: Tensor<2>| {
         let own = Tensor::<2>::eye(logits.dims()[0], &logits.device());
         (log_softmax(logits, 1) * own).sum_dim(1).squeeze_dim::<1>(1)
     };
-    let of_clips = own(cosines.clone() * audio.exp().unsqueeze::<2>());
-    let of_texts = own(cosines.transpose() * text.exp().unsqueeze::<2>());
+    let of_clips = own(cosines.clone() * audio.clone().exp().unsqueeze::<2>());
+    let of_texts = own(cosines.transpose() * text.clone().exp().unsqueeze::<2>());
     (of_clips + of_texts).mul_scalar(-0.5)
 }
 
