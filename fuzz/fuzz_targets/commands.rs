@@ -25,7 +25,9 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let Some(call) = Call::read(&Request { command, payload: payload.to_vec() }) else { return };
     match call.command {
-        Ok(Command::PromptsSet(SetPrompts::Replace(text) | SetPrompts::Change { merge: Some(text), .. })) => keep(&text),
+        Ok(Command::PromptsSet(SetPrompts::Replace(text) | SetPrompts::Change { merge: Some(text), .. })) => {
+            keep(&text)
+        }
         Ok(_) => {}
         Err(error) => assert!(error.len() < LONGEST_ERROR && !error.contains('\n'), "{error}"),
     }

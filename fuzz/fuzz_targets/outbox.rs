@@ -26,9 +26,13 @@ fuzz_target!(|bytes: &[u8]| {
             fs::write(dir.join("events.log"), bytes).expect("room");
             drop(told(&open(dir)));
         }
-        1 => {
+        // Noise that holds no record; what does may be about these two.
+        1 if !holds_record(bytes) => {
             kept(dir, bytes);
-            let seen = told(&open(dir));
+            let outbox = open(dir);
+            let seen = told(&outbox);
+            // Where it is only dropped, its thread lets go of the log a moment later.
+            assert!(outbox.close(Instant::now() + LONG));
             assert_eq!(seen.get(..4).unwrap_or_default(), ["+first", "-first", "+second", "-second"], "{seen:?}");
             recovers(dir);
         }
@@ -41,7 +45,8 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn open(dir: &Path) -> Outbox {
-    let spec = OutboxSpec { dir: Some(dir.into()), max_events: 1000, max_age: Duration::from_secs(u64::from(u32::MAX)) };
+    let spec =
+        OutboxSpec { dir: Some(dir.into()), max_events: 1000, max_age: Duration::from_secs(u64::from(u32::MAX)) };
     Outbox::open(&spec)
 }
 
@@ -97,6 +102,15 @@ fn recovers(dir: &Path) {
     assert_eq!(outbox.waiting(), 0);
     assert!(outbox.close(Instant::now() + LONG));
     assert!(told(&open(dir)).is_empty());
+}
+
+/// Whether a length and a checksum are right anywhere.
+fn holds_record(bytes: &[u8]) -> bool {
+    bytes.windows(7).enumerate().any(|(at, head)| {
+        let length = usize::from(u16::from_le_bytes([head[0], head[1]]));
+        let sum = u32::from_le_bytes([head[2], head[3], head[4], head[5]]);
+        bytes[at + 6..].get(..length).is_some_and(|body| crc32fast::hash(body) == sum)
+    })
 }
 
 /// Records of these bodies, whose lengths stand before them, with the checksums that belong to them.
