@@ -12,6 +12,7 @@ use clapd::tune::clips;
 use clapd::tune::export::Precision;
 use clapd::tune::import::import;
 use clapd::tune::layout;
+use clapd::tune::net::watch::TextNetwork;
 use clapd::tune::quantize::rows::{Rows, quantize as rows_of};
 use clapd::tune::quantize::{self, Int8Linear, calibration};
 use proptest::prelude::*;

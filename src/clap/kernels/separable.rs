@@ -129,7 +129,7 @@ impl Kernel for Piece<'_> {
         let Self { block, x, out, pixels, scratch } = self;
         let Scratch { input, places, .. } = scratch;
         let (k, n, m) = (block.pointwise.k(), block.pointwise.n(), pixels.len());
-        input.fit::<S>(m, k, block.pointwise.coded());
+        input.fit::<S>(m, k, block.pointwise.coding);
         places.clear();
         places.extend(pixels.clone().map(|pixel| pixel * n));
         let stride = input.float_stride;
@@ -140,7 +140,7 @@ impl Kernel for Piece<'_> {
         }
         // SAFETY: `input` has m rows of k, `out` the pixels' rows, which no other piece has; the linear is packed for S.
         unsafe {
-            coded(s, input, m, k, block.pointwise.coded());
+            coded(s, input, m, k);
             s.run(Gemm::new(&block.pointwise, input, m, Out { base: out.0, places }, Finish::Relu));
         }
     }
