@@ -80,7 +80,7 @@ mod tests {
         // scipy.stats.spearmanr([1, 2, 2, 3, 5], [2, 1, 3, 3, 9])
         let rank = rank_correlation(&[1.0, 2.0, 2.0, 3.0, 5.0], &[2.0, 1.0, 3.0, 3.0, 9.0]);
         assert!((rank - 0.763_157_894_736_842).abs() < 1e-12, "{rank}");
-        assert_eq!(rank_correlation(&[1.0, 2.0, 3.0], &[9.0, 5.0, 1.0]), -1.0);
+        assert!((rank_correlation(&[1.0, 2.0, 3.0], &[9.0, 5.0, 1.0]) + 1.0).abs() < 1e-12);
         assert!(rank_correlation(&[1.0, 1.0], &[1.0, 2.0]).is_nan());
         assert_eq!(scores(&[vec![1.0, 0.0], vec![0.0, 1.0]], &[vec![0.6, 0.8]]), [0.6, 0.8]);
     }
