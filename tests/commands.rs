@@ -38,13 +38,15 @@ impl Fed {
     }
 
     fn start_in(folder: TempDir, broker: Broker, prompts: &str) -> Self {
-        let watcher = broker.watch();
+        let mut watcher = broker.watch();
         let mut daemon =
             Daemon::start_in(folder, &format!("{prompts}{PIPE}{}", mqtt_alone(&broker)), |command, folder| {
                 command.stdin(Stdio::piped()).env("CACHE_DIRECTORY", folder.join("cache"));
             });
         let mut stdin = daemon.process.stdin.take().expect("is piped");
         stdin.write_all(&wav(&vec![0; 16_000 * SECONDS])[..44]).expect("is read");
+        // It subscribes before it says so: what is asked earlier, nobody hears.
+        watcher.wait_for("0 1 clapd/attic/status online");
         Self { daemon, stdin, broker, watcher, asked: 0 }
     }
 
