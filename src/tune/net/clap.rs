@@ -21,9 +21,9 @@ pub struct Clap {
     pub audio: Htsat,
     /// The text tower.
     pub text: Roberta,
-    /// Logarithm of what cosines are multiplied with to make logits of texts for each clip, [1].
+    /// Logarithm of what cosines are multiplied with to make logits of texts for each clip, `[1]`.
     pub audio_scale: Param<Tensor<1>>,
-    /// The same for clips for each text, [1].
+    /// The same for clips for each text, `[1]`.
     pub text_scale: Param<Tensor<1>>,
 }
 

@@ -1,6 +1,6 @@
 //! What a model is trained for.
 //!
-//! In: unit embeddings of N pairs, and what listeners said of them. Out: a loss [1], a weighted sum of terms.
+//! In: unit embeddings of N pairs, and what listeners said of them. Out: a loss `[1]`, a weighted sum of terms.
 //!
 //! | term | says |
 //! |---|---|
@@ -54,9 +54,9 @@ pub struct Objective {
 /// What listeners said of N pairs.
 #[derive(Clone, Debug)]
 pub struct Opinions {
-    /// Mean rating divided by 10, so 0 to 1, [N].
+    /// Mean rating divided by 10, so 0 to 1, `[N]`.
     pub rating: Tensor<1>,
-    /// Mean of the listeners' z-scores, [N].
+    /// Mean of the listeners' z-scores, `[N]`.
     pub z_score: Tensor<1>,
     /// Mean and standard deviation of all ratings of the training split, 0 to 10.
     pub spread: Spread,
@@ -72,7 +72,7 @@ pub struct Spread {
 }
 
 impl Objective {
-    /// The loss of a batch, [1]. `scales` are the logarithms of the temperatures' inverses, of audio and of text, [1] each.
+    /// The loss of a batch, `[1]`. `scales` are the logarithms of the temperatures' inverses, of audio and of text, `[1]` each.
     pub fn loss(&self, pairs: &Pairs, scales: &[Tensor<1>; 2], opinions: &Opinions) -> Tensor<1> {
         let cosine = (pairs.audio.clone() * pairs.text.clone()).sum_dim(1).squeeze_dim::<1>(1);
         let term = |term: Term| match term {
@@ -93,7 +93,7 @@ impl Objective {
     }
 }
 
-/// The symmetric cross-entropy of each pair, [N].
+/// The symmetric cross-entropy of each pair, `[N]`.
 fn contrast(pairs: &Pairs, [audio, text]: &[Tensor<1>; 2]) -> Tensor<1> {
     let cosines = pairs.audio.clone().matmul(pairs.text.clone().transpose());
     let own = |logits: Tensor<2>| {
