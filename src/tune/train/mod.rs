@@ -16,11 +16,20 @@
 
 pub mod augment;
 pub mod clap;
+pub mod journal;
+mod looping;
 pub mod objective;
 pub mod optimizer;
 pub mod parts;
+pub mod recipe;
+pub mod run;
 pub mod save;
+pub mod schedule;
+mod show;
+pub mod state;
+pub mod study;
 pub mod towers;
+pub mod validate;
 
 use burn::module::{Flag, Module, ModuleMapper, Param};
 
