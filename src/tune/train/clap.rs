@@ -220,6 +220,11 @@ impl Towers for ClapTowers {
             weights: best.to_path_buf(),
             processor: best.to_path_buf(),
         };
-        import::import(&source, out, precision)
+        // Under the run's name, not the folder's, which is the same in all runs.
+        let run = best.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        import::import_with(&source, out, precision, |manifest| {
+            manifest.name = run.unwrap_or_else(|| manifest.name.clone());
+            manifest.description = format!("CLAP, {}", self.name);
+        })
     }
 }

@@ -22,6 +22,7 @@ use super::state::{self, Progress};
 use super::study::Study;
 use super::towers::{Look, Towers, distinct, rows};
 use super::validate::{opinions, validate};
+use crate::tune::checkpoint::source::BEST;
 use crate::tune::data::Clips;
 use crate::tune::net::clap::Pairs;
 
@@ -141,7 +142,7 @@ impl<T: Towers> Loop<'_, T> {
         let epoch = self.schedule.place(done.saturating_sub(1)).epoch;
         let best = self.progress.judge(figures.metrics.srcc);
         if best {
-            state::replace(&self.setting.out.join("best"), |folder| self.towers.save(net, folder))?;
+            state::replace(&self.setting.out.join(BEST), |folder| self.towers.save(net, folder))?;
         }
         self.show.validation(done, epoch, &figures, best);
         self.journal.add(&Line::Validation {
@@ -162,7 +163,7 @@ impl<T: Towers> Loop<'_, T> {
         let Self { towers, setting, progress, show, .. } = self;
         show.say(&format!("the best model is that after step {}, SRCC {:.3}", progress.best_step, progress.best()));
         show.end();
-        let (best, bundle) = (setting.out.join("best"), setting.out.join("bundle"));
+        let (best, bundle) = (setting.out.join(BEST), setting.out.join("bundle"));
         towers.bundle(&best, &bundle, setting.precision)
     }
 }
