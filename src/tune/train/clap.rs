@@ -1,8 +1,8 @@
 //! `ClapModel` checkpoints as what a run trains.
 //!
 //! In: a checkpoint, and which parts of it to train how. Out: [`Towers`] for the loop.
-//! What never changes is embedded once: recordings of a frozen audio tower, texts of a frozen text tower. Each of those is
-//! embedded alone, so that its numbers do not depend on what else was in a batch when it first came.
+//! What never changes is embedded once and kept (2 KB each): recordings of a frozen audio tower, texts of a frozen text tower.
+//! Each of those is embedded alone, so that its numbers do not depend on what else was in a batch when it first came.
 //! Never: keeps anything that a run needs to be resumed.
 //!
 //! LoRA: Hu et al., arXiv 2106.09685.
@@ -168,14 +168,13 @@ impl Towers for ClapTowers {
 
     fn audio(&mut self, net: &Clap, clips: &mut Clips, looks: &[Look<'_>]) -> Result<Tensor<2>> {
         let device = net.audio_scale.device();
-        let Some(mut known) = self.recordings.take() else {
+        let is_whole = looks.iter().all(|look| look.mask.is_none());
+        let Some(mut known) = self.recordings.take_if(|_| is_whole) else {
             return Ok(net.audio.forward(self.mels(clips, looks, &device)?));
         };
         let own = |look: &Look<'_>| {
-            // What a mask hides is new each time.
-            let whole = Look { mask: None, ..*look };
-            let make = |clips: &mut Clips| Ok(net.audio.forward(self.mels(clips, &[whole], &device)?));
-            remembered(&mut known, look.file.to_path_buf(), || make(clips))
+            let make = || Ok(net.audio.forward(self.mels(clips, &[*look], &device)?));
+            remembered(&mut known, look.file.to_path_buf(), make)
         };
         let rows = looks.iter().map(own).collect::<Result<_>>();
         self.recordings = Some(known);
@@ -184,11 +183,12 @@ impl Towers for ClapTowers {
 
     fn text(&mut self, net: &Clap, texts: &[&str]) -> Result<Tensor<2>> {
         let device = net.audio_scale.device();
+        let known = self.texts.take();
         let embed = |texts: &[&str]| -> Result<Tensor<2>> {
             let [ids, mask] = self.tokens(texts, &device)?;
             Ok(net.text.forward(ids, mask))
         };
-        let Some(mut known) = self.texts.take() else { return embed(texts) };
+        let Some(mut known) = known else { return embed(texts) };
         let own = |text: &&str| remembered(&mut known, (*text).to_owned(), || embed(&[*text]));
         let rows = texts.iter().map(own).collect::<Result<_>>();
         self.texts = Some(known);

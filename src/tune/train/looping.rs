@@ -60,7 +60,8 @@ impl<T: Towers> Loop<'_, T> {
             self.progress.seconds = before + begun.elapsed().as_secs_f64();
             let done = self.progress.step;
             let last = done == self.schedule.steps();
-            let due = self.recipe.validate_every.map_or(self.schedule.ends_epoch(step), |every| done % every == 0);
+            let due =
+                self.recipe.validate_every.map_or(self.schedule.ends_epoch(step), |every| done.is_multiple_of(every));
             if due || last {
                 self.validate(&net)?;
             }

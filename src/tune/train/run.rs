@@ -42,7 +42,7 @@ pub struct Setting {
 ///
 /// # Errors
 /// Options, data or a checkpoint at fault; a folder that holds another run; a loss that is no number; a full disk.
-pub fn train<T: Towers>(mut towers: T, recipe: &Recipe, setting: &Setting) -> Result<()> {
+pub fn train<T: Towers>(towers: T, recipe: &Recipe, setting: &Setting) -> Result<()> {
     let objective = recipe.check()?;
     let begun = open_folder(&setting.out, setting.resume)?;
     let (spec, patch_hop) = towers.frontend();
