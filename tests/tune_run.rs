@@ -4,8 +4,8 @@
 
 #[path = "common/checkpoint.rs"]
 mod checkpoint;
-#[path = "common/study.rs"]
-mod study;
+#[path = "common/training.rs"]
+mod training;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ use clapd::tune::eval::Listener;
 use clapd::tune::metrics::spearman;
 use safetensors::SafeTensors;
 use serde_json::Value;
-use study::{fails, study, succeeds};
+use training::{fails, study, succeeds};
 
 /// A folder with a study, in which runs can be made.
 struct Place {
@@ -241,7 +241,7 @@ fn batches_of_a_step_count_as_one() {
     let place = Place::new("unfused");
     let mut text = "audio,text,score,split\n".to_owned();
     for n in 0..14 {
-        text += &format!("{n}.wav,a sound of kind {n},{},{}\n", (3 * n) % 11, study::split(n));
+        text += &format!("{n}.wav,a sound of kind {n},{},{}\n", (3 * n) % 11, training::split(n));
     }
     let data = place.write("once.csv", &text);
     let losses = |out: &str, more: &[&str]| -> Vec<f64> {
