@@ -3,6 +3,7 @@
 //! In: arguments. Out: an exit code; results on standard output, progress and errors on standard error.
 //! Never: does the work itself.
 
+mod calibrate;
 mod eval;
 
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ enum Command {
     Export(Export),
     /// Compare a model's scores with people's ratings, and count its false alarms
     Eval(eval::Eval),
+    /// Fit a bundle's curve from cosine to score to people's ratings
+    Calibrate(calibrate::Calibrate),
     /// Write a manifest with splits that neither a recording nor a listener crosses
     Split(eval::Divide),
 }
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => locate(&args.source, args.processor.processor.as_deref())
             .and_then(|source| import::export_onnx(&source, &args.onnx)),
         Command::Eval(args) => eval::eval(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Split(args) => eval::divide(&args),
     };
     match result {
