@@ -5,6 +5,7 @@
 
 mod calibrate;
 mod eval;
+mod report;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Command {
     Eval(eval::Eval),
     /// Fit a bundle's curve from cosine to score to people's ratings
     Calibrate(calibrate::Calibrate),
+    /// Write a training run as one HTML page
+    Report(report::Report),
     /// Write a manifest with splits that neither a recording nor a listener crosses
     Split(eval::Divide),
 }
@@ -136,6 +139,7 @@ pub fn main() -> ExitCode {
             .and_then(|source| import::export_onnx(&source, &args.onnx)),
         Command::Eval(args) => eval::eval(&args),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Report(args) => report::run(args),
         Command::Split(args) => eval::divide(&args),
     };
     match result {
