@@ -76,15 +76,15 @@ fn false_alarms_and_misses_on_a_long_recording() {
     fs::write(&manifest, events).unwrap();
     let (audio, bundle) = (root().join("tests/audio"), root().join("models/mini"));
     let [manifest, audio, bundle] = [&manifest, &audio, &bundle].map(|path| path.to_str().unwrap());
-    let rules = ["--start", "6", "--start", "10", "--hop", "0.5"];
+    let rules = ["--start", "6", "--start", "2", "--hop", "0.5"];
     let found = json(
         &[&["eval", "--events", manifest, "--audio-root", audio, "--model", bundle, "--json"][..], &rules].concat(),
     );
-    let [six, ten] = [0, 1].map(|n| &found["alarms"][n]["all"]);
+    let [six, two] = [0, 1].map(|n| &found["alarms"][n]["all"]);
     assert_eq!((six["events"].as_u64(), six["found"].as_u64()), (Some(2), Some(2)), "{six}");
     // 118.7 s for three prompts.
     assert!((six["hours"].as_f64().unwrap() - 3.0 * 118.0 / 3600.0).abs() < 0.01, "{six}");
-    assert_eq!((ten["found"].as_u64(), ten["false_alarms"].as_u64()), (Some(0), Some(0)), "nothing scores 10: {ten}");
+    assert!(two["false_alarms"].as_u64() > six["false_alarms"].as_u64(), "all kinds of sounds score 2: {two}");
     assert_eq!(found["alarms"][0]["prompts"].as_array().unwrap().len(), 3);
     fails(&["eval", "--model", bundle], &["--events"]);
 }
