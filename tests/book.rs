@@ -124,7 +124,7 @@ fn what_troubleshooting_quotes_is_said() {
     const OTHERS: [&str; 9] = [
         "Permission denied",
         "Connection refused",
-        "invalid peer certificate",
+        "TLS: I/O: invalid peer certificate",
         "systemctl status",
         "clapd devices",
         "mqtt-password",
@@ -140,7 +140,7 @@ fn what_troubleshooting_quotes_is_said() {
         let symptom = row.split(" | ").next().unwrap();
         for quoted in symptom.split('`').skip(1).step_by(2) {
             for part in quoted.split('…').map(str::trim).filter(|part| part.len() > 3) {
-                let part = part.trim_start_matches(": ").trim_end_matches(';');
+                let part = part.trim_start_matches(": ").trim_end_matches([';', ':']);
                 assert!(said.contains(part) || OTHERS.contains(&part), "clapd does not say {part:?}");
                 seen += 1;
             }
