@@ -262,3 +262,18 @@ fn the_device_builds_with_rust_a_c_compiler_and_alsa_alone() {
     // Headers of ALSA; numbers of Linux, written in Rust.
     assert!(found.iter().all(|name| ["alsa-sys", "linux-raw-sys"].contains(&name.as_str())), "{found:?}");
 }
+
+/// A closure in a kernel that the compiler leaves a function of its own is compiled without the instruction set, and calls a
+/// function for every vector instruction (`vectors!` in src/clap/kernels/norm.rs says what that costs).
+#[test]
+fn kernels_are_inlined_into_their_instruction_sets() {
+    let binary = env!("CARGO_BIN_EXE_clapd");
+    let listed = Command::new("nm").args(["-C", binary]).output().expect("nm comes with the C linker that Rust needs");
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let symbols = String::from_utf8_lossy(&listed.stdout);
+    let kernels: Vec<&str> = symbols.lines().filter(|line| line.contains(" clapd::clap::kernels::")).collect();
+    assert!(kernels.iter().any(|line| line.ends_with("::enter")), "no kernel among {} symbols", kernels.len());
+    // Dealing out rows to threads happens outside any instruction set.
+    let apart = kernels.iter().filter(|line| line.contains("{{closure}}") && !line.contains("::workspace::"));
+    assert_eq!(apart.collect::<Vec<_>>(), Vec::<&&str>::new());
+}

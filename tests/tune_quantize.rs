@@ -100,9 +100,12 @@ fn the_text_tower_and_its_vocabulary() {
 fn give_outliers(copy: &Copy) {
     copy.change_weights(|tensors| {
         for (name, (kind, _, bytes)) in tensors.iter_mut().filter(|(name, _)| name.starts_with("text_model.e")) {
+            if name.starts_with("text_model.encoder.layer.1.output") {
+                continue;
+            }
             let change: fn(usize, f32) -> f32 = match name.as_str() {
                 name if name.ends_with("LayerNorm.weight") => |at, x| if at == 5 { 30.0 * x } else { x },
-                name if name.ends_with("output.dense.bias") => |at, x| if at == 5 || at == 20 { x + 10.0 } else { x },
+                name if name.ends_with("output.dense.bias") => |at, x| if at == 5 || at == 20 { x + 3.0 } else { x },
                 _ => continue,
             };
             assert_eq!(*kind, Dtype::F32);

@@ -17,6 +17,7 @@ use clapd::tune::checkpoint::source::locate;
 use clapd::tune::net::clap::Clap;
 use clapd::tune::train::objective::{Objective, Opinions, Spread};
 use clapd::tune::train::optimizer::{Optimizer, Rates};
+use clapd::tune::train::parts::Depth;
 use clapd::tune::train::save::save;
 use clapd::tune::train::still_statistics;
 use serde_json::Value;
@@ -184,7 +185,7 @@ fn stepped(clap: Clap, optimizer: &mut Optimizer, step: u64, device: &Device) ->
 }
 
 fn rates() -> Rates {
-    Rates { peak: 1e-3, warm_up: 0, steps: 10, text: 1.0, layer_decay: 1.0, weight_decay: 0.01, clip: Some(1.0) }
+    Rates { peak: 1e-3, warm_up: 0, steps: 10, weight_decay: 0.01, clip: Some(1.0) }
 }
 
 #[test]
@@ -192,7 +193,7 @@ fn a_step_is_pytorchs() {
     let (expected, device) = (&expected()["step"], Device::flex().autodiff());
     let clap = still_statistics(open(&golden().join("fused")).both(&device).unwrap());
     let before = named(&clap, None);
-    let (after, length) = stepped(clap, &mut Optimizer::new(rates(), 4, 2).unwrap(), 0, &device);
+    let (after, length) = stepped(clap, &mut Optimizer::new(rates(), &[]).unwrap(), 0, &device);
     assert!((length / expected["length"].as_f64().unwrap() - 1.0).abs() < 1e-5, "{length}");
     let mut changes = named(&after, None);
     for (name, values) in &mut changes {
@@ -214,8 +215,9 @@ fn a_run_that_was_interrupted_goes_on_as_if_it_had_not_been() {
     let (device, folder) = (Device::flex().autodiff(), tempfile::tempdir().unwrap());
     let checkpoint = open(&golden().join("fused"));
     let begin = || still_statistics(checkpoint.both(&device).unwrap());
-    let rates = || Rates { text: 0.5, layer_decay: 0.8, warm_up: 2, ..rates() };
-    let (mut optimizer, mut clap) = (Optimizer::new(rates(), 4, 2).unwrap(), begin());
+    let rates = || Rates { warm_up: 2, ..rates() };
+    let groups = Depth { text: 0.5, layer_decay: 0.8 }.groups(4, 2);
+    let (mut optimizer, mut clap) = (Optimizer::new(rates(), &groups).unwrap(), begin());
     let state = [folder.path().join("model"), folder.path().join("optimizer")];
     for step in 0..4 {
         if step == 2 {
@@ -225,7 +227,7 @@ fn a_run_that_was_interrupted_goes_on_as_if_it_had_not_been() {
         clap = stepped(clap, &mut optimizer, step, &device).0;
     }
     let mut resumed = begin().try_load_record(ModuleRecord::load(&state[0]).unwrap()).unwrap();
-    let mut optimizer = Optimizer::new(rates(), 4, 2).unwrap().load(&state[1]).unwrap();
+    let mut optimizer = Optimizer::new(rates(), &groups).unwrap().load(&state[1]).unwrap();
     for step in 2..4 {
         resumed = stepped(resumed, &mut optimizer, step, &device).0;
     }
@@ -237,7 +239,7 @@ fn what_was_trained_is_a_checkpoint_again() {
     let (device, folder) = (Device::flex().autodiff(), tempfile::tempdir().unwrap());
     let checkpoint = open(&golden().join("fused"));
     let clap = still_statistics(checkpoint.both(&device).unwrap());
-    let trained = stepped(clap, &mut Optimizer::new(rates(), 4, 2).unwrap(), 0, &device).0;
+    let trained = stepped(clap, &mut Optimizer::new(rates(), &[]).unwrap(), 0, &device).0;
     save(&trained, &checkpoint, folder.path()).unwrap();
     let again = open(folder.path()).both(&device).unwrap();
     assert!(named(&trained, None) == named(&again, None), "bit for bit");

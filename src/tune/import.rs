@@ -32,6 +32,19 @@ const CALIBRATION: [[f32; 2]; 3] = [[-1.0, 0.0], [0.0, 0.0], [1.0, 10.0]];
 /// # Errors
 /// Says what of the checkpoint is at fault, or which step failed. Nothing is written then.
 pub fn import(source: &Source, out: &Path, precision: Precision) -> Result<()> {
+    import_with(source, out, precision, |_| ())
+}
+
+/// The same, with `change` having the last word on the bundle's manifest.
+///
+/// # Errors
+/// As [`import`], or a manifest that the device would refuse.
+pub fn import_with(
+    source: &Source,
+    out: &Path,
+    precision: Precision,
+    change: impl FnOnce(&mut Manifest),
+) -> Result<()> {
     let checkpoint = ClapCheckpoint::open(source)?;
     let writer = BundleWriter::new(out)?;
     let progress = bar(checkpoint.bytes()?);
@@ -55,10 +68,32 @@ pub fn import(source: &Source, out: &Path, precision: Precision) -> Result<()> {
     let text = store(layout::text, "text.nnef.tar")?;
     let tokenizer = writer.add("tokenizer.json", &checkpoint.tokenizer)?;
     let name = out.file_name().map_or_else(|| "clap".into(), |n| n.to_string_lossy().into_owned());
-    writer.finish(manifest(&checkpoint, name, precision, origin, [audio, text, tokenizer]))?;
+    let mut manifest = manifest(&checkpoint, name, precision, origin, [audio, text, tokenizer]);
+    change(&mut manifest);
+    writer.finish(manifest)?;
     progress.finish_and_clear();
     eprintln!("wrote {}", out.display());
     Ok(())
+}
+
+/// Makes a bundle of what is in `folder`: if that is a run of `claptune tune`, with the name, description and calibration that
+/// its own bundle has.
+///
+/// # Errors
+/// As [`import_with`], or a run's bundle that can't be read.
+pub fn export_bundle(source: &Source, folder: &Path, out: &Path, precision: Precision) -> Result<()> {
+    let own = folder.join("bundle").join("bundle.toml");
+    if !own.is_file() {
+        return import(source, out, precision);
+    }
+    let place = || format!("reading {}", own.display());
+    let run = Manifest::parse(&fs::read_to_string(&own).with_context(place)?).with_context(place)?;
+    import_with(source, out, precision, |manifest| {
+        manifest.name = run.name;
+        manifest.description = run.description;
+        manifest.calibration = run.calibration;
+        manifest.quality = run.quality;
+    })
 }
 
 /// Writes both towers as ONNX files: into the folder `out`, or as NAME-audio.onnx and NAME-text.onnx for NAME.onnx.

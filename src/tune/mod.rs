@@ -5,11 +5,13 @@
 //! | `checkpoint` | reads files that others published into named tensors |
 //! | `net` | the networks, each written once, as Burn modules |
 //! | `data` | ratings, splits, recordings as patches, batches |
+//! | `calibrate` | the curve from cosine to score, as people rated |
 //! | `eval` | agreement with people, false alarms |
 //! | `export` | a module becomes ONNX, a graph NNEF |
 //! | `layout` | towers as graphs of clapd's fused layers, in f32, f16 or int8 |
 //! | `import` | a CLAP checkpoint becomes a bundle |
 //! | `quantize` | rounds linears to int8 |
+//! | `report` | a training run as one HTML page |
 //! | `train` | fine-tunes a checkpoint on ratings |
 //! | `verify` | compares a bundle with its checkpoint |
 //! | `clips` | sounds to calibrate on and to judge by |
@@ -23,6 +25,7 @@
 
 pub mod agreement;
 pub mod bundle;
+pub mod calibrate;
 pub mod checkpoint;
 pub mod cli;
 pub mod clips;
@@ -36,5 +39,6 @@ pub mod mini;
 pub mod net;
 pub mod progress;
 pub mod quantize;
+pub mod report;
 pub mod train;
 pub mod verify;

@@ -72,6 +72,7 @@ impl Simd for Dotprod {
         w: *const i8,
         sums: *const i32,
         groups: usize,
+        _ahead: usize,
     ) -> [[int32x4_t; V]; M] {
         // SAFETY: by the trait's contract.
         unsafe {

@@ -135,14 +135,16 @@ impl Gemm<'_> {
         unsafe {
             let codes = self.rows.codes.as_slice().as_ptr().cast::<S::Code>().add(i * stride + from);
             let mut values = [[s.splat(0.0); V]; M];
-            let high = s.tile::<M, V>(codes, stride, weights, sums, groups);
+            let high = s.tile::<M, V>(codes, stride, weights, sums, groups, AHEAD);
             for r in 0..M {
                 for j in 0..V {
                     values[r][j] = s.to_f32(high[r][j]);
                 }
             }
             if B == 2 {
-                let low = s.tile::<M, V>(codes.add(self.rows.low), stride, weights, sums, groups);
+                // These weights are in the cache by now. While they are used again, those of the next panel come.
+                let panel = groups * S::GROUP * V * S::LANES;
+                let low = s.tile::<M, V>(codes.add(self.rows.low), stride, weights, sums, groups, panel);
                 for r in 0..M {
                     for j in 0..V {
                         values[r][j] = s.fma(values[r][j], s.splat(256.0), s.to_f32(low[r][j]));

@@ -228,6 +228,7 @@ impl Simd for Neon {
         w: *const i8,
         sums: *const i32,
         groups: usize,
+        _ahead: usize,
     ) -> [[int32x4_t; V]; M] {
         // SAFETY: by the trait's contract.
         unsafe {

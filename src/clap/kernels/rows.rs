@@ -89,7 +89,8 @@ impl Kernel for Blend<'_> {
             let (whole, side, score) = (whole.as_mut_ptr(), side.as_ptr(), score.as_ptr());
             // SAFETY: all four have `width` floats.
             unsafe {
-                vectors::<S>(
+                vectors!(
+                    S,
                     width,
                     |i| {
                         let score = s.add(s.load(score.add(i)), s.load(offset.add(i)));

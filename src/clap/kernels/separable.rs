@@ -156,7 +156,8 @@ unsafe fn depthwise<S: Simd>(s: S, block: &SeparableBlock, taps: &[(usize, usize
     let (x, out) = (x.as_ptr(), out.as_mut_ptr());
     // SAFETY: offsets are below the channels, of which every tap, pixel and bias has as many.
     unsafe {
-        vectors::<S>(
+        vectors!(
+            S,
             block.bias.len(),
             |i| {
                 let mut sum = s.load(bias.add(i));

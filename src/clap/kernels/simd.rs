@@ -141,8 +141,8 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store_sums(self, at: *mut i32, a: Self::I);
 
     /// Accumulators of M rows of codes (`stride` codes from one to the next) and V vectors of columns, over `groups`
-    /// groups. The weights of a panel of V vectors lie group by group. An instruction set may do this in its own way: it is
-    /// what nearly all time goes into.
+    /// groups. The weights of a panel of V vectors lie group by group, and the cache is asked for those `ahead` bytes behind.
+    /// An instruction set may do this in its own way: it is what nearly all time goes into.
     ///
     /// # Safety
     /// `a` must have M rows of GROUP * `groups` codes, `w` V vectors of weights for each group, `sums` V * LANES sums.
@@ -154,6 +154,7 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
         w: *const i8,
         sums: *const i32,
         groups: usize,
+        ahead: usize,
     ) -> [[Self::I; V]; M] {
         // SAFETY: by this function's contract.
         unsafe {
@@ -166,7 +167,7 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
             for g in 0..groups {
                 let w = w.add(g * V * size);
                 for line in 0..(V * size).div_ceil(64) {
-                    self.prefetch(w.wrapping_add(AHEAD + line * 64));
+                    self.prefetch(w.wrapping_add(ahead + line * 64));
                 }
                 let mut weights = [self.load_weights(w); V];
                 // Not with skip(): where overflow is checked, its `next` is called instead of inlined, and half the time goes there.

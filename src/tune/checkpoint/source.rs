@@ -22,13 +22,18 @@ pub struct Source {
     pub processor: PathBuf,
 }
 
-/// Finds a checkpoint, and its processor if that is another place; fetches what the hub has and this machine has not.
+/// Where a run of `claptune tune` keeps its best model, in the run's folder.
+pub const BEST: &str = "best";
+
+/// Finds a checkpoint, and its processor if that is another place; fetches what the hub has and this machine has not. The folder
+/// of a run of `claptune tune` stands for its best model.
 ///
 /// # Errors
 /// A name that is no place here and no repository's id, or says why the hub did not give it.
 pub fn locate(name: &str, processor: Option<&str>) -> Result<Source> {
     let hub = Hub::from_env();
-    let path = Path::new(name);
+    let best = Path::new(name).join(BEST);
+    let path = if best.join("config.json").is_file() { &best } else { Path::new(name) };
     let (weights, version) = if path.exists() {
         (path.to_path_buf(), String::new())
     } else if hub::is_id(name) {

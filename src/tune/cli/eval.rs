@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::Listeners;
 use crate::tune::data::{self, Screening, split};
 use crate::tune::eval::{self, AlarmRules, Listener, Report};
 use crate::tune::metrics::Plan;
@@ -82,16 +83,10 @@ pub(super) struct Divide {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Split {
+pub(super) enum Split {
     Train,
     Validation,
     Test,
-}
-
-#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Listeners {
-    Apart,
-    Shared,
 }
 
 /// As for `clapd score`.

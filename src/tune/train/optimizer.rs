@@ -1,6 +1,6 @@
 //! How gradients change parameters: AdamW, with rates by part and depth.
 //!
-//! In: gradients of a [`Clap`], the number of the step. Out: the `Clap` after it, and the state to go on from.
+//! In: a network, its gradients, the number of the step. Out: the network after it, and the state to go on from.
 //! Biases, norms, position tables and temperatures do not decay: nothing of them grows with the size of a layer.
 //! Never: keeps a clock of its own; the rate is a function of the step, so that a run resumes exactly.
 //!
@@ -13,8 +13,6 @@ use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::tune::net::clap::Clap;
-
 /// PyTorch's; Burn's own, 1e-5, would hold back weights whose gradients are small.
 const EPSILON: f32 = 1e-8;
 /// Beyond it a gradient's length is divided by a little more than itself, as in PyTorch's `clip_grad_norm_`.
@@ -22,7 +20,7 @@ const CLIP_EPSILON: f64 = 1e-6;
 /// What does not decay.
 const STILL: &str = r"(bias|gamma|beta|scale)$";
 
-/// How fast, and which parts faster.
+/// How fast.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     /// Of the step after warm-up.
@@ -31,10 +29,6 @@ pub struct Rates {
     pub warm_up: u64,
     /// Steps in all: it falls along half a cosine to 0.
     pub steps: u64,
-    /// The text tower's, over the audio tower's.
-    pub text: f64,
-    /// Each layer's, over the one behind it; 1 for the same everywhere.
-    pub layer_decay: f64,
     /// Share of a weight that a step at the rate 1 takes off.
     pub weight_decay: f32,
     /// Length that all gradients together are cut to; none: they are not.
@@ -53,6 +47,9 @@ impl Rates {
     }
 }
 
+/// Parameters whose paths match a regular expression, and their rate over the peak. Of several that match, the last counts.
+pub type Group = (String, f64);
+
 /// AdamW and its state.
 pub struct Optimizer {
     rates: Rates,
@@ -62,35 +59,23 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Without a state yet, for a model of so many stages in its audio tower and layers in its text tower.
+    /// Without a state yet; parameters in no group have the peak's rate.
     ///
     /// # Errors
-    /// None that this program's own patterns could bring about.
-    pub fn new(rates: Rates, stages: usize, layers: usize) -> Result<Self> {
+    /// A group whose pattern is no regular expression.
+    pub fn new(rates: Rates, groups: &[Group]) -> Result<Self> {
         let config = AdamWConfig::new().with_epsilon(EPSILON);
         let inner = ModuleOptimizer::from(config.clone().with_weight_decay(rates.weight_decay).build()).with_group(
             pattern(STILL)?,
             config.with_weight_decay(0.0).build(),
             None,
         );
-        let mut groups = vec![];
-        for (tower, layer, depth, factor) in
-            [("audio", "stages", stages, 1.0), ("text", r"bert\.layers", layers, rates.text)]
-        {
-            let decayed =
-                |distance: usize| factor * rates.layer_decay.powi(i32::try_from(distance).unwrap_or(i32::MAX));
-            // What is before all layers; then the layers; then what is behind them.
-            groups.push((pattern(&format!(r"^{tower}\."))?, decayed(depth + 1)));
-            for i in 0..depth {
-                groups.push((pattern(&format!(r"^{tower}\.{layer}\.{i}\."))?, decayed(depth - i)));
-            }
-            groups.push((pattern(&format!(r"^{tower}\.(norm|pooler|projection)\."))?, decayed(0)));
-        }
+        let groups = groups.iter().map(|(text, factor)| Ok((pattern(text)?, *factor))).collect::<Result<_>>()?;
         Ok(Self { rates, groups, inner })
     }
 
-    /// The model after step `step`, and the length of its gradients before they were cut.
-    pub fn step(&mut self, step: u64, model: Clap, mut gradients: GradientsParams) -> (Clap, f64) {
+    /// The model after step `step`, from 0, and the length of its gradients before they were cut.
+    pub fn step<M: Module>(&mut self, step: u64, model: M, mut gradients: GradientsParams) -> (M, f64) {
         let length = length(&model, &gradients);
         if let Some(most) = self.rates.clip.filter(|most| length > *most) {
             model.visit(&mut Scale { gradients: &mut gradients, by: most / (length + CLIP_EPSILON) });
@@ -124,12 +109,16 @@ impl Optimizer {
     }
 }
 
-fn pattern(text: &str) -> Result<ParamGroup> {
+/// Parameters by a regular expression over their paths.
+///
+/// # Errors
+/// No regular expression.
+pub fn pattern(text: &str) -> Result<ParamGroup> {
     ParamGroup::from_regex(text).map_err(|error| anyhow::anyhow!("{text}: {error:?}"))
 }
 
 /// The length of all gradients as one vector.
-pub fn length(model: &Clap, gradients: &GradientsParams) -> f64 {
+pub fn length<M: Module>(model: &M, gradients: &GradientsParams) -> f64 {
     let mut squares = Squares { gradients, sum: 0.0 };
     model.visit(&mut squares);
     squares.sum.sqrt()
@@ -167,8 +156,7 @@ mod tests {
 
     #[test]
     fn the_rate_grows_and_then_falls_to_nothing() {
-        let rates =
-            Rates { peak: 1e-4, warm_up: 10, steps: 110, text: 1.0, layer_decay: 1.0, weight_decay: 0.01, clip: None };
+        let rates = Rates { peak: 1e-4, warm_up: 10, steps: 110, weight_decay: 0.01, clip: None };
         let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
         assert!(near(rates.at(0), 1e-5) && near(rates.at(9), 1e-4) && near(rates.at(10), 1e-4));
         assert!(near(rates.at(60), 0.5e-4) && near(rates.at(110), 0.0) && near(rates.at(1000), 0.0));

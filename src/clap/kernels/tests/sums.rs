@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::super::isa::Checked;
 use super::super::norm::{Coding, Rows};
 use super::super::pack::{Shape, pack};
-use super::super::simd::{Kernel, Simd};
+use super::super::simd::{AHEAD, Kernel, Simd};
 use super::super::{Isa, buffer::Aligned};
 use super::{bytes, noise};
 
@@ -74,11 +74,11 @@ fn sums<S: Simd, const V: usize>(s: S, of: &Sums) -> Found {
                         }
                     };
                     match height {
-                        12 => keep(&s.tile::<12, V>(codes, stride, weights, start, groups)),
-                        8 => keep(&s.tile::<8, V>(codes, stride, weights, start, groups)),
-                        6 => keep(&s.tile::<6, V>(codes, stride, weights, start, groups)),
-                        4 => keep(&s.tile::<4, V>(codes, stride, weights, start, groups)),
-                        _ => keep(&s.tile::<1, V>(codes, stride, weights, start, groups)),
+                        12 => keep(&s.tile::<12, V>(codes, stride, weights, start, groups, AHEAD)),
+                        8 => keep(&s.tile::<8, V>(codes, stride, weights, start, groups, AHEAD)),
+                        6 => keep(&s.tile::<6, V>(codes, stride, weights, start, groups, AHEAD)),
+                        4 => keep(&s.tile::<4, V>(codes, stride, weights, start, groups, AHEAD)),
+                        _ => keep(&s.tile::<1, V>(codes, stride, weights, start, groups, AHEAD)),
                     }
                 }
                 for r in 0..height {

@@ -1,0 +1,160 @@
+//! Parts of a CLAP: which are trained, and which faster.
+//!
+//! In: what the options say. Out: patterns of parameters' paths.
+//! Never: touches a parameter.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::optimizer::Group;
+
+/// A part that can be frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Part {
+    /// The audio tower.
+    Audio,
+    /// The audio tower's input and its first so many stages.
+    AudioBelow(usize),
+    /// The text tower.
+    Text,
+    /// The text tower's embeddings and its first so many layers.
+    TextBelow(usize),
+    /// Both temperatures.
+    Temperature,
+}
+
+impl Part {
+    /// Checks the number of layers against a model's.
+    ///
+    /// # Errors
+    /// More than the model has.
+    pub fn check(self, stages: usize, layers: usize) -> Result<()> {
+        let (count, most, what) = match self {
+            Self::AudioBelow(count) => (count, stages, "stages in the audio tower"),
+            Self::TextBelow(count) => (count, layers, "layers in the text tower"),
+            _ => return Ok(()),
+        };
+        ensure!(count <= most, "--freeze {self}: the model has {most} {what}");
+        Ok(())
+    }
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, count) = match text.split_once(':') {
+            Some((name, count)) => (name, Some(count.parse().ok().filter(|count| *count > 0))),
+            None => (text, None),
+        };
+        match (name, count) {
+            ("audio", None) => Ok(Self::Audio),
+            ("audio", Some(Some(count))) => Ok(Self::AudioBelow(count)),
+            ("text", None) => Ok(Self::Text),
+            ("text", Some(Some(count))) => Ok(Self::TextBelow(count)),
+            ("temperature", None) => Ok(Self::Temperature),
+            _ => Err(format!(
+                "{text:?} is no part: audio, text and temperature are, and audio:2 for the first 2 stages, text:6 for the first \
+                 6 layers"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Audio => f.write_str("audio"),
+            Self::AudioBelow(count) => write!(f, "audio:{count}"),
+            Self::Text => f.write_str("text"),
+            Self::TextBelow(count) => write!(f, "text:{count}"),
+            Self::Temperature => f.write_str("temperature"),
+        }
+    }
+}
+
+impl TryFrom<String> for Part {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Part> for String {
+    fn from(part: Part) -> Self {
+        part.to_string()
+    }
+}
+
+/// Patterns of what a part holds.
+pub fn frozen(part: Part) -> Vec<String> {
+    let first = |count: usize| (0..count).map(|i| i.to_string()).collect::<Vec<_>>().join("|");
+    match part {
+        Part::Audio => vec![r"^audio\.".into()],
+        Part::AudioBelow(count) => vec![
+            r"^audio\.(batch_norm|patch|fusion|patch_norm)\.".into(),
+            format!(r"^audio\.stages\.({})\.", first(count)),
+        ],
+        Part::Text => vec![r"^text\.".into()],
+        Part::TextBelow(count) => vec![
+            r"^text\.bert\.(words|positions|types|norm)\b".into(),
+            format!(r"^text\.bert\.layers\.({})\.", first(count)),
+        ],
+        Part::Temperature => vec![r"^(audio|text)_scale$".into()],
+    }
+}
+
+/// Rates by tower and layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Depth {
+    /// The text tower's, over the audio tower's.
+    pub text: f64,
+    /// Each layer's, over the one behind it; 1 for the same everywhere.
+    pub layer_decay: f64,
+}
+
+impl Default for Depth {
+    fn default() -> Self {
+        Self { text: 1.0, layer_decay: 1.0 }
+    }
+}
+
+impl Depth {
+    /// For so many stages in the audio tower and layers in the text tower.
+    pub fn groups(&self, stages: usize, layers: usize) -> Vec<Group> {
+        let mut groups = vec![];
+        for (tower, layer, depth, factor) in
+            [("audio", "stages", stages, 1.0), ("text", r"bert\.layers", layers, self.text)]
+        {
+            let decayed = |distance: usize| factor * self.layer_decay.powi(i32::try_from(distance).unwrap_or(i32::MAX));
+            // What is before all layers; then the layers; then what is behind them.
+            groups.push((format!(r"^{tower}\."), decayed(depth + 1)));
+            for i in 0..depth {
+                groups.push((format!(r"^{tower}\.{layer}\.{i}\."), decayed(depth - i)));
+            }
+            groups.push((format!(r"^{tower}\.(norm|pooler|projection)\."), decayed(0)));
+        }
+        groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_read_as_it_is_written() {
+        for text in ["audio", "audio:3", "text", "text:8", "temperature"] {
+            assert_eq!(text.parse::<Part>().unwrap().to_string(), text);
+        }
+        for text in ["", "audio:0", "audio:x", "heads", "temperature:1"] {
+            assert!(text.parse::<Part>().unwrap_err().contains("is no part"), "{text}");
+        }
+        assert!(Part::TextBelow(3).check(4, 2).unwrap_err().to_string().contains("2 layers"));
+    }
+}
