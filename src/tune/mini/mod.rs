@@ -6,8 +6,10 @@
 
 mod card;
 pub mod compare;
+pub mod heads;
 pub mod method;
 pub mod space;
+pub mod tuned;
 pub mod whiten;
 
 use std::path::{Path, PathBuf};

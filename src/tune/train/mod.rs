@@ -18,6 +18,7 @@ pub mod augment;
 pub mod clap;
 pub mod journal;
 mod looping;
+pub mod mini;
 pub mod objective;
 pub mod optimizer;
 pub mod parts;
