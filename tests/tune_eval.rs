@@ -3,25 +3,18 @@
 #![cfg(feature = "tune")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "common/study.rs"]
+mod study;
+
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 
-use clapd::capture::Channel;
-use clapd::capture::decode::Decoder;
 use clapd::clap::{Bundle, Encode};
 use clapd::tune::data;
 use clapd::tune::eval::Listener;
 use serde_json::Value;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn claptune(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_claptune")).args(arguments).output().unwrap()
-}
+use study::{claptune, fails, root, sounds, study};
 
 #[track_caller]
 fn json(arguments: &[&str]) -> Value {
@@ -30,66 +23,10 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-#[track_caller]
-fn fails(arguments: &[&str], words: &[&str]) {
-    let output = claptune(arguments);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && words.iter().all(|word| said.contains(word)), "{arguments:?}: {said}");
-}
-
-/// The recording's sounds: from, to, name.
-fn sounds() -> Vec<(f64, f64, String)> {
-    let text = fs::read_to_string(root().join("tests/audio/demo.csv")).unwrap();
-    let sound = |line: &str| {
-        let fields: Vec<&str> = line.split(',').collect();
-        (fields[0].parse().unwrap(), fields[1].parse().unwrap(), fields[2].to_owned())
-    };
-    text.lines().skip(1).map(sound).collect()
-}
-
-fn write_wav(path: &Path, rate: u32, samples: &[f32]) {
-    let length = samples.len() as u32 * 2;
-    let mut bytes = b"RIFF".to_vec();
-    bytes.extend((length + 36).to_le_bytes());
-    bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
-    bytes.extend(rate.to_le_bytes());
-    bytes.extend((rate * 2).to_le_bytes());
-    bytes.extend(b"\x02\0\x10\0data");
-    bytes.extend(length.to_le_bytes());
-    bytes.extend(samples.iter().flat_map(|s| ((s * 32767.0) as i16).to_le_bytes()));
-    fs::write(path, bytes).unwrap();
-}
-
-/// A file a sound, and a manifest in which each is rated with its own name and three others'.
-fn study(folder: &Path) -> PathBuf {
-    let mut decoder = Decoder::open(&root().join("tests/audio/demo.ogg"), Channel::Mix).unwrap();
-    let (rate, mut samples) = (decoder.rate(), vec![]);
-    while let Some(block) = decoder.next_block().unwrap() {
-        samples.extend_from_slice(block.data);
-    }
-    let sounds = sounds();
-    let mut manifest = "audio,text,score,listener,split,kind,category\n".to_owned();
-    for (n, (start, end, _)) in sounds.iter().enumerate() {
-        let [start, end] = [start, end].map(|s| (s * f64::from(rate)) as usize);
-        write_wav(&folder.join(format!("{n}.wav")), rate, &samples[start..end]);
-        for other in [0, 3, 7, 10] {
-            let name = &sounds[(n + other) % sounds.len()].2;
-            for listener in 0..3 {
-                let score = if other == 0 { 9 - listener } else { 1 + (listener + n + other) % 3 };
-                let kind = if n % 2 == 0 { "natural" } else { "tango" };
-                let category = if n < 4 { "first" } else { "rest" };
-                writeln!(manifest, "{n}.wav,{name},{score},L{listener},test,{kind},{category}").unwrap();
-            }
-        }
-    }
-    fs::write(folder.join("m.csv"), manifest).unwrap();
-    folder.join("m.csv")
-}
-
 #[test]
 fn a_models_agreement_with_people() {
     let dir = tempfile::tempdir().unwrap();
-    let manifest = study(dir.path());
+    let manifest = study(dir.path(), "L");
     let (manifest, bundle) = (manifest.to_str().unwrap(), root().join("models/mini"));
     let mini = bundle.to_str().unwrap();
     let arguments = ["eval", "--data", manifest, "--model", mini, "--against", mini, "--resamples", "200"];
@@ -175,7 +112,7 @@ fn a_manifest_is_split() {
 #[test]
 fn training_sees_what_clapd_hears() {
     let dir = tempfile::tempdir().unwrap();
-    study(dir.path());
+    study(dir.path(), "L");
     let bundle = Bundle::open(root().join("models/mini")).unwrap();
     let listener = Listener::open(&root().join("models/mini")).unwrap();
     let encoder = bundle.audio_encoder().unwrap();

@@ -4,8 +4,8 @@
 
 #[path = "common/checkpoint.rs"]
 mod checkpoint;
-#[path = "common/study.rs"]
-mod study;
+#[path = "common/training.rs"]
+mod training;
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,7 @@ struct Bench {
 impl Bench {
     fn new(checkpoint: &Path, folder: &Path, choices: Choices) -> Self {
         if !folder.join("study.csv").exists() {
-            study::study(folder);
+            training::study(folder);
         }
         let towers = ClapTowers::open(&locate(checkpoint.to_str().unwrap(), None).unwrap(), choices).unwrap();
         let (spec, hop) = towers.frontend();

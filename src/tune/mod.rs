@@ -5,6 +5,7 @@
 //! | `checkpoint` | reads files that others published into named tensors |
 //! | `net` | the networks, each written once, as Burn modules |
 //! | `data` | ratings, splits, recordings as patches, batches |
+//! | `calibrate` | the curve from cosine to score, as people rated |
 //! | `eval` | agreement with people, false alarms |
 //! | `export` | a module becomes ONNX, a graph NNEF |
 //! | `layout` | towers as graphs of clapd's fused layers, in f32, f16 or int8 |
@@ -23,6 +24,7 @@
 
 pub mod agreement;
 pub mod bundle;
+pub mod calibrate;
 pub mod checkpoint;
 pub mod cli;
 pub mod clips;

@@ -83,7 +83,7 @@ pub(super) struct Divide {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Split {
+pub(super) enum Split {
     Train,
     Validation,
     Test,

@@ -3,6 +3,7 @@
 //! In: arguments. Out: an exit code; results on standard output, progress and errors on standard error.
 //! Never: does the work itself.
 
+mod calibrate;
 mod eval;
 mod tune;
 
@@ -41,6 +42,8 @@ enum Command {
     Tune(Box<tune::Tune>),
     /// Compare a model's scores with people's ratings, and count its false alarms
     Eval(eval::Eval),
+    /// Fit a bundle's curve from cosine to score to people's ratings
+    Calibrate(calibrate::Calibrate),
     /// Write a manifest with splits that neither a recording nor a listener crosses
     Split(eval::Divide),
 }
@@ -160,6 +163,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export(&args),
         Command::Tune(args) => tune::tune(&args),
         Command::Eval(args) => eval::eval(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Split(args) => eval::divide(&args),
     };
     match result {

@@ -46,11 +46,36 @@ struct Chosen {
     screened: Screened,
 }
 
+/// What models said of pairs that people rated.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The pairs whose audio could be used.
+    pub pairs: Vec<Pair>,
+    /// The number of each pair's recording.
+    pub recordings: Vec<usize>,
+    /// What each model said of them.
+    pub columns: Vec<Columns>,
+    /// Rows that the publisher excludes.
+    pub excluded: usize,
+    /// Ratings that were screened out.
+    pub screened: Screened,
+    /// Audio that could not be used.
+    pub skipped: Vec<Skipped>,
+}
+
 /// Agreement of one or two models with people.
 ///
 /// # Errors
-/// A manifest at fault, no pair of the split, too much broken audio, or a model that fails.
+/// As [`judge`].
 pub fn agreement(models: &[Listener], ratings: &Ratings<'_>) -> Result<Report> {
+    Ok(judge(models, ratings)?.report(models, ratings))
+}
+
+/// Has models score the pairs that people rated.
+///
+/// # Errors
+/// A manifest at fault, no pair of the split, too much broken audio, or a model that fails.
+pub fn judge(models: &[Listener], ratings: &Ratings<'_>) -> Result<Judged> {
     let Chosen { pairs, excluded, screened } = choose(ratings)?;
     let mut scored = Vec::new();
     let mut skipped: BTreeMap<PathBuf, Skipped> = BTreeMap::new();
@@ -71,22 +96,30 @@ pub fn agreement(models: &[Listener], ratings: &Ratings<'_>) -> Result<Report> {
         })
         .collect();
     let recordings = numbers(&pairs);
-    let group = |(name, rows): (String, Vec<usize>)| compare(name, &rows, &pairs, &columns, &recordings, ratings.plan);
-    let listeners: HashSet<&String> =
-        pairs.iter().flat_map(|pair| &pair.opinions).filter_map(|opinion| opinion.listener.as_ref()).collect();
-    Ok(Report {
-        models: models.iter().map(Listener::name).collect(),
-        split: pairs.iter().any(|pair| pair.split.is_some()).then(|| ratings.split.to_string()),
-        ratings: pairs.iter().map(|pair| pair.opinions.len()).sum(),
-        listeners: listeners.len(),
-        excluded,
-        screened,
-        skipped: skipped.into_values().collect(),
-        resamples: ratings.plan.resamples,
-        seed: ratings.plan.seed,
-        groups: groups(&pairs).into_iter().map(group).collect(),
-        alarms: vec![],
-    })
+    Ok(Judged { pairs, recordings, columns, excluded, screened, skipped: skipped.into_values().collect() })
+}
+
+impl Judged {
+    /// Figures of it, of all pairs and of each group.
+    pub fn report(&self, models: &[Listener], ratings: &Ratings<'_>) -> Report {
+        let Self { pairs, recordings, columns, .. } = self;
+        let group = |(name, rows): (String, Vec<usize>)| compare(name, &rows, pairs, columns, recordings, ratings.plan);
+        let listeners: HashSet<&String> =
+            pairs.iter().flat_map(|pair| &pair.opinions).filter_map(|opinion| opinion.listener.as_ref()).collect();
+        Report {
+            models: models.iter().map(Listener::name).collect(),
+            split: pairs.iter().any(|pair| pair.split.is_some()).then(|| ratings.split.to_string()),
+            ratings: pairs.iter().map(|pair| pair.opinions.len()).sum(),
+            listeners: listeners.len(),
+            excluded: self.excluded,
+            screened: self.screened,
+            skipped: self.skipped.clone(),
+            resamples: ratings.plan.resamples,
+            seed: ratings.plan.seed,
+            groups: groups(pairs).into_iter().map(group).collect(),
+            alarms: vec![],
+        }
+    }
 }
 
 fn choose(ratings: &Ratings<'_>) -> Result<Chosen> {

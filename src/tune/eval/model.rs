@@ -38,6 +38,11 @@ impl Listener {
         Ok(Self { model: Model::load(&bundle)?, bundle })
     }
 
+    /// Its bundle.
+    pub fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
     /// How it is named in a report.
     pub fn name(&self) -> ModelName {
         ModelName {

@@ -10,7 +10,6 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::prelude::*;
 
-use super::augment;
 use super::journal::{Journal, Line, finite};
 use super::objective::Objective;
 use super::optimizer::Optimizer;
@@ -22,6 +21,7 @@ use super::state::{self, Progress};
 use super::study::Study;
 use super::towers::{Look, Towers, distinct, rows};
 use super::validate::{opinions, validate};
+use super::{augment, finish};
 use crate::tune::checkpoint::source::BEST;
 use crate::tune::data::Clips;
 use crate::tune::net::clap::Pairs;
@@ -161,10 +161,11 @@ impl<T: Towers> Loop<'_, T> {
 
     /// Makes the best model a bundle.
     pub fn finish(self) -> Result<()> {
-        let Self { towers, setting, progress, show, .. } = self;
-        show.say(&format!("the best model is that after step {}, SRCC {:.3}", progress.best_step, progress.best()));
+        let Self { towers, recipe, setting, study, progress, show, .. } = self;
+        let srcc = progress.best().map_or_else(|| "none".into(), |srcc| format!("{srcc:.3}"));
+        show.say(&format!("the best model is that after step {}, SRCC {srcc}", progress.best_step));
         show.end();
-        let (best, bundle) = (setting.out.join(BEST), setting.out.join("bundle"));
-        towers.bundle(&best, &bundle, setting.precision)
+        let out = &setting.out;
+        finish::bundle(&towers, recipe, &study, &out.join(BEST), &out.join("bundle"), setting.precision)
     }
 }

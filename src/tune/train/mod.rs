@@ -16,6 +16,7 @@
 
 pub mod augment;
 pub mod clap;
+mod finish;
 pub mod journal;
 mod looping;
 pub mod mini;

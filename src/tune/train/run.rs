@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::journal::Journal;
 use super::looping::Loop;
@@ -18,7 +18,7 @@ use super::show::Show;
 use super::state::{self, Progress, Saved};
 use super::study::Study;
 use super::towers::Towers;
-use crate::tune::data::{Clips, MelCache};
+use crate::tune::data::{Clips, MelCache, Split};
 use crate::tune::export::Precision;
 
 /// Where a run writes, and all that may be different when it is resumed.
@@ -49,6 +49,9 @@ pub fn train<T: Towers>(towers: T, recipe: &Recipe, setting: &Setting) -> Result
     let cache = MelCache::open(&setting.cache, setting.cache_bytes)?;
     let mut clips = Clips::new(spec, patch_hop, Some(cache));
     let study = Study::read(recipe, &mut clips)?;
+    if objective.needs_listeners() && study.splits.get(&Split::Train).is_some_and(|train| train.listeners == 0) {
+        log::warn!("the loss {} looks at how each listener rates, but no rating names its listener", recipe.loss);
+    }
     let schedule = Schedule::new(&study.train, recipe)?;
     let run = describe(&towers, recipe, &study, &schedule)?;
     match begun {
@@ -78,20 +81,28 @@ pub fn train<T: Towers>(towers: T, recipe: &Recipe, setting: &Setting) -> Result
 /// The run that is in the folder, if there is one to go on with; otherwise a folder that is there and holds none.
 fn open_folder(out: &Path, resume: bool) -> Result<Option<Run>> {
     std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
-    let has_run = out.join(recipe::FILE).exists();
-    if has_run && !resume {
-        bail!("{} holds a run; --resume goes on with it, another --out begins one", out.display());
+    let place = out.display();
+    if !out.join(recipe::FILE).exists() {
+        ensure!(
+            !out.join("state").exists(),
+            "{place} holds the state of a run without its {}; give another --out, or remove it",
+            recipe::FILE
+        );
+        return Ok(None);
     }
-    if has_run { Run::read(out).map(Some) } else { Ok(None) }
+    ensure!(resume, "{place} holds a run; --resume goes on with it, another --out begins one");
+    Run::read(out).map(Some)
 }
 
 fn describe<T: Towers>(towers: &T, recipe: &Recipe, study: &Study, schedule: &Schedule) -> Result<Run> {
-    let mut texts_cut = 0;
+    let mut cut = vec![];
     for text in study.texts() {
         if towers.is_cut(text)? {
-            log::warn!("longer than the model allows, and cut there, as clapd will: {text:?}");
-            texts_cut += 1;
+            cut.push(text);
         }
+    }
+    if let Some(text) = cut.first() {
+        log::warn!("{} texts are longer than the model allows, and cut there, as clapd will: {text:?}", cut.len());
     }
     let (version, revision) = Run::versions();
     Ok(Run {
@@ -103,7 +114,7 @@ fn describe<T: Towers>(towers: &T, recipe: &Recipe, study: &Study, schedule: &Sc
         excluded: study.excluded,
         screened: study.screened.into(),
         skipped: recipe::reasons(&study.skipped),
-        texts_cut,
+        texts_cut: cut.len(),
         steps_in_all: schedule.steps(),
     })
 }

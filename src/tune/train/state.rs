@@ -47,15 +47,15 @@ impl Progress {
         Self { step: 0, best_step: 0, best_bits, since_best: 0, ended: false, seconds: 0.0 }
     }
 
-    /// The best model's SRCC on validation; minus infinity before the first.
-    pub fn best(&self) -> f64 {
-        f64::from_bits(self.best_bits)
+    /// The best model's SRCC on validation; none before the first, or where it is none (of a constant).
+    pub fn best(&self) -> Option<f64> {
+        Some(f64::from_bits(self.best_bits)).filter(|srcc| *srcc >= -1.0)
     }
 
     /// Takes a validation into account; whether it is the best so far. The first is, whatever its SRCC.
     pub fn judge(&mut self, srcc: f64) -> bool {
         let srcc = if srcc.is_nan() { f64::MIN } else { srcc };
-        let better = srcc > self.best();
+        let better = srcc > f64::from_bits(self.best_bits);
         if better {
             (self.best_bits, self.best_step, self.since_best) = (srcc.to_bits(), self.step, 0);
         } else {
