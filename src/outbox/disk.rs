@@ -7,7 +7,7 @@
 //! Never: syncs on its own; leaves half an append behind if it can be helped; is used by two processes.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,8 @@ pub(super) struct Found {
     pub(super) records: Vec<Record>,
     /// Bytes that belong to no record.
     pub(super) damaged: usize,
+    /// Why the disk took no header: it is full, and the log can't be appended to before a [`Log::rewrite`].
+    pub(super) full: Option<io::Error>,
 }
 
 impl Log {
@@ -51,23 +53,28 @@ impl Log {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another clapd uses it"));
+                return Err(io::Error::new(ErrorKind::ResourceBusy, "another clapd uses it"));
             }
             Err(TryLockError::Error(error)) => log::debug!("outbox: this file system has no locks: {error}"),
         }
         let path = dir.join(FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let found = read(&bytes)?;
+        let mut found = read(&bytes)?;
         let file = private().append(true).open(&path)?;
         let mut log = Self { dir: dir.into(), len: file.metadata()?.len(), file, _lock: lock };
         if !bytes.starts_with(HEADER) {
             let mut whole = Vec::new();
             found.records.iter().for_each(|record| record.write(&mut whole));
-            log.rewrite(&whole)?;
+            match log.rewrite(&whole) {
+                Err(error) if [ErrorKind::StorageFull, ErrorKind::QuotaExceeded].contains(&error.kind()) => {
+                    found.full = Some(error);
+                }
+                written => written?,
+            }
         }
         Ok((log, found))
     }
@@ -143,7 +150,7 @@ fn write_new(path: &Path, records: &[u8]) -> io::Result<()> {
 fn read(bytes: &[u8]) -> io::Result<Found> {
     if let Some(records) = bytes.strip_prefix(HEADER) {
         let (records, damaged) = Record::read_all(records);
-        return Ok(Found { records, damaged });
+        return Ok(Found { records, damaged, full: None });
     }
     // A power cut may leave a new file torn or zeroed from anywhere in its first page on; another format has another header.
     let page = &bytes[..bytes.len().min(HEADER.len())];
@@ -151,9 +158,9 @@ fn read(bytes: &[u8]) -> io::Result<Found> {
     let torn = HEADER.starts_with(&page[..written]);
     if torn {
         let (records, damaged) = Record::read_all(bytes);
-        return Ok(Found { records, damaged });
+        return Ok(Found { records, damaged, full: None });
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, format!("{FILE} is no outbox of this version; move it away")))
+    Err(io::Error::new(ErrorKind::InvalidData, format!("{FILE} is no outbox of this version; move it away")))
 }
 
 #[cfg(test)]
@@ -169,7 +176,7 @@ mod tests {
     }
 
     fn found(dir: &Path) -> (Vec<Record>, usize) {
-        let (_, Found { records, damaged }) = Log::open(dir).unwrap();
+        let (_, Found { records, damaged, .. }) = Log::open(dir).unwrap();
         (records, damaged)
     }
 
@@ -177,7 +184,7 @@ mod tests {
     fn what_was_appended_is_found_again() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("a/b");
-        let (mut log, Found { records, damaged }) = Log::open(&dir).unwrap();
+        let (mut log, Found { records, damaged, .. }) = Log::open(&dir).unwrap();
         assert_eq!((records.len(), damaged), (0, 0));
         log.append(&told(1)).unwrap();
         log.append(&told(2)).unwrap();

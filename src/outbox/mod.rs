@@ -127,7 +127,7 @@ impl Outbox {
     pub fn open(spec: &OutboxSpec) -> Self {
         let mut queue = Queue::new(Limits { max_events: spec.max_events, max_age: spec.max_age });
         let opened = spec.dir.as_deref().and_then(|dir| Self::read(dir, &mut queue));
-        let storage = if opened.is_some() { Storage::Disk } else { Storage::Memory };
+        let storage = opened.as_ref().map_or(Storage::Memory, |(_, storage)| *storage);
         let state = State {
             queue,
             storage,
@@ -139,7 +139,7 @@ impl Outbox {
             closed: opened.is_none(),
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
-        if let Some(log) = opened
+        if let Some((log, _)) = opened
             && let Err(error) = spool::spawn(Arc::clone(&shared), log)
         {
             log::warn!("outbox: its thread cannot be started ({error}): events wait in memory");
@@ -159,7 +159,7 @@ impl Outbox {
         &self.handle.0
     }
 
-    fn read(dir: &Path, queue: &mut Queue) -> Option<Log> {
+    fn read(dir: &Path, queue: &mut Queue) -> Option<(Log, Storage)> {
         let (log, found) = Log::open(dir)
             .inspect_err(|error| {
                 log::warn!(
@@ -171,12 +171,13 @@ impl Outbox {
         if found.damaged > 0 {
             log::warn!("outbox: {}: {} damaged bytes are passed over", dir.display(), found.damaged);
         }
+        let storage = found.full.as_ref().map_or(Storage::Disk, spool::failing);
         let now = Clocks::now();
         found.records.into_iter().for_each(|record| queue.apply(record, now));
         if queue.waiting() > 0 {
             log::info!("outbox: {} messages of an earlier run wait", queue.waiting());
         }
-        Some(log)
+        Some((log, storage))
     }
 
     /// Keeps a start.

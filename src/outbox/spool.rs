@@ -29,6 +29,12 @@ pub(super) fn spawn(shared: Arc<Shared>, log: Log) -> io::Result<()> {
     thread::Builder::new().name("outbox".into()).spawn(move || writer.run()).map(drop)
 }
 
+/// The disk failed: says so, and when it is tried again.
+pub(super) fn failing(error: &io::Error) -> Storage {
+    log::warn!("outbox: {error}; events wait in memory and do not outlive this process until it works again");
+    Storage::Failing(Instant::now() + RETRY_AFTER)
+}
+
 struct Writer {
     shared: Arc<Shared>,
     log: Log,
@@ -173,10 +179,7 @@ impl Writer {
             }
             Err(error) => {
                 if state.storage == Storage::Disk {
-                    log::warn!(
-                        "outbox: {error}; events wait in memory and do not outlive this process until it works again"
-                    );
-                    state.storage = Storage::Failing(Instant::now() + RETRY_AFTER);
+                    state.storage = failing(&error);
                 }
                 state.queue.take_journal();
                 state.due = None;

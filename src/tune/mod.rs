@@ -11,6 +11,7 @@
 //! | `layout` | towers as graphs of clapd's fused layers, in f32, f16 or int8 |
 //! | `import` | a CLAP checkpoint becomes a bundle |
 //! | `quantize` | rounds linears to int8 |
+//! | `report` | a training run as one HTML page |
 //! | `train` | fine-tunes a checkpoint on ratings |
 //! | `verify` | compares a bundle with its checkpoint |
 //! | `clips` | sounds to calibrate on and to judge by |
@@ -38,5 +39,6 @@ pub mod mini;
 pub mod net;
 pub mod progress;
 pub mod quantize;
+pub mod report;
 pub mod train;
 pub mod verify;

@@ -53,13 +53,9 @@ pub(super) fn measure(
     let values = figures(&all);
     let draws = bootstrap::draws(recordings, plan, figures);
     let [mse, mae, ece] = std::array::from_fn(|figure| Interval::of(values[figure], &draws[figure]));
-    // A draw's chance comes on top of the sample's own, so the draws lie too high by what the sample does: they are turned
-    // about the value, which takes that off.
-    let ece = Interval {
-        low: (2.0 * ece.value - ece.high).max(0.0),
-        high: (2.0 * ece.value - ece.low).max(ece.value),
-        ..ece
-    };
+    // A draw's chance comes on top of the sample's own, so the draws lie too high by about as much as the sample does: the lower
+    // end is the upper one turned about the value, and the upper one stays on the high side.
+    let ece = Interval { low: (2.0 * ece.value - ece.high).max(0.0), ..ece };
     Ok(Some(CalibrationError { folds, mse, mae, ece }))
 }
 

@@ -12,8 +12,10 @@ const BEYOND: f64 = 10.0;
 const SLOPES: [f64; 2] = [1.0, 200.0];
 /// Steps of the grid: a factor of 1.6 in slope, a twentieth of the cosines' range in the middle.
 const GRID: [i32; 2] = [11, 40];
-/// Pairs that nobody rated, so that the ends are held where nothing was heard; together they weigh as much as two that were.
+/// Pairs that nobody rated, so that the ends are held where nothing was heard.
 const ENDS: [(f64, f64); 2] = [(-1.0, 0.0), (1.0, 10.0)];
+/// What each of them weighs: a hundredth of a pair, enough to decide where nothing else does.
+const END: f64 = 0.01;
 /// A quarter in the exponent between two points leaves 0.03 points between the curve and its straight pieces at most.
 const STEP: f64 = 0.25;
 /// Steps to either side of the middle, to 0.25% of the asymptotes.
@@ -31,7 +33,7 @@ pub(super) struct Logistic {
 impl Logistic {
     /// The curve with the least squared error; it rises.
     pub(super) fn fit(cosines: &[f64], ratings: &[f64]) -> Self {
-        let pairs: Vec<(f64, f64)> = cosines.iter().copied().zip(ratings.iter().copied()).chain(ENDS).collect();
+        let pairs: Vec<(f64, f64)> = cosines.iter().copied().zip(ratings.iter().copied()).collect();
         let (least, most) =
             cosines.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &c| (low.min(c), high.max(c)));
         // Cosines that are all one still leave some way to go.
@@ -107,11 +109,12 @@ fn better(a: (Logistic, f64), b: (Logistic, f64)) -> (Logistic, f64) {
 fn solve(pairs: &[(f64, f64)], slope: f64, middle: f64) -> (Logistic, f64) {
     // Sums of products of u = 1 - sigmoid, v = sigmoid and the rating y.
     let [mut uu, mut uv, mut vv, mut uy, mut vy, mut yy] = [0.0; 6];
-    for &(cosine, y) in pairs {
+    let ends = ENDS.iter().map(|end| (END, end));
+    for (weight, &(cosine, y)) in pairs.iter().map(|pair| (1.0, pair)).chain(ends) {
         let v = sigmoid(slope * (cosine - middle));
-        let u = 1.0 - v;
-        (uu, uv, vv) = (uu + u * u, uv + u * v, vv + v * v);
-        (uy, vy, yy) = (uy + u * y, vy + v * y, yy + y * y);
+        let (u, wy) = (1.0 - v, weight * y);
+        (uu, uv, vv) = (uu + weight * u * u, uv + weight * u * v, vv + weight * v * v);
+        (uy, vy, yy) = (uy + u * wy, vy + v * wy, yy + y * wy);
     }
     let (least, most) = (-BEYOND, 10.0 + BEYOND);
     let squares = |low: f64, high: f64| {

@@ -13,10 +13,13 @@ mod error;
 mod logistic;
 mod store;
 
+use std::path::Path;
+
 use anyhow::{Result, ensure};
 
 use crate::detect::Calibration;
 use crate::tune::data::SCORES;
+use crate::tune::eval::{self, Listener, Ratings};
 use crate::tune::metrics::Plan;
 pub use error::CalibrationError;
 use logistic::Logistic;
@@ -38,6 +41,26 @@ pub struct Fitted {
     pub recordings: usize,
     /// Its error on recordings that it was not fitted to; none where there is but one recording.
     pub error: Option<CalibrationError>,
+}
+
+/// Calibrates the bundle in `folder` (or `folder/bundle`) on people's ratings: has it score them, fits the curve, writes it. Gives
+/// the fit and the bundle's new pipeline id. The ratings have to be some that the model did not learn from, and is not judged by.
+///
+/// # Errors
+/// As [`eval::judge`], [`fit`] and [`write`].
+pub fn bundle(folder: &Path, ratings: &Ratings<'_>) -> Result<(Fitted, String)> {
+    let models = [Listener::open(folder)?];
+    let judged = eval::judge(&models, ratings)?;
+    let columns = &judged.columns[0];
+    let fitted = fit(&columns.cosine, &columns.rating, &judged.recordings, ratings.plan)?;
+    // Names without their folders: a bundle goes to others.
+    let names = ratings.manifests.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy());
+    let mut data = names.collect::<Vec<_>>().join(", ");
+    if judged.pairs.iter().any(|pair| pair.split.is_some()) {
+        data += &format!(" ({})", ratings.split);
+    }
+    let id = write(models[0].bundle().dir(), &fitted, &data)?;
+    Ok((fitted, id))
 }
 
 /// Fits a curve to pairs: their cosines, the mean of people's ratings (0 to 10), and the number of their recording. `plan` is

@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::eval::Split;
 use crate::tune::calibrate;
 use crate::tune::data::Screening;
-use crate::tune::eval::{self, Listener};
+use crate::tune::eval::Ratings;
 use crate::tune::metrics::{Interval, Plan};
 
 /// Fit a bundle's curve from cosine to score to people's ratings
@@ -37,22 +37,15 @@ pub(super) struct Calibrate {
 }
 
 pub(super) fn run(args: &Calibrate) -> Result<()> {
-    let models = [Listener::open(&args.model)?];
-    let plan = Plan::default();
-    let ratings = eval::Ratings {
+    let ratings = Ratings {
         manifests: &args.data,
         audio_root: args.audio_root.as_deref(),
         split: args.split.into(),
         screening: if args.screen { Screening::default() } else { Screening::NONE },
         skip: args.skip,
-        plan,
+        plan: Plan::default(),
     };
-    let judged = eval::judge(&models, &ratings)?;
-    let columns = &judged.columns[0];
-    let fitted = calibrate::fit(&columns.cosine, &columns.rating, &judged.recordings, plan)?;
-    let split = judged.pairs.iter().any(|pair| pair.split.is_some()).then(|| format!(" ({})", ratings.split));
-    let names: Vec<String> = args.data.iter().map(|path| path.display().to_string()).collect();
-    let id = calibrate::write(models[0].bundle().dir(), &fitted, &(names.join(", ") + &split.unwrap_or_default()))?;
+    let (fitted, id) = calibrate::bundle(&args.model, &ratings)?;
     println!("{} pairs of {} recordings; pipeline id {id}", fitted.pairs, fitted.recordings);
     if let Some(error) = fitted.error {
         let figure = |Interval { value, low, high }: Interval| format!("{value:.3} [{low:.3}, {high:.3}]");

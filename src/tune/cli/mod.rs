@@ -5,6 +5,7 @@
 
 mod calibrate;
 mod eval;
+mod report;
 mod tune;
 
 use std::path::{Path, PathBuf};
@@ -44,6 +45,8 @@ enum Command {
     Eval(eval::Eval),
     /// Fit a bundle's curve from cosine to score to people's ratings
     Calibrate(calibrate::Calibrate),
+    /// Write a training run as one HTML page
+    Report(report::Report),
     /// Write a manifest with splits that neither a recording nor a listener crosses
     Split(eval::Divide),
 }
@@ -164,6 +167,7 @@ pub fn main() -> ExitCode {
         Command::Tune(args) => tune::tune(&args),
         Command::Eval(args) => eval::eval(&args),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Report(args) => report::run(args),
         Command::Split(args) => eval::divide(&args),
     };
     match result {
