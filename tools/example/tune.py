@@ -2,9 +2,9 @@
 """The worked example: teaches models/mini the ratings that gather.py made, and measures before and after on recordings and
 listeners that were never trained on. The ratings are SIMULATED; the sounds are real.
 
-    tune.py --claptune PATH --clapd PATH --work DIR [--only mini|nothing] [--seed 1]
+    tune.py --claptune PATH --clapd PATH --work DIR [--start mini|nothing] [--seed 1]
 
-In: DIR/manifest.csv and DIR/sounds (gather.py). Out: tables on standard output, DIR/results.json, a run a folder in DIR/runs, and
+In: DIR/manifest.csv and DIR/sounds (gather.py). Out: tables on standard output, DIR/results-START.json, a run a folder in DIR/runs, and
 in each what `claptune report` writes.
 All options below were chosen on the training and validation splits. The test split is read at the end, once.
 """
@@ -45,13 +45,12 @@ def main():
     words, matching = options.work / "words.csv", options.work / "matching.csv"
     write_words(manifest, words, options.seed)
     write_matching(manifest, matching)
-    results = {"ratings": "SIMULATED", "seed": options.seed, "starts": {}}
-    for name, (start, more) in STARTS.items():
-        if options.only in (None, name):
-            results["starts"][name] = example(options, name, start, more, manifest, matching, words)
+    results = {"ratings": "SIMULATED", "seed": options.seed}
+    results |= example(options, options.start, *STARTS[options.start], manifest, matching, words)
     results["minutes"] = round((time.monotonic() - begun) / 60, 1)
-    (options.work / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    print(f"\n{results['minutes']} minutes; {options.work / 'results.json'} has all figures. All ratings are SIMULATED.")
+    to = options.work / f"results-{options.start}.json"
+    to.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"\n{results['minutes']} minutes; {to} has all figures. All ratings are SIMULATED.")
 
 
 def parse():
@@ -59,7 +58,7 @@ def parse():
     for program in ("claptune", "clapd"):
         parser.add_argument(f"--{program}", type=pathlib.Path, required=True)
     parser.add_argument("--work", type=pathlib.Path, required=True)
-    parser.add_argument("--only", choices=STARTS)
+    parser.add_argument("--start", choices=STARTS, default="mini")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     options.work = options.work.resolve()
