@@ -47,7 +47,7 @@ pub struct Fitted {
 /// the fit and the bundle's new pipeline id. The ratings have to be some that the model did not learn from, and is not judged by.
 ///
 /// # Errors
-/// As [`eval::judge`], [`fit`] and [`write`].
+/// As [`eval::judge`], [`fit`] and [`write()`].
 pub fn bundle(folder: &Path, ratings: &Ratings<'_>) -> Result<(Fitted, String)> {
     let models = [Listener::open(folder)?];
     let judged = eval::judge(&models, ratings)?;

@@ -40,7 +40,7 @@ pub(super) fn address(file: &Path) -> Result<String> {
     }
     ensure!(!samples.is_empty(), "{}: holds no sound", file.display());
     // A browser's decoders begin at 8 kHz too; slower files are rare enough to be refused by the resampler.
-    let to = if rate > RATE || rate < MIN_RATE { RATE } else { rate };
+    let to = if (MIN_RATE..=RATE).contains(&rate) { rate } else { RATE };
     let samples = resample_clip(&samples, rate, to)?;
     Ok(format!("data:audio/wav;base64,{}", STANDARD.encode(wav(&samples, to))))
 }

@@ -134,7 +134,7 @@ fn remembered<K: std::hash::Hash + Eq>(
     Ok(made)
 }
 
-fn stacked(rows: Vec<Vec<f32>>, device: &Device) -> Tensor<2> {
+fn stacked(rows: &[Vec<f32>], device: &Device) -> Tensor<2> {
     let (count, width) = (rows.len(), rows.first().map_or(0, Vec::len));
     Tensor::from_data(TensorData::new(rows.concat(), [count, width]), device)
 }
@@ -143,7 +143,7 @@ impl Towers for ClapTowers {
     type Net = Clap;
 
     fn frontend(&self) -> (FrontendSpec, u64) {
-        (self.checkpoint.frontend.clone(), 0)
+        (self.checkpoint.frontend, 0)
     }
 
     fn begin(&self) -> Result<Clap> {
@@ -176,9 +176,9 @@ impl Towers for ClapTowers {
             let make = || Ok(net.audio.forward(self.mels(clips, &[*look], &device)?));
             remembered(&mut known, look.file.to_path_buf(), make)
         };
-        let rows = looks.iter().map(own).collect::<Result<_>>();
+        let rows = looks.iter().map(own).collect::<Result<Vec<_>>>();
         self.recordings = Some(known);
-        Ok(stacked(rows?, &device))
+        Ok(stacked(&rows?, &device))
     }
 
     fn text(&mut self, net: &Clap, texts: &[&str]) -> Result<Tensor<2>> {
@@ -190,9 +190,9 @@ impl Towers for ClapTowers {
         };
         let Some(mut known) = known else { return embed(texts) };
         let own = |text: &&str| remembered(&mut known, (*text).to_owned(), || embed(&[*text]));
-        let rows = texts.iter().map(own).collect::<Result<_>>();
+        let rows = texts.iter().map(own).collect::<Result<Vec<_>>>();
         self.texts = Some(known);
-        Ok(stacked(rows?, &device))
+        Ok(stacked(&rows?, &device))
     }
 
     fn is_cut(&self, text: &str) -> Result<bool> {
