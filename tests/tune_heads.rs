@@ -261,8 +261,14 @@ fn a_tuned_bundle_is_run_by_clapd() {
     let [start, best, tuned] = [Path::new(mini), &best, &tuned].map(|bundle| score(bundle.to_str().unwrap()));
     assert!((best - tuned).abs() < 1e-3, "f32 {best}, f16 {tuned}");
     assert!((start - best).abs() > 1e-4, "it was trained: {start}, {best}");
-    let (done, said) = claptune(&[&arguments[..6], &["--out", "x", "--lora", "8"]].concat());
+    let small = folder.path().join("small");
+    let (done, said) = claptune(&["export", out, "--bundle", small.to_str().unwrap(), "--precision", "int8"]);
+    assert!(done, "{said}");
+    let small = Bundle::open(small).unwrap();
+    assert_eq!(small.manifest().calibration, bundle.manifest().calibration);
+    assert_eq!(small.manifest().source.len(), 3, "both networks, and where it began");
+    let (done, said) = claptune(&[&arguments[..5], &["--out", "x", "--lora", "8"]].concat());
     assert!(!done && said.contains("--lora"), "{said}");
-    let (done, said) = claptune(&[&arguments[..6], &["--out", "x", "--freeze", "audio:2"]].concat());
+    let (done, said) = claptune(&[&arguments[..5], &["--out", "x", "--freeze", "audio:2"]].concat());
     assert!(!done && said.contains("--freeze audio:2"), "{said}");
 }

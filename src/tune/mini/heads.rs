@@ -120,8 +120,11 @@ impl Heads {
         };
         let weights = |parts: &mut Parts, name: &str, value: Tensor<2>| -> Result<()> {
             let (rows, value) = (value.dims()[0], values(value)?);
-            if parts.weights(name)?.1 != value || precision != Precision::Int8 {
-                parts.remove_tensor(&format!("{name}_scale"));
+            let scale = format!("{name}_scale");
+            // What is in 8 bits and was not trained must not be rounded again.
+            let stays = precision == Precision::Int8 && parts.tensor(&scale).is_ok() && parts.weights(name)?.1 == value;
+            if !stays {
+                parts.remove_tensor(&scale);
                 linear(parts, name, rows, &value, precision)?;
             }
             Ok(())

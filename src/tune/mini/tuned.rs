@@ -8,11 +8,12 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use burn::prelude::Device;
 use tract_onnx::prelude::TypedModel;
 
 use super::heads::Heads;
 use crate::clap::Bundle;
-use crate::clap::manifest::Origin;
+use crate::clap::manifest::{Manifest, Origin};
 use crate::tune::bundle::BundleWriter;
 use crate::tune::export::{Precision, nnef};
 use crate::tune::net::captions::Captions;
@@ -29,24 +30,7 @@ const VERSION: &str = "1";
 /// # Errors
 /// A file that can't be read or written, or numbers that the device refuses.
 pub fn write(start: &Bundle, heads: &Heads, net: &Captions, precision: Precision, out: &Path) -> Result<()> {
-    let writer = BundleWriter::new(out)?;
     let mut manifest = start.manifest().clone();
-    let copy = |name: &str| {
-        let path = start.dir().join(name);
-        let mut from = File::open(&path).with_context(|| format!("reading {}", path.display()))?;
-        writer.add_with(name, |to| Ok(io::copy(&mut from, to).map(drop)?))
-    };
-    let store = |file: &str, graph: TypedModel| writer.add_with(file, |to| nnef::write(graph, to));
-    let [pool, text] = heads.with(net, precision)?;
-    manifest.audio.sha256 = copy(&manifest.audio.file)?;
-    manifest.text.tokenizer_sha256 = copy(&manifest.text.tokenizer)?;
-    manifest.text.sha256 = store(&manifest.text.file, text)?;
-    if let Some(table) = &mut manifest.pool {
-        table.sha256 = store(&table.file, pool)?;
-    }
-    for licence in LICENCES.into_iter().filter(|licence| start.dir().join(licence).is_file()) {
-        copy(licence)?;
-    }
     manifest.source.push(Origin {
         name: manifest.name.clone(),
         version: manifest.version.clone(),
@@ -59,5 +43,37 @@ pub fn write(start: &Bundle, heads: &Heads, net: &Captions, precision: Precision
     }
     manifest.version = VERSION.into();
     manifest.quality = toml::Table::new();
+    store(manifest, start.dir(), heads.with(net, precision)?, out)
+}
+
+/// Writes a trained bundle once more, its trained numbers in another precision; all else stays, the calibration too.
+///
+/// # Errors
+/// As [`write`], and a bundle of another kind.
+pub fn again(bundle: &Path, precision: Precision, out: &Path) -> Result<()> {
+    let bundle = Bundle::open(bundle)?;
+    let heads = Heads::open(&bundle)?;
+    let graphs = heads.with(&heads.network(&Device::flex())?, precision)?;
+    store(bundle.manifest().clone(), bundle.dir(), graphs, out)
+}
+
+/// The bundle of `manifest`: both graphs, and beside them what lies in the folder `from`.
+fn store(mut manifest: Manifest, from: &Path, [pool, text]: [TypedModel; 2], out: &Path) -> Result<()> {
+    let writer = BundleWriter::new(out)?;
+    let copy = |name: &str| {
+        let path = from.join(name);
+        let mut from = File::open(&path).with_context(|| format!("reading {}", path.display()))?;
+        writer.add_with(name, |to| Ok(io::copy(&mut from, to).map(drop)?))
+    };
+    let add = |file: &str, graph: TypedModel| writer.add_with(file, |to| nnef::write(graph, to));
+    manifest.audio.sha256 = copy(&manifest.audio.file)?;
+    manifest.text.tokenizer_sha256 = copy(&manifest.text.tokenizer)?;
+    manifest.text.sha256 = add(&manifest.text.file, text)?;
+    if let Some(table) = &mut manifest.pool {
+        table.sha256 = add(&table.file, pool)?;
+    }
+    for licence in LICENCES.into_iter().filter(|licence| from.join(licence).is_file()) {
+        copy(licence)?;
+    }
     writer.finish(manifest)
 }

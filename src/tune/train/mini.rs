@@ -149,6 +149,7 @@ impl Towers for MiniTowers {
     }
 
     fn audio(&mut self, net: &Captions, clips: &mut Clips, looks: &[Look<'_>]) -> Result<Tensor<2>> {
+        // Masks are of spectrograms; the command line refuses them here.
         let mut values = vec![];
         for look in looks {
             values.extend_from_slice(self.probabilities(clips, look.file)?);
@@ -183,8 +184,7 @@ impl Towers for MiniTowers {
     }
 
     fn bundle(&self, best: &Path, out: &Path, precision: Precision) -> Result<()> {
-        let start = Bundle::open(best)?;
-        let heads = Heads::open(&start)?;
-        tuned::write(&start, &heads, &heads.network(&Device::flex())?, precision, out)
+        let best = Heads::open(&Bundle::open(best)?)?.network(&Device::flex())?;
+        tuned::write(&self.bundle, &self.heads, &best, precision, out)
     }
 }
