@@ -126,7 +126,7 @@ impl Talk {
     }
 
     fn send_and_receive(&mut self, topic: &str, node: &str, passed: &mut dyn FnMut(Step, &str)) -> Result<(), Fault> {
-        let fate = self.send(topic, format!("clapd setup {:016x}", fastrand::u64(..)), true)?;
+        let fate = self.send(topic, &format!("clapd setup {:016x}", fastrand::u64(..)), true)?;
         fate.accepted.map_err(|why| {
             let remedy = format!("let this user write to clapd/{node}/# in the broker's access list");
             Fault::new(Step::Publish, format!("the broker refuses {topic}: {why}"), remedy)
@@ -143,7 +143,7 @@ impl Talk {
     /// Whether Home Assistant may be told: by removing a device that is not there.
     fn offer(&mut self, prefix: &str, node: &str, passed: &mut dyn FnMut(Step, &str)) -> Result<(), Fault> {
         let topic = format!("{prefix}/device/{node}_setup/config");
-        let said = match self.send(&topic, String::new(), false)?.accepted {
+        let said = match self.send(&topic, "", false)?.accepted {
             Ok(()) if self.version == Version::V4 => {
                 "cannot be told in MQTT 3.1.1, in which a broker refuses in silence".into()
             }
@@ -158,15 +158,15 @@ impl Talk {
 
     /// Sends, and waits for the answer, and for the message if it should come back. The broker is asked whether it is there once
     /// everything has been quiet for a keep-alive: then nothing more will come.
-    fn send(&mut self, topic: &str, payload: String, returns: bool) -> Result<Fate, Fault> {
-        self.client.publish(topic, payload.clone().into_bytes(), true, false);
+    fn send(&mut self, topic: &str, payload: &str, returns: bool) -> Result<Fate, Fault> {
+        self.client.publish(topic, payload.as_bytes().to_vec(), true, false);
         let (mut accepted, mut received) = (None, !returns);
         loop {
             match self.session.next().map_err(|failure| hung_up(Step::Publish, &failure))? {
                 Happened::Answered(_, Err(why)) => return Ok(Fate { accepted: Err(why), received }),
                 Happened::Answered(_, Ok(())) => accepted = Some(()),
                 Happened::Received { topic: on, payload: what, .. } => {
-                    received |= on == topic && what == payload.as_bytes()
+                    received |= on == topic && what == payload.as_bytes();
                 }
                 Happened::Left | Happened::Asked => {
                     let accepted = accepted.ok_or_else(|| "it does not answer".into());
