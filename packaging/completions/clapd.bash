@@ -43,6 +43,9 @@ _clapd() {
             clapd,score)
                 cmd="clapd__subcmd__score"
                 ;;
+            clapd,setup)
+                cmd="clapd__subcmd__setup"
+                ;;
             clapd,watch)
                 cmd="clapd__subcmd__watch"
                 ;;
@@ -73,6 +76,9 @@ _clapd() {
             clapd__subcmd__help,score)
                 cmd="clapd__subcmd__help__subcmd__score"
                 ;;
+            clapd__subcmd__help,setup)
+                cmd="clapd__subcmd__help__subcmd__setup"
+                ;;
             clapd__subcmd__help,watch)
                 cmd="clapd__subcmd__help__subcmd__watch"
                 ;;
@@ -83,7 +89,7 @@ _clapd() {
 
     case "${cmd}" in
         clapd)
-            opts="-h -V --help --version run demo watch score embed devices check remember bench help"
+            opts="-h -V --help --version setup run demo watch score embed devices check remember bench help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -211,7 +217,7 @@ _clapd() {
             return 0
             ;;
         clapd__subcmd__help)
-            opts="run demo watch score embed devices check remember bench help"
+            opts="setup run demo watch score embed devices check remember bench help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -350,6 +356,20 @@ _clapd() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        clapd__subcmd__help__subcmd__setup)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         clapd__subcmd__help__subcmd__watch)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -432,6 +452,52 @@ _clapd() {
                     return 0
                     ;;
                 --hop)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clapd__subcmd__setup)
+            opts="-p -h --config --device --broker --password-file --ca-file --prompt --node --yes --force --keep-going --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --device)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --broker)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --prompt)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -26,6 +26,7 @@ end
 
 complete -c clapd -n "__fish_clapd_needs_command" -s h -l help -d 'Print help'
 complete -c clapd -n "__fish_clapd_needs_command" -s V -l version -d 'Print version'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "setup" -d 'Try out a microphone and a broker, and write a configuration for them'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "run" -d 'Listen and publish, as the configuration says (the daemon)'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "demo" -d 'Hear the bundled recording: scores and events, without configuration or broker'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "watch" -d 'Show live scores, and suggest thresholds that suit the room'
@@ -36,6 +37,17 @@ complete -c clapd -n "__fish_clapd_needs_command" -f -a "check" -d 'Name every f
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "remember" -d 'Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "bench" -d 'Measure a bundle\'s speed and memory on this machine'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clapd -n "__fish_clapd_using_subcommand setup" -l config -d 'The configuration to write' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand setup" -l device -d 'The input device, by a name that `clapd devices` lists' -r
+complete -c clapd -n "__fish_clapd_using_subcommand setup" -l broker -d 'The broker: a host\'s name, or mqtt://USER@HOST:PORT; mqtts:// is TLS; "none": events are only logged' -r
+complete -c clapd -n "__fish_clapd_using_subcommand setup" -l password-file -d 'The file with the broker\'s password and nothing else (else: the variable CLAPD_MQTT_PASSWORD)' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand setup" -l ca-file -d 'Certificate (PEM) of the authority that vouches for the broker, unless the system knows it' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand setup" -s p -l prompt -d 'A sound in words; may be given several times' -r
+complete -c clapd -n "__fish_clapd_using_subcommand setup" -l node -d 'This computer\'s part of every topic (default: the host\'s name)' -r
+complete -c clapd -n "__fish_clapd_using_subcommand setup" -l yes -d 'Ask nothing, also on a terminal: what is not given takes its default, or is an error'
+complete -c clapd -n "__fish_clapd_using_subcommand setup" -l force -d 'Replace a configuration that is there; it is kept beside the new one, as FILE.old'
+complete -c clapd -n "__fish_clapd_using_subcommand setup" -l keep-going -d 'Write it also where the microphone or the broker does not pass, for one that comes later'
+complete -c clapd -n "__fish_clapd_using_subcommand setup" -s h -l help -d 'Print help'
 complete -c clapd -n "__fish_clapd_using_subcommand run" -l config -d 'Configuration file' -r -F
 complete -c clapd -n "__fish_clapd_using_subcommand run" -s h -l help -d 'Print help'
 complete -c clapd -n "__fish_clapd_using_subcommand demo" -l bundle -d 'Model bundle' -r -F
@@ -77,13 +89,14 @@ complete -c clapd -n "__fish_clapd_using_subcommand bench" -l bundle -d 'Model b
 complete -c clapd -n "__fish_clapd_using_subcommand bench" -l threads -d 'Threads that the model computes with, where its kernels are clapd\'s own' -r
 complete -c clapd -n "__fish_clapd_using_subcommand bench" -l json -d 'One JSON object'
 complete -c clapd -n "__fish_clapd_using_subcommand bench" -s h -l help -d 'Print help'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "run" -d 'Listen and publish, as the configuration says (the daemon)'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "demo" -d 'Hear the bundled recording: scores and events, without configuration or broker'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "watch" -d 'Show live scores, and suggest thresholds that suit the room'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "score" -d 'Score recordings against texts'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "embed" -d 'Print the embeddings of recordings and texts'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "devices" -d 'List the input devices by the names that a configuration may use'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "check" -d 'Name every fault of a configuration, with its line and remedy; nothing is started'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "remember" -d 'Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "bench" -d 'Measure a bundle\'s speed and memory on this machine'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "setup" -d 'Try out a microphone and a broker, and write a configuration for them'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "run" -d 'Listen and publish, as the configuration says (the daemon)'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "demo" -d 'Hear the bundled recording: scores and events, without configuration or broker'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "watch" -d 'Show live scores, and suggest thresholds that suit the room'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "score" -d 'Score recordings against texts'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "embed" -d 'Print the embeddings of recordings and texts'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "devices" -d 'List the input devices by the names that a configuration may use'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "check" -d 'Name every fault of a configuration, with its line and remedy; nothing is started'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "remember" -d 'Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "bench" -d 'Measure a bundle\'s speed and memory on this machine'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

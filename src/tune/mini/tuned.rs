@@ -49,7 +49,7 @@ pub fn write(start: &Bundle, heads: &Heads, net: &Captions, precision: Precision
 /// Writes a trained bundle once more, its trained numbers in another precision; all else stays, the calibration too.
 ///
 /// # Errors
-/// As [`write`], and a bundle of another kind.
+/// As [`write()`], and a bundle of another kind.
 pub fn again(bundle: &Path, precision: Precision, out: &Path) -> Result<()> {
     let bundle = Bundle::open(bundle)?;
     let heads = Heads::open(&bundle)?;
