@@ -7,12 +7,13 @@ export CARGO_TARGET_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cac
 PYTHON ?= python3
 
 BUILD_PACKAGES := pkg-config:pkg-config libasound2-dev:/usr/include/alsa/asoundlib.h
-TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosquitto_sub openssl:/usr/bin/openssl \
+TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosquitto_sub openssl:/usr/bin/openssl bsdutils:script \
 	faketime:faketime \
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
-	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example
+	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example \
+	systemd:systemd-analyze
 
-.PHONY: help demo test chaos fuzz soak ha cross-check sanitize lint docs bench speed mini parity parity-small tune-example-data clean
+.PHONY: help demo test chaos fuzz soak ha systemd-check cross-check sanitize lint docs bench speed mini parity parity-small tune-example-data clean
 .PHONY: build-packages test-packages parity-packages
 
 help: ## this list
@@ -42,6 +43,10 @@ ha: build-packages test-packages ## discovery against a real Home Assistant, whi
 	$(CARGO) build --locked
 	tools/ha/setup.sh $(HA_ROOT)
 	$(PYTHON) tools/ha/accept.py --root $(HA_ROOT) --clapd $(CARGO_TARGET_DIR)/debug/clapd $(if $(SHOT),--shot $(SHOT))
+
+systemd-check: build-packages test-packages ## the service in its sandbox, under a real systemd in namespaces (root; a minute or two)
+	$(CARGO) build --locked
+	tools/systemd/check $(CARGO_TARGET_DIR)/debug/clapd
 
 lint: build-packages ## formatting, lints, documentation
 	$(CARGO) fmt --check

@@ -112,7 +112,8 @@ fn systemd_hears_of_start_progress_and_stop() {
     });
     let socket = socket.expect("was bound");
     assert!(daemon.folder.path().exists());
-    heard_by_systemd(&socket, "READY=1");
+    let heard = heard_by_systemd(&socket, "READY=1");
+    assert!(heard[0].starts_with("STATUS=mic "), "{heard:?}");
     // A device that is away is waited for: that is no reason to be restarted.
     heard_by_systemd(&socket, "WATCHDOG=1");
     heard_by_systemd(&socket, "WATCHDOG=1");
@@ -120,6 +121,14 @@ fn systemd_hears_of_start_progress_and_stop() {
     daemon.signal("-HUP");
     heard_by_systemd(&socket, "RELOADING=1");
     heard_by_systemd(&socket, "READY=1");
+    heard_by_systemd(&socket, "WATCHDOG=1");
+    // Who reloads a file at fault is told in `systemctl status`.
+    daemon.configure("[nonsense]\n");
+    daemon.signal("-HUP");
+    heard_by_systemd(&socket, "RELOADING=1");
+    let heard = heard_by_systemd(&socket, "READY=1");
+    let status = heard.iter().find(|word| word.starts_with("STATUS=everything stays as it was: "));
+    assert!(status.is_some_and(|status| status.contains("nonsense: is not a known key")), "{heard:?}");
     heard_by_systemd(&socket, "WATCHDOG=1");
     daemon.signal("-TERM");
     heard_by_systemd(&socket, "STOPPING=1");

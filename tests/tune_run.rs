@@ -184,7 +184,7 @@ fn a_run_that_was_killed_ends_as_one_that_was_not() {
     place.tune("whole", &options);
     let unbroken = place.outcome("whole");
     let mut kills = 0;
-    for seed in 1..=3 {
+    for seed in 1..=2 {
         let out = format!("killed{seed}");
         kills += interrupted(&place, &out, &options, &mut fastrand::Rng::with_seed(seed));
         let outcome = place.outcome(&out);
@@ -194,7 +194,7 @@ fn a_run_that_was_killed_ends_as_one_that_was_not() {
         assert_eq!(state.count(), 1, "one state is left");
     }
     println!("{kills} kills");
-    assert!(kills > 3, "{kills} kills in three runs");
+    assert!(kills > 2, "{kills} kills in two runs");
 }
 
 /// Tensors of the best model that are not those of the beginning.

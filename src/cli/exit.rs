@@ -1,6 +1,6 @@
 //! Exit statuses: which stage failed decides the number that scripts and systemd see.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io;
 use std::process::ExitCode;
 
@@ -15,6 +15,8 @@ pub(super) enum Stage {
     Bundle = 3,
     /// An audio device or an audio file.
     Input = 4,
+    /// The broker, where it was asked to be tried.
+    Broker = 5,
     /// Anything else.
     Other = 1,
 }
@@ -35,13 +37,24 @@ impl Failure {
         Self::new(stage, Error::msg(message.to_string()))
     }
 
+    /// Whether it is a device or a broker that fails, which another day may be there.
+    pub(super) fn is_of_the_world(&self) -> bool {
+        matches!(self.stage, Stage::Input | Stage::Broker)
+    }
+
     /// Says what failed and gives the status.
     pub(super) fn report(self) -> ExitCode {
         if is_closed_pipe(&self.error) {
             return ExitCode::SUCCESS;
         }
-        eprintln!("clapd: {:#}", self.error);
+        eprintln!("clapd: {self}");
         ExitCode::from(self.stage as u8)
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
     }
 }
 

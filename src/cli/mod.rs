@@ -15,6 +15,7 @@ mod recording;
 mod run;
 mod score;
 mod screen;
+mod setup;
 mod watch;
 
 use std::path::PathBuf;
@@ -34,6 +35,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Try out a microphone and a broker, and write a configuration for them
+    Setup(setup::Arguments),
     /// Listen and publish, as the configuration says (the daemon)
     Run {
         /// Configuration file
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
         .format_target(false)
         .init();
     let outcome = match Arguments::parse().command {
+        Command::Setup(arguments) => setup::run(&arguments),
         Command::Run { config } => run::run(&config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Watch(arguments) => watch::run(&arguments),

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::Ipv6Addr;
 use std::path::Path;
 
@@ -52,6 +52,28 @@ impl Secret {
     /// Hides `text`.
     pub fn new(text: String) -> Self {
         Self(text)
+    }
+
+    /// A file's only line.
+    ///
+    /// # Errors
+    /// What is wrong with the file; none of what it holds.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        Self::of_file(file)
+    }
+
+    fn of_file(file: File) -> Result<Self, String> {
+        let mut text = String::new();
+        file.take(MAX_PASSWORD_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+        if text.len() as u64 > MAX_PASSWORD_BYTES {
+            return Err(format!("is longer than {MAX_PASSWORD_BYTES} bytes"));
+        }
+        match text.trim_end_matches(['\r', '\n']) {
+            "" => Err("is empty".into()),
+            line if line.contains('\n') => Err("has several lines".into()),
+            line => Ok(Self(line.to_owned())),
+        }
     }
 
     /// The text itself.
@@ -110,7 +132,8 @@ fn discovery_prefix(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Opti
     Some(Some(value.clone()).filter(|prefix| !prefix.is_empty()))
 }
 
-/// The password from where it is found first: the file that the configuration names, the environment, systemd's credentials.
+/// The password from where it is found first: the file that the configuration names, the environment, systemd's credentials. A file that
+/// this user may not read is root's, and systemd's credential is what the service gets of it.
 /// Outer none: there is a fault.
 #[expect(clippy::option_option, reason = "a fault and no password are two things")]
 fn password(written: &WrittenMqtt, check: &mut Check<'_>, nameless: bool, url: &Place) -> Option<Option<Secret>> {
@@ -119,19 +142,25 @@ fn password(written: &WrittenMqtt, check: &mut Check<'_>, nameless: bool, url: &
             check.fault(url, "names no user, and a password needs one", "write \"mqtt://user@host\"");
         }
         let path = check.existing_file(file)?;
-        return match read_password(&path) {
+        let opened = File::open(&path);
+        if is_denied(&opened)
+            && let Some(password) = credential(check, url)?
+        {
+            return Some(Some(password));
+        }
+        return match opened.map_err(|error| error.to_string()).and_then(Secret::of_file) {
             Ok(password) => Some(Some(password)),
             Err(seen) => {
-                check.fault(
-                    &file.place,
-                    format!("{}: {seen}", path.display()),
-                    "put the password, and nothing else, into it",
-                );
+                let seen = format!("{}: {seen}", path.display());
+                check.fault(&file.place, seen, "put the password, and nothing else, into it, readable by this user");
                 None
             }
         };
     }
-    let found = found_password(check, url)?;
+    let found = match &check.environment.mqtt_password {
+        Some(password) => Some(password.clone()),
+        None => credential(check, url)?,
+    };
     if found.is_some() && nameless {
         check.warn(url, "names no user: the password that was found is not used", "write \"mqtt://user@host\"");
         return Some(None);
@@ -139,40 +168,27 @@ fn password(written: &WrittenMqtt, check: &mut Check<'_>, nameless: bool, url: &
     Some(found)
 }
 
+fn is_denied(opened: &io::Result<File>) -> bool {
+    opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// What systemd has loaded for us, if anything: our unit has an empty line stand in for a file that is not there.
+/// Outer none: there is a fault.
 #[expect(clippy::option_option, reason = "a fault and no password are two things")]
-fn found_password(check: &mut Check<'_>, place: &Place) -> Option<Option<Secret>> {
-    if let Some(password) = &check.environment.mqtt_password {
-        return Some(Some(password.clone()));
-    }
+fn credential(check: &mut Check<'_>, place: &Place) -> Option<Option<Secret>> {
     let Some(path) = check.environment.credentials.as_ref().map(|folder| folder.join(CREDENTIAL)) else {
         return Some(None);
     };
-    if !path.exists() {
+    if path.metadata().map_or(true, |found| found.len() <= 1) {
         return Some(None);
     }
-    match read_password(&path) {
+    match Secret::read(&path) {
         Ok(password) => Some(Some(password)),
         Err(seen) => {
             let remedy = format!("see `LoadCredential={CREDENTIAL}:...` in the unit");
             check.fault(place, format!("the credential {}: {seen}", path.display()), remedy);
             None
         }
-    }
-}
-
-/// The file's only line.
-fn read_password(path: &Path) -> Result<Secret, String> {
-    let mut text = String::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_PASSWORD_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > MAX_PASSWORD_BYTES {
-        return Err(format!("is longer than {MAX_PASSWORD_BYTES} bytes"));
-    }
-    let line = text.trim_end_matches(['\r', '\n']);
-    match line {
-        "" => Err("is empty".into()),
-        line if line.contains('\n') => Err("has several lines".into()),
-        line => Ok(Secret::new(line.to_owned())),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Word to systemd, as sd_notify(3) describes it: one datagram a message.
 //!
-//! In: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`. Out: `READY=1`, `STATUS=...`, `WATCHDOG=1`, `STOPPING=1`.
+//! In: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`. Out: `READY=1`, `RELOADING=1`,
+//! `STATUS=...`, `WATCHDOG=1`, `STOPPING=1`.
 //! Never: blocks, and never fails the daemon: without systemd there is nobody to tell.
 
 use std::env;

@@ -124,7 +124,11 @@ impl House {
     fn report(&self, reply: Option<&Reply>, outcome: &Result<Value, String>) {
         match outcome {
             Ok(_) => log::info!("{} prompt(s) at {} source(s)", self.prompts().len(), self.sources.len()),
-            Err(error) => log::error!("everything stays as it was: {error}"),
+            Err(error) => {
+                log::error!("everything stays as it was: {error}");
+                // `systemctl reload` does not wait for us; `systemctl status` shows this until something else is news.
+                self.notifier.send(&format!("STATUS=everything stays as it was: {error}"));
+            }
         }
         self.notifier.send("READY=1");
         if let (Some(publisher), Some(reply)) = (&self.publisher, reply) {

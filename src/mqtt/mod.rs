@@ -13,6 +13,7 @@ mod inbox;
 mod link;
 mod message;
 mod outgoing;
+pub mod probe;
 mod session;
 mod tls;
 mod topics;
@@ -89,7 +90,7 @@ impl Publisher {
             broker: broker.clone(),
             tls: broker.tls.as_ref().map(tls::configuration).transpose()?,
             client_id: format!("clapd-{node}"),
-            will: (Arc::clone(&publisher.topics.status), message::OFFLINE),
+            will: Some((Arc::clone(&publisher.topics.status), message::OFFLINE)),
             // One more, for the subscription.
             capacity: WINDOW + 1,
         };

@@ -5,6 +5,7 @@
 //! rumqttc's maintained fork (rumqttc-next) has a crate for each, with nearly the same interface.
 //! Never: knows what a message is about, or tries again; that is `connection`'s.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::config::Broker;
@@ -28,8 +29,8 @@ pub(super) struct Plan {
     pub(super) broker: Broker,
     pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) client_id: String,
-    /// The topic of the last will, and what it says, retained.
-    pub(super) will: (Arc<str>, &'static str),
+    /// The topic of the last will, and what it says, retained; none: nobody is to hear of our end.
+    pub(super) will: Option<(Arc<str>, &'static str)>,
     /// Requests that may wait to be written.
     pub(super) capacity: usize,
 }
@@ -39,6 +40,15 @@ pub(super) struct Plan {
 pub(super) enum Version {
     V5,
     V4,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V5 => "MQTT 5",
+            Self::V4 => "MQTT 3.1.1",
+        })
+    }
 }
 
 /// What happened on a connection.

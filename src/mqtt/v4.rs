@@ -13,13 +13,14 @@ use super::session::{Failure, Happened, KEEP_ALIVE_S, MAX_PACKET, MAX_UNASKED, P
 
 pub(super) fn open(plan: &Plan) -> Result<(Client, Connection), String> {
     let mut options = MqttOptions::new(&*plan.client_id, (plan.broker.host.as_str(), plan.broker.port));
-    let (topic, payload) = &plan.will;
     options
         .set_keep_alive(KEEP_ALIVE_S)
         // One packet at a time: of those read together with the end of a connection, rumqttc tells the end only.
         .set_read_batch_size(1)
-        .set_max_packet_size(MAX_PACKET as usize, MAX_UNASKED as usize)
-        .set_last_will(LastWill::new(&**topic, *payload, QoS::AtLeastOnce, true));
+        .set_max_packet_size(MAX_PACKET as usize, MAX_UNASKED as usize);
+    if let Some((topic, payload)) = &plan.will {
+        options.set_last_will(LastWill::new(&**topic, *payload, QoS::AtLeastOnce, true));
+    }
     match (&plan.broker.user, &plan.broker.password) {
         (Some(user), Some(password)) => options.set_credentials(user, password.reveal().to_owned()),
         (Some(user), None) => options.set_username(user),

@@ -81,7 +81,7 @@ struct Length {
     /// Steps in all, instead of --epochs
     #[arg(long, value_name = "N", conflicts_with = "epochs")]
     steps: Option<u64>,
-    /// Pairs embedded at once: the more, the more mismatches sce and wsce see; 8 of a full-size model train in some 8 GB
+    /// Pairs embedded at once: the more, the more mismatches sce and wsce see, and the more memory it takes
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch: usize,
     /// Batches a step: larger steps in the same memory

@@ -1,0 +1,90 @@
+//! Whether a device hears anything.
+//!
+//! In: a source. Out: its state and level over some seconds, or why nothing came.
+//! Never: waits without a bound.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::tell;
+use crate::capture::{Read, Source, SourceCounters, SourceSpec, State, device};
+
+/// Silence is told from a quiet room after 5 s of it, clipping after 2.5 s; and a stream's first second is often empty.
+const LISTEN: Duration = Duration::from_secs(6);
+/// For a device to be opened, which may take 10 s, and to deliver first samples, which may take 5 s more.
+const BEGIN_WITHIN: Duration = Duration::from_secs(15);
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What was heard.
+#[derive(Debug)]
+pub(super) struct Heard {
+    state: State,
+    rate: u32,
+    /// dB below full scale, whose RMS is 1, one for each second.
+    levels: Vec<i32>,
+}
+
+/// Listens for some seconds.
+///
+/// # Errors
+/// A device that cannot be opened, or delivers nothing.
+pub(super) fn listen(spec: &SourceSpec) -> Result<Heard> {
+    tell(&format!("  listening for {} s: make some noise", LISTEN.as_secs()));
+    let counters = Arc::<SourceCounters>::default();
+    let mut source = Source::open(spec, Arc::clone(&counters))?;
+    let began = Instant::now();
+    let mut heard = Heard { state: State::Starting, rate: 0, levels: Vec::new() };
+    let mut samples = 0;
+    while heard.levels.len() < LISTEN.as_secs() as usize {
+        if let Read::Block { rate, samples: block, .. } = source.read(LOOK)? {
+            heard.rate = rate;
+            samples += block.data.len() as u64;
+            if samples / u64::from(rate) > heard.levels.len() as u64 {
+                heard.levels.extend(counters.level_db());
+            }
+        }
+        let failed = matches!(counters.state(), State::Lost | State::Stalled);
+        if failed || began.elapsed() > BEGIN_WITHIN + LISTEN {
+            bail!("the device delivers no sound ({}), the line above says why; {}", counters.state().word(), remedy());
+        }
+    }
+    heard.state = counters.state();
+    Ok(heard)
+}
+
+fn remedy() -> String {
+    let names: Vec<_> = device::list().unwrap_or_default().into_iter().map(|device| device.name).collect();
+    let there = if names.is_empty() { "there is no other".into() } else { format!("there are {}", names.join(", ")) };
+    format!(
+        "choose another ({there}), or free it if it is busy, perhaps with clapd itself: `sudo systemctl stop clapd`"
+    )
+}
+
+impl fmt::Display for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut levels = self.levels.clone();
+        levels.sort_unstable();
+        let (middle, loudest) = (levels[levels.len() / 2], levels[levels.len() - 1]);
+        write!(f, "{} Hz; level {middle} dBFS, {loudest} dBFS in its loudest second", self.rate)
+    }
+}
+
+impl Heard {
+    /// What is odd about it.
+    pub(super) fn warning(&self) -> Option<&'static str> {
+        match self.state {
+            State::Silent => Some(
+                "digital silence: samples come, and there is nothing in them. Is the microphone muted or unplugged? See `alsamixer` \
+                 (F4: capture), or choose another device",
+            ),
+            State::Clipping => Some(
+                "it is cut off at full scale in more than a fifth of the time: lower its capture volume, in `alsamixer` (F4: capture)",
+            ),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `clapd setup`: from a microphone and a broker to a configuration, each tried out before it is written.
+//!
+//! In: flags, and on a terminal a person's answers. Out: what each stage saw; `clapd.toml`, and files beside it for what does not
+//! belong into it; what to do next.
+//! Never: writes over somebody's work unasked; prints a secret, or takes one from the command line.
+
+mod answers;
+mod draft;
+mod microphone;
+mod next;
+mod store;
+mod terminal;
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::builder::NonEmptyStringValueParser;
+
+use super::exit::{AtStage, Failure, Stage};
+use super::{check, locate};
+use crate::config::{self, Environment, Faults, Settings};
+use crate::mqtt::probe::{Step, probe};
+use answers::Answers;
+use store::Target;
+use terminal::{Terminal, Verdict};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration to write
+    #[arg(long, value_name = "FILE", default_value = locate::CONFIG)]
+    config: PathBuf,
+    /// The input device, by a name that `clapd devices` lists
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// The broker: a host's name, or mqtt://USER@HOST:PORT; mqtts:// is TLS; "none": events are only logged
+    #[arg(long, value_name = "URL")]
+    broker: Option<String>,
+    /// The file with the broker's password and nothing else (else: the variable CLAPD_MQTT_PASSWORD)
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Certificate (PEM) of the authority that vouches for the broker, unless the system knows it
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// A sound in words; may be given several times
+    #[arg(short, long = "prompt", value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    prompts: Vec<String>,
+    /// This computer's part of every topic (default: the host's name)
+    #[arg(long, value_name = "ID")]
+    node: Option<String>,
+    /// Ask nothing, also on a terminal: what is not given takes its default, or is an error
+    #[arg(long)]
+    yes: bool,
+    /// Replace a configuration that is there; it is kept beside the new one, as FILE.old
+    #[arg(long)]
+    force: bool,
+    /// Write it also where the microphone or the broker does not pass, for one that comes later
+    #[arg(long)]
+    keep_going: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let terminal = Terminal::of_process().filter(|_| !arguments.yes);
+    let target = Target::open(&arguments.config).at(Stage::Usage)?;
+    if target.is_taken() && !arguments.force {
+        let replace =
+            format!("{} is there already. Replace it (it is kept as {})?", target.path().display(), target.old());
+        if !terminal.as_ref().is_some_and(|terminal| terminal.agrees(&replace)) {
+            let seen = format!("{} is there already, and stays as it is", target.path().display());
+            return Err(Failure::message(Stage::Usage, format!("{seen}; --force replaces it")));
+        }
+    }
+    let answers = Answers::given(arguments, terminal.is_none()).at(Stage::Usage)?;
+    let mut setup = Setup { terminal, answers, target, keep_going: arguments.keep_going };
+    setup.stage("Microphone", Answers::ask_device, Setup::hear)?;
+    setup.stage("Broker", Answers::ask_broker, Setup::reach)?;
+    setup.stage("Sounds", Answers::ask_prompts, |setup| setup.settings().map(drop))?;
+    let settings = setup.write()?;
+    tell("Configuration");
+    check::run(setup.target.path())?;
+    next::print(&setup.target, &settings);
+    Ok(())
+}
+
+/// A set-up in progress.
+struct Setup {
+    /// None: nobody can be asked.
+    terminal: Option<Terminal>,
+    answers: Answers,
+    target: Target,
+    keep_going: bool,
+}
+
+impl Setup {
+    /// Asks for what was not given and tries it out: again with other answers, as long as somebody has some.
+    fn stage(
+        &mut self,
+        name: &str,
+        ask: fn(&mut Answers, &Terminal, bool) -> anyhow::Result<()>,
+        test: fn(&Self) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut again = false;
+        loop {
+            tell(name);
+            if let Some(terminal) = &self.terminal {
+                ask(&mut self.answers, terminal, again).at(Stage::Usage)?;
+            }
+            let Err(failure) = test(self) else { return Ok(()) };
+            let verdict = match &self.terminal {
+                _ if self.keep_going && failure.is_of_the_world() => Verdict::GoOn,
+                Some(terminal) => terminal.verdict(&failure).at(Stage::Usage)?,
+                None => Verdict::Stop,
+            };
+            match verdict {
+                Verdict::Again => again = true,
+                Verdict::GoOn => {
+                    say("passed over", &failure.to_string());
+                    return Ok(());
+                }
+                Verdict::Stop => return Err(failure),
+            }
+        }
+    }
+
+    /// What the answers so far would make of the daemon.
+    fn settings(&self) -> Result<Settings, Failure> {
+        let environment = Environment { mqtt_password: self.answers.password().cloned(), ..Environment::of_process() };
+        let draft = draft::text(&self.answers, false);
+        let parsed = config::parse(&draft, self.target.path(), &environment);
+        parsed.map(|(settings, _)| settings).map_err(|faults| Failure::message(Stage::Usage, in_words(&faults)))
+    }
+
+    fn hear(&self) -> Result<(), Failure> {
+        let settings = self.settings()?;
+        let source = settings.sources.first().ok_or_else(|| anyhow!("there is no source")).at(Stage::Other)?;
+        let heard = microphone::listen(source).at(Stage::Input)?;
+        say("sound", &heard.to_string());
+        heard.warning().iter().for_each(|warning| say("warning", warning));
+        Ok(())
+    }
+
+    fn reach(&self) -> Result<(), Failure> {
+        let settings = self.settings()?;
+        let Some(broker) = &settings.broker else {
+            say("none", "events are logged, and told to nobody");
+            return Ok(());
+        };
+        probe(broker, &settings.node, &mut |step: Step, seen| say(step.word(), seen)).at(Stage::Broker)
+    }
+
+    /// Writes what was found; the settings that a daemon makes of it.
+    fn write(&self) -> Result<Settings, Failure> {
+        self.settings()?;
+        self.target.write_secret(draft::PASSWORD_FILE, self.answers.password()).at(Stage::Usage)?;
+        self.target.copy(draft::CA_FILE, self.answers.ca.as_deref()).at(Stage::Usage)?;
+        let text = draft::text(&self.answers, true);
+        let parsed = config::parse(&text, self.target.path(), &Environment::of_process());
+        let (settings, _) = parsed.map_err(|faults| Failure::message(Stage::Usage, in_words(&faults)))?;
+        self.target.write_configuration(&text).at(Stage::Usage)?;
+        Ok(settings)
+    }
+}
+
+/// A line of what was seen.
+fn say(step: &str, seen: &str) {
+    tell(&format!("  {step:<10} {seen}"));
+}
+
+/// A line. Whoever has closed the pipe wants no more of them, and still gets a configuration.
+fn tell(line: &str) {
+    let _ = writeln!(stdout(), "{line}");
+}
+
+/// Faults of answers: the file and its lines are not written yet.
+fn in_words(faults: &Faults) -> String {
+    let words: Vec<_> =
+        faults.iter().map(|fault| format!("{}: {}; {}", fault.place.key, fault.message, fault.remedy)).collect();
+    words.join("\n")
+}

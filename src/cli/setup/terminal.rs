@@ -1,0 +1,104 @@
+//! Questions to a person.
+//!
+//! In: a question and what holds if there is no answer. Out: the answer.
+//! Never: shows a password while it is typed, or asks where nobody sits.
+
+use std::io::{self, BufRead, IsTerminal, Write, stdin, stdout};
+
+use anyhow::{Context, Result, ensure};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
+use super::tell;
+use crate::cli::exit::Failure;
+use crate::config::Secret;
+
+/// The terminal that the process was started from.
+#[derive(Debug)]
+pub(super) struct Terminal(());
+
+/// What is to become of a stage that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Again,
+    GoOn,
+    Stop,
+}
+
+impl Terminal {
+    /// None where there is none: a pipe is no person.
+    pub(super) fn of_process() -> Option<Self> {
+        (stdin().is_terminal() && stdout().is_terminal()).then_some(Self(()))
+    }
+
+    /// The answer, or `usual` where it is empty.
+    pub(super) fn ask(&self, question: &str, usual: &str) -> Result<String> {
+        let hint = if usual.is_empty() { String::new() } else { format!(" [{usual}]") };
+        prompt(&format!("{question}{hint}: "))?;
+        let answer = line()?;
+        Ok(if answer.is_empty() { usual.to_owned() } else { answer })
+    }
+
+    /// Whether the answer is yes; no answer is no.
+    pub(super) fn agrees(&self, question: &str) -> bool {
+        let answer = prompt(&format!("{question} [y/N]: ")).and_then(|()| line());
+        answer.is_ok_and(|answer| ["y", "yes"].contains(&answer.to_lowercase().as_str()))
+    }
+
+    /// What is typed is not shown.
+    pub(super) fn ask_hidden(&self, question: &str) -> Result<Option<Secret>> {
+        // First, so that nobody types faster than the terminal obeys.
+        let quiet = Quiet::begin()?;
+        let answer = prompt(&format!("{question}: ")).and_then(|()| line());
+        drop(quiet);
+        tell("");
+        Ok(Some(answer?).filter(|answer| !answer.is_empty()).map(Secret::new))
+    }
+
+    /// Shows what failed, and asks what is to become of it.
+    pub(super) fn verdict(&self, failure: &Failure) -> Result<Verdict> {
+        tell(&format!("  failed     {failure}"));
+        loop {
+            let answer = self.ask("Try (o)ther answers, (g)o on all the same, or (s)top", "o")?;
+            match answer.to_lowercase().chars().next() {
+                Some('o') => return Ok(Verdict::Again),
+                Some('g') => return Ok(Verdict::GoOn),
+                Some('s') => return Ok(Verdict::Stop),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn prompt(text: &str) -> Result<()> {
+    let mut out = stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("the terminal is gone")
+}
+
+fn line() -> Result<String> {
+    let mut line = String::new();
+    let count = stdin().lock().read_line(&mut line).context("the terminal is gone")?;
+    ensure!(count > 0, "nobody answers any more; nothing was written");
+    Ok(line.trim().to_owned())
+}
+
+/// A terminal that does not show what is typed, until this is dropped.
+struct Quiet(Termios);
+
+impl Quiet {
+    fn begin() -> io::Result<Self> {
+        let usual = tcgetattr(stdin())?;
+        let mut quiet = usual.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        // What was typed ahead stays.
+        tcsetattr(stdin(), OptionalActions::Drain, &quiet)?;
+        Ok(Self(usual))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if let Err(error) = tcsetattr(stdin(), OptionalActions::Drain, &self.0) {
+            log::warn!("the terminal shows nothing that is typed ({error}); `stty echo` mends it");
+        }
+    }
+}
