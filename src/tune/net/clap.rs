@@ -12,7 +12,7 @@ use super::htsat::{Htsat, HtsatConfig};
 use super::roberta::{Roberta, RobertaConfig};
 
 /// ln(1 / 0.07), where CLIP and CLAP begin (arXiv 2103.00020, 2211.06687).
-const LOG_SCALE: f32 = 2.659_26;
+pub const LOG_SCALE: f32 = 2.659_26;
 
 /// A CLAP.
 #[derive(Module, Debug)]

@@ -4,6 +4,7 @@
 //! Never: reads files.
 
 pub mod bert;
+pub mod captions;
 pub mod clap;
 pub mod htsat;
 pub mod minilm;

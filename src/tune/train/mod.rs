@@ -19,6 +19,7 @@ pub mod clap;
 mod finish;
 pub mod journal;
 mod looping;
+pub mod mini;
 pub mod objective;
 pub mod optimizer;
 pub mod parts;

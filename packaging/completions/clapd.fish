@@ -1,0 +1,89 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_clapd_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_clapd_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_clapd_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_clapd_using_subcommand
+    set -l cmd (__fish_clapd_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c clapd -n "__fish_clapd_needs_command" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_needs_command" -s V -l version -d 'Print version'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "run" -d 'Listen and publish, as the configuration says (the daemon)'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "demo" -d 'Hear the bundled recording: scores and events, without configuration or broker'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "watch" -d 'Show live scores, and suggest thresholds that suit the room'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "score" -d 'Score recordings against texts'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "embed" -d 'Print the embeddings of recordings and texts'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "devices" -d 'List the input devices by the names that a configuration may use'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "check" -d 'Name every fault of a configuration, with its line and remedy; nothing is started'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "remember" -d 'Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "bench" -d 'Measure a bundle\'s speed and memory on this machine'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clapd -n "__fish_clapd_using_subcommand run" -l config -d 'Configuration file' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand run" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand demo" -l bundle -d 'Model bundle' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand demo" -l file -d 'Another recording' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand demo" -s p -l prompt -d 'Listen for this instead; may be given several times' -r
+complete -c clapd -n "__fish_clapd_using_subcommand demo" -l speed -d 'On a terminal, how many times faster than the sound' -r
+complete -c clapd -n "__fish_clapd_using_subcommand demo" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand watch" -l config -d 'Configuration whose prompts and source are watched (default, unless there are prompts with -p)' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand watch" -s p -l prompt -d 'A sound in words, instead of a configuration; may be given several times' -r
+complete -c clapd -n "__fish_clapd_using_subcommand watch" -l bundle -d 'Model bundle' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand watch" -l source -d 'The source of the configuration to listen to (default: its first)' -r
+complete -c clapd -n "__fish_clapd_using_subcommand watch" -l device -d 'The input device to listen to, with -p' -r
+complete -c clapd -n "__fish_clapd_using_subcommand watch" -l for -d 'Sound to listen to, such as 10m or 8h (default: until Ctrl-C, or the source\'s end)' -r
+complete -c clapd -n "__fish_clapd_using_subcommand watch" -l false-alarms -d 'False alarms that each prompt may make an hour' -r
+complete -c clapd -n "__fish_clapd_using_subcommand watch" -l log -d 'Write every score to a file, .jsonl or .csv (of at most 200 MB, its older half in FILE.1)' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand watch" -l json -d 'Nothing but the suggestions, a JSON object a line'
+complete -c clapd -n "__fish_clapd_using_subcommand watch" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand score" -s p -l prompt -d 'A sound in words; may be given several times' -r
+complete -c clapd -n "__fish_clapd_using_subcommand score" -l like -d 'A recording of a sound, as another prompt; may be given several times, for recordings of one sound' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand score" -l bundle -d 'Model bundle' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand score" -l threads -d 'Threads that the model computes with, where its kernels are clapd\'s own' -r
+complete -c clapd -n "__fish_clapd_using_subcommand score" -l hop -d 'Seconds from one window to the next' -r
+complete -c clapd -n "__fish_clapd_using_subcommand score" -l json -d 'A JSON object a line, for every window and prompt'
+complete -c clapd -n "__fish_clapd_using_subcommand score" -l whole -d 'One score for the whole recording, as the model was trained to see a clip (first 10 s for `clap` bundles)'
+complete -c clapd -n "__fish_clapd_using_subcommand score" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand embed" -l audio -d 'A recording, whole (of a longer one the first 10 s for `clap` bundles); may be given several times' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand embed" -l text -d 'A text; may be given several times' -r
+complete -c clapd -n "__fish_clapd_using_subcommand embed" -l bundle -d 'Model bundle' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand embed" -l json -d 'A JSON object a line'
+complete -c clapd -n "__fish_clapd_using_subcommand embed" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand devices" -l json -d 'One JSON object a line'
+complete -c clapd -n "__fish_clapd_using_subcommand devices" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand check" -l config -d 'Configuration file' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand check" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand remember" -l bundle -d 'Model bundle' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand remember" -l threads -d 'Threads to compute with' -r
+complete -c clapd -n "__fish_clapd_using_subcommand remember" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand bench" -l bundle -d 'Model bundle' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand bench" -l threads -d 'Threads that the model computes with, where its kernels are clapd\'s own' -r
+complete -c clapd -n "__fish_clapd_using_subcommand bench" -l json -d 'One JSON object'
+complete -c clapd -n "__fish_clapd_using_subcommand bench" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "run" -d 'Listen and publish, as the configuration says (the daemon)'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "demo" -d 'Hear the bundled recording: scores and events, without configuration or broker'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "watch" -d 'Show live scores, and suggest thresholds that suit the room'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "score" -d 'Score recordings against texts'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "embed" -d 'Print the embeddings of recordings and texts'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "devices" -d 'List the input devices by the names that a configuration may use'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "check" -d 'Name every fault of a configuration, with its line and remedy; nothing is started'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "remember" -d 'Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "bench" -d 'Measure a bundle\'s speed and memory on this machine'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from run demo watch score embed devices check remember bench help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
