@@ -130,6 +130,11 @@ fn flatten(name: &str, value: &Value, into: &mut Vec<(String, String)>) {
             flatten(&if name.is_empty() { key.clone() } else { format!("{name}.{key}") }, value, into);
         }),
         Value::Null => {}
+        Value::Array(items) => {
+            let texts: Vec<String> =
+                items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
+            into.push((name.to_owned(), if texts.is_empty() { "none".into() } else { texts.join(", ") }));
+        }
         Value::String(text) => into.push((name.to_owned(), text.clone())),
         other => into.push((name.to_owned(), other.to_string())),
     }
