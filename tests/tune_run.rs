@@ -197,6 +197,28 @@ fn a_run_that_was_killed_ends_as_one_that_was_not() {
     assert!(kills > 2, "{kills} kills in two runs");
 }
 
+#[test]
+fn a_run_stays_on_its_device() {
+    let place = Place::new("unfused");
+    place.refuses("run", &["--device", "gpu"], &["\"gpu\" is no device", "cuda, vulkan, wgpu and metal"]);
+    // A build that can would look for one.
+    if cfg!(not(feature = "metal")) {
+        let remedy = "cargo build --release --features metal";
+        place.refuses("run", &["--device", "metal"], &["--device metal", "without the feature metal", remedy]);
+    }
+    let path = place.folder.path().join("run/run.json");
+    assert!(!path.exists(), "refused before a run begins");
+    let options = ["--steps", "1", "--resume"];
+    place.tune("run", &options);
+    let (text, line) = (fs::read_to_string(&path).unwrap(), "  \"device\": \"flex\",\n");
+    assert!(text.contains(line), "{text}");
+    fs::write(&path, text.replace("flex", "cuda:1")).unwrap();
+    place.refuses("run", &options, &["device is \"flex\"", "begun with \"cuda:1\"", "another --out"]);
+    // As runs were written before there was a choice.
+    fs::write(&path, text.replace(line, "")).unwrap();
+    place.tune("run", &options);
+}
+
 /// Tensors of the best model that are not those of the beginning.
 fn changed(place: &Place, out: &str) -> BTreeSet<String> {
     let begin = fs::read(Path::new(&place.init).join("model.safetensors")).unwrap();

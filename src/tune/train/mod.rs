@@ -15,6 +15,7 @@
 //! Never: sees a pair of the validation or test split in a gradient.
 
 pub mod augment;
+pub mod backend;
 pub mod clap;
 mod finish;
 pub mod journal;
