@@ -8,6 +8,8 @@ mod certificates;
 mod place;
 #[path = "common/sound_server.rs"]
 mod sound_server;
+#[path = "common/wav.rs"]
+mod wav;
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -16,6 +18,7 @@ use broker::{Broker, Link, free_port};
 use certificates::Authority;
 use place::{CLAPD, NULL, Place, mode};
 use sound_server::{DEVICE, RATE, SoundServer};
+use wav::Wav;
 
 const EXAMPLE: &str = include_str!("../systemd/clapd.toml");
 const SECRET: &str = "correct-horse-battery";
@@ -261,19 +264,8 @@ fn what_is_missing_or_wrong_is_named() {
 /// A tone of some minutes.
 fn tone(server: &SoundServer, peak: f64) -> std::path::PathBuf {
     let path = server.path().join("tone.wav");
-    let samples: Vec<i16> = (0..RATE * 120)
-        .map(|n| ((f64::from(n) * 0.0577).sin() * peak * 32_767.0).clamp(-32_768.0, 32_767.0) as i16)
-        .collect();
-    let wav = [
-        &b"RIFF"[..],
-        &(36 + RATE * 240).to_le_bytes(),
-        b"WAVEfmt \x10\0\0\0\x01\0\x01\0",
-        &RATE.to_le_bytes(),
-        &(RATE * 2).to_le_bytes(),
-        b"\x02\0\x10\0data",
-        &(RATE * 240).to_le_bytes(),
-    ];
-    fs::write(&path, [wav.concat(), samples.iter().flat_map(|x| x.to_le_bytes()).collect()].concat()).expect("a file");
+    let sample = |n: u32| ((f64::from(n) * 0.0577).sin() * peak * 32_767.0).clamp(-32_768.0, 32_767.0) as i16;
+    fs::write(&path, Wav::mono(RATE, (0..RATE * 120).map(sample)).bytes()).expect("a file");
     path
 }
 

@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 use clapd::dsp::{FrontendSpec, clip_patch};
 use clapd::tune::data::{self, Clips, MelCache, Pair, Rating, Scales, Screening, Split, split};
 use proptest::prelude::*;
+use wav::Wav;
+
+#[path = "common/wav.rs"]
+mod wav;
 
 /// RELATE's REL.csv: its columns, its spelling of names, truth values and numbers; sounds and listeners are invented.
 const RELATE: &str = "\
@@ -223,16 +227,7 @@ fn wav(path: &Path, rate: u32, seconds: f64) -> Vec<f32> {
             ((t * (300.0 + 50.0 * t) * std::f64::consts::TAU).sin() * 9000.0) as i16
         })
         .collect();
-    let length = samples.len() as u32 * 2;
-    let mut bytes = b"RIFF".to_vec();
-    bytes.extend((length + 36).to_le_bytes());
-    bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
-    bytes.extend(rate.to_le_bytes());
-    bytes.extend((rate * 2).to_le_bytes());
-    bytes.extend(b"\x02\0\x10\0data");
-    bytes.extend(length.to_le_bytes());
-    bytes.extend(samples.iter().flat_map(|s| s.to_le_bytes()));
-    fs::write(path, bytes).unwrap();
+    fs::write(path, Wav::mono(rate, samples.iter().copied()).bytes()).unwrap();
     samples.iter().map(|s| f32::from(*s) / 32768.0).collect()
 }
 

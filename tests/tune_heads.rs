@@ -22,6 +22,10 @@ use clapd::tune::train::mini::MiniTowers;
 use clapd::tune::train::objective::{Objective, Opinions, Spread};
 use clapd::tune::train::towers::{Look, Towers};
 use serde_json::Value;
+use wav::Wav;
+
+#[path = "common/wav.rs"]
+mod wav;
 
 /// A cosine of the network over the device's: both are sums in f32, of other orders.
 const TOLERANCE: f32 = 1e-5;
@@ -44,17 +48,9 @@ fn sounds(folder: &Path) -> Vec<PathBuf> {
         }
     };
     let write = |kind: usize| {
-        let samples: Vec<u8> = (0..32_000).flat_map(|n| ((sample(kind, n) * 32_767.0) as i16).to_le_bytes()).collect();
-        let mut bytes = b"RIFF".to_vec();
-        bytes.extend((samples.len() as u32 + 36).to_le_bytes());
-        bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
-        bytes.extend(16_000u32.to_le_bytes());
-        bytes.extend(32_000u32.to_le_bytes());
-        bytes.extend(b"\x02\0\x10\0data");
-        bytes.extend((samples.len() as u32).to_le_bytes());
-        bytes.extend(samples);
+        let wav = Wav::mono(16_000, (0..32_000).map(|n| (sample(kind, n) * 32_767.0) as i16));
         let path = folder.join(format!("{kind}.wav"));
-        fs::write(&path, bytes).unwrap();
+        fs::write(&path, wav.bytes()).unwrap();
         path
     };
     (0..4).map(write).collect()

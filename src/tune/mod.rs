@@ -19,6 +19,7 @@
 //! | `metrics` | how well a model agrees with people's ratings, with intervals |
 //! | `mini` | builds the default bundle out of these |
 //! | `progress` | shows that a long step is at work |
+//! | `whole` | writes a file whole or not at all |
 //! | `cli` | claptune's subcommands |
 //!
 //! Never: reaches into the device's private parts, or is reached from them; needs a network connection, but for a hub id.
@@ -42,3 +43,4 @@ pub mod quantize;
 pub mod report;
 pub mod train;
 pub mod verify;
+pub mod whole;

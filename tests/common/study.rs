@@ -7,6 +7,10 @@ use std::process::{Command, Output};
 
 use clapd::capture::Channel;
 use clapd::capture::decode::Decoder;
+use wav::Wav;
+
+#[path = "wav.rs"]
+mod wav;
 
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -33,19 +37,6 @@ pub fn sounds() -> Vec<(f64, f64, String)> {
     text.lines().skip(1).map(sound).collect()
 }
 
-pub fn write_wav(path: &Path, rate: u32, samples: &[f32]) {
-    let length = samples.len() as u32 * 2;
-    let mut bytes = b"RIFF".to_vec();
-    bytes.extend((length + 36).to_le_bytes());
-    bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
-    bytes.extend(rate.to_le_bytes());
-    bytes.extend((rate * 2).to_le_bytes());
-    bytes.extend(b"\x02\0\x10\0data");
-    bytes.extend(length.to_le_bytes());
-    bytes.extend(samples.iter().flat_map(|s| ((s * 32767.0) as i16).to_le_bytes()));
-    fs::write(path, bytes).unwrap();
-}
-
 /// A file a sound, and a manifest in which each is rated with its own name and three others' by three listeners, whose names
 /// begin with `name`.
 pub fn study(folder: &Path, name: &str) -> PathBuf {
@@ -58,7 +49,8 @@ pub fn study(folder: &Path, name: &str) -> PathBuf {
     let mut manifest = "audio,text,score,listener,split,kind,category\n".to_owned();
     for (n, (start, end, _)) in sounds.iter().enumerate() {
         let [start, end] = [start, end].map(|s| (s * f64::from(rate)) as usize);
-        write_wav(&folder.join(format!("{n}.wav")), rate, &samples[start..end]);
+        let sound = samples[start..end].iter().map(|s| (s * 32767.0) as i16);
+        fs::write(folder.join(format!("{n}.wav")), Wav::mono(rate, sound).bytes()).unwrap();
         for other in [0, 3, 7, 10] {
             let text = &sounds[(n + other) % sounds.len()].2;
             for listener in 0..3 {

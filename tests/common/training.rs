@@ -8,22 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use wav::Wav;
+
+#[path = "wav.rs"]
+mod wav;
+
 pub const RECORDINGS: usize = 16;
 const RATE: u32 = 48_000;
 const TEXTS: [&str; 6] = ["a low hum", "a whistle", "rain on a roof", "a bell", "steps on gravel", "a faint hiss"];
-
-fn write_wav(path: &Path, samples: &[f32]) {
-    let length = samples.len() as u32 * 2;
-    let mut bytes = b"RIFF".to_vec();
-    bytes.extend((length + 36).to_le_bytes());
-    bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
-    bytes.extend(RATE.to_le_bytes());
-    bytes.extend((RATE * 2).to_le_bytes());
-    bytes.extend(b"\x02\0\x10\0data");
-    bytes.extend(length.to_le_bytes());
-    bytes.extend(samples.iter().flat_map(|s| ((s * 32767.0) as i16).to_le_bytes()));
-    fs::write(path, bytes).unwrap();
-}
 
 pub fn split(recording: usize) -> &'static str {
     match recording {
@@ -40,8 +32,9 @@ pub fn study(folder: &Path) -> PathBuf {
     for n in 0..RECORDINGS {
         let (hertz, noise) = (120.0 * 1.4_f32.powi(n as i32 % 8), if n < 8 { 0.02 } else { 0.3 });
         let sound = |i: usize| 0.4 * (std::f32::consts::TAU * hertz * i as f32 / RATE as f32).sin();
-        let samples: Vec<f32> = (0..RATE as usize / 2).map(|i| sound(i) + noise * (2.0 * random.f32() - 1.0)).collect();
-        write_wav(&folder.join(format!("{n}.wav")), &samples);
+        let mut sample = |i: usize| ((sound(i) + noise * (2.0 * random.f32() - 1.0)) * 32767.0) as i16;
+        let wav = Wav::mono(RATE, (0..RATE as usize / 2).map(&mut sample));
+        fs::write(folder.join(format!("{n}.wav")), wav.bytes()).unwrap();
         for other in 0..3 {
             let text = TEXTS[(n + 2 * other) % TEXTS.len()];
             for listener in 0..3 {

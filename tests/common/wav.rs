@@ -1,4 +1,5 @@
 //! Wav files written for tests, honest ones and liars.
+#![allow(dead_code)]
 
 /// The test tone's pitch.
 pub const TONE_HZ: f64 = 1_000.0;
@@ -37,8 +38,22 @@ impl Wav {
                 }
             }
         }
-        let (announced, extensible, before_data, after_data) = (None, false, Vec::new(), Vec::new());
-        Self { rate, channels, tag, bits, data, announced, extensible, before_data, after_data }
+        Self { channels, tag, bits, data, ..Self::mono(rate, []) }
+    }
+
+    /// Samples of one channel, 16 bits each.
+    pub fn mono(rate: u32, samples: impl IntoIterator<Item = i16>) -> Self {
+        Self {
+            rate,
+            channels: 1,
+            tag: 1,
+            bits: 16,
+            data: samples.into_iter().flat_map(i16::to_le_bytes).collect(),
+            announced: None,
+            extensible: false,
+            before_data: Vec::new(),
+            after_data: Vec::new(),
+        }
     }
 
     /// The file, header and all.

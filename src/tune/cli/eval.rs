@@ -112,7 +112,7 @@ pub(super) fn eval(args: &Eval) -> Result<()> {
         manifests: &args.data,
         audio_root: args.audio_root.as_deref(),
         split: args.split.into(),
-        screening: if args.screen { Screening::default() } else { Screening::NONE },
+        screening: Screening::when(args.screen),
         skip: args.skip,
         plan: Plan { resamples: args.resamples as usize, seed: args.seed },
     };

@@ -53,7 +53,7 @@ pub(super) fn run(args: Report) -> Result<()> {
         audio_root: args.audio_root,
         split: args.split.map(Into::into),
         start: args.start,
-        screening: if args.screen { Screening::default() } else { Screening::NONE },
+        screening: Screening::when(args.screen),
         skip: args.skip,
         plan: Plan { resamples: args.resamples as usize, seed: args.seed },
     };

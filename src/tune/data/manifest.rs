@@ -5,7 +5,6 @@
 //! Never: passes over a column that it does not know, for it may be a misspelt one; passes over a broken row.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, absolute};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,6 +13,7 @@ use serde::Deserialize;
 use super::published;
 use super::rating::{Rating, Split};
 use super::table::{Row, Table, quoted};
+use crate::tune::whole;
 
 /// The columns of our own form, those that must be there first.
 const COLUMNS: [&str; 9] = ["audio", "text", "score", "listener", "split", "kind", "category", "recording", "anchor"];
@@ -136,16 +136,7 @@ impl Line {
 /// # Errors
 /// A folder that can't be written, or a path that is not UTF-8.
 pub fn write(path: &Path, ratings: &[Rating]) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let folder = absolute(folder).with_context(|| path.display().to_string())?;
-    let place = || format!("can't write {}", path.display());
-    let mut file = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(&folder)
-        .with_context(place)?;
+    let folder = absolute(whole::folder(path)).with_context(|| path.display().to_string())?;
     let mut text = COLUMNS.join(",") + "\n";
     for rating in ratings {
         let optional = |field: &Option<String>| field.clone().unwrap_or_default();
@@ -162,9 +153,7 @@ pub fn write(path: &Path, ratings: &[Rating]) -> Result<()> {
         ];
         text += &(fields.map(|field| quoted(&field)).join(",") + "\n");
     }
-    file.write_all(text.as_bytes()).with_context(place)?;
-    file.persist(path).with_context(place)?;
-    Ok(())
+    whole::write(path, text.as_bytes())
 }
 
 fn name_from(folder: &Path, audio: &Path) -> Result<String> {

@@ -28,6 +28,11 @@ impl Default for Screening {
 impl Screening {
     /// Lets everything pass.
     pub const NONE: Self = Self { anchors_below: None, agree_within: None };
+
+    /// The usual one where screening is asked for.
+    pub fn when(asked: bool) -> Self {
+        if asked { Self::default() } else { Self::NONE }
+    }
 }
 
 /// What was screened out.

@@ -77,10 +77,18 @@ pub fn agreement(models: &[Listener], ratings: &Ratings<'_>) -> Result<Report> {
 /// A manifest at fault, no pair of the split, too much broken audio, or a model that fails.
 pub fn judge(models: &[Listener], ratings: &Ratings<'_>) -> Result<Judged> {
     let Chosen { pairs, excluded, screened } = choose(ratings)?;
+    Ok(Judged { excluded, screened, ..score(models, &pairs, ratings.skip)? })
+}
+
+/// Has models score these pairs, without those of audio that can't be used, at most the share `skip` of the files.
+///
+/// # Errors
+/// Too much broken audio, or a model that fails.
+pub fn score(models: &[Listener], pairs: &[Pair], skip: f64) -> Result<Judged> {
     let mut scored = Vec::new();
     let mut skipped: BTreeMap<PathBuf, Skipped> = BTreeMap::new();
     for model in models {
-        let (scores, failed) = model.score(&pairs, ratings.skip)?;
+        let (scores, failed) = model.score(pairs, skip)?;
         skipped.extend(failed.into_iter().map(|skip| (skip.audio.clone(), skip)));
         scored.push(scores);
     }
@@ -96,7 +104,8 @@ pub fn judge(models: &[Listener], ratings: &Ratings<'_>) -> Result<Judged> {
         })
         .collect();
     let recordings = numbers(&pairs);
-    Ok(Judged { pairs, recordings, columns, excluded, screened, skipped: skipped.into_values().collect() })
+    let (excluded, screened, skipped) = (0, Screened::default(), skipped.into_values().collect());
+    Ok(Judged { pairs, recordings, columns, excluded, screened, skipped })
 }
 
 impl Judged {

@@ -22,7 +22,6 @@ mod sound;
 mod worst;
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -31,7 +30,7 @@ pub use evidence::Ratings;
 use page::Sheet;
 use run::Run;
 
-use super::data;
+use super::{data, whole};
 
 /// The word that marks ratings which no person gave: in run.json, or in the names of listeners.
 const SIMULATED: &str = "simulated";
@@ -74,17 +73,7 @@ fn is_simulated(run: &Run, ratings: &Ratings) -> bool {
 
 /// Whole or not at all, readable as other files are.
 fn save(out: &Path, page: &str) -> Result<()> {
-    let place = || format!("can't write {}", out.display());
-    let folder = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(folder).with_context(place)?;
-    let mut file = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)
-        .with_context(place)?;
-    file.write_all(page.as_bytes()).with_context(place)?;
-    file.persist(out).with_context(place)?;
-    Ok(())
+    let folder = whole::folder(out);
+    fs::create_dir_all(folder).with_context(|| format!("can't write {}", out.display()))?;
+    whole::write(out, page.as_bytes())
 }

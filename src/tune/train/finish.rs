@@ -10,10 +10,9 @@ use anyhow::{Context, Result};
 
 use super::recipe::Recipe;
 use super::study::Study;
-use super::towers::{Towers, distinct};
+use super::towers::Towers;
 use crate::tune::calibrate;
-use crate::tune::data::Pair;
-use crate::tune::eval::Listener;
+use crate::tune::eval::{self, Listener};
 use crate::tune::export::Precision;
 use crate::tune::metrics::Plan;
 
@@ -30,15 +29,10 @@ pub(super) fn bundle<T: Towers>(
     precision: Precision,
 ) -> Result<()> {
     towers.bundle(best, out, precision)?;
-    let (scored, skipped) = Listener::open(out)?.score(&study.validation, recipe.skip).context("calibrating")?;
-    // A file that went away since it was looked at leaves the pairs of the others.
-    let heard = |pair: &&Pair| skipped.iter().all(|skipped| skipped.audio != pair.audio);
-    let pairs: Vec<&Pair> = study.validation.iter().filter(heard).collect();
-    let cosines = scored.iter().map(|(cosine, _)| f64::from(*cosine)).filter(|cosine| cosine.is_finite());
-    let ratings: Vec<f64> = pairs.iter().map(|pair| pair.mean()).collect();
-    let (_, recordings) = distinct(pairs.iter().map(|pair| pair.recording.as_str()));
+    let judged = eval::score(&[Listener::open(out)?], &study.validation, recipe.skip).context("calibrating")?;
+    let columns = &judged.columns[0];
     let plan = Plan { seed: recipe.seed, ..Plan::default() };
-    let fitted = calibrate::fit(&cosines.collect::<Vec<_>>(), &ratings, &recordings, plan)?;
+    let fitted = calibrate::fit(&columns.cosine, &columns.rating, &judged.recordings, plan)?;
     let names: Vec<String> = recipe.data.iter().map(|path| path.display().to_string()).collect();
     calibrate::write(out, &fitted, &format!("{} (validation)", names.join(", ")))?;
     if let Some(error) = fitted.error {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::state::write_file;
+use crate::tune::whole;
 
 /// The file in a run's folder.
 pub const FILE: &str = "metrics.jsonl";
@@ -104,7 +104,7 @@ impl Journal {
         // As they stand: a number that is read and written again may end otherwise.
         let kept = |text: &&str| serde_json::from_str(text).is_ok_and(|line: Line| Some(line.step()) <= done);
         let text: String = old.split_inclusive('\n').filter(|text| text.ends_with('\n')).filter(kept).collect();
-        write_file(&path, text.as_bytes())?;
+        whole::write(&path, text.as_bytes())?;
         let file = OpenOptions::new().append(true).open(&path).with_context(|| path.display().to_string())?;
         Ok(Self { path, file })
     }

@@ -16,6 +16,7 @@ use super::optimizer::Rates;
 use super::parts::{Depth, Part};
 use super::study::Counts;
 use crate::tune::data::{Screened, Skipped, Split};
+use crate::tune::whole;
 
 /// The file in a run's folder.
 pub const FILE: &str = "run.json";
@@ -193,7 +194,7 @@ impl Run {
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
         let text = serde_json::to_string_pretty(self)? + "\n";
-        super::state::write_file(&path, text.as_bytes())
+        whole::write(&path, text.as_bytes())
     }
 
     /// Reads the file of a run's folder.

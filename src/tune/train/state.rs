@@ -1,4 +1,4 @@
-//! Files and folders of a run that are there whole or not at all, and the state that a resume goes on from.
+//! Folders of a run that are there whole or not at all, and the state that a resume goes on from.
 //!
 //! In: a network, its optimizer, how far the run is. Out: `state/STEP/`, of which a newer one replaces an older; `best/`.
 //! A state is written beside the older ones, brought to disk and then given its name, so that a kill or a power cut at any
@@ -6,7 +6,6 @@
 //! Never: changes a file in place.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -16,6 +15,7 @@ use burn::store::ModuleRecord;
 use serde::{Deserialize, Serialize};
 
 use super::optimizer::Optimizer;
+use crate::tune::whole;
 
 const NETWORK: &str = "network.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
@@ -186,38 +186,16 @@ pub fn replace(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<
     for path in listed(&unfinished)?.iter().filter(|path| path.is_file()) {
         File::open(path).and_then(|file| file.sync_all()).with_context(place)?;
     }
-    sync_folder(&unfinished)?;
+    whole::sync(&unfinished)?;
     if folder.exists() {
         fs::rename(folder, &old).with_context(place)?;
     }
     fs::rename(&unfinished, folder).with_context(place)?;
     if let Some(parent) = folder.parent() {
-        sync_folder(parent)?;
+        whole::sync(parent)?;
     }
     if old.exists() {
         fs::remove_dir_all(&old).with_context(place)?;
     }
     Ok(())
-}
-
-fn sync_folder(folder: &Path) -> Result<()> {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.with_context(|| format!("writing {}", folder.display()))
-}
-
-/// Writes a file, whole or not at all.
-///
-/// # Errors
-/// A disk that is full or read-only.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let place = || format!("can't write {}", path.display());
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)
-        .with_context(place)?;
-    file.write_all(bytes).with_context(place)?;
-    file.as_file().sync_all().with_context(place)?;
-    file.persist(path).with_context(place)?;
-    sync_folder(folder)
 }

@@ -83,7 +83,7 @@ impl Study {
         );
         refuse_crossings(&rows, recipe.listeners_shared)?;
         let (test, rows): (Vec<Rating>, Vec<Rating>) = rows.into_iter().partition(|r| r.split == Some(Split::Test));
-        let rules = if recipe.screen { Screening::default() } else { Screening::NONE };
+        let rules = Screening::when(recipe.screen);
         let (rows, screened) = data::screen(rows, &rules);
         let pairs = data::pairs(&rows)?;
         let unsplit = pairs.iter().filter(|pair| pair.split.is_none()).count();
