@@ -330,3 +330,20 @@ fn a_person_is_asked_and_may_answer_again() {
     place.typed(&dead, &[("(s)top", "s")]).is(5, &["(s)top", "nobody listens"]);
     assert_eq!(place.read("etc/clapd.toml"), text);
 }
+
+#[test]
+fn ctrl_c_at_the_password_gives_the_terminal_back() {
+    let broker = Broker::start_with_password("clapd", SECRET);
+    let place = Place::new();
+    let port = broker.port.to_string();
+    let talk = [
+        ("broker (", "127.0.0.1"),
+        ("TLS?", "n"),
+        ("Port", port.as_str()),
+        ("User", "clapd"),
+        ("Password", "half\x03"),
+    ];
+    // 130: by SIGINT. 99 would be a terminal whose settings are others than before.
+    place.typed("--device alsa:null --node attic", &talk).is(130, &["Password"]);
+    assert_eq!(place.written(), [""; 0]);
+}

@@ -112,10 +112,13 @@ impl Place {
         }
     }
 
-    /// On a terminal, with somebody who waits for these words and then types those.
+    /// On a terminal, with somebody who waits for these words and then types those. However it ends, the terminal must be as before.
     #[track_caller]
     pub fn typed(&self, arguments: &str, talk: &[(&str, &str)]) -> Outcome {
-        let run = format!("'{CLAPD}' setup --config '{}' {arguments}", self.config().display());
+        let setup = format!("'{CLAPD}' setup --config '{}' {arguments}", self.config().display());
+        let run = format!(
+            "trap : INT; before=$(stty -g); {setup}; status=$?; [ \"$before\" = \"$(stty -g)\" ] || exit 99; exit $status"
+        );
         let mut command = self.command("script");
         command.args(["--quiet", "--return", "--command", &run, "/dev/null"]).env("RUST_LOG", "warn");
         let mut script = command.stdin(Stdio::piped()).spawn().expect("script, of util-linux, runs");

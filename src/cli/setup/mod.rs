@@ -60,7 +60,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let terminal = Terminal::of_process().filter(|_| !arguments.yes);
+    let terminal = if arguments.yes { None } else { Terminal::of_process().at(Stage::Usage)? };
     let target = Target::open(&arguments.config).at(Stage::Usage)?;
     if target.is_taken() && !arguments.force {
         let replace =

@@ -4,9 +4,13 @@
 //! Never: shows a password while it is typed, or asks where nobody sits.
 
 use std::io::{self, BufRead, IsTerminal, Write, stdin, stdout};
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use super::tell;
 use crate::cli::exit::Failure;
@@ -25,9 +29,14 @@ pub(super) enum Verdict {
 }
 
 impl Terminal {
-    /// None where there is none: a pipe is no person.
-    pub(super) fn of_process() -> Option<Self> {
-        (stdin().is_terminal() && stdout().is_terminal()).then_some(Self(()))
+    /// None where there is none: a pipe is no person. From here on, whoever ends the process by Ctrl-C gets the terminal back as it
+    /// was, also in the middle of a password.
+    pub(super) fn of_process() -> Result<Option<Self>> {
+        if !(stdin().is_terminal() && stdout().is_terminal()) {
+            return Ok(None);
+        }
+        restore_when_ended().context("the terminal cannot be asked for its settings")?;
+        Ok(Some(Self(())))
     }
 
     /// The answer, or `usual` where it is empty.
@@ -81,6 +90,27 @@ fn line() -> Result<String> {
     Ok(line.trim().to_owned())
 }
 
+fn restore_when_ended() -> io::Result<()> {
+    let usual = tcgetattr(stdin())?;
+    let mut signals = Signals::new([SIGINT, SIGQUIT, SIGTERM])?;
+    let wait = move || {
+        for signal in &mut signals {
+            restore(&usual);
+            // Ends the process, and so that a shell sees by what.
+            if let Err(error) = emulate_default_handler(signal) {
+                log::warn!("signal {signal} cannot be obeyed: {error}");
+            }
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
+}
+
+fn restore(usual: &Termios) {
+    if let Err(error) = tcsetattr(stdin(), OptionalActions::Drain, usual) {
+        log::warn!("the terminal shows nothing that is typed ({error}); `stty echo` mends it");
+    }
+}
+
 /// A terminal that does not show what is typed, until this is dropped.
 struct Quiet(Termios);
 
@@ -97,8 +127,6 @@ impl Quiet {
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        if let Err(error) = tcsetattr(stdin(), OptionalActions::Drain, &self.0) {
-            log::warn!("the terminal shows nothing that is typed ({error}); `stty echo` mends it");
-        }
+        restore(&self.0);
     }
 }
