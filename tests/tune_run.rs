@@ -219,6 +219,36 @@ fn a_run_stays_on_its_device() {
     place.tune("run", &options);
 }
 
+/// Needs a device that Vulkan finds; Mesa's drivers have one in software.
+#[cfg(feature = "vulkan")]
+#[test]
+fn vulkan_trains_as_the_processor_does_and_goes_on_after_a_kill() {
+    let place = Place::new("unfused");
+    let options = ["--steps", "8", "--validate-every", "4", "--save-every", "0", "--loss", "wsce+0.5*mae+0.5*spo"];
+    let on = [&options[..], &["--device", "vulkan"]].concat();
+    place.tune("flex", &options);
+    let said = place.tune("vulkan", &on);
+    assert!(said.contains("training on "), "{said}");
+    let (flex, vulkan) = (place.lines("flex"), place.lines("vulkan"));
+    for (a, b) in flex.iter().zip(&vulkan) {
+        println!(
+            "{} {}: loss {} {}, gradient {} {}",
+            a["kind"], a["step"], a["loss"], b["loss"], a["gradient"], b["gradient"]
+        );
+    }
+    for (key, bound) in [("loss", 1e-4), ("gradient", 1e-2)] {
+        for (a, b) in of_kind(&flex, "step").iter().zip(of_kind(&vulkan, "step")) {
+            let (a, b) = (a[key].as_f64().unwrap(), b[key].as_f64().unwrap());
+            assert!((a - b).abs() < bound * a.abs(), "{key}: {a} on the processor, {b} on the GPU");
+        }
+    }
+    place.refuses("vulkan", &[&options[..], &["--resume"]].concat(), &["device is \"flex\"", "begun with \"vulkan\""]);
+    let kills = interrupted(&place, "killed", &on, &mut fastrand::Rng::with_seed(1));
+    assert!(kills > 0);
+    assert_eq!(place.outcome("killed").0, place.outcome("vulkan").0);
+    assert!(place.outcome("killed").1 == place.outcome("vulkan").1, "the weights differ");
+}
+
 /// Tensors of the best model that are not those of the beginning.
 fn changed(place: &Place, out: &str) -> BTreeSet<String> {
     let begin = fs::read(Path::new(&place.init).join("model.safetensors")).unwrap();
