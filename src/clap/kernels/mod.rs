@@ -10,6 +10,8 @@
 
 mod attention;
 mod buffer;
+#[cfg(feature = "tune")]
+mod gelu;
 mod gemm;
 mod isa;
 mod linear;
@@ -40,6 +42,8 @@ mod dotprod;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
+#[cfg(feature = "tune")]
+pub use gelu::{gelu_all, gelu_backward};
 pub use isa::Isa;
 pub use linear::{Finish, Linear, MAX_K};
 pub use merge::PatchMerge;
