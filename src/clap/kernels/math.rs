@@ -47,7 +47,6 @@ pub(super) fn gelu<S: Simd>(s: S, x: S::F) -> S::F {
 /// The derivative of GELU, Phi(x) + x phi(x), to 5e-7 (1 + |x|).
 ///
 /// Phi(x) is 1/2 + (1/2 - q(|x|)) sign(x), and |x| phi(x) has the sign of x, too.
-#[cfg(feature = "tune")]
 #[inline(always)]
 pub(super) fn gelu_slope<S: Simd>(s: S, x: S::F) -> S::F {
     const DENSITY: f32 = (std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2 / 2.0) as f32;

@@ -10,7 +10,6 @@
 
 mod attention;
 mod buffer;
-#[cfg(feature = "tune")]
 mod gelu;
 mod gemm;
 mod isa;
@@ -42,8 +41,7 @@ mod dotprod;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
-#[cfg(feature = "tune")]
-pub use gelu::{gelu_all, gelu_backward};
+pub use gelu::Gelu;
 pub use isa::Isa;
 pub use linear::{Finish, Linear, MAX_K};
 pub use merge::PatchMerge;

@@ -3,8 +3,6 @@
 //! In: tensors of f32, rows along the last dimension. Out: new ones. Sums over rows are added up in one order on any number of cores.
 //! Never: decides which tensors come here; [`super`] has looked.
 
-use std::sync::OnceLock;
-
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::{ActivationOps, FloatTensorOps, ModuleOps};
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -13,7 +11,7 @@ use burn::tensor::TensorData;
 use rayon::prelude::*;
 
 use super::TransformerOps;
-use crate::clap::kernels::{Isa, gelu_all, gelu_backward};
+use crate::clap::kernels::Gelu;
 
 /// Derivatives, each from the gradient by what the operator gave.
 pub trait Derivatives: Backend {
@@ -33,20 +31,13 @@ pub trait Derivatives: Backend {
 /// Numbers that one thread takes at a time, about: 64 KB of each operand, which stay in its cache.
 const SHARE: usize = 1 << 14;
 
-/// The fastest instruction set of this processor.
-fn isa() -> Isa {
-    static ISA: OnceLock<Isa> = OnceLock::new();
-    *ISA.get_or_init(|| Isa::available()[0])
-}
-
 impl TransformerOps for Flex {
     fn gelu_of(x: FlexTensor) -> FlexTensor {
         let mut y = x.to_contiguous();
         // The last owner's numbers may be changed in place.
         drop(x);
-        y.storage_mut::<f32>()
-            .par_chunks_mut(SHARE)
-            .for_each(|part| gelu_all(isa(), part).expect("the processor has what it said that it has"));
+        let gelu = Gelu::fastest();
+        y.storage_mut::<f32>().par_chunks_mut(SHARE).for_each(|part| gelu.forward(part));
         y
     }
 
@@ -68,10 +59,9 @@ impl Derivatives for Flex {
     fn gelu_back(x: FlexTensor, gradient: FlexTensor) -> FlexTensor {
         let (x, mut by_x) = (x.to_contiguous(), gradient.to_contiguous());
         drop(gradient);
-        by_x.storage_mut::<f32>()
-            .par_chunks_mut(SHARE)
-            .zip(x.storage::<f32>().par_chunks(SHARE))
-            .for_each(|(part, x)| gelu_backward(isa(), x, part).expect("parts of one length"));
+        let gelu = Gelu::fastest();
+        let parts = by_x.storage_mut::<f32>().par_chunks_mut(SHARE).zip(x.storage::<f32>().par_chunks(SHARE));
+        parts.for_each(|(part, x)| gelu.backward(x, part));
         by_x
     }
 

@@ -97,3 +97,75 @@ fn reordered(x: Tensor<3>, order: &Tensor<1, Int>, back: &Tensor<1, Int>) -> Ten
     let [order, back] = [order, back].map(|order| order.clone().into_dispatch());
     Tensor::from_dispatch(Dispatch::reordered_of(x.into_dispatch(), order, back))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An operator on three rows, with a weight and a bias.
+    type Operator = fn(Tensor<2>, Tensor<1>, Tensor<1>) -> Tensor<2>;
+
+    const TURN: [usize; 3] = [1, 2, 0];
+    /// Ours, and Burn's.
+    const OPERATORS: [(&str, Operator, Operator); 4] = [
+        ("gelu", |x, _, _| gelu(x), |x, _, _| activation::gelu(x)),
+        ("softmax", |x, _, _| softmax(x), |x, _, _| activation::softmax(x, 1)),
+        (
+            "layer norm",
+            |x, weight, bias| layer_norm(x, weight, bias, 1e-5),
+            |x, weight, bias| module::layer_norm(x, weight, Some(bias), 1e-5),
+        ),
+        (
+            "order",
+            |x, _, _| Order::new(&TURN, &x.device()).put(x.unsqueeze()).squeeze_dim(0),
+            |x, _, _| Tensor::cat(vec![x.clone().narrow(0, 1, 2), x.narrow(0, 0, 1)], 0),
+        ),
+    ];
+
+    /// What an operator gives, and the gradients by all that goes into it, of which rows come as a view of a larger tensor.
+    fn told(operator: Operator, width: usize, device: &Device) -> Vec<Vec<f32>> {
+        let noise = |n: usize, seed: u64| {
+            let mut random = fastrand::Rng::with_seed(seed);
+            (0..n).map(|_| 4.0 * random.f32() - 2.0).collect::<Vec<f32>>()
+        };
+        let row = |seed| Tensor::<1>::from_data(TensorData::new(noise(width, seed), [width]), device).require_grad();
+        let wide = Tensor::<2>::from_data(TensorData::new(noise(4 * width, 1), [width, 4]), device).require_grad();
+        let (weight, bias) = (row(2), row(3));
+        let rows = wide.clone().swap_dims(0, 1).narrow(0, 1, 3);
+        // Something before and after, so that there is something to be computed again.
+        let y = operator(rows.mul_scalar(1.5), weight.clone(), bias.clone());
+        let by_y = Tensor::from_data(TensorData::new(noise(3 * width, 4), [3, width]), device);
+        let gradients = (y.clone().tanh() * by_y).sum().backward();
+        let numbers = |data: TensorData| data.try_to_vec::<f32>().unwrap();
+        let rows =
+            [weight, bias].into_iter().filter_map(|row| row.grad(&gradients)).map(|row| numbers(row.into_data()));
+        [numbers(y.into_data()), numbers(wide.grad(&gradients).unwrap().into_data())].into_iter().chain(rows).collect()
+    }
+
+    #[test]
+    fn operators_and_their_derivatives_are_burns() {
+        let device = Device::flex().autodiff();
+        for (name, ours, burns) in OPERATORS {
+            for width in [1, 2, 17, 96] {
+                for device in [device.clone(), device.clone().gradient_checkpointing()] {
+                    let (ours, burns) = (told(ours, width, &device), told(burns, width, &device));
+                    assert_eq!(ours.len(), burns.len(), "{name}");
+                    for (ours, burns) in ours.iter().flatten().zip(burns.iter().flatten()) {
+                        let bound = 1e-5 * (1.0 + burns.abs());
+                        assert!((ours - burns).abs() < bound, "{name} of {width}: {ours}, Burn's {burns}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_put_in_an_order_comes_back() {
+        let device = Device::flex();
+        let x = Tensor::<3>::from_data([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]], &device);
+        let order = Order::new(&TURN, &device);
+        let turned = order.put(x.clone());
+        assert_eq!(turned.to_data(), TensorData::from([[[3.0f32, 4.0], [5.0, 6.0], [1.0, 2.0]]]));
+        assert_eq!(order.undo(turned).to_data(), x.to_data());
+    }
+}
