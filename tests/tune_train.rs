@@ -204,7 +204,9 @@ fn a_step_is_pytorchs() {
     told.as_object_mut().unwrap().retain(|name, _| !name.ends_with("key.bias"));
     let (error, at) = worst(&changes, &told);
     println!("a step of AdamW: worst {error:.1e} at {at}");
-    assert!(error < 5e-3, "{at} is {error:.1e} off");
+    // g / (|g| + 1e-8), so that an element whose gradient is 1e-8 changes by another twentieth when that is 1e-9 off, which is what
+    // f32 leaves of gradients whose length is 1e-3; a tensor has some thirty elements.
+    assert!(error < 2e-2, "{at} is {error:.1e} off");
     for name in before.keys().filter(|name| name.contains("running")) {
         assert!(changes[name].iter().all(|x| *x == 0.0), "{name} is a statistic");
     }

@@ -86,6 +86,11 @@ impl Isa {
         }
     }
 
+    /// The fastest that this CPU has.
+    pub(super) fn fastest() -> Checked {
+        Checked(Self::available()[0])
+    }
+
     /// The proof that the CPU has it.
     ///
     /// # Errors

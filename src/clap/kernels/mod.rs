@@ -10,6 +10,7 @@
 
 mod attention;
 mod buffer;
+mod gelu;
 mod gemm;
 mod isa;
 mod linear;
@@ -40,6 +41,7 @@ mod dotprod;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
+pub use gelu::Gelu;
 pub use isa::Isa;
 pub use linear::{Finish, Linear, MAX_K};
 pub use merge::PatchMerge;

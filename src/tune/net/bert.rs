@@ -8,12 +8,13 @@
 //! Architecture: Devlin et al., arXiv 1810.04805; layer norm after the residual, exact GELU.
 
 use burn::module::Param;
-use burn::nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use burn::tensor::activation::{gelu, softmax};
 use burn::tensor::module::embedding;
 
+use super::norm::Norm;
+use super::ops::{gelu, softmax};
 use super::watch::{Watch, nobody};
 
 /// Sizes of an encoder.
@@ -54,8 +55,8 @@ impl BertConfig {
         }
     }
 
-    fn norm(&self, device: &Device) -> LayerNorm {
-        LayerNormConfig::new(self.width).with_epsilon(self.epsilon).init(device)
+    fn norm(&self, device: &Device) -> Norm {
+        Norm::new(self.width, self.epsilon, device)
     }
 
     fn layer(&self, device: &Device) -> Layer {
@@ -82,10 +83,10 @@ pub struct Layer {
     key: Linear,
     value: Linear,
     output: Linear,
-    attention_norm: LayerNorm,
+    attention_norm: Norm,
     inner: Linear,
     outer: Linear,
-    norm: LayerNorm,
+    norm: Norm,
     heads: usize,
 }
 
@@ -106,7 +107,7 @@ impl Layer {
         let heads = |x: Tensor<3>| x.reshape([n, s, self.heads, size]).swap_dims(1, 2);
         let query = heads(self.query.forward(x.clone())).mul_scalar((size as f64).powf(-0.5));
         let (key, value) = (heads(self.key.forward(x.clone())), heads(self.value.forward(x)));
-        let weights = softmax(query.matmul(key.swap_dims(2, 3)) + mask, 3);
+        let weights = softmax(query.matmul(key.swap_dims(2, 3)) + mask);
         let mixed = weights.matmul(value).swap_dims(1, 2).reshape([n, s, width]);
         watch(&[&self.output], &mixed);
         self.output.forward(mixed)
@@ -119,7 +120,7 @@ pub struct Bert {
     words: Embedding,
     positions: Param<Tensor<2>>,
     types: Param<Tensor<2>>,
-    norm: LayerNorm,
+    norm: Norm,
     layers: Vec<Layer>,
     pad_id: Option<usize>,
 }

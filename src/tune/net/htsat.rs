@@ -10,10 +10,11 @@
 //! models/clap/modeling_clap.py, `ClapAudioEncoder`, `ClapAudioPatchEmbed`, `ClapAudioAFFBlock`.
 
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{BatchNorm, BatchNormConfig, Initializer, LayerNorm, LayerNormConfig, PaddingConfig2d};
+use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::activation::{relu, sigmoid};
 
+use super::norm::{EPSILON, Norm};
 use super::projection::{Projection, ProjectionConfig};
 use super::resize::resize;
 use super::swin::{Stage, StageConfig};
@@ -95,7 +96,7 @@ impl HtsatConfig {
     /// The tower with zeros for weights, to be loaded. The sizes must be free of [`faults`](Self::faults).
     pub fn init(&self, device: &Device) -> Htsat {
         let channels = self.channels;
-        let patch_norm = self.patch_norm.then(|| LayerNormConfig::new(channels).init(device));
+        let patch_norm = self.patch_norm.then(|| Norm::new(channels, EPSILON, device));
         let stages = (0..self.depths.len()).map(|i| self.stage(i).init(device));
         Htsat {
             batch_norm: BatchNormConfig::new(self.mels).init(device),
@@ -107,7 +108,7 @@ impl HtsatConfig {
             }),
             patch_norm,
             stages: stages.collect(),
-            norm: LayerNormConfig::new(channels << (self.depths.len() - 1)).init(device),
+            norm: Norm::new(channels << (self.depths.len() - 1), EPSILON, device),
             projection: self.projection.init(device),
             image: self.image,
             fold: self.fold(),
@@ -222,9 +223,9 @@ pub struct Htsat {
     batch_norm: BatchNorm,
     patch: Conv2d,
     fusion: Option<Fusion>,
-    patch_norm: Option<LayerNorm>,
+    patch_norm: Option<Norm>,
     stages: Vec<Stage>,
-    norm: LayerNorm,
+    norm: Norm,
     projection: Projection,
     image: usize,
     fold: usize,

@@ -8,6 +8,8 @@ pub mod captions;
 pub mod clap;
 pub mod htsat;
 pub mod minilm;
+pub mod norm;
+pub mod ops;
 pub mod projection;
 pub mod resize;
 pub mod roberta;

@@ -8,8 +8,9 @@
 
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::prelude::*;
-use burn::tensor::activation::{gelu, relu};
+use burn::tensor::activation::relu;
 
+use super::ops::gelu;
 use super::unit_rows;
 
 /// What stands between the two linears.

@@ -8,11 +8,12 @@
 //! `ClapAudioSelfAttention`, `ClapAudioLayer`, `ClapAudioPatchMerging`.
 
 use burn::module::Param;
-use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use burn::tensor::activation::{gelu, softmax};
 
+use super::norm::{EPSILON, Norm};
+use super::ops::{Order, gelu, softmax};
 use super::watch::Watch;
 
 /// Added to the score of two tokens that the shift brought together from opposite edges of the image.
@@ -48,7 +49,7 @@ impl StageConfig {
             blocks: (0..self.depth).map(|i| self.block(i, device)).collect(),
             merge: self.merge.then(|| Merge {
                 // The reference builds this norm without the configured epsilon, so it has PyTorch's.
-                norm: LayerNormConfig::new(4 * self.channels).init(device),
+                norm: Norm::new(4 * self.channels, EPSILON, device),
                 reduction: linear(4 * self.channels, 2 * self.channels, false, device),
                 height: self.grid[0],
                 width: self.grid[1],
@@ -64,7 +65,7 @@ impl StageConfig {
 
     fn block(&self, index: usize, device: &Device) -> Block {
         let (channels, [height, width]) = (self.channels, self.grid);
-        let norm = || LayerNormConfig::new(channels).with_epsilon(self.epsilon).init(device);
+        let norm = || Norm::new(channels, self.epsilon, device);
         let square = (2 * self.window - 1).pow(2);
         Block {
             norm_before: norm(),
@@ -91,6 +92,15 @@ fn linear(from: usize, to: usize, bias: bool, device: &Device) -> Linear {
     LinearConfig::new(from, to).with_bias(bias).with_initializer(Initializer::Zeros).init(device)
 }
 
+/// A linear over all rows at once. Left to itself Burn makes a product for each window, and of the weight's gradient as many
+/// matrices, to be summed.
+fn dense(linear: &Linear, x: Tensor<3>) -> Tensor<3> {
+    let [n, rows, width] = x.dims();
+    let y = linear.forward(x.reshape([n * rows, width]));
+    let [_, width] = y.dims();
+    y.reshape([n, rows, width])
+}
+
 /// Blocks, then the merging.
 #[derive(Module, Debug)]
 pub struct Stage {
@@ -114,9 +124,9 @@ impl Stage {
 /// Attention inside windows, then two linears, each with a norm before it and a residual.
 #[derive(Module, Debug)]
 pub struct Block {
-    norm_before: LayerNorm,
+    norm_before: Norm,
     attention: Attention,
-    norm_after: LayerNorm,
+    norm_after: Norm,
     inner: Linear,
     outer: Linear,
     height: usize,
@@ -129,34 +139,36 @@ impl Block {
         let x = x.clone() + self.attend(self.norm_before.forward(x), watch);
         let tokens = self.norm_after.forward(x.clone());
         watch(&[&self.inner], &tokens);
-        let inner = gelu(self.inner.forward(tokens));
+        let inner = gelu(dense(&self.inner, tokens));
         watch(&[&self.outer], &inner);
-        x + self.outer.forward(inner)
+        x + dense(&self.outer, inner)
     }
 
     fn attend(&self, x: Tensor<3>, watch: &mut Watch) -> Tensor<3> {
         let [n, tokens, channels] = x.dims();
-        let (height, width, shift) = (self.height, self.width, self.shift);
-        let window = self.attention.window;
-        let image = rolled(x.reshape([n, height, width, channels]), [shift, shift]);
-        let (down, across) = (height / window, width / window);
-        let windows = image.reshape([n, down, window, across, window, channels]).permute([0, 1, 3, 2, 4, 5]).reshape([
-            n * down * across,
-            window * window,
-            channels,
-        ]);
-        let mask = (shift > 0).then(|| self.mask(n, &windows.device()));
-        let image = self
-            .attention
-            .forward(windows, mask, watch)
-            .reshape([n, down, across, window, window, channels])
-            .permute([0, 1, 3, 2, 4, 5])
-            .reshape([n, height, width, channels]);
-        rolled(image, [(height - shift) % height, (width - shift) % width]).reshape([n, tokens, channels])
+        let square = self.attention.window.pow(2);
+        let device = x.device();
+        let order = Order::new(&self.windows(), &device);
+        let windows = order.put(x).reshape([n * tokens / square, square, channels]);
+        let apart = (self.shift > 0).then(|| self.apart(&device));
+        let mixed = self.attention.forward(windows, apart, watch);
+        order.undo(mixed.reshape([n, tokens, channels]))
     }
 
-    /// For each window of `n` images, 0 where two of its tokens were neighbours before the shift and [`APART`] where not.
-    fn mask(&self, n: usize, device: &Device) -> Tensor<4> {
+    /// The tokens of an image window by window, after the image was moved up and to the left by the shift.
+    fn windows(&self) -> Vec<usize> {
+        let (window, across) = (self.attention.window, self.width / self.attention.window);
+        let token = |place: usize| {
+            let (index, inside) = (place / window.pow(2), place % window.pow(2));
+            let y = index / across * window + inside / window + self.shift;
+            let x = index % across * window + inside % window + self.shift;
+            y % self.height * self.width + x % self.width
+        };
+        (0..self.height * self.width).map(token).collect()
+    }
+
+    /// For each window 0 where two of its tokens were neighbours before the shift and [`APART`] where not: [W, 1, T, T].
+    fn apart(&self, device: &Device) -> Tensor<4> {
         let window = self.attention.window;
         // Along an axis: windows that the shift left whole, then the two parts of the last one.
         let region =
@@ -174,20 +186,8 @@ impl Block {
                 values.extend((0..tokens).map(|j| if place(w, i) == place(w, j) { 0.0 } else { APART }));
             }
         }
-        let mask = Tensor::from_data(TensorData::new(values, [windows, 1, tokens, tokens]), device);
-        if n == 1 { mask } else { mask.repeat_dim(0, n) }
+        Tensor::from_data(TensorData::new(values, [windows, 1, tokens, tokens]), device)
     }
-}
-
-/// Moves an image up and to the left; what leaves comes in at the other side.
-fn rolled(mut x: Tensor<4>, by: [usize; 2]) -> Tensor<4> {
-    for (axis, by) in [(1, by[0]), (2, by[1])] {
-        if by > 0 {
-            let rest = x.dims()[axis] - by;
-            x = Tensor::cat(vec![x.clone().narrow(axis, by, rest), x.narrow(axis, 0, by)], axis);
-        }
-    }
-    x
 }
 
 /// Attention with a bias for each head and each distance of two tokens.
@@ -203,21 +203,28 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Windows [W, T, channels] and a mask [W, 1, T, T] to the same shape.
-    fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>, watch: &mut Watch) -> Tensor<3> {
+    /// Windows [N * W, T, channels] and what their tokens' scores differ by, [W, 1, T, T], to the same shape.
+    fn forward(&self, x: Tensor<3>, apart: Option<Tensor<4>>, watch: &mut Watch) -> Tensor<3> {
         watch(&[&self.query, &self.key, &self.value], &x);
         let [n, tokens, channels] = x.dims();
         let size = channels / self.heads;
         let heads = |x: Tensor<3>| x.reshape([n, tokens, self.heads, size]).swap_dims(1, 2);
-        let query = heads(self.query.forward(x.clone())).mul_scalar((size as f64).powf(-0.5));
-        let (key, value) = (heads(self.key.forward(x.clone())), heads(self.value.forward(x)));
-        let mut scores = query.matmul(key.swap_dims(2, 3)) + self.bias();
-        if let Some(mask) = mask {
-            scores = scores + mask;
-        }
-        let mixed = softmax(scores, 3).matmul(value).swap_dims(1, 2).reshape([n, tokens, channels]);
+        let query = heads(dense(&self.query, x.clone())).mul_scalar((size as f64).powf(-0.5));
+        let (key, value) = (heads(dense(&self.key, x.clone())), heads(dense(&self.value, x)));
+        let scores = query.matmul(key.swap_dims(2, 3));
+        let scores = match apart {
+            None => scores + self.bias(),
+            Some(apart) => {
+                // Of all images at once.
+                let shape = scores.dims();
+                let bias = (self.bias() + apart).unsqueeze::<5>();
+                let [_, windows, heads, _, _] = bias.dims();
+                (scores.reshape([n / windows, windows, heads, tokens, tokens]) + bias).reshape(shape)
+            }
+        };
+        let mixed = softmax(scores).matmul(value).swap_dims(1, 2).reshape([n, tokens, channels]);
         watch(&[&self.output], &mixed);
-        self.output.forward(mixed)
+        dense(&self.output, mixed)
     }
 
     /// The table's rows for every pair of tokens of a window: [1, heads, T, T].
@@ -238,7 +245,7 @@ impl Attention {
 /// Four neighbours become one token of twice the channels.
 #[derive(Module, Debug)]
 pub struct Merge {
-    norm: LayerNorm,
+    norm: Norm,
     reduction: Linear,
     height: usize,
     width: usize,
@@ -255,6 +262,6 @@ impl Merge {
         ]);
         let x = self.norm.forward(x);
         watch(&[&self.reduction], &x);
-        self.reduction.forward(x)
+        dense(&self.reduction, x)
     }
 }

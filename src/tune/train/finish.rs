@@ -33,7 +33,9 @@ pub(super) fn bundle<T: Towers>(
     let columns = &judged.columns[0];
     let plan = Plan { seed: recipe.seed, ..Plan::default() };
     let fitted = calibrate::fit(&columns.cosine, &columns.rating, &judged.recordings, plan)?;
-    let names: Vec<String> = recipe.data.iter().map(|path| path.display().to_string()).collect();
+    // Without their folders: a bundle is given away, and where its maker keeps files is nobody's business.
+    let names: Vec<_> =
+        recipe.data.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy()).collect();
     calibrate::write(out, &fitted, &format!("{} (validation)", names.join(", ")))?;
     if let Some(error) = fitted.error {
         let [mse, mae] = [error.mse, error.mae].map(|error| error.value);

@@ -1,0 +1,146 @@
+//! The operators in Burn's graph of derivatives.
+//!
+//! In: a backend that has operators and derivatives. Out: the same operators for a network in training. With gradient checkpointing,
+//! GELU and norms are computed again on the way back instead of being kept, as Burn does with operators as cheap.
+//! Never: computes.
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::retro_forward::RetroForward;
+use burn::backend::autodiff::checkpoint::state::BackwardStates;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+
+use super::TransformerOps;
+use super::flex::Derivatives;
+
+/// What computes forward and back.
+pub trait Both: TransformerOps + Derivatives {}
+impl<B: TransformerOps + Derivatives> Both for B {}
+
+impl<B: Both, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
+    fn gelu_of(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let again = Again { inputs: [x.id()], forward: |[x]: [FloatTensor<B>; 1], _| B::gelu_of(x), epsilon: 0.0 };
+        match GeluBack.prepare::<C>([x.node()]).memory_bound().retro_forward(again).parents([&x]).stateful() {
+            OpsKind::Tracked(mut prepared) => {
+                let state = prepared.checkpoint(&x);
+                prepared.finish(state, B::gelu_of(x.into_primitive()))
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::gelu_of(x.into_primitive())),
+        }
+    }
+
+    fn softmax_of(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        // Its result is kept: the product that follows keeps it anyway.
+        match SoftmaxBack.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let shares = B::softmax_of(x.into_primitive());
+                prepared.finish(shares.clone(), shares)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::softmax_of(x.into_primitive())),
+        }
+    }
+
+    fn norm_of(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        let inputs = [x.id(), weight.id(), bias.id()];
+        let forward = |[x, weight, bias]: [FloatTensor<B>; 3], epsilon| B::norm_of(x, weight, bias, epsilon);
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let prepared = NormBack.prepare::<C>(nodes).memory_bound();
+        let prepared = prepared.retro_forward(Again { inputs, forward, epsilon }).parents([&x, &weight, &bias]);
+        match prepared.stateful() {
+            OpsKind::Tracked(mut prepared) => {
+                let state = (prepared.checkpoint(&x), prepared.checkpoint(&weight), epsilon);
+                prepared.finish(state, forward([x, weight, bias].map(|tensor| tensor.into_primitive()), epsilon))
+            }
+            OpsKind::UnTracked(prepared) => {
+                prepared.finish(forward([x, weight, bias].map(|tensor| tensor.into_primitive()), epsilon))
+            }
+        }
+    }
+
+    fn reordered_of(x: FloatTensor<Self>, order: IntTensor<Self>, back: IntTensor<Self>) -> FloatTensor<Self> {
+        match ReorderedBack.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let y = B::reordered_of(x.into_primitive(), order.clone(), back.clone());
+                prepared.finish((order, back), y)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(B::reordered_of(x.into_primitive(), order, back)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct GeluBack;
+
+impl<B: Both> Backward<B, 1> for GeluBack {
+    type State = NodeId;
+
+    fn backward(self, ops: Ops<NodeId, 1>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let x = checkpointer.retrieve_node_output(ops.state);
+        unary::<B, _>(ops.parents, ops.node, grads, |gradient| B::gelu_back(x, gradient));
+    }
+}
+
+#[derive(Debug)]
+struct SoftmaxBack;
+
+impl<B: Both> Backward<B, 1> for SoftmaxBack {
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<FloatTensor<B>, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        unary::<B, _>(ops.parents, ops.node, grads, |gradient| B::softmax_back(ops.state, gradient));
+    }
+}
+
+#[derive(Debug)]
+struct NormBack;
+
+impl<B: Both> Backward<B, 3> for NormBack {
+    type State = (NodeId, NodeId, f64);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let (x, weight, epsilon) = ops.state;
+        let [x, weight] = [x, weight].map(|id| checkpointer.retrieve_node_output(id));
+        let gradient = grads.consume::<B>(&ops.node);
+        for (parent, gradient) in ops.parents.into_iter().zip(B::norm_back(x, weight, gradient, epsilon)) {
+            if let Some(parent) = parent {
+                grads.register::<B>(parent.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ReorderedBack;
+
+impl<B: Both> Backward<B, 1> for ReorderedBack {
+    type State = (IntTensor<B>, IntTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (order, back) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |gradient| B::reordered_of(gradient, back, order));
+    }
+}
+
+/// The forward pass of a node, repeated; `epsilon` is a norm's.
+#[derive(Clone, Debug)]
+struct Again<F, const N: usize> {
+    inputs: [NodeId; N],
+    forward: fn([F; N], f64) -> F,
+    epsilon: f64,
+}
+
+impl<F: Clone + std::fmt::Debug + Send + 'static, const N: usize> RetroForward for Again<F, N> {
+    fn forward(&self, states: &mut BackwardStates, out: NodeId) {
+        let inputs = self.inputs.map(|id| states.get_state::<F>(&id));
+        states.save(out, (self.forward)(inputs, self.epsilon));
+    }
+}
