@@ -18,6 +18,7 @@ pub mod augment;
 pub mod backend;
 pub mod clap;
 mod finish;
+mod host_state;
 pub mod journal;
 mod looping;
 pub mod mini;
