@@ -85,7 +85,7 @@ fn assert_near(ours: &[f32], theirs: &[f32], bound: f32) {
 fn the_network_is_what_the_device_computes() {
     let folder = tempfile::tempdir().unwrap();
     let files = sounds(folder.path());
-    let mut towers = MiniTowers::open(&mini(), vec![], 1.0).unwrap();
+    let mut towers = MiniTowers::open(&mini(), vec![], 1.0, Device::flex()).unwrap();
     let net = towers.begin().unwrap();
     let pairs = embed(&mut towers, &net, &files);
     let (audio, text) = device(&mini(), &files);
@@ -168,7 +168,7 @@ impl burn::module::ModuleMapper for Wave<'_> {
 fn gradients_are_differences() {
     let folder = tempfile::tempdir().unwrap();
     let files = sounds(folder.path());
-    let mut towers = MiniTowers::open(&mini(), vec![], 1.0).unwrap();
+    let mut towers = MiniTowers::open(&mini(), vec![], 1.0, Device::flex()).unwrap();
     let objective: Objective = "wsce+mse".parse().unwrap();
     let mut loss = |net: &Captions| {
         let device = net.audio_scale.device();
@@ -180,7 +180,7 @@ fn gradients_are_differences() {
         let pairs = embed(&mut towers, net, &files);
         objective.loss(&pairs, &[net.audio_scale.val(), net.text_scale.val()], &opinions)
     };
-    let begin = || MiniTowers::open(&mini(), vec![], 1.0).unwrap().begin().unwrap();
+    let begin = || MiniTowers::open(&mini(), vec![], 1.0, Device::flex()).unwrap().begin().unwrap();
     let net = begin();
     let gradients = loss(&net).backward();
     let mut visitor = Wave { gradients: Some(&gradients), only: "", path: vec![], found: vec![] };

@@ -197,6 +197,58 @@ fn a_run_that_was_killed_ends_as_one_that_was_not() {
     assert!(kills > 2, "{kills} kills in two runs");
 }
 
+#[test]
+fn a_run_stays_on_its_device() {
+    let place = Place::new("unfused");
+    place.refuses("run", &["--device", "gpu"], &["\"gpu\" is no device", "cuda, vulkan, wgpu and metal"]);
+    // A build that can would look for one.
+    if cfg!(not(feature = "metal")) {
+        let remedy = "cargo build --release --features metal";
+        place.refuses("run", &["--device", "metal"], &["--device metal", "without the feature metal", remedy]);
+    }
+    let path = place.folder.path().join("run/run.json");
+    assert!(!path.exists(), "refused before a run begins");
+    let options = ["--steps", "1", "--resume"];
+    place.tune("run", &options);
+    let (text, line) = (fs::read_to_string(&path).unwrap(), "  \"device\": \"flex\",\n");
+    assert!(text.contains(line), "{text}");
+    fs::write(&path, text.replace("flex", "cuda:1")).unwrap();
+    place.refuses("run", &options, &["device is \"flex\"", "begun with \"cuda:1\"", "another --out"]);
+    // As runs were written before there was a choice.
+    fs::write(&path, text.replace(line, "")).unwrap();
+    place.tune("run", &options);
+}
+
+/// Needs a device that Vulkan finds; Mesa's drivers have one in software.
+#[cfg(feature = "vulkan")]
+#[test]
+fn vulkan_trains_as_the_processor_does_and_goes_on_after_a_kill() {
+    let place = Place::new("unfused");
+    let options = ["--steps", "8", "--validate-every", "4", "--save-every", "0", "--loss", "wsce+0.5*mae+0.5*spo"];
+    let on = [&options[..], &["--device", "vulkan"]].concat();
+    place.tune("flex", &options);
+    let said = place.tune("vulkan", &on);
+    assert!(said.contains("training on "), "{said}");
+    let (flex, vulkan) = (place.lines("flex"), place.lines("vulkan"));
+    for (a, b) in flex.iter().zip(&vulkan) {
+        println!(
+            "{} {}: loss {} {}, gradient {} {}",
+            a["kind"], a["step"], a["loss"], b["loss"], a["gradient"], b["gradient"]
+        );
+    }
+    for (key, bound) in [("loss", 1e-4), ("gradient", 1e-2)] {
+        for (a, b) in of_kind(&flex, "step").iter().zip(of_kind(&vulkan, "step")) {
+            let (a, b) = (a[key].as_f64().unwrap(), b[key].as_f64().unwrap());
+            assert!((a - b).abs() < bound * a.abs(), "{key}: {a} on the processor, {b} on the GPU");
+        }
+    }
+    place.refuses("vulkan", &[&options[..], &["--resume"]].concat(), &["device is \"flex\"", "begun with \"vulkan\""]);
+    let kills = interrupted(&place, "killed", &on, &mut fastrand::Rng::with_seed(1));
+    assert!(kills > 0);
+    assert_eq!(place.outcome("killed").0, place.outcome("vulkan").0);
+    assert!(place.outcome("killed").1 == place.outcome("vulkan").1, "the weights differ");
+}
+
 /// Tensors of the best model that are not those of the beginning.
 fn changed(place: &Place, out: &str) -> BTreeSet<String> {
     let begin = fs::read(Path::new(&place.init).join("model.safetensors")).unwrap();

@@ -37,7 +37,8 @@ impl Bench {
         if !folder.join("study.csv").exists() {
             training::study(folder);
         }
-        let towers = ClapTowers::open(&locate(checkpoint.to_str().unwrap(), None).unwrap(), choices).unwrap();
+        let towers =
+            ClapTowers::open(&locate(checkpoint.to_str().unwrap(), None).unwrap(), choices, Device::flex()).unwrap();
         let (spec, hop) = towers.frontend();
         let rates = Rates { peak: 1e-2, warm_up: 0, steps: 100, weight_decay: 0.0, clip: None };
         let optimizer = Optimizer::new(rates, &towers.groups()).unwrap();

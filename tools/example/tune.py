@@ -27,7 +27,7 @@ STARTS = {
     "mini": (ROOT / "models/mini", ["--epochs", "8", "--patience", "8", "--batch", "32"]),
     # A ClapModel of 0.1 million seeded random weights: knows nothing, and has 167 recordings to learn to hear and to read from.
     "nothing": (ROOT / "tests/golden/clap/unfused",
-                ["--epochs", "20", "--patience", "20", "--batch", "32", "--rate", "1e-3", "--precision", "f32"]),
+                ["--epochs", "10", "--patience", "10", "--batch", "32", "--rate", "1e-3", "--precision", "f32"]),
 }
 # Kinds of the demonstration's recording that no rating is about.
 TAUGHT = {"a rooster crowing", "a dog barking", "footsteps on gravel", "glass breaking", "a cat meowing", "a car horn honking",

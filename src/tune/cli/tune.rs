@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use burn::prelude::Device;
 
 use super::{Listeners, Processor, Stored};
 use crate::tune::checkpoint::source::locate;
+use crate::tune::train::backend::{self, Backend};
 use crate::tune::train::clap::{Choices, ClapTowers};
 use crate::tune::train::mini::MiniTowers;
 use crate::tune::train::parts::Part;
@@ -58,6 +60,9 @@ pub(super) struct Tune {
     /// Save memory: compute cheap activations again on the way back instead of keeping them
     #[arg(long)]
     gradient_checkpointing: bool,
+    /// Where it trains: flex (the processor), or cuda, vulkan, wgpu or metal, each of which is a cargo feature; cuda:1 is the second
+    #[arg(long, value_name = "DEVICE", default_value = "flex")]
+    device: Backend,
     /// Of the order of pairs, of masks and of LoRA's factors
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -146,8 +151,12 @@ pub(super) fn tune(args: &Tune) -> Result<()> {
             .with_context(|| format!("--save-every is {}; minutes, 0 or more, are needed", storage.save_every))?,
         precision: storage.precision.into(),
     };
+    let device = recipe.device.open()?;
+    if let Some(name) = backend::name(&device) {
+        eprintln!("training on {name}");
+    }
     if Path::new(&args.init).join("bundle.toml").is_file() {
-        return train(mini(&recipe)?, &recipe, &setting);
+        return train(mini(&recipe, device)?, &recipe, &setting);
     }
     let source = locate(&args.init, args.processor.processor.as_deref())?;
     let choices = Choices {
@@ -157,11 +166,11 @@ pub(super) fn tune(args: &Tune) -> Result<()> {
         seed: recipe.seed,
         gradient_checkpointing: recipe.gradient_checkpointing,
     };
-    train(ClapTowers::open(&source, choices)?, &recipe, &setting)
+    train(ClapTowers::open(&source, choices, device)?, &recipe, &setting)
 }
 
 /// A mini bundle in training; what only other models have is refused.
-fn mini(recipe: &Recipe) -> Result<MiniTowers> {
+fn mini(recipe: &Recipe, device: Device) -> Result<MiniTowers> {
     for (option, given) in [
         ("--lora", recipe.lora.is_some()),
         ("--spec-augment", recipe.spec_augment),
@@ -170,7 +179,7 @@ fn mini(recipe: &Recipe) -> Result<MiniTowers> {
     ] {
         ensure!(!given, "{option}: {} is a mini bundle, which has no use for it; leave it away", recipe.init);
     }
-    MiniTowers::open(Path::new(&recipe.init), recipe.freeze.clone(), recipe.text_rate)
+    MiniTowers::open(Path::new(&recipe.init), recipe.freeze.clone(), recipe.text_rate, device)
 }
 
 fn recipe(args: &Tune) -> Result<Recipe> {
@@ -201,6 +210,7 @@ fn recipe(args: &Tune) -> Result<Recipe> {
         lora: args.lora,
         spec_augment: args.spec_augment,
         gradient_checkpointing: args.gradient_checkpointing,
+        device: args.device,
         validate_every: length.validate_every,
         patience: length.patience,
         seed: args.seed,

@@ -63,13 +63,13 @@ pub struct ClapTowers {
 }
 
 impl ClapTowers {
-    /// Opens a checkpoint; its weights are read by [`Towers::begin`].
+    /// Opens a checkpoint, to be trained on `device`; its weights are read by [`Towers::begin`].
     ///
     /// # Errors
     /// A checkpoint at fault, or choices that do not fit it.
-    pub fn open(source: &Source, choices: Choices) -> Result<Self> {
+    pub fn open(source: &Source, choices: Choices, device: Device) -> Result<Self> {
         let checkpoint = ClapCheckpoint::open(source)?;
-        let device = Device::flex().autodiff();
+        let device = device.autodiff();
         let device = if choices.gradient_checkpointing { device.gradient_checkpointing() } else { device };
         let config = &checkpoint.config;
         for part in &choices.freeze {

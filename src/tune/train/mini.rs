@@ -55,11 +55,12 @@ pub struct MiniTowers {
 }
 
 impl MiniTowers {
-    /// Opens a bundle, to be trained but for what `freeze` says; the text side's rate is `text_rate` times the audio side's.
+    /// Opens a bundle, to be trained on `device` but for what `freeze` says; the text side's rate is `text_rate` times the audio
+    /// side's.
     ///
     /// # Errors
     /// A bundle of another kind or at fault, or a part that it does not have.
-    pub fn open(folder: &Path, freeze: Vec<Part>, text_rate: f64) -> Result<Self> {
+    pub fn open(folder: &Path, freeze: Vec<Part>, text_rate: f64, device: Device) -> Result<Self> {
         if let Some(part) = freeze.iter().find(|part| matches!(part, Part::AudioBelow(_) | Part::TextBelow(_))) {
             bail!("--freeze {part}: a mini bundle's networks are always frozen; audio, text and temperature are left");
         }
@@ -78,7 +79,7 @@ impl MiniTowers {
             bundle,
             freeze,
             text_rate,
-            device: Device::flex().autodiff(),
+            device: device.autodiff(),
             recordings: HashMap::new(),
             texts: HashMap::new(),
         })

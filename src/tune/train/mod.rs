@@ -15,8 +15,10 @@
 //! Never: sees a pair of the validation or test split in a gradient.
 
 pub mod augment;
+pub mod backend;
 pub mod clap;
 mod finish;
+mod host_state;
 pub mod journal;
 mod looping;
 pub mod mini;

@@ -13,6 +13,8 @@ use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::host_state::ToHost;
+
 /// PyTorch's; Burn's own, 1e-5, would hold back weights whose gradients are small.
 const EPSILON: f32 = 1e-8;
 /// Beyond it a gradient's length is divided by a little more than itself, as in PyTorch's `clip_grad_norm_`.
@@ -65,11 +67,8 @@ impl Optimizer {
     /// A group whose pattern is no regular expression.
     pub fn new(rates: Rates, groups: &[Group]) -> Result<Self> {
         let config = AdamWConfig::new().with_epsilon(EPSILON);
-        let inner = ModuleOptimizer::from(config.clone().with_weight_decay(rates.weight_decay).build()).with_group(
-            pattern(STILL)?,
-            config.with_weight_decay(0.0).build(),
-            None,
-        );
+        let inner = ModuleOptimizer::from(ToHost(config.clone().with_weight_decay(rates.weight_decay).build()))
+            .with_group(pattern(STILL)?, ToHost(config.with_weight_decay(0.0).build()), None);
         let groups = groups.iter().map(|(text, factor)| Ok((pattern(text)?, *factor))).collect::<Result<_>>()?;
         Ok(Self { rates, groups, inner })
     }

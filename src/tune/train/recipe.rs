@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::backend::Backend;
 use super::objective::Objective;
 use super::optimizer::Rates;
 use super::parts::{Depth, Part};
@@ -66,6 +67,9 @@ pub struct Recipe {
     pub spec_augment: bool,
     /// Whether activations are computed again on the way back.
     pub gradient_checkpointing: bool,
+    /// Where the network is. Runs from before there was a choice were all on the processor.
+    #[serde(default)]
+    pub device: Backend,
     /// Steps from one validation to the next; none: an epoch.
     pub validate_every: Option<u64>,
     /// Validations without a new best after which it stops.
