@@ -33,12 +33,9 @@ impl Gelu {
         self.0.run(All(x));
     }
 
-    /// Each of `gradient`, which is by GELU(x), becomes that by x; to 5e-7 (1 + |x|) of it.
-    ///
-    /// # Panics
-    /// If there are not as many gradients as numbers.
+    /// Each of `gradient`, which is by GELU(x), becomes that by x; to 5e-7 (1 + |x|) of it. If there are more of one than of the
+    /// other, those are left alone.
     pub fn backward(self, x: &[f32], gradient: &mut [f32]) {
-        assert_eq!(x.len(), gradient.len(), "gradients of as many numbers");
         self.0.run(Back { x, gradient });
     }
 }
@@ -77,8 +74,9 @@ impl Kernel for Back<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let (n, x, gradient) = (self.x.len(), self.x.as_ptr(), self.gradient.as_mut_ptr());
-        // SAFETY: both have n floats.
+        let n = self.x.len().min(self.gradient.len());
+        let (x, gradient) = (self.x.as_ptr(), self.gradient.as_mut_ptr());
+        // SAFETY: both have n floats or more.
         unsafe {
             vectors!(
                 S,

@@ -211,17 +211,13 @@ impl Attention {
         let heads = |x: Tensor<3>| x.reshape([n, tokens, self.heads, size]).swap_dims(1, 2);
         let query = heads(dense(&self.query, x.clone())).mul_scalar((size as f64).powf(-0.5));
         let (key, value) = (heads(dense(&self.key, x.clone())), heads(dense(&self.value, x)));
-        let scores = query.matmul(key.swap_dims(2, 3));
-        let scores = match apart {
-            None => scores + self.bias(),
-            Some(apart) => {
-                // Of all images at once.
-                let shape = scores.dims();
-                let bias = (self.bias() + apart).unsqueeze::<5>();
-                let [_, windows, heads, _, _] = bias.dims();
-                (scores.reshape([n / windows, windows, heads, tokens, tokens]) + bias).reshape(shape)
-            }
-        };
+        let mut scores = query.matmul(key.swap_dims(2, 3)) + self.bias();
+        if let Some(apart) = apart {
+            let (shape, apart) = (scores.dims(), apart.unsqueeze::<5>());
+            let windows = apart.dims()[1];
+            // Of all images at once.
+            scores = (scores.reshape([n / windows, windows, self.heads, tokens, tokens]) + apart).reshape(shape);
+        }
         let mixed = softmax(scores).matmul(value).swap_dims(1, 2).reshape([n, tokens, channels]);
         watch(&[&self.output], &mixed);
         dense(&self.output, mixed)

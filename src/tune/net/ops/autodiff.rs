@@ -1,8 +1,11 @@
 //! The operators in Burn's graph of derivatives.
 //!
 //! In: a backend that has operators and derivatives. Out: the same operators for a network in training. With gradient checkpointing,
-//! GELU and norms are computed again on the way back instead of being kept, as Burn does with operators as cheap.
+//! all but softmax are computed again on the way back instead of being kept, as Burn does with operators as cheap.
 //! Never: computes.
+
+use std::fmt::{self, Debug};
+use std::marker::PhantomData;
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
@@ -18,12 +21,12 @@ use super::TransformerOps;
 use super::flex::Derivatives;
 
 /// What computes forward and back.
-pub trait Both: TransformerOps + Derivatives {}
-impl<B: TransformerOps + Derivatives> Both for B {}
+pub trait ForwardAndBack: TransformerOps + Derivatives {}
+impl<B: TransformerOps + Derivatives> ForwardAndBack for B {}
 
-impl<B: Both, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
+impl<B: ForwardAndBack, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
     fn gelu_of(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let again = Again { inputs: [x.id()], forward: |[x]: [FloatTensor<B>; 1], _| B::gelu_of(x), epsilon: 0.0 };
+        let again = Again::new([x.id()], |[x]: [FloatTensor<B>; 1]| B::gelu_of(x));
         match GeluBack.prepare::<C>([x.node()]).memory_bound().retro_forward(again).parents([&x]).stateful() {
             OpsKind::Tracked(mut prepared) => {
                 let state = prepared.checkpoint(&x);
@@ -51,23 +54,26 @@ impl<B: Both, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
         epsilon: f64,
     ) -> FloatTensor<Self> {
         let inputs = [x.id(), weight.id(), bias.id()];
-        let forward = |[x, weight, bias]: [FloatTensor<B>; 3], epsilon| B::norm_of(x, weight, bias, epsilon);
+        let forward = move |[x, weight, bias]: [FloatTensor<B>; 3]| B::norm_of(x, weight, bias, epsilon);
         let nodes = [x.node(), weight.node(), bias.node()];
         let prepared = NormBack.prepare::<C>(nodes).memory_bound();
-        let prepared = prepared.retro_forward(Again { inputs, forward, epsilon }).parents([&x, &weight, &bias]);
+        let prepared = prepared.retro_forward(Again::new(inputs, forward)).parents([&x, &weight, &bias]);
         match prepared.stateful() {
             OpsKind::Tracked(mut prepared) => {
                 let state = (prepared.checkpoint(&x), prepared.checkpoint(&weight), epsilon);
-                prepared.finish(state, forward([x, weight, bias].map(|tensor| tensor.into_primitive()), epsilon))
+                prepared.finish(state, forward([x, weight, bias].map(|tensor| tensor.into_primitive())))
             }
             OpsKind::UnTracked(prepared) => {
-                prepared.finish(forward([x, weight, bias].map(|tensor| tensor.into_primitive()), epsilon))
+                prepared.finish(forward([x, weight, bias].map(|tensor| tensor.into_primitive())))
             }
         }
     }
 
     fn reordered_of(x: FloatTensor<Self>, order: IntTensor<Self>, back: IntTensor<Self>) -> FloatTensor<Self> {
-        match ReorderedBack.prepare::<C>([x.node()]).compute_bound().stateful() {
+        let [order_again, back_again] = [order.clone(), back.clone()];
+        let forward = move |[x]: [FloatTensor<B>; 1]| B::reordered_of(x, order_again.clone(), back_again.clone());
+        let prepared = ReorderedBack.prepare::<C>([x.node()]).memory_bound();
+        match prepared.retro_forward(Again::new([x.id()], forward)).parents([&x]).stateful() {
             OpsKind::Tracked(prepared) => {
                 let y = B::reordered_of(x.into_primitive(), order.clone(), back.clone());
                 prepared.finish((order, back), y)
@@ -80,7 +86,7 @@ impl<B: Both, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
 #[derive(Debug)]
 struct GeluBack;
 
-impl<B: Both> Backward<B, 1> for GeluBack {
+impl<B: ForwardAndBack> Backward<B, 1> for GeluBack {
     type State = NodeId;
 
     fn backward(self, ops: Ops<NodeId, 1>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
@@ -92,7 +98,7 @@ impl<B: Both> Backward<B, 1> for GeluBack {
 #[derive(Debug)]
 struct SoftmaxBack;
 
-impl<B: Both> Backward<B, 1> for SoftmaxBack {
+impl<B: ForwardAndBack> Backward<B, 1> for SoftmaxBack {
     type State = FloatTensor<B>;
 
     fn backward(self, ops: Ops<FloatTensor<B>, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -103,7 +109,7 @@ impl<B: Both> Backward<B, 1> for SoftmaxBack {
 #[derive(Debug)]
 struct NormBack;
 
-impl<B: Both> Backward<B, 3> for NormBack {
+impl<B: ForwardAndBack> Backward<B, 3> for NormBack {
     type State = (NodeId, NodeId, f64);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
@@ -121,7 +127,7 @@ impl<B: Both> Backward<B, 3> for NormBack {
 #[derive(Debug)]
 struct ReorderedBack;
 
-impl<B: Both> Backward<B, 1> for ReorderedBack {
+impl<B: ForwardAndBack> Backward<B, 1> for ReorderedBack {
     type State = (IntTensor<B>, IntTensor<B>);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -130,17 +136,32 @@ impl<B: Both> Backward<B, 1> for ReorderedBack {
     }
 }
 
-/// The forward pass of a node, repeated; `epsilon` is a norm's.
-#[derive(Clone, Debug)]
-struct Again<F, const N: usize> {
+/// The forward pass of a node, repeated.
+struct Again<P, F, const N: usize> {
     inputs: [NodeId; N],
-    forward: fn([F; N], f64) -> F,
-    epsilon: f64,
+    forward: F,
+    of: PhantomData<fn([P; N]) -> P>,
 }
 
-impl<F: Clone + std::fmt::Debug + Send + 'static, const N: usize> RetroForward for Again<F, N> {
+impl<P, F: Fn([P; N]) -> P, const N: usize> Again<P, F, N> {
+    fn new(inputs: [NodeId; N], forward: F) -> Self {
+        Self { inputs, forward, of: PhantomData }
+    }
+}
+
+impl<P, F, const N: usize> Debug for Again<P, F, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "again from {:?}", self.inputs)
+    }
+}
+
+impl<P, F, const N: usize> RetroForward for Again<P, F, N>
+where
+    P: Clone + Debug + Send + 'static,
+    F: Fn([P; N]) -> P + Send + 'static,
+{
     fn forward(&self, states: &mut BackwardStates, out: NodeId) {
-        let inputs = self.inputs.map(|id| states.get_state::<F>(&id));
-        states.save(out, (self.forward)(inputs, self.epsilon));
+        let inputs = self.inputs.map(|id| states.get_state::<P>(&id));
+        states.save(out, (self.forward)(inputs));
     }
 }

@@ -159,12 +159,12 @@ fn total(a: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// Length of a row.
+/// Length of a row; 1 where there are no numbers at all.
 fn width(x: &FlexTensor) -> usize {
-    x.shape()[x.rank() - 1]
+    x.shape()[x.rank() - 1].max(1)
 }
 
 /// Rows that one thread takes at a time.
 fn rows(width: usize) -> usize {
-    (SHARE / width.max(1)).max(1)
+    (SHARE / width).max(1)
 }

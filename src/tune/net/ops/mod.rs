@@ -102,10 +102,16 @@ fn reordered(x: Tensor<3>, order: &Tensor<1, Int>, back: &Tensor<1, Int>) -> Ten
 mod tests {
     use super::*;
 
-    /// An operator on three rows, with a weight and a bias.
+    /// An operator on rows, with a weight and a bias.
     type Operator = fn(Tensor<2>, Tensor<1>, Tensor<1>) -> Tensor<2>;
 
-    const TURN: [usize; 3] = [1, 2, 0];
+    /// The first of `n` becomes the last.
+    fn turn(n: usize) -> Vec<usize> {
+        (0..n).map(|i| (i + 1) % n).collect()
+    }
+
+    /// What learns: rows, weight and bias; all, rows alone as beneath frozen norms, or the two alone as above a frozen part.
+    const LEARN: [[bool; 3]; 3] = [[true; 3], [true, false, false], [false, true, true]];
     /// Ours, and Burn's.
     const OPERATORS: [(&str, Operator, Operator); 4] = [
         ("gelu", |x, _, _| gelu(x), |x, _, _| activation::gelu(x)),
@@ -117,42 +123,50 @@ mod tests {
         ),
         (
             "order",
-            |x, _, _| Order::new(&TURN, &x.device()).put(x.unsqueeze()).squeeze_dim(0),
-            |x, _, _| Tensor::cat(vec![x.clone().narrow(0, 1, 2), x.narrow(0, 0, 1)], 0),
+            |x, _, _| Order::new(&turn(x.dims()[0]), &x.device()).put(x.unsqueeze()).squeeze_dim(0),
+            |x, _, _| Tensor::cat(vec![x.clone().narrow(0, 1, x.dims()[0] - 1), x.narrow(0, 0, 1)], 0),
         ),
     ];
 
-    /// What an operator gives, and the gradients by all that goes into it, of which rows come as a view of a larger tensor.
-    fn told(operator: Operator, width: usize, device: &Device) -> Vec<Vec<f32>> {
+    /// What an operator gives, and the gradients by all that goes into it and learns. Rows come as a view of a larger tensor.
+    fn told(operator: Operator, [count, width]: [usize; 2], learns: [bool; 3], device: &Device) -> Vec<Vec<f32>> {
         let noise = |n: usize, seed: u64| {
             let mut random = fastrand::Rng::with_seed(seed);
             (0..n).map(|_| 4.0 * random.f32() - 2.0).collect::<Vec<f32>>()
         };
-        let row = |seed| Tensor::<1>::from_data(TensorData::new(noise(width, seed), [width]), device).require_grad();
-        let wide = Tensor::<2>::from_data(TensorData::new(noise(4 * width, 1), [width, 4]), device).require_grad();
-        let (weight, bias) = (row(2), row(3));
-        let rows = wide.clone().swap_dims(0, 1).narrow(0, 1, 3);
-        // Something before and after, so that there is something to be computed again.
-        let y = operator(rows.mul_scalar(1.5), weight.clone(), bias.clone());
-        let by_y = Tensor::from_data(TensorData::new(noise(3 * width, 4), [3, width]), device);
-        let gradients = (y.clone().tanh() * by_y).sum().backward();
+        let row = |seed, learns| {
+            Tensor::<1>::from_data(TensorData::new(noise(width, seed), [width]), device).set_require_grad(learns)
+        };
+        let wide = TensorData::new(noise((count + 1) * width, 1), [width, count + 1]);
+        let wide = Tensor::<2>::from_data(wide, device).set_require_grad(learns[0]);
+        let (weight, bias) = (row(2, learns[1]), row(3, learns[2]));
+        // Something before and after, so that there is something to be computed again, and something that always learns.
+        let rows = wide.clone().swap_dims(0, 1).narrow(0, 1, count).mul_scalar(1.5);
+        let after = row(5, true);
+        let y = operator(rows, weight.clone(), bias.clone());
+        let by_y = Tensor::from_data(TensorData::new(noise(count * width, 4), [count, width]), device);
+        let gradients = ((y.clone() * after.clone().unsqueeze::<2>()).tanh() * by_y).sum().backward();
         let numbers = |data: TensorData| data.try_to_vec::<f32>().unwrap();
-        let rows =
-            [weight, bias].into_iter().filter_map(|row| row.grad(&gradients)).map(|row| numbers(row.into_data()));
-        [numbers(y.into_data()), numbers(wide.grad(&gradients).unwrap().into_data())].into_iter().chain(rows).collect()
+        let rows = [weight, bias, after].into_iter().filter_map(|row| row.grad(&gradients));
+        let rows = rows.map(|gradient| numbers(gradient.into_data()));
+        let wide = wide.grad(&gradients).map(|gradient| numbers(gradient.into_data()));
+        [numbers(y.into_data())].into_iter().chain(wide).chain(rows).collect()
     }
 
     #[test]
     fn operators_and_their_derivatives_are_burns() {
         let device = Device::flex().autodiff();
-        for (name, ours, burns) in OPERATORS {
-            for width in [1, 2, 17, 96] {
+        // The last has more numbers than one thread takes at a time.
+        for (shape, learns) in [[3, 1], [3, 2], [4, 17], [5, 96], [500, 97]].into_iter().zip(LEARN.into_iter().cycle())
+        {
+            for (name, ours, burns) in OPERATORS {
                 for device in [device.clone(), device.clone().gradient_checkpointing()] {
-                    let (ours, burns) = (told(ours, width, &device), told(burns, width, &device));
+                    let (ours, burns) = (told(ours, shape, learns, &device), told(burns, shape, learns, &device));
                     assert_eq!(ours.len(), burns.len(), "{name}");
                     for (ours, burns) in ours.iter().flatten().zip(burns.iter().flatten()) {
-                        let bound = 1e-5 * (1.0 + burns.abs());
-                        assert!((ours - burns).abs() < bound, "{name} of {width}: {ours}, Burn's {burns}");
+                        // Sums of 500 rows, added in another order.
+                        let bound = 1e-5 * (shape[0] as f32).sqrt() * (1.0 + burns.abs());
+                        assert!((ours - burns).abs() < bound, "{name} of {shape:?}: {ours}, Burn's {burns}");
                     }
                 }
             }
@@ -160,10 +174,23 @@ mod tests {
     }
 
     #[test]
+    fn threads_change_no_bit() {
+        let device = Device::flex().autodiff();
+        let on = |threads: usize, operator: Operator| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| told(operator, [500, 97], LEARN[0], &device))
+        };
+        for (name, operator, _) in OPERATORS {
+            let bits = |told: Vec<Vec<f32>>| told.iter().flatten().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(on(1, operator)), bits(on(3, operator)), "{name}");
+        }
+    }
+
+    #[test]
     fn what_was_put_in_an_order_comes_back() {
         let device = Device::flex();
         let x = Tensor::<3>::from_data([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]], &device);
-        let order = Order::new(&TURN, &device);
+        let order = Order::new(&turn(3), &device);
         let turned = order.put(x.clone());
         assert_eq!(turned.to_data(), TensorData::from([[[3.0f32, 4.0], [5.0, 6.0], [1.0, 2.0]]]));
         assert_eq!(order.undo(turned).to_data(), x.to_data());
