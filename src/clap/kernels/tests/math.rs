@@ -38,7 +38,7 @@ impl Kernel for Apply<'_> {
     }
 }
 
-fn erf(x: f64) -> f64 {
+pub(super) fn erf(x: f64) -> f64 {
     // The series converges for all x; beyond 4 it loses digits and erf is 1 to 1e-8.
     if x.abs() > 4.0 {
         return x.signum();

@@ -4,6 +4,7 @@
 //! Never: takes a kernel as the reference of itself.
 
 mod blocks;
+mod gelu;
 mod lanes;
 mod linear;
 mod math;
