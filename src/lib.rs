@@ -35,49 +35,16 @@
 //!
 //! Never a queue without a bound or a drop without a counter; never a clock between capture and mqtt; never an `unwrap`
 //! outside tests. tests/architecture.rs holds these and the rest of the house rules.
-//!
-//! # Example
-//!
-//! ```no_run
-//! use std::time::Duration;
-//! use clapd::clap::{Bundle, EmbeddingCache};
-//! use clapd::detect::Rule;
-//! use clapd::pipeline::{Model, Output, Pace, Pipeline, PromptSet};
-//! use clapd::samples::Samples;
-//!
-//! # fn main() -> anyhow::Result<()> {
-//! let bundle = Bundle::open("models/mini")?;
-//! let texts = bundle.embed_texts(&["a dog barking"], &EmbeddingCache::none())?;
-//! let rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::from_secs(10) };
-//! let model = Model::load(&bundle)?;
-//! let prompts = PromptSet::new(model.encoder.embedding_len(), [(&texts[0], rule, &[][..])])?;
-//! let mut pipeline = Pipeline::new(model, prompts, 48_000, Duration::from_secs(1), Pace::Every)?;
-//! let silence = vec![0.0; 48_000 * 30];
-//! pipeline.push(Samples::whole(&silence), &mut |output| match output {
-//!     Output::Window(window) => println!("{:.1} s: {:.1}", window.end.as_secs_f64(), window.scores[0].score),
-//!     Output::Event(event) => println!("{event:?}"),
-//! })?;
-//! # Ok(())
-//! # }
-//! ```
 
 // Tests may; nothing that runs in a house does.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod capture;
-pub mod clap;
 pub mod cli;
 pub mod config;
 pub mod daemon;
-pub mod detect;
-pub mod dsp;
 pub mod health;
 pub mod mqtt;
 pub mod outbox;
-pub mod pipeline;
-pub mod prompts;
-pub mod samples;
 pub mod score_log;
 pub mod time;
-#[cfg(feature = "tune")]
-pub mod tune;

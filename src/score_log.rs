@@ -9,9 +9,9 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use clapd_core::detect::Score;
+use clapd_core::text::csv_field;
 use serde_json::json;
-
-use crate::detect::Score;
 
 /// Lines wait in memory for so long: an SD card writes a block of some 100 KB for a line as for a thousand, and whoever
 /// follows the file with `tail -f` still sees the room of a moment ago. A crash costs at most these lines.
@@ -211,14 +211,9 @@ fn line(form: Form, at: Moment, source: &str, prompt: &str, score: Score) -> Str
                 Moment::Time(at) => time(at),
                 Moment::Position(seconds) => format!("{seconds:.3}"),
             };
-            format!("{at},{},{},{score},{cosine}\n", quoted(source), quoted(prompt))
+            format!("{at},{},{},{score},{cosine}\n", csv_field(source), csv_field(prompt))
         }
     }
-}
-
-/// As RFC 4180 says, where it must.
-fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }
 
 #[cfg(test)]

@@ -1,52 +1,13 @@
-//! Time on a source's own clock, and the computer's two clocks.
+//! The computer's two clocks, and where they meet a source's own.
 //!
-//! In: a count of samples. Out: [`SampleTime`], and through a [`WallAnchor`] the time of day; [`Clocks`] and the [`Step`]s by
-//! which somebody has set the time of day.
+//! In: [`SampleTime`]. Out: through a [`WallAnchor`] the time of day; [`Clocks`] and the [`Step`]s by which somebody has set the
+//! time of day.
 //! Never: asks the operating system what time it is, but in [`Clocks::now`]; only `capture` and `outbox` call that, and only
 //! `mqtt` needs the time of day.
 
-use std::ops::Add;
 use std::time::{Duration, Instant, SystemTime};
 
-/// A moment on one source's sample clock, in nanoseconds since that source began.
-///
-/// Nanoseconds in 64 bits last for 584 years and hold every sample index at 192 kHz apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct SampleTime(u64);
-
-impl SampleTime {
-    /// The first sample of a source.
-    pub const ZERO: Self = Self(0);
-
-    /// The moment at which sample `index` begins, at `rate` samples a second (a rate of 0 is read as 1).
-    pub fn from_samples(index: u64, rate: u32) -> Self {
-        // 128 bits: index * 1e9 overflows 64 bits after 26 hours at 192 kHz.
-        let nanos = u128::from(index) * 1_000_000_000 / u128::from(rate.max(1));
-        Self(u64::try_from(nanos).unwrap_or(u64::MAX))
-    }
-
-    /// Seconds since the source began.
-    pub fn as_secs_f64(self) -> f64 {
-        Duration::from_nanos(self.0).as_secs_f64()
-    }
-
-    /// Time since `earlier`; zero where `earlier` is later.
-    pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
-    }
-
-    /// The moment halfway between two.
-    pub fn midpoint(self, other: Self) -> Self {
-        Self(self.0.midpoint(other.0))
-    }
-}
-
-impl Add<Duration> for SampleTime {
-    type Output = Self;
-    fn add(self, later: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(later.as_nanos()).unwrap_or(u64::MAX)))
-    }
-}
+use clapd_core::time::SampleTime;
 
 /// Where a source's sample clock meets the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -142,15 +103,6 @@ mod tests {
         let back = later(100.0, 40.0).step_since(&began).unwrap();
         assert_eq!(back, Step { forwards: false, by: Duration::from_secs(60) });
         assert_eq!(back.correct(began.wall), began.wall - Duration::from_secs(60));
-    }
-
-    #[test]
-    fn sample_time_is_exact_for_years() {
-        let year = 365 * 24 * 3600 * 48_000_u64;
-        assert_eq!(
-            SampleTime::from_samples(year + 48, 48_000).since(SampleTime::from_samples(year, 48_000)),
-            Duration::from_millis(1)
-        );
     }
 
     #[test]

@@ -7,8 +7,8 @@
 use std::io::{Cursor, Write};
 use std::sync::Once;
 
-use clapd::capture::Channel;
-use clapd::capture::decode::Decoder;
+use clapd_core::channel::Channel;
+use clapd_core::decode::Decoder;
 use libfuzzer_sys::fuzz_target;
 
 /// The decoder turns symphonia's panics into errors; libFuzzer's hook would end the process before it can.

@@ -9,10 +9,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::{LazyLock, Once};
 
-use clapd::clap::manifest::{Manifest, sha256_hex};
-use clapd::clap::{Bundle, Encode};
-use clapd::dsp::Frontend;
-use clapd::samples::Samples;
+use clapd_core::files::sha256_hex;
+use clapd_core::model::manifest::Manifest;
+use clapd_core::model::{Bundle, Encode};
+use clapd_core::dsp::Frontend;
+use clapd_core::samples::Samples;
 use libfuzzer_sys::fuzz_target;
 
 /// What panics in tract becomes an error; libFuzzer's hook would end the process before it can.

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
+use clapd_core::channel::Channel;
+use clapd_core::samples::RATES;
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
 use cpal::{
     BufferSize, Data, DeviceDirection, DeviceId, ErrorKind, I24, InputCallbackInfo, SampleFormat, StreamConfig,
@@ -19,7 +21,6 @@ use cpal::{
 use super::alsa_log::caught;
 use super::counters::{SourceCounters, add};
 use super::ring::{RingReader, RingWriter, ring};
-use super::{Channel, RATES};
 
 /// The rate that is asked for where it can be had: what nearly every converter runs at, and what CLAP models take.
 const PREFERRED_RATE: u32 = 48_000;

@@ -8,36 +8,26 @@
 mod alsa_log;
 mod clock;
 mod counters;
-pub mod decode;
 pub mod device;
-pub mod example;
 mod level;
-mod mix;
 mod rarely;
 mod reader;
 mod ring;
 mod state;
 mod supervise;
-mod wav;
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use clapd_core::channel::Channel;
+use clapd_core::samples::Samples;
 
+use crate::time::WallAnchor;
 pub use counters::SourceCounters;
-pub use mix::Channel;
 pub use rarely::Rarely;
 pub use state::State;
-
-use crate::samples::Samples;
-use crate::time::WallAnchor;
-
-/// Sample rates that are accepted, in Hz. Below 8 kHz (telephone) no bundle's filter bank is filled; above 192 kHz there
-/// are measuring instruments but no microphones, and a header with such a rate is a broken header.
-pub const RATES: RangeInclusive<u32> = 8_000..=192_000;
 
 /// What a source is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]

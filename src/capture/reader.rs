@@ -10,13 +10,15 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use clapd_core::channel::Channel;
+use clapd_core::decode::{Decoder, Faults};
+use clapd_core::samples::Samples;
+use clapd_core::time::SampleTime;
 
+use super::Read;
 use super::counters::{SourceCounters, add};
-use super::decode::{Decoder, Faults};
 use super::state::State;
-use super::{Channel, Read};
-use crate::samples::Samples;
-use crate::time::{Clocks, SampleTime, WallAnchor};
+use crate::time::{Clocks, WallAnchor};
 
 /// Blocks that may wait for the reader: one being written while one is read keeps both busy.
 const AHEAD: usize = 2;

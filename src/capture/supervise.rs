@@ -12,6 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use clapd_core::samples::Samples;
+use clapd_core::time::SampleTime;
 
 use super::alsa_log::caught;
 use super::clock::{StreamClock, samples_in};
@@ -21,8 +23,7 @@ use super::rarely::Rarely;
 use super::ring::RingReader;
 use super::state::State;
 use super::{Channel, Read};
-use crate::samples::Samples;
-use crate::time::{SampleTime, WallAnchor};
+use crate::time::WallAnchor;
 
 /// How often a stream's counters are looked at. A dead server's error flood burns a core for as long.
 const LOOK: Duration = Duration::from_millis(100);

@@ -7,10 +7,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use clapd_core::detect::suggest::{MIN_START, Series, Suggestion, at_most_per_hour, suggest};
+use clapd_core::detect::{Prompt, Rule};
 use serde::Serialize;
-
-use crate::detect::suggest::{MIN_START, Series, Suggestion, at_most_per_hour, suggest};
-use crate::detect::{Prompt, Rule};
 
 /// Less says nothing of a room, and is most likely a recording of the sound itself.
 const MIN_HEARD: Duration = Duration::from_secs(10);

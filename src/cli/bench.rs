@@ -6,15 +6,18 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clapd_core::detect::Rule;
+use clapd_core::dsp::Frontend;
+use clapd_core::embed::Model;
+use clapd_core::model::{Bundle, Compute};
+use clapd_core::pipeline::{Pace, Pipeline};
+use clapd_core::prompts::{PromptScorer, PromptSet};
+use clapd_core::samples::Samples;
+use clapd_core::vector::normalize;
 use serde::Serialize;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
-use crate::clap::{Bundle, Compute, normalize};
-use crate::detect::Rule;
-use crate::dsp::Frontend;
-use crate::pipeline::{Model, Pace, Pipeline, PromptScorer, PromptSet};
-use crate::samples::Samples;
 
 /// What a microphone delivers most often.
 const INPUT_RATE: u32 = 48_000;
@@ -178,7 +181,7 @@ fn prompts(model: &Model, count: usize) -> Result<PromptSet> {
         .map(|prompt| {
             let mut vector = noise_from(prompt as u32 + 1, width);
             normalize(&mut vector);
-            crate::clap::TextEmbedding { vector, coverage: None }
+            clapd_core::model::TextEmbedding { vector, coverage: None }
         })
         .collect();
     PromptSet::new(width, embeddings.iter().map(|embedding| (embedding, rule, &[][..])))

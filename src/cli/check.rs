@@ -4,12 +4,14 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use clapd_core::detect::Prompt;
+use clapd_core::model::{Bundle, TextEmbedding};
+use clapd_core::prompts;
+
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
-use crate::clap::{Bundle, TextEmbedding};
 use crate::daemon::Kept;
-use crate::detect::Prompt;
-use crate::{config, mqtt, prompts};
+use crate::{config, mqtt};
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let (settings, warnings) = config::load(path).at(Stage::Usage)?;

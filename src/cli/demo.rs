@@ -6,15 +6,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
+use clapd_core::channel::Channel;
+use clapd_core::decode::Decoder;
+use clapd_core::detect::Rule;
+use clapd_core::embed::Model;
+use clapd_core::pipeline::{Output, Pace, Pipeline};
+use clapd_core::prompts::PromptSet;
+use clapd_core::samples::Samples;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::screen::{Lines, Live, Show};
 use super::{locate, recording};
-use crate::capture::Channel;
-use crate::capture::decode::Decoder;
-use crate::detect::Rule;
-use crate::pipeline::{Model, Output, Pace, Pipeline, PromptSet};
-use crate::samples::Samples;
 
 /// Sounds and licences: tests/audio/CREDITS.md.
 static RECORDING: &[u8] = include_bytes!("../../tests/audio/demo.ogg");

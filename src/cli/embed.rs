@@ -4,13 +4,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clapd_core::channel::Channel;
+use clapd_core::decode::Decoder;
+use clapd_core::embed::{ClipEmbedder, Model};
 use serde::Serialize;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::{locate, recording};
-use crate::capture::Channel;
-use crate::capture::decode::Decoder;
-use crate::pipeline::{ClipEmbedder, Model};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

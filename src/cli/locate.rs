@@ -4,9 +4,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
+use clapd_core::model::{Bundle, Compute, EmbeddingCache};
 
 use super::exit::{AtStage, Failure, Stage};
-use crate::clap::{Bundle, Compute, EmbeddingCache};
 
 /// The daemon's configuration.
 pub(super) const CONFIG: &str = "/etc/clapd/clapd.toml";

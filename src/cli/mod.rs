@@ -77,7 +77,7 @@ enum Command {
     Bench(bench::Arguments),
 }
 
-/// The command line's definition: what man pages and shell completions are made from (tests/manual.rs).
+/// The command line's definition: what man pages and shell completions are made from (tests/program/manual.rs).
 pub fn command() -> clap::Command {
     Arguments::command()
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use clapd_core::decode::{Decoder, Faults};
+use clapd_core::samples::Samples;
 
 use super::screen::can_redraw;
-use crate::capture::decode::{Decoder, Faults};
-use crate::samples::Samples;
 
 /// Time between two looks of the progress line: a person reads no faster.
 const REDRAW: Duration = Duration::from_millis(200);

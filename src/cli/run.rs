@@ -8,13 +8,13 @@ use std::path::Path;
 use std::process::{self, Command};
 
 use anyhow::Result;
+use clapd_core::detect::Prompt;
+use clapd_core::model::{Bundle, EmbeddingCache};
 
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
-use crate::clap::{Bundle, EmbeddingCache};
 use crate::config;
 use crate::daemon::{Apart, Daemon, Kept, Plan};
-use crate::detect::Prompt;
 use crate::mqtt;
 
 /// A thousand prompts with sixteen contrasts of 300 letters each are 5 million letters.

@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::builder::NonEmptyStringValueParser;
+use clapd_core::channel::Channel;
+use clapd_core::decode::Decoder;
+use clapd_core::detect::{Prompt, Rule, Score};
+use clapd_core::embed::{ClipEmbedder, Model};
+use clapd_core::pipeline::{Output, Pace, Pipeline};
+use clapd_core::prompts;
+use clapd_core::prompts::recording::Example;
+use clapd_core::prompts::{PromptScorer, PromptSet};
+use clapd_core::time::SampleTime;
 use serde::Serialize;
 
 use super::exit::{self, AtStage, Failure, Stage};
 use super::{locate, recording};
-use crate::capture::Channel;
-use crate::capture::decode::Decoder;
-use crate::capture::example::Example;
-use crate::detect::{Prompt, Rule, Score};
-use crate::pipeline::{ClipEmbedder, Model, Output, Pace, Pipeline, PromptScorer, PromptSet};
-use crate::prompts;
-use crate::time::SampleTime;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -7,10 +7,9 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write, stdout};
 
 use anyhow::Result;
+use clapd_core::detect::{Event, EventKind};
+use clapd_core::pipeline::ScoredWindow;
 use terminal_size::{Height, Width, terminal_size_of};
-
-use crate::detect::{Event, EventKind};
-use crate::pipeline::ScoredWindow;
 
 /// Characters of a full bar: two a point of the score.
 const BAR: usize = 20;

@@ -7,21 +7,25 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::builder::NonEmptyStringValueParser;
+use clapd_core::channel::Channel;
+use clapd_core::decode::Decoder;
+use clapd_core::detect::suggest::Series;
+use clapd_core::detect::{Prompt, Rule};
+use clapd_core::embed::Model;
+use clapd_core::pipeline::{Output, Pace, Pipeline};
+use clapd_core::prompts;
+use clapd_core::prompts::PromptSet;
+use clapd_core::samples::Samples;
+use clapd_core::time::SampleTime;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::exit::{AtStage, Failure, Stage};
 use super::screen::{Lines, Live, Show};
 use super::{advice, locate, recording};
-use crate::capture::decode::Decoder;
-use crate::capture::{Channel, Read, Source, SourceKind, SourceSpec};
+use crate::capture::{Read, Source, SourceKind, SourceSpec};
 use crate::config;
-use crate::detect::suggest::Series;
-use crate::detect::{Prompt, Rule};
-use crate::pipeline::{Model, Output, Pace, Pipeline, PromptSet};
-use crate::prompts;
-use crate::samples::Samples;
 use crate::score_log::{Form, LogSpec, Moment, ScoreLog};
-use crate::time::{SampleTime, WallAnchor};
+use crate::time::WallAnchor;
 
 /// How long to wait for sound before a look at Ctrl-C.
 const LOOK: Duration = Duration::from_millis(200);

@@ -9,10 +9,12 @@ use std::io::{self, Read};
 use std::net::Ipv6Addr;
 use std::path::Path;
 
+use clapd_core::text::shorten;
+
 use super::check::Check;
 use super::file::WrittenMqtt;
 use super::finding::Place;
-use super::section::{At, shorten};
+use super::section::At;
 use super::tls::{self, Tls};
 
 /// The ports that IANA registered for MQTT, without TLS and with it.

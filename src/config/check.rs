@@ -7,9 +7,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clapd_core::text::shorten;
+
 use super::file::{Written, WrittenOutbox};
 use super::finding::{Finding, Place};
-use super::section::{At, shorten};
+use super::section::At;
 use super::{Environment, Settings, broker, id};
 use crate::outbox::OutboxSpec;
 

@@ -22,11 +22,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clapd_core::detect::Prompt;
+
 use crate::capture::SourceSpec;
-use crate::detect::Prompt;
 use crate::outbox::OutboxSpec;
 use crate::score_log::LogSpec;
-
 pub use broker::{Broker, Secret};
 pub use finding::{Faults, Finding, Place};
 pub use prompt_list::{Origin, parse_prompts, prompt_table, prompts_text};

@@ -6,6 +6,7 @@
 
 use std::path::{Path, absolute};
 
+use clapd_core::detect::{Prompt, Rule};
 use toml::{Table, Value};
 
 use super::check::Check;
@@ -13,7 +14,6 @@ use super::file;
 use super::finding::{Faults, Finding, Place};
 use super::section::Lines;
 use super::{Environment, MAX_FILE_BYTES};
-use crate::detect::{Prompt, Rule};
 
 /// Where a list of prompts comes from.
 #[derive(Debug, Clone, Copy)]

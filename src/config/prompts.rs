@@ -7,14 +7,16 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clapd_core::detect::suggest::usual_stop;
+use clapd_core::detect::{Prompt, Rule};
+use clapd_core::prompts::recording::Example;
+use clapd_core::text::shorten;
+
 use super::check::Check;
 use super::file::WrittenPrompt;
 use super::finding::Place;
 use super::id;
-use super::section::{At, shorten};
-use crate::capture::example::Example;
-use crate::detect::suggest::usual_stop;
-use crate::detect::{Prompt, Rule};
+use super::section::At;
 
 /// The most that has been measured. Each prompt is three topics a source.
 const MAX_PROMPTS: usize = 1_000;

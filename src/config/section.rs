@@ -4,6 +4,7 @@
 //! nobody asked for.
 //! Never: judges a value; that is `check`'s.
 
+use clapd_core::text::shorten;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -274,13 +275,4 @@ fn describe(value: &DeValue<'_>) -> String {
         DeValue::Array(_) => "a list".into(),
         DeValue::Table(_) => "a table".into(),
     }
-}
-
-/// At most 40 letters of it and no control characters, so that a message stays a line.
-pub(super) fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(40).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(40).is_some() {
-        short.push_str("...");
-    }
-    short
 }

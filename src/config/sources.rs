@@ -5,10 +5,13 @@
 
 use std::collections::HashMap;
 
+use clapd_core::channel::Channel;
+use clapd_core::text::shorten;
+
 use super::check::Check;
 use super::file::WrittenSource;
-use super::section::{At, TextOrInteger, shorten};
-use crate::capture::{Channel, SourceKind, SourceSpec};
+use super::section::{At, TextOrInteger};
+use crate::capture::{SourceKind, SourceSpec};
 
 /// A source has a thread, a front end and 30 s of samples of its own; nobody has wired more microphones to one small computer.
 const MAX_SOURCES: usize = 16;

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use clapd_core::detect::Prompt;
 use serde_json::{Value, json};
 
 use super::LOOK;
 use super::house::House;
 use super::reload::{Wanted, in_short};
 use crate::config::{self, Origin};
-use crate::detect::Prompt;
 use crate::mqtt::{Call, Command, SetPrompts};
 
 /// After each request, so that a flood of them leaves the computer to those who listen: at most a hundred a second.

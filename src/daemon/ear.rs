@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use clapd_core::embed::Model;
+use clapd_core::pipeline::{MAX_OUTAGE, Output, Pace, Pipeline};
+use clapd_core::samples::Samples;
+use clapd_core::time::SampleTime;
 
 use super::listener::Seen;
 use super::orders::{Orders, Task};
 use super::teller::Teller;
 use crate::capture::{Rarely, SourceKind};
-use crate::pipeline::{MAX_OUTAGE, Model, Output, Pace, Pipeline};
-use crate::samples::Samples;
-use crate::time::{SampleTime, WallAnchor};
+use crate::time::WallAnchor;
 
 /// From blocks to outputs.
 pub(super) struct Ear {
@@ -198,12 +200,12 @@ mod tests {
 
     use super::*;
     use crate::capture::{Read, Source, State};
-    use crate::clap::{Encode, TextEmbedding, Windowing};
     use crate::daemon::teller::{Audience, Told};
-    use crate::detect::{Calibration, Prompt, Rule};
-    use crate::dsp::FrontendSpec;
     use crate::outbox::Notice;
-    use crate::pipeline::PromptSet;
+    use clapd_core::detect::{Calibration, Prompt, Rule};
+    use clapd_core::dsp::FrontendSpec;
+    use clapd_core::model::{Encode, TextEmbedding, Windowing};
+    use clapd_core::prompts::PromptSet;
 
     /// Hears loudness: a loud patch is the prompt, a silent one its opposite.
     struct Loudness;
@@ -392,7 +394,7 @@ mod tests {
         wav.extend([b"data".as_slice(), &bytes.to_le_bytes(), &vec![0; bytes as usize]].concat());
         std::fs::write(path.path(), wav).unwrap();
         let kind = SourceKind::File { path: path.path().into(), looped: false, realtime: false };
-        let spec = crate::capture::SourceSpec { id: "mic".into(), kind, channel: crate::capture::Channel::Mix };
+        let spec = crate::capture::SourceSpec { id: "mic".into(), kind, channel: clapd_core::channel::Channel::Mix };
         let mut source = Source::open(&spec, Arc::clone(&seen.capture)).unwrap();
         assert!(matches!(source.read(Duration::from_secs(60)).unwrap(), Read::Block { .. }));
         assert_eq!(seen.capture.state(), State::Live);

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use clapd_core::detect::Prompt;
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 
@@ -22,7 +23,6 @@ use super::sources::Listening;
 use super::watchdog::Watchdog;
 use super::{LISTENERS_WITHIN, LOOK};
 use crate::config::Settings;
-use crate::detect::Prompt;
 use crate::health::{DeliveryCounters, Health, SourceHealth, StateLog};
 use crate::mqtt::{Info, Publisher};
 use crate::outbox::Outbox;

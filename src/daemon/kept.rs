@@ -5,14 +5,15 @@
 //! Never: leaves half a file; keeps the daemon from starting.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clapd_core::detect::Prompt;
+use clapd_core::files::{Access, Durability, write_atomically};
 
 use crate::config::{self, Origin};
-use crate::detect::Prompt;
 
 const FILE: &str = "prompts.toml";
 const HEADER: &str = "# Set over MQTT. These stand in for every [[prompt]] of the configuration, until a request prompts/set\n\
@@ -69,16 +70,9 @@ impl Kept {
         let path = self.0.as_deref().context("there is no state folder; set STATE_DIRECTORY or HOME")?;
         let folder = path.parent().unwrap_or(Path::new("/"));
         let text = config::prompts_text(prompts)?;
-        let write = || {
-            DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(folder)?;
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(HEADER.as_bytes())?;
-            file.write_all(text.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            File::open(folder)?.sync_all()
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        let made = DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(folder);
+        made.with_context(|| format!("cannot make {}", folder.display()))?;
+        write_atomically(path, (HEADER.to_owned() + &text).as_bytes(), Access::Private, Durability::Synced)
     }
 
     /// Keeps none.
@@ -107,7 +101,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::detect::Rule;
+    use clapd_core::detect::Rule;
 
     #[test]
     fn prompts_are_kept_until_they_are_removed_and_a_broken_file_stops_nobody() {

@@ -5,8 +5,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use clapd_core::detect::Prompt;
+
 use super::teller::{Audience, Told};
-use crate::detect::Prompt;
 use crate::score_log::{LogSpec, Moment, ScoreLog};
 
 /// One log for all sources.
@@ -53,8 +54,8 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::detect::{Rule, Score};
     use crate::score_log::Form;
+    use clapd_core::detect::{Rule, Score};
 
     fn prompt(id: &str) -> Prompt {
         let rule = Rule { start: 6.0, stop: 4.0, confirm: (1, 1), cooldown: Duration::ZERO };

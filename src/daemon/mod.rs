@@ -26,27 +26,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clapd_core::detect::Prompt;
+use clapd_core::embed::Model;
+use clapd_core::model::{Bundle, EmbeddingCache};
+use clapd_core::prompts;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::clap::{Bundle, EmbeddingCache};
 use crate::config::Settings;
-use crate::detect::Prompt;
 use crate::health::{DeliveryCounters, StateLog};
 use crate::mqtt::{Info, Publisher};
 use crate::outbox::Outbox;
-use crate::pipeline::Model;
-use crate::prompts;
+pub use apart::Apart;
 use house::House;
+pub use kept::Kept;
 use logged::SharedLog;
 use notify::Notifier;
 use orders::Task;
 use reload::Workshop;
 use sources::Opened;
 use watchdog::Watchdog;
-
-pub use apart::Apart;
-pub use kept::Kept;
 
 /// How often the main thread looks around. A signal is answered within it, and nobody presses Ctrl-C to the tenth of a second.
 const LOOK: Duration = Duration::from_millis(100);

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::detect::Prompt;
-use crate::pipeline::PromptSet;
+use clapd_core::detect::Prompt;
+use clapd_core::prompts::PromptSet;
 
 /// What is listened for, and how often.
 pub(super) struct Task {
@@ -80,7 +80,7 @@ impl Orders {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::Rule;
+    use clapd_core::detect::Rule;
 
     #[test]
     fn a_prompt_goes_on_if_it_means_the_same() {

@@ -8,17 +8,18 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Result, anyhow};
+use clapd_core::detect::Prompt;
+use clapd_core::embed::Model;
+use clapd_core::model::{Bundle, EmbeddingCache};
+use clapd_core::prompts;
+use clapd_core::prompts::PromptSet;
 use serde_json::{Value, json};
 
 use super::apart::Apart;
 use super::house::House;
 use super::orders::Task;
-use crate::clap::{Bundle, EmbeddingCache};
 use crate::config::{self, Faults, Settings};
-use crate::detect::Prompt;
 use crate::mqtt::Reply;
-use crate::pipeline::{Model, PromptSet};
-use crate::prompts;
 
 /// Faults in a response; the log has them all.
 const MAX_FAULTS: usize = 10;

@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::detect::{Event, EventKind, Prompt, Score};
+use clapd_core::detect::{Event, EventKind, Prompt, Score};
+use clapd_core::pipeline::{Output, ScoredWindow};
+use clapd_core::time::SampleTime;
+
 use crate::health::ScoringCounters;
 use crate::mqtt::{Publisher, Route};
 use crate::outbox::Notice;
-use crate::pipeline::{Output, ScoredWindow};
-use crate::time::{SampleTime, WallAnchor};
+use crate::time::WallAnchor;
 
 /// What the house is told of a prompt, which is named by its index.
 #[derive(Debug, Clone, PartialEq)]

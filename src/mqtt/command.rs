@@ -4,6 +4,7 @@
 //! [`Reply`] that an answer needs. Prompts leave as TOML, in the words of the configuration, so that `config` judges both.
 //! Never: carries anything out, or trusts a byte: every key, type and length that is not allowed is an error.
 
+use clapd_core::text::shorten;
 use serde_json::{Map, Value};
 
 use super::inbox::Request;
@@ -221,12 +222,6 @@ fn describe(value: &Value) -> String {
         Value::Array(_) => "a list".into(),
         Value::Object(_) => "an object".into(),
     }
-}
-
-fn shorten(text: &str) -> String {
-    let mut letters = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let short: String = letters.by_ref().take(SHOWN).collect();
-    if letters.next().is_some() { format!("{short}...") } else { short }
 }
 
 #[cfg(test)]

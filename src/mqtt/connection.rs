@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::Broker;
-
 use super::backoff::Backoff;
 use super::inbox::{Request, Subscriptions, Taker};
 use super::link::Shared;
 use super::session::{Client, Failure, Happened, MAX_PACKET, Plan, Session, Version};
+use crate::config::Broker;
 
 /// A connection that held this long was a good one: the next failure is a first one.
 const STEADY: Duration = Duration::from_secs(10);

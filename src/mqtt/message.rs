@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use clapd_core::detect::Score;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::detect::Score;
 use crate::health::{Health, SourceHealth};
 use crate::outbox::Notice;
 

@@ -25,21 +25,20 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
+use clapd_core::detect::{Prompt, Score};
 use serde_json::Value;
 
 use crate::config::Broker;
-use crate::detect::{Prompt, Score};
 use crate::health::{DeliveryCounters, Health};
 use crate::outbox::{Notice, Outbox};
 use announce::Announcements;
+pub use command::{Call, Command, Reply, SetPrompts};
 use discovery::{Node, Sound};
+pub use inbox::Request;
 use inbox::Subscriptions;
 use link::{Shared, WINDOW};
-use session::Plan;
-
-pub use command::{Call, Command, Reply, SetPrompts};
-pub use inbox::Request;
 pub use message::Info;
+use session::Plan;
 pub use topics::{Route, Topics};
 
 /// What a packet may have, less its topic.

@@ -8,11 +8,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::config::Broker;
 use rumqttc_v5::tokio_rustls::rustls::ClientConfig;
 
 use super::inbox::Filter;
 use super::{v4, v5};
+use crate::config::Broker;
 
 /// A broker calls us gone after one and a half of these, and we it after two. Two bytes each are no load.
 pub(super) const KEEP_ALIVE_S: u16 = 10;

@@ -17,12 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use notice::Notice;
-
-use disk::Log;
-use queue::{Limits, Queue};
-
 use crate::time::Clocks;
+use disk::Log;
+pub use notice::Notice;
+use queue::{Limits, Queue};
 
 /// A disk answers within a millisecond, a card that tidies up within some hundred. Who captures sound has 30 s of patience, and
 /// what a process that is killed takes with it is what it detected in this time on a disk that hangs.

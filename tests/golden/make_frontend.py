@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/frontend/*.f32: what the reference front ends make of the signals of tests/frontend/signals.rs.
+"""Writes tests/golden/frontend/*.f32: what the reference front ends make of the signals of crates/clapd-core/tests/suite/frontend/signals.rs.
 
 Run:  python3 tests/golden/make_frontend.py        (from the repository's root; pip install numpy transformers torch)
 

@@ -1,6 +1,6 @@
 """Correlations as scipy gives them, ties and all. Run by hand, with scipy 1.17: python tests/golden/make_metrics.py
 
-In: nothing; the columns follow from a formula that tests/tune_metrics.rs has too. Out: metrics.json beside it.
+In: nothing; the columns follow from a formula that crates/claptune/tests/suite/metrics.rs has too. Out: metrics.json beside it.
 """
 import json
 import pathlib

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-DATA = Path(__file__).resolve().parents[3] / "src/tune/mini"
+DATA = Path(__file__).resolve().parents[3] / "crates/claptune/src/mini"
 
 
 def unit(x):

@@ -3,21 +3,18 @@
 //! In: a path, texts. Out: files that are there whole or not at all.
 //! Never: writes a secret where others may read it, or over a configuration that it does not keep.
 
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clapd_core::files::{Access, AtomicFile, Durability, write_atomically};
 
 use super::draft::EXAMPLE;
 use crate::config::Secret;
 
-/// The service runs as a user of its own and has to read it.
-const PUBLIC: u32 = 0o644;
+/// The service runs as a user of its own and has to read what is in it.
 const PUBLIC_FOLDER: u32 = 0o755;
-/// For its owner alone. systemd, which is root, hands it to the service as a credential.
-const PRIVATE: u32 = 0o600;
 
 /// A configuration to be.
 #[derive(Debug)]
@@ -38,7 +35,7 @@ impl Target {
         let remedy =
             || format!("cannot write to {}; use sudo, or name a file of yours with --config", folder.display());
         DirBuilder::new().recursive(true).mode(PUBLIC_FOLDER).create(&folder).with_context(remedy)?;
-        tempfile::NamedTempFile::new_in(&folder).with_context(remedy)?;
+        AtomicFile::create(&path).with_context(remedy)?;
         // What a package has put there is nobody's work.
         let taken = path.exists() && fs::read_to_string(&path).map_or(true, |text| text != EXAMPLE);
         Ok(Self { path, folder, taken })
@@ -64,33 +61,20 @@ impl Target {
             let old = self.old();
             fs::copy(&self.path, &old).with_context(|| format!("cannot keep the old one as {old}"))?;
         }
-        replace(&self.path, text, PUBLIC)
+        write_atomically(&self.path, text.as_bytes(), Access::Public, Durability::Synced)
     }
 
     /// Copies a file to a place beside it, if there is one: the service sees nobody's home.
     pub(super) fn copy(&self, name: &str, file: Option<&Path>) -> Result<()> {
         let Some(file) = file else { return Ok(()) };
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        replace(&self.folder.join(name), &text, PUBLIC)
+        write_atomically(&self.folder.join(name), text.as_bytes(), Access::Public, Durability::Synced)
     }
 
     /// Writes a file beside it for the owner's eyes only, if there is something to write.
     pub(super) fn write_secret(&self, name: &str, secret: Option<&Secret>) -> Result<()> {
-        secret.map_or(Ok(()), |secret| replace(&self.folder.join(name), &format!("{}\n", secret.reveal()), PRIVATE))
+        let Some(secret) = secret else { return Ok(()) };
+        let text = format!("{}\n", secret.reveal());
+        write_atomically(&self.folder.join(name), text.as_bytes(), Access::Private, Durability::Synced)
     }
-}
-
-/// Synced: what setup has said is written, is.
-fn replace(path: &Path, text: &str, mode: u32) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let write = || {
-        // It is its owner's alone until it has its mode.
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().set_permissions(Permissions::from_mode(mode))?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
 }

@@ -7,12 +7,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use clapd_core::channel::Channel;
+use clapd_core::model::Encode;
 use proptest::prelude::*;
 
 use super::tests::ear_with;
 use super::*;
-use crate::capture::{Channel, Source, SourceSpec};
-use crate::clap::Encode;
+use crate::capture::{Source, SourceSpec};
 use crate::daemon::listener::Listener;
 use crate::daemon::teller::Told;
 use crate::daemon::watchdog::Watchdog;

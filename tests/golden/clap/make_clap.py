@@ -6,7 +6,7 @@ Run:  tools/parity/.venv/bin/python tests/golden/clap/make_clap.py     (after to
 fused/      fusion, HTK mel bank, f32 safetensors
 unfused/    no fusion, Slaney mel bank, f16 safetensors, whose values the reference uses as f32
 Each folder is what ClapModel.save_pretrained and the processor's files are, and `expected.json`:
-  audio   [{"clip", "embedding"}], clips by the names of tests/frontend/signals.rs: `music` is 480,000 samples at
+  audio   [{"clip", "embedding"}], clips by the names of crates/clapd-core/tests/suite/frontend/signals.rs: `music` is 480,000 samples at
           48 kHz, `music-700` is 700; longer ones are cut to their first 480,000 (10 s)
   text    [{"text", "embedding"}], cut to 77 tokens with their markers
 One clip, one text at a time (tools/parity/reference.py says why). Weights are seeded, but torch does not promise the

@@ -27,7 +27,7 @@ OBJECTIVES = ["sce", "wsce", "mse", "mae", "spo", "wsce+0.5*mae"]
 
 
 def inputs(fused):
-    """tests/tune_train.rs has the same."""
+    """crates/claptune/tests/suite/train.rs has the same."""
     channels = 4 if fused else 1
     i = np.arange(PAIRS * channels * 1001 * 64, dtype=np.float64)
     mel = (-40.0 + 30.0 * np.sin(0.013 * i) * np.cos(0.00031 * i)).astype(np.float32)

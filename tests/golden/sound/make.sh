@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the compressed tones that tests/decode.rs reads: 1 kHz at half of full scale, nothing else.
+# Makes the compressed tones that crates/clapd-core/tests/suite/decode.rs reads: 1 kHz at half of full scale, nothing else.
 # Needs ffmpeg with libvorbis and libmp3lame. Run it in this directory; the files are committed.
 set -eu
 tone() { # file rate channels seconds encoder...

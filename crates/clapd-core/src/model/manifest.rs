@@ -1,0 +1,377 @@
+//! `bundle.toml`: what a bundle says of itself.
+//!
+//! In: the file's text. Out: a [`Manifest`] whose every field is within bounds, with all its faults told at once.
+//! Never: reads no other file of the bundle, and trusts no number before it is checked.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::detect::Calibration;
+use crate::dsp::{FrontendSpec, LogScale, MelNorm, MelScale, MelTriangles, Short, Spectrum};
+use crate::files::sha256_hex;
+
+/// The newest format that this version reads.
+pub const FORMAT: u32 = 1;
+
+/// A patch of CLAP has 4 x 1001 x 64 numbers; eight times that leaves room for models to come, and bounds memory.
+const MAX_INPUT: usize = 2 << 20;
+/// CLAP's embeddings have 512 numbers, AudioSet has 527 classes.
+const MAX_OUTPUT: usize = 8192;
+/// Longest text, in tokens: 77 in CLAP, 512 in the longest BERT.
+const MAX_TOKENS: usize = 512;
+/// A window of more patches than this would be minutes long.
+const MAX_PATCHES: usize = 256;
+
+/// A bundle's identity and everything that decides its scores, as written in `bundle.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this format, [`FORMAT`].
+    pub format: u32,
+    /// Short name, such as `mini`.
+    pub name: String,
+    /// Version of the content.
+    pub version: String,
+    /// One line for people.
+    pub description: String,
+    /// SPDX expression for the weights.
+    pub licence: String,
+    /// Family of the network, for people and reports; nothing on the device branches on it.
+    pub encoder: String,
+    /// [`Manifest::computed_pipeline_id`], as the writer found it.
+    pub pipeline_id: String,
+    /// Where the weights came from.
+    #[serde(default)]
+    pub source: Vec<Origin>,
+    /// From samples to log-mel patches.
+    pub frontend: FrontendTable,
+    /// From patches to windows.
+    pub window: WindowTable,
+    /// The audio tower: a patch in, features out.
+    pub audio: AudioTable,
+    /// From the mean features of a window's patches to its embedding; absent where that is the identity.
+    pub pool: Option<PoolTable>,
+    /// The text tower: tokens in, an embedding out.
+    pub text: TextTable,
+    /// From cosine to score.
+    pub calibration: CalibrationTable,
+    /// Measured quality, for the card; free in form.
+    #[serde(default)]
+    pub quality: toml::Table,
+}
+
+/// Where weights came from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// Name of the package, repository or file.
+    pub name: String,
+    /// Its version, where it has one.
+    #[serde(default)]
+    pub version: String,
+    /// Its hash, hexadecimal.
+    pub sha256: String,
+    /// Its licence, an SPDX expression.
+    pub licence: String,
+}
+
+/// [`FrontendSpec`] as written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are FrontendSpec's, documented there")]
+pub struct FrontendTable {
+    pub sample_rate: u32,
+    pub window_length: usize,
+    pub fft_length: usize,
+    pub hop_length: usize,
+    pub centered: bool,
+    pub spectrum: SpectrumName,
+    pub mel_bins: usize,
+    pub mel_scale: MelScaleName,
+    pub mel_triangles: MelTrianglesName,
+    pub mel_norm: MelNormName,
+    pub f_min: f64,
+    pub f_max: f64,
+    pub log: LogTable,
+    pub patch_frames: usize,
+    pub short: ShortName,
+}
+
+/// An enumeration of `dsp` and its names in the file, in one place.
+macro_rules! names {
+    ($name:ident = $domain:ident { $($variant:ident),+ }) => {
+        #[doc = concat!("[`", stringify!($domain), "`] as written, in snake case.")]
+        #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[expect(missing_docs, reason = "the variants are documented where they are defined")]
+        pub enum $name { $($variant),+ }
+        impl From<$name> for $domain {
+            fn from(name: $name) -> Self { match name { $($name::$variant => Self::$variant),+ } }
+        }
+        impl From<$domain> for $name {
+            fn from(domain: $domain) -> Self { match domain { $($domain::$variant => Self::$variant),+ } }
+        }
+    };
+}
+names!(SpectrumName = Spectrum { Magnitude, Power });
+names!(MelScaleName = MelScale { Htk, Slaney });
+names!(MelTrianglesName = MelTriangles { Hz, Mel });
+names!(MelNormName = MelNorm { None, Slaney });
+names!(ShortName = Short { RepeatPad, ZeroPad });
+
+/// [`LogScale`] as written.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[expect(missing_docs, reason = "documented at LogScale")]
+pub enum LogTable {
+    Decibel { floor: f64 },
+    NaturalOffset { offset: f64 },
+}
+
+/// How patches make windows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowTable {
+    /// Samples from one patch to the next; 0 where a window is one patch, taken anywhere.
+    pub patch_hop: usize,
+    /// Patches in a full window.
+    pub patches: usize,
+}
+
+/// The audio tower.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AudioTable {
+    /// Name of the graph's file inside the bundle.
+    pub file: String,
+    /// Hash of that file, hexadecimal.
+    pub sha256: String,
+    /// Shape of the input: `[1, copies, frames, mels]`.
+    pub input: Vec<usize>,
+    /// Features a patch.
+    pub output: usize,
+    /// How the weights are stored.
+    pub precision: String,
+    /// Copies of the patch in the input's second axis: 4 for a fused CLAP, else 1.
+    pub copies: usize,
+    /// What a fused CLAP was told of a clip's length; recorded because it moves every score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_longer: Option<bool>,
+}
+
+/// The pooling graph.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolTable {
+    /// Name of the graph's file inside the bundle.
+    pub file: String,
+    /// Hash of that file, hexadecimal.
+    pub sha256: String,
+}
+
+/// The text tower and its tokenizer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextTable {
+    /// Name of the graph's file inside the bundle.
+    pub file: String,
+    /// Hash of that file, hexadecimal.
+    pub sha256: String,
+    /// How the weights are stored.
+    pub precision: String,
+    /// Length of an embedding.
+    pub output: usize,
+    /// Name of the tokenizer's file inside the bundle.
+    pub tokenizer: String,
+    /// Hash of that file, hexadecimal.
+    pub tokenizer_sha256: String,
+    /// Longest text in tokens, special ones included; longer texts are cut there.
+    pub max_tokens: usize,
+    /// Token that fills the rest of a graph with a fixed length.
+    pub pad_id: u32,
+    /// Coverage below which a prompt is outside what the model knows; absent where the tower does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage_min: Option<f32>,
+}
+
+/// The curve from cosine to score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CalibrationTable {
+    /// `[cosine, score]`, rising.
+    pub points: Vec<[f32; 2]>,
+}
+
+impl From<&FrontendTable> for FrontendSpec {
+    fn from(t: &FrontendTable) -> Self {
+        Self {
+            sample_rate: t.sample_rate,
+            window_length: t.window_length,
+            fft_length: t.fft_length,
+            hop_length: t.hop_length,
+            centered: t.centered,
+            spectrum: t.spectrum.into(),
+            mel_bins: t.mel_bins,
+            mel_scale: t.mel_scale.into(),
+            mel_triangles: t.mel_triangles.into(),
+            mel_norm: t.mel_norm.into(),
+            f_min: t.f_min,
+            f_max: t.f_max,
+            log: match t.log {
+                LogTable::Decibel { floor } => LogScale::Decibel { floor },
+                LogTable::NaturalOffset { offset } => LogScale::NaturalOffset { offset },
+            },
+            patch_frames: t.patch_frames,
+            short: t.short.into(),
+        }
+    }
+}
+
+impl From<&FrontendSpec> for FrontendTable {
+    fn from(s: &FrontendSpec) -> Self {
+        Self {
+            sample_rate: s.sample_rate,
+            window_length: s.window_length,
+            fft_length: s.fft_length,
+            hop_length: s.hop_length,
+            centered: s.centered,
+            spectrum: s.spectrum.into(),
+            mel_bins: s.mel_bins,
+            mel_scale: s.mel_scale.into(),
+            mel_triangles: s.mel_triangles.into(),
+            mel_norm: s.mel_norm.into(),
+            f_min: s.f_min,
+            f_max: s.f_max,
+            log: match s.log {
+                LogScale::Decibel { floor } => LogTable::Decibel { floor },
+                LogScale::NaturalOffset { offset } => LogTable::NaturalOffset { offset },
+            },
+            patch_frames: s.patch_frames,
+            short: s.short.into(),
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads and checks the text of a `bundle.toml`.
+    ///
+    /// # Errors
+    /// A newer format, a missing or unknown key, or values out of bounds; of the last, all are named.
+    pub fn parse(text: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Probe {
+            format: u32,
+        }
+        let probe: Probe = toml::from_str(text).context("no readable `format` number")?;
+        ensure!(
+            probe.format == FORMAT,
+            "format {} is not readable by this version, which reads format {FORMAT}; update clapd or export the bundle anew",
+            probe.format
+        );
+        let manifest: Self = toml::from_str(text)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Hash over everything that can change a score: front end, windows, graphs, tokenizer and calibration.
+    pub fn computed_pipeline_id(&self) -> String {
+        let text = &self.text;
+        let material = (
+            (&self.frontend, &self.window, &self.calibration),
+            (&self.audio.sha256, &self.audio.input, self.audio.copies, self.audio.is_longer),
+            self.pool.as_ref().map(|pool| &pool.sha256),
+            (&text.sha256, &text.tokenizer_sha256, text.max_tokens, text.pad_id),
+        );
+        // Serialisation of plain numbers and strings cannot fail; an empty text would still only fail the comparison.
+        sha256_hex(&serde_json::to_vec(&material).unwrap_or_default())
+    }
+
+    /// Length of an embedding, audio's and text's.
+    pub fn embedding_len(&self) -> usize {
+        self.text.output
+    }
+
+    fn check(&self) -> Result<()> {
+        let mut faults = Vec::new();
+        self.check_shapes(&mut faults);
+        self.check_files(&mut faults);
+        if let Err(error) = FrontendSpec::from(&self.frontend).validate() {
+            faults.push(format!("[frontend] {error:#}"));
+        }
+        if let Err(error) = Calibration::new(self.calibration.points.clone()) {
+            faults.push(format!("[calibration] {error:#}"));
+        }
+        let id = self.computed_pipeline_id();
+        if self.pipeline_id != id {
+            faults.push(format!(
+                "pipeline_id is {:?} but the content makes {id:?}; export the bundle anew",
+                self.pipeline_id
+            ));
+        }
+        if !faults.is_empty() {
+            bail!("{}", faults.join("\n  "));
+        }
+        Ok(())
+    }
+
+    fn check_shapes(&self, faults: &mut Vec<String>) {
+        let expected = [1, self.audio.copies, self.frontend.patch_frames, self.frontend.mel_bins];
+        let numbers = expected.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
+        if self.audio.input != expected {
+            faults.push(format!(
+                "audio.input is {:?}; with this front end and copies it must be {expected:?}",
+                self.audio.input
+            ));
+        }
+        if !numbers.is_some_and(|n| (1..=MAX_INPUT).contains(&n)) {
+            faults.push(format!("audio.input {expected:?} has too many numbers; 1 to {MAX_INPUT} are allowed"));
+        }
+        for (key, seen, most) in [
+            ("audio.output", self.audio.output, MAX_OUTPUT),
+            ("text.output", self.text.output, MAX_OUTPUT),
+            ("text.max_tokens", self.text.max_tokens, MAX_TOKENS),
+            ("window.patches", self.window.patches, MAX_PATCHES),
+        ] {
+            if seen == 0 || seen > most {
+                faults.push(format!("{key} is {seen}; 1 to {most} are allowed"));
+            }
+        }
+        if self.pool.is_none() && self.audio.output != self.text.output {
+            faults.push(format!(
+                "audio.output is {} and text.output {}; without a [pool] they must be equal",
+                self.audio.output, self.text.output
+            ));
+        }
+        let hop = self.frontend.hop_length.max(1);
+        if !self.window.patch_hop.is_multiple_of(hop) || self.window.patch_hop > self.frontend.sample_rate as usize * 60
+        {
+            faults.push(format!(
+                "window.patch_hop is {}; it must be a multiple of frontend.hop_length ({hop}) of at most a minute",
+                self.window.patch_hop
+            ));
+        }
+        if self.window.patch_hop == 0 && self.window.patches != 1 {
+            faults.push(format!("window.patches is {} but window.patch_hop is 0; give the hop", self.window.patches));
+        }
+    }
+
+    fn check_files(&self, faults: &mut Vec<String>) {
+        let files = [
+            ("audio.file", &self.audio.file),
+            ("text.file", &self.text.file),
+            ("text.tokenizer", &self.text.tokenizer),
+        ];
+        let pool = self.pool.as_ref().map(|pool| ("pool.file", &pool.file));
+        for (key, file) in files.into_iter().chain(pool) {
+            // Only names beside bundle.toml: a bundle from elsewhere must not make us open anything outside it.
+            let plain = !file.is_empty()
+                && !file.starts_with('.')
+                && file.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+            if !plain {
+                faults.push(format!(
+                    "{key} is {file:?}; a plain file name of letters, digits, `.`, `_` and `-` is allowed"
+                ));
+            }
+        }
+    }
+}

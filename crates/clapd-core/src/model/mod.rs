@@ -1,0 +1,47 @@
+//! Sound and words into one space.
+//!
+//! In: log-mel patches, prompts, and a bundle of weights. Out: unit embeddings and their cosines.
+//! Never: knows no device, no topic, no clock; `tract` and `tokenizers` are named nowhere else on the device.
+
+mod audio;
+mod bundle;
+mod cache;
+mod compute;
+
+pub mod manifest;
+mod nnef;
+pub mod ops;
+
+mod text;
+mod tokenizer;
+
+use anyhow::Result;
+
+pub use audio::AudioEncoder;
+pub use bundle::{Bundle, Windowing};
+pub use cache::EmbeddingCache;
+pub use compute::Compute;
+pub use text::{TextEmbedding, TextEncoder};
+pub use tokenizer::Tokenizer;
+
+/// The one seam at which a test may put a fake: what turns a patch of sound into numbers.
+pub trait Encode: Send + Sync {
+    /// Numbers that [`encode`](Self::encode) gives for a patch.
+    fn feature_len(&self) -> usize;
+    /// Numbers in an embedding.
+    fn embedding_len(&self) -> usize;
+    /// Features of one log-mel patch, `[frames][mels]` row by row.
+    ///
+    /// # Errors
+    /// A patch or a buffer of the wrong length.
+    fn encode(&self, patch: &[f32], features: &mut [f32]) -> Result<()>;
+    /// Unit embedding of a window from the mean of its patches' features.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn embed(&self, mean_features: &[f32], embedding: &mut [f32]) -> Result<()>;
+    /// The kernels of our own that it runs on; none where tract's do all.
+    fn compute(&self) -> Option<Compute> {
+        None
+    }
+}

@@ -1,0 +1,120 @@
+//! The block and the merging of a Swin transformer, as operators.
+//!
+//! In: tokens `[1, height * width, channels]`. Out: the same, or a quarter of them.
+//! Never: computes; `kernels` does.
+
+use anyhow::Result;
+use clapd_kernels::{PatchMerge, SwinBlock, SwinLayers, SwinShape, Workspace};
+use tract_nnef::internal::*;
+
+use super::Parts;
+use super::schema::{Field, Kind, Packed, Signature};
+use crate::model::compute::Compute;
+
+/// Side of an image in tokens: CLAP's first stage has 64. Sixteen times that is no tower for this daemon.
+const MAX_SIDE: usize = 1024;
+/// Side of a window in tokens: 8 in every CLAP. Memory grows with its fourth power.
+const MAX_WINDOW: usize = 16;
+/// Heads: 32 in the last stage of every CLAP.
+const MAX_HEADS: usize = 256;
+
+/// A block: attention in windows, then two linears; each after a norm and with a residual.
+pub(super) static SWIN_BLOCK: Kind = Kind {
+    name: "clapd_swin_block",
+    inputs: &["tokens"],
+    fields: &[
+        Field::Size("height"),
+        Field::Size("width"),
+        Field::Size("window"),
+        Field::Size("shift"),
+        Field::Size("heads"),
+        Field::Real("epsilon"),
+        Field::Norm("norm_before"),
+        // Rows of queries, then of keys, then of values; queries are not yet divided by the root of a head's size.
+        Field::Linear("qkv"),
+        // [(2 * window - 1)^2, heads].
+        Field::Table("position_bias"),
+        Field::Linear("output"),
+        Field::Norm("norm_after"),
+        Field::Linear("inner"),
+        Field::Linear("outer"),
+    ],
+    signature: |parts| {
+        let tokens = parts.size("height", 1, MAX_SIDE)? * parts.size("width", 1, MAX_SIDE)?;
+        let shape = vec![Some(1), Some(tokens), Some(parts.matrix("qkv_weight")?[1])];
+        Ok(Signature { inputs: vec![(f32::datum_type(), shape.clone())], output: shape })
+    },
+    pack: |parts, compute| Ok(Box::new(block(parts, compute)?)),
+};
+
+/// Four neighbours become one token of twice the channels.
+pub(super) static PATCH_MERGE: Kind = Kind {
+    name: "clapd_patch_merge",
+    inputs: &["tokens"],
+    fields: &[
+        Field::Size("height"),
+        Field::Size("width"),
+        Field::Real("epsilon"),
+        Field::Norm("norm"),
+        Field::Linear("reduction"),
+    ],
+    signature: |parts| {
+        let tokens = parts.size("height", 2, MAX_SIDE)? * parts.size("width", 2, MAX_SIDE)?;
+        let [n, k] = parts.matrix("reduction_weight")?;
+        let tokens_of = |tokens, channels| vec![Some(1), Some(tokens), Some(channels)];
+        Ok(Signature { inputs: vec![(f32::datum_type(), tokens_of(tokens, k / 4))], output: tokens_of(tokens / 4, n) })
+    },
+    pack: |parts, compute| Ok(Box::new(merge(parts, compute)?)),
+};
+
+fn block(parts: &Parts, compute: Compute) -> Result<SwinBlock> {
+    let shape = SwinShape {
+        height: parts.size("height", 1, MAX_SIDE)?,
+        width: parts.size("width", 1, MAX_SIDE)?,
+        window: parts.size("window", 1, MAX_WINDOW)?,
+        shift: parts.size("shift", 0, MAX_WINDOW)?,
+        heads: parts.size("heads", 1, MAX_HEADS)?,
+    };
+    let channels = parts.matrix("qkv_weight")?[1];
+    let isa = compute.isa();
+    let layers = SwinLayers {
+        norm_before: parts.norm("norm_before", channels)?,
+        qkv: parts.linear("qkv", isa)?,
+        output: parts.linear("output", isa)?,
+        norm_after: parts.norm("norm_after", channels)?,
+        inner: parts.linear("inner", isa)?,
+        outer: parts.linear("outer", isa)?,
+    };
+    SwinBlock::new(shape, layers, parts.floats("position_bias", (2 * shape.window - 1).pow(2) * shape.heads)?)
+}
+
+impl Packed for SwinBlock {
+    fn run(&self, mut inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
+        // In place where nobody else holds the tokens, which is so in a tower.
+        let mut tokens = inputs.remove(0).into_tensor();
+        Self::run(self, tokens.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?, workspace)?;
+        Ok(tokens)
+    }
+}
+
+/// A merging and the shape of what it gives.
+struct Merging {
+    merge: PatchMerge,
+    output: [usize; 3],
+}
+
+fn merge(parts: &Parts, compute: Compute) -> Result<Merging> {
+    let (height, width) = (parts.size("height", 2, MAX_SIDE)?, parts.size("width", 2, MAX_SIDE)?);
+    let [n, k] = parts.matrix("reduction_weight")?;
+    let merge = PatchMerge::new(height, width, parts.norm("norm", k)?, parts.linear("reduction", compute.isa())?)?;
+    Ok(Merging { merge, output: [1, height * width / 4, n] })
+}
+
+impl Packed for Merging {
+    fn run(&self, inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
+        let mut output = Tensor::zero::<f32>(&self.output)?;
+        let tokens = inputs[0].try_as_plain_ram()?;
+        self.merge.run(tokens.as_slice::<f32>()?, output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?, workspace)?;
+        Ok(output)
+    }
+}

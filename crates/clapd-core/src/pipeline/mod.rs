@@ -1,0 +1,233 @@
+//! One source's way from samples to scores and events.
+//!
+//! ```text
+//! Samples -> Frontend -> patches -> Encode -> mean -> embedding -> PromptBank -> Calibration -> Detector -> Output
+//! ```
+//! In: [`Samples`] in order. Out: [`Output`]s through the caller's closure, on the source's own clock.
+//! Never: no I/O, no thread, no clock; the same samples give the same outputs, however they are cut.
+
+mod gate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::detect::{Detector, Event, Score};
+use crate::dsp::Frontend;
+use crate::embed::{CHUNK, Embedder, Model, Schedule, Span};
+use crate::model::Encode;
+use crate::prompts::{PromptScorer, PromptSet};
+use crate::samples::Samples;
+use crate::time::SampleTime;
+use gate::Gate;
+
+/// An outage after which open events end where the sound was last heard. Shorter ones are held: a sound server restarts
+/// in seconds, and the dog is still barking. For longer ones nobody knows, and a house must not be told ON for hours.
+pub const MAX_OUTAGE: Duration = Duration::from_secs(30);
+
+/// What to do with windows that have become due while the last one was being scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Only the newest window of a push is scored, the others are counted: late news is no news.
+    Live,
+    /// Every window is scored; the caller waits.
+    Every,
+}
+
+/// A scored window.
+#[derive(Debug, Clone, Copy)]
+pub struct ScoredWindow<'a> {
+    /// First sample of the window.
+    pub start: SampleTime,
+    /// Just after its last sample.
+    pub end: SampleTime,
+    /// Share of it that was lost, 0 to 1.
+    pub lost: f32,
+    /// It was silent and was not encoded: its cosines and scores are 0, as of something that is not there.
+    pub gated: bool,
+    /// A score a prompt, in the prompts' order.
+    pub scores: &'a [Score],
+}
+
+/// What comes out.
+#[derive(Debug, Clone, Copy)]
+pub enum Output<'a> {
+    /// A window was scored.
+    Window(ScoredWindow<'a>),
+    /// A sound began or ended.
+    Event(Event),
+}
+
+/// The pipeline of one source.
+pub struct Pipeline {
+    encoder: Arc<dyn Encode>,
+    rate: u32,
+    scorer: PromptScorer,
+    frontend: Frontend,
+    embedder: Embedder,
+    schedule: Schedule,
+    detector: Detector,
+    pace: Pace,
+    chunk: usize,
+    /// [`MAX_OUTAGE`] in samples at the input's rate.
+    longest_outage: u64,
+    skipped: u64,
+    gate: Option<Gate>,
+    gated: u64,
+    last_end: u64,
+    input_rate: u32,
+    /// A score of 0 a prompt.
+    nothing: Vec<Score>,
+}
+
+impl Pipeline {
+    /// A pipeline for samples at `input_rate` a second, with a window every `hop` (rounded to whole frames).
+    ///
+    /// # Errors
+    /// An input rate that the front end does not take.
+    pub fn new(model: Model, prompts: PromptSet, input_rate: u32, hop: Duration, pace: Pace) -> Result<Self> {
+        let schedule = Schedule::new(&model, hop);
+        let frontend = Frontend::new(&model.frontend, input_rate, schedule.keep_frames(CHUNK))?;
+        Ok(Self {
+            nothing: vec![Score::default(); prompts.len()],
+            gate: None,
+            gated: 0,
+            input_rate,
+            frontend,
+            schedule,
+            embedder: Embedder::new(&model),
+            detector: Detector::new(prompts.rules()),
+            scorer: PromptScorer::new(prompts, model.calibration),
+            encoder: model.encoder,
+            rate: model.frontend.sample_rate,
+            pace,
+            chunk: (CHUNK.as_secs_f64() * f64::from(input_rate)) as usize,
+            longest_outage: MAX_OUTAGE.as_secs() * u64::from(input_rate),
+            skipped: 0,
+            last_end: 0,
+        })
+    }
+
+    /// Leaves windows unencoded in which no 50 ms reach `gate_db` (RMS in dB below full scale, whose RMS is 1): they count
+    /// as heard, with a score of 0 for every prompt. To be said before the first samples.
+    #[must_use]
+    pub fn with_gate(mut self, gate_db: f32) -> Self {
+        let keep = self.schedule.keep(CHUNK);
+        self.gate = Some(Gate::new(gate_db, self.input_rate, keep));
+        self
+    }
+
+    /// Takes samples and gives what is due to `sink`.
+    ///
+    /// # Errors
+    /// An encoder that fails; the samples are taken all the same, and the next push may go well.
+    pub fn push(&mut self, samples: Samples<'_>, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
+        if samples.lost > 0 {
+            if samples.lost > self.longest_outage {
+                self.interrupt(sink);
+            }
+            self.frontend.push(Samples { lost: samples.lost, data: &[] })?;
+            if let Some(gate) = &mut self.gate {
+                gate.push_silence(samples.lost);
+            }
+            // Nothing was heard, so nothing of what fell due was skipped.
+            self.schedule.forget_until(self.frontend.samples());
+        }
+        for chunk in samples.data.chunks(self.chunk) {
+            self.frontend.push(Samples::whole(chunk))?;
+            if let Some(gate) = &mut self.gate {
+                gate.push(chunk);
+            }
+            if self.pace == Pace::Every {
+                self.score_due(sink)?;
+            }
+        }
+        self.score_due(sink)
+    }
+
+    /// Listens for other prompts from the next window on, whose sound is kept. `kept` names, for each of them, the prompt
+    /// before that it continues; open events of the others end where the last scored window did, under their old index.
+    pub fn change_prompts(
+        &mut self,
+        prompts: PromptSet,
+        kept: impl IntoIterator<Item = Option<usize>>,
+        sink: &mut dyn FnMut(Output<'_>),
+    ) {
+        let heard = SampleTime::from_samples(self.last_end, self.rate);
+        let rules = prompts.rules().zip(kept);
+        self.detector.change(rules, heard, |event| sink(Output::Event(event)));
+        self.nothing = vec![Score::default(); prompts.len()];
+        self.scorer.change_prompts(prompts);
+    }
+
+    /// Nobody listens any more, or nothing has been heard for [`MAX_OUTAGE`]: open events end where the last scored window did.
+    pub fn interrupt(&mut self, sink: &mut dyn FnMut(Output<'_>)) {
+        let heard = SampleTime::from_samples(self.last_end, self.rate);
+        self.detector.finish(heard, |event| sink(Output::Event(event)));
+    }
+
+    /// The source is over: scores what is left and ends open events, whatever comes of the scoring.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn finish(&mut self, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
+        let scored = self.score_rest(sink);
+        let end = SampleTime::from_samples(self.frontend.samples(), self.rate);
+        self.detector.finish(end, |event| sink(Output::Event(event)));
+        scored
+    }
+
+    /// Windows that were due and not scored, because a newer one was due as well.
+    pub fn windows_skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Windows that were silent and not encoded, see [`with_gate`](Self::with_gate).
+    pub fn windows_gated(&self) -> u64 {
+        self.gated
+    }
+
+    fn score_rest(&mut self, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
+        self.frontend.finish()?;
+        self.score_due(sink)?;
+        let last = self.schedule.last_window(self.frontend.samples(), self.last_end);
+        last.map_or(Ok(()), |span| self.score(&span, sink))
+    }
+
+    fn score_due(&mut self, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
+        while let Some(mut span) = self.schedule.next(self.frontend.samples()) {
+            while self.pace == Pace::Live
+                && let Some(newer) = self.schedule.next(self.frontend.samples())
+            {
+                self.skipped += 1;
+                span = newer;
+            }
+            self.score(&span, sink)?;
+        }
+        Ok(())
+    }
+
+    fn score(&mut self, span: &Span, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
+        let gated = self.is_gated(span);
+        let scores = if gated {
+            self.gated += 1;
+            &self.nothing
+        } else {
+            self.scorer.score(self.embedder.embed(&*self.encoder, &mut self.frontend, span)?)
+        };
+        self.last_end = span.end;
+        let [start, end] = [span.start, span.end].map(|sample| SampleTime::from_samples(sample, self.rate));
+        let lost = self.frontend.lost_share(span.start, span.end);
+        sink(Output::Window(ScoredWindow { start, end, lost, gated, scores }));
+        self.detector.observe(start, end, lost, scores, |event| sink(Output::Event(event)));
+        Ok(())
+    }
+
+    fn is_gated(&self, span: &Span) -> bool {
+        // Of the model's sample, rounded outwards: where it began and ended in the samples that came.
+        let [ours, theirs] = [self.rate, self.input_rate].map(u64::from);
+        let (start, end) = (span.start * theirs / ours, (span.end * theirs).div_ceil(ours));
+        self.gate.as_ref().is_some_and(|gate| gate.is_silent(start, end))
+    }
+}

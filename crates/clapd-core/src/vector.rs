@@ -1,0 +1,64 @@
+//! Arithmetic of embeddings.
+//!
+//! In: vectors of f32. Out: dot products, cosines, unit vectors.
+
+/// Scales to unit length, in f64. A vector of zeros (digital silence in some models), or one whose length is not finite, becomes
+/// zero: its cosine with everything is 0.
+pub fn normalize(vector: &mut [f32]) {
+    let norm = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+    if norm > 0.0 && norm.is_finite() {
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+    } else {
+        vector.fill(0.0);
+    }
+}
+
+/// The sum of the products, in eight running sums: the compiler keeps them in one vector register, which a single sum in order
+/// would forbid. Of vectors of different lengths the longer one's rest does not count.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0_f32; 8];
+    let (left, right) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f32 = left.remainder().iter().zip(right.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in left.zip(right) {
+        for (sum, (x, y)) in sums.iter_mut().zip(x.iter().zip(y)) {
+            *sum += x * y;
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}
+
+/// The cosine of two vectors of any length, in f64; 0 where one of them is zero. (Of unit vectors, [`dot`] is the cosine.)
+pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    let lengths = (dot(a, a) * dot(b, b)).sqrt();
+    if lengths > 0.0 { (dot(a, b) / lengths) as f32 } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_cosine_is_the_dot_product_of_unit_vectors(mut a in prop::collection::vec(-1.0_f32..1.0, 1..40), shift in 0_usize..40) {
+            let mut b = a.clone();
+            b.rotate_left(shift % a.len());
+            let expected = cosine(&a, &b);
+            normalize(&mut a);
+            normalize(&mut b);
+            prop_assert!((dot(&a, &b) - expected).abs() < 1e-5);
+            prop_assert!(expected.abs() <= 1.000_001);
+        }
+    }
+
+    #[test]
+    fn what_has_no_direction_becomes_zero() {
+        for mut vector in [vec![0.0, 0.0], vec![f32::INFINITY, 1.0], vec![f32::NAN, 1.0]] {
+            normalize(&mut vector);
+            assert_eq!(vector, [0.0, 0.0]);
+        }
+        assert_eq!(cosine(&[0.0, 0.0], &[1.0, 0.0]), 0.0);
+    }
+}

@@ -1,0 +1,79 @@
+//! `claptune report`: a training run as one page to read.
+//!
+//! In: the folder that `claptune tune` wrote, and people's ratings. Out: an HTML file that holds everything it shows: figures,
+//! pictures, sounds. It opens without a network, by day and by night, on a desk and on a phone.
+//! Never: writes half a page; fails because a part is missing, where the rest still tells something; passes simulated listeners
+//! off as people.
+//!
+//! ```text
+//! run.json, metrics.jsonl -> run ------> curves -----.
+//! bundle, ratings -> evidence -> scatter, reliability, groups, worst -> page -> HTML
+//! ```
+
+mod chart;
+mod curves;
+mod evidence;
+mod groups;
+mod page;
+mod reliability;
+mod run;
+mod scatter;
+mod sound;
+mod worst;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clapd_core::files::{Access, Durability, folder_of, write_atomically};
+
+use super::data;
+pub use evidence::Ratings;
+use page::Sheet;
+use run::Run;
+
+/// The word that marks ratings which no person gave: in run.json, or in the names of listeners.
+const SIMULATED: &str = "simulated";
+
+/// Writes the page of the run in `dir` to `out`.
+///
+/// Whatever can't be had is told on the page and in the log, and the rest is shown; where `ratings` names manifests or a split
+/// itself, they have to be there.
+///
+/// # Errors
+/// A folder without a run, ratings that were asked for and can't be used, or a file that can't be written.
+pub fn write(dir: &Path, ratings: &Ratings, out: &Path) -> Result<()> {
+    let run = Run::read(dir)?;
+    let mut notes = Vec::new();
+    let asked = !ratings.manifests.is_empty() || ratings.split.is_some();
+    let evidence = match evidence::gather(&run, ratings, &mut notes) {
+        Ok(evidence) => Some(evidence),
+        Err(error) if asked => return Err(error),
+        Err(error) => {
+            notes.push(format!("Nothing was judged: {error:#}"));
+            None
+        }
+    };
+    for note in &notes {
+        log::warn!("{note}");
+    }
+    let worst = evidence.as_ref().map_or_else(Vec::new, worst::find);
+    let simulated = is_simulated(&run, ratings);
+    let page = Sheet { run: &run, evidence: evidence.as_ref(), worst: &worst, notes: &notes, simulated }.page();
+    save(out, &page.into_string())
+}
+
+/// Whether any rating that this run has to do with was made up: it is said of the page even where nothing could be judged.
+fn is_simulated(run: &Run, ratings: &Ratings) -> bool {
+    let says = |text: &str| text.to_lowercase().contains(SIMULATED);
+    let rows = ratings.manifests(run).into_iter().filter_map(|manifest| data::read(&manifest, None).ok());
+    says(&run.options.to_string())
+        || rows.flat_map(|read| read.rows).filter_map(|rating| rating.listener).any(|listener| says(&listener))
+}
+
+/// Whole or not at all, readable as other files are.
+fn save(out: &Path, page: &str) -> Result<()> {
+    let folder = folder_of(out);
+    fs::create_dir_all(folder).with_context(|| format!("can't write {}", out.display()))?;
+    write_atomically(out, page.as_bytes(), Access::Public, Durability::Synced)
+}

@@ -1,0 +1,13 @@
+//! clapd alone: its commands, configuration, files, documentation and structure.
+
+mod architecture;
+mod book;
+mod cli;
+mod config;
+mod examples;
+mod files;
+mod manual;
+mod outbox;
+mod watch;
+#[path = "../common/wav.rs"]
+mod wav;
