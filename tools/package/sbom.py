@@ -1,7 +1,14 @@
-"""What clapd's binary is made of, as CycloneDX 1.5: its crates with versions, licences and checksums, and the model's sources.
+"""Writes what clapd's program is made of as CycloneDX 1.5: crates with versions, licences and checksums, and the model's sources.
 
-In: TARGET, a Rust target triple; Cargo.lock, and what cargo says of the tree of a build without features for that target.
-Out: JSON on standard output; the same for the same tree (the time is that of the last commit).
+    python3 tools/package/sbom.py TARGET >clapd.cdx.json
+
+TARGET is a Rust target triple. Cargo.lock has the checksums, and `cargo tree` the crates that are linked into `clapd` for that target.
+The same commit gives the same bytes: the serial number is made of the commit, and the time is that of the commit.
+
+Why not cargo-cyclonedx 0.5.9: it asks `cargo metadata`, which joins the features of the whole workspace and follows dependencies that
+only a feature of claptune's or a test's turns on. Its list for clapd had 256 crates where 200 are linked in: zlib-rs, tungstenite and
+borsh among those that are in no build of clapd, and procedural macros, which it can't leave out. It also writes a file beside each
+member's Cargo.toml, with the path of the working tree in it.
 """
 
 import json
@@ -21,11 +28,12 @@ def run(*command):
 
 
 def crates(target):
-    """Name, version and licence of each crate that is linked in, clapd first."""
-    lines = run("cargo", "tree", "--locked", "--edges", "normal,no-proc-macro", "--prefix", "none", "--target", target,
+    """Names, versions and licences of the crates that are linked in, clapd's own first."""
+    lines = run("cargo", "tree", "--locked", "-p", "clapd", "--edges", "normal,no-proc-macro", "--prefix", "none", "--target", target,
                 "--format", "{p}|{l}").splitlines()
     found = {}
     for line in lines:
+        # "name v1.2.3|licence", with the path between them for a crate of the workspace.
         package, licence = line.removesuffix(" (*)").split("|")
         name, version = package.split(" ")[:2]
         found[name, version.removeprefix("v")] = licence
@@ -33,6 +41,7 @@ def crates(target):
 
 
 def component(name, version, licence, checksum):
+    """A crate as CycloneDX has it; the crates of the workspace have no checksum."""
     made = {"type": "library", "bom-ref": f"pkg:cargo/{name}@{version}", "name": name, "version": version,
             "purl": f"pkg:cargo/{name}@{version}", "licenses": [{"expression": licence.replace("/", " OR ")}]}
     if checksum:
@@ -41,7 +50,7 @@ def component(name, version, licence, checksum):
 
 
 def model():
-    """The packages that the default model's weights came from: the table in its card."""
+    """The packages that the default model's weights came from, as the table in its card has them."""
     rows = re.findall(r"^\| (\S+) \| (\S+) \| (.+?) \| `([0-9a-f]{64})` \|$", (ROOT / "models/mini/README.md").read_text(), re.M)
     if not rows:
         raise SystemExit("models/mini/README.md names no sources")
