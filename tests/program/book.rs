@@ -9,12 +9,12 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// README.md and the chapters, with their texts.
+/// README.md, CONTRIBUTING.md and the chapters, with their texts.
 fn chapters() -> Vec<(PathBuf, String)> {
     let docs = fs::read_dir(root().join("docs")).unwrap().map(|file| file.unwrap().path());
     let mut paths: Vec<_> = docs.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
     assert!(paths.len() >= 8, "{paths:?}");
-    paths.push(root().join("README.md"));
+    paths.extend(["README.md", "CONTRIBUTING.md"].map(|name| root().join(name)));
     paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 

@@ -89,12 +89,12 @@ class Acceptance:
     def __init__(self, arguments, folder):
         self.shot = arguments.shot
         self.broker = Broker(folder)
-        self.house = HomeAssistant(arguments.root, free_port(), self.broker.port)
+        self.home_assistant = HomeAssistant(arguments.root, free_port(), self.broker.port)
         self.kitchen = Clapd(arguments.clapd, folder, "kitchen")
         self.porch = Clapd(arguments.clapd, folder, "porch")
 
     def close(self):
-        for ending in (self.kitchen.end, self.porch.end, self.house.stop, self.broker.stop):
+        for ending in (self.kitchen.end, self.porch.end, self.home_assistant.stop, self.broker.stop):
             ending()
 
     def expect(self, entity, state, seconds=30):
@@ -104,7 +104,7 @@ class Acceptance:
 
         def look():
             nonlocal seen
-            seen = self.house.state(entity)
+            seen = self.home_assistant.state(entity)
             return right(*seen)
 
         try:
@@ -134,7 +134,7 @@ class Acceptance:
         binary, event = f"binary_sensor.kitchen_mic_{prompt}", f"event.kitchen_mic_{prompt}"
         self.expect(binary, "on", seconds)
         started = self.expect(event, is_type("started"), 5)[1]
-        score = self.house.state(f"sensor.kitchen_mic_{prompt}_score")[0]
+        score = self.home_assistant.state(f"sensor.kitchen_mic_{prompt}_score")[0]
         self.expect(binary, "off", 30)
         ended = self.expect(event, is_type("ended"), 5)[1]
         assert started["id"] == ended["id"] and ended["duration_s"] >= 0, (started, ended)
@@ -147,7 +147,7 @@ class Acceptance:
         self.kitchen.write(self.broker.port, [ROOSTER, DOG])
         self.kitchen.start()
         self.hears("dog")
-        names = {entity: state["attributes"]["friendly_name"] for entity, state in self.house.entities().items()}
+        names = {entity: state["attributes"]["friendly_name"] for entity, state in self.home_assistant.entities().items()}
         assert names == {
             "binary_sensor.kitchen_mic_dog": "Kitchen mic Dog barking",
             "binary_sensor.kitchen_mic_rooster": "Kitchen mic Rooster crowing",
@@ -160,15 +160,15 @@ class Acceptance:
             "sensor.kitchen_mic_windows_skipped": "Kitchen mic Windows skipped",
         }, names
         self.expect("sensor.kitchen_mic_status", "live")
-        attributes = self.house.state("sensor.kitchen_mic_dog_score")[1]
+        attributes = self.home_assistant.state("sensor.kitchen_mic_dog_score")[1]
         assert attributes["state_class"] == "measurement", attributes
-        assert self.house.state("binary_sensor.kitchen_mic_dog")[1]["device_class"] == "sound"
-        device = self.house.device("sensor.kitchen_mic_status")
+        assert self.home_assistant.state("binary_sensor.kitchen_mic_dog")[1]["device_class"] == "sound"
+        device = self.home_assistant.device("sensor.kitchen_mic_status")
         say(json.dumps(device))
         assert (device["name"], device["manufacturer"]) == ("Kitchen mic", "clapd"), device
         if self.shot:
             page = f"/config/devices/device/{device['id']}"
-            subprocess.run([HERE / "shot.sh", self.house.root, self.house.base, self.house.token, page, self.shot], check=True)
+            subprocess.run([HERE / "shot.sh", self.home_assistant.root, self.home_assistant.base, self.home_assistant.token, page, self.shot], check=True)
             say(f"{self.shot}: {os.path.getsize(self.shot)} bytes")
 
     def a_broker_that_restarts(self):
@@ -209,11 +209,11 @@ class Acceptance:
         self.available("dog")
 
     def a_prompt_that_goes_while_nobody_looks(self):
-        self.house.stop()
+        self.home_assistant.stop()
         self.kitchen.write(self.broker.port, [DOG])
         self.kitchen.restart()
         time.sleep(5)
-        self.house.start()
+        self.home_assistant.start()
         self.gone("bell", seconds=60)
         self.available("dog")
 
@@ -221,7 +221,7 @@ class Acceptance:
         self.kitchen.write(self.broker.port, [DOG], ["mic", "yard"])
         self.kitchen.restart()
         self.available("dog", "kitchen_yard")
-        names = {self.house.device(f"binary_sensor.kitchen_{source}_dog")["name"] for source in ("mic", "yard")}
+        names = {self.home_assistant.device(f"binary_sensor.kitchen_{source}_dog")["name"] for source in ("mic", "yard")}
         assert names == {"Kitchen mic", "Kitchen yard"}, names
         self.kitchen.write(self.broker.port, [DOG])
         self.kitchen.restart()
@@ -247,7 +247,7 @@ class Acceptance:
         self.available("dog")
 
     def nothing_to_complain_of(self):
-        complaints = self.house.complaints()
+        complaints = self.home_assistant.complaints()
         assert not complaints, "\n".join(complaints)
 
     STEPS = [
@@ -265,8 +265,8 @@ class Acceptance:
 
     def run(self):
         self.broker.start()
-        self.house.forget()
-        self.house.start()
+        self.home_assistant.reset()
+        self.home_assistant.start()
         for step in self.STEPS:
             print(step.__name__.replace("_", " "), flush=True)
             began = time.monotonic()
@@ -309,8 +309,8 @@ def main():
         acceptance.run()
         shutil.rmtree(folder)
     except AssertionError as error:
-        print(f"FAILED: {error}\nlogs: {folder}, {acceptance.house.log}", file=sys.stderr)
-        for line in acceptance.house.complaints()[-10:]:
+        print(f"FAILED: {error}\nlogs: {folder}, {acceptance.home_assistant.log}", file=sys.stderr)
+        for line in acceptance.home_assistant.complaints()[-10:]:
             print(line[:600], file=sys.stderr)
         sys.exit(1)
     finally:

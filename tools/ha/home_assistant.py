@@ -41,7 +41,7 @@ class HomeAssistant:
         self.process = None
         self.token = None
 
-    def forget(self):
+    def reset(self):
         """As newly installed, but for the questions that it asks its owner; with the broker as its MQTT integration."""
         subprocess.run(["rm", "-rf", self.folder], check=True)
         storage = self.folder / ".storage"
