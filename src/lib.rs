@@ -46,5 +46,6 @@ pub mod daemon;
 pub mod health;
 pub mod mqtt;
 pub mod outbox;
+pub mod prompts;
 pub mod score_log;
 pub mod time;

@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use clapd_core::detect::Score;
+use clapd_core::score::Score;
 use clapd_core::text::csv_field;
 use serde_json::json;
 

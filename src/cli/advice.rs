@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clapd_core::detect::suggest::{MIN_START, Series, Suggestion, at_most_per_hour, suggest};
-use clapd_core::detect::{Prompt, Rule};
+use clapd_core::prompts::{Prompt, Rule};
 use serde::Serialize;
 
 /// Less says nothing of a room, and is most likely a recording of the sound itself.
@@ -40,7 +40,14 @@ struct Line<'a> {
 ///
 /// # Errors
 /// Too little was heard to say anything; an output that is closed.
-pub(super) fn print(prompts: &[Prompt], series: &[Series], heard: Duration, wanted: f64, json: bool) -> Result<()> {
+pub(super) fn print(
+    prompts: &[Prompt],
+    labels: &[String],
+    series: &[Series],
+    heard: Duration,
+    wanted: f64,
+    json: bool,
+) -> Result<()> {
     ensure!(
         heard >= MIN_HEARD,
         "only {:.0} s of sound were heard, and {} s are the least to suggest anything from; listen longer",
@@ -56,8 +63,8 @@ pub(super) fn print(prompts: &[Prompt], series: &[Series], heard: Duration, want
         .collect();
     let mut out = std::io::stdout().lock();
     if json {
-        for (prompt, advice) in &advice {
-            writeln!(out, "{}", serde_json::to_string(&line(prompt, advice, heard, wanted))?)?;
+        for ((prompt, advice), label) in advice.iter().zip(labels) {
+            writeln!(out, "{}", serde_json::to_string(&line(prompt, label, advice, heard, wanted))?)?;
         }
         return Ok(());
     }
@@ -87,7 +94,7 @@ fn preface(heard: Duration, wanted: f64) -> String {
 fn snippet(prompt: &Prompt, advice: &Suggestion, heard: Duration) -> String {
     let name = match &prompt.text {
         Some(text) => format!("text = {}", quoted(text)),
-        None => format!("id = {}", quoted(&prompt.id)),
+        None => format!("id = {}", quoted(prompt.id.as_str())),
     };
     let before = format!(
         "peak {:.1}; {} false alarm(s) at start {}",
@@ -116,11 +123,11 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-fn line<'a>(prompt: &'a Prompt, advice: &Suggestion, heard: Duration, wanted: f64) -> Line<'a> {
+fn line<'a>(prompt: &'a Prompt, id: &'a str, advice: &Suggestion, heard: Duration, wanted: f64) -> Line<'a> {
     let most = at_most_per_hour(advice.alarms, heard);
     Line {
         prompt: prompt.name(),
-        id: &prompt.id,
+        id,
         start: advice.rule.map(|rule| rounded(rule.start)),
         stop: advice.rule.map(|rule| rounded(rule.stop)),
         confirm: advice.rule.map(|rule| [rule.confirm.0, rule.confirm.1]),

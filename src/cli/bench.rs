@@ -3,15 +3,15 @@
 use std::hint::black_box;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clapd_core::detect::Rule;
 use clapd_core::dsp::Frontend;
 use clapd_core::embed::Model;
-use clapd_core::model::{Bundle, Compute};
+use clapd_core::model::{Bundle, Compute, TextEmbedding};
 use clapd_core::pipeline::{Pace, Pipeline};
-use clapd_core::prompts::{PromptScorer, PromptSet};
+use clapd_core::prompts::{PreparedPrompt, Prompt, PromptId, PromptScorer, PromptTable, Rule};
 use clapd_core::samples::Samples;
 use clapd_core::vector::normalize;
 use serde::Serialize;
@@ -164,9 +164,9 @@ fn real_time_factor(model: &Model, noise: &[f32]) -> Result<f64> {
 }
 
 fn prompts_ms(model: &Model) -> Result<f64> {
-    let set = prompts(model, 1000)?;
+    let prompts = prompts(model, 1000)?;
     let embedding = vec![0.1; model.encoder.embedding_len()];
-    let mut scorer = PromptScorer::new(set, model.calibration.clone());
+    let mut scorer = PromptScorer::new(prompts, model.calibration.clone());
     let (time, _) = median(|| {
         black_box(scorer.score(black_box(&embedding)));
         Ok(())
@@ -174,17 +174,15 @@ fn prompts_ms(model: &Model) -> Result<f64> {
     Ok(time)
 }
 
-fn prompts(model: &Model, count: usize) -> Result<PromptSet> {
+fn prompts(model: &Model, count: usize) -> Result<Arc<PromptTable>> {
     let width = model.encoder.embedding_len();
-    let rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::from_secs(10) };
-    let embeddings: Vec<_> = (0..count)
-        .map(|prompt| {
-            let mut vector = noise_from(prompt as u32 + 1, width);
-            normalize(&mut vector);
-            clapd_core::model::TextEmbedding { vector, coverage: None }
-        })
-        .collect();
-    PromptSet::new(width, embeddings.iter().map(|embedding| (embedding, rule, &[][..])))
+    let prepared = (0..count).map(|number| {
+        let mut vector = noise_from(number as u32 + 1, width);
+        normalize(&mut vector);
+        let prompt = Prompt::of_text(PromptId::numbered(number), "noise", Rule::default());
+        PreparedPrompt::of_text(prompt, TextEmbedding { vector, coverage: None })
+    });
+    Ok(PromptTable::new(width, prepared.collect())?.into())
 }
 
 fn noise(samples: u32) -> Vec<f32> {

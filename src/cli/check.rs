@@ -4,17 +4,16 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use clapd_core::detect::Prompt;
 use clapd_core::model::{Bundle, TextEmbedding};
-use clapd_core::prompts;
+use clapd_core::prompts::Prompt;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
 use crate::daemon::Kept;
-use crate::{config, mqtt};
+use crate::{mqtt, prompts};
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
-    let (settings, warnings) = config::load(path).at(Stage::Usage)?;
+    let (settings, warnings) = prompts::load_settings(path).at(Stage::Usage)?;
     let mut out = std::io::stdout().lock();
     for warning in &warnings {
         writeln!(out, "warning: {warning}").at(Stage::Other)?;
@@ -65,7 +64,7 @@ fn uncovered<'a>(
 fn unmeasured(bundle: &Bundle, prompts: &[Prompt]) -> Option<String> {
     let name = &bundle.manifest().name;
     let by_example = prompts.iter().filter(|prompt| !prompt.audio.is_empty()).count();
-    (by_example > 0 && !prompts::is_measured(name)).then(|| {
+    (by_example > 0 && !bundle.manifest().has_measured_recordings()).then(|| {
         format!(
             "{by_example} prompt(s) with recordings: where such prompts stand on the scale was not measured with the model \
              {name}; take their scores as an order, and let `clapd watch` choose the start"

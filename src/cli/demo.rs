@@ -2,16 +2,16 @@
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use clapd_core::channel::Channel;
 use clapd_core::decode::Decoder;
-use clapd_core::detect::Rule;
 use clapd_core::embed::Model;
 use clapd_core::pipeline::{Output, Pace, Pipeline};
-use clapd_core::prompts::PromptSet;
+use clapd_core::prompts::{self, Prompt, PromptId, Rule};
 use clapd_core::samples::Samples;
 
 use super::exit::{AtStage, Failure, Stage};
@@ -45,9 +45,6 @@ const PROMPTS: [&str; 18] = [
 
 /// Half a second shows short sounds; the daemon's default is a second.
 const HOP: Duration = Duration::from_millis(500);
-/// The defaults of the configuration, without the cool-down: the recording is short.
-const RULE: Rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::ZERO };
-
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Model bundle
@@ -76,21 +73,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if texts.is_empty() {
         texts.extend(PROMPTS);
     }
-    let embeddings = bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle)?;
+    // Without the cool-down: the recording is short.
+    let rule = Rule { cooldown: Duration::ZERO, ..Rule::default() };
+    let prompts: Vec<Prompt> =
+        (0..).zip(&texts).map(|(n, text)| Prompt::of_text(PromptId::numbered(n), *text, rule)).collect();
     let model = Model::load(&bundle).at(Stage::Bundle)?;
-    let prompts = PromptSet::new(model.encoder.embedding_len(), embeddings.iter().map(|text| (text, RULE, &[][..])));
+    let table = Arc::new(prompts::prepare(&prompts, &bundle, &model, &locate::cache()).at(Stage::Bundle)?);
     let decoder = match &arguments.file {
         Some(file) => Decoder::open(file, Channel::Mix),
         None => Decoder::from_reader(Box::new(Cursor::new(RECORDING)), "the bundled recording", Channel::Mix),
     };
     let decoder = decoder.at(Stage::Input)?;
-    let pipeline =
-        Pipeline::new(model, prompts.at(Stage::Bundle)?, decoder.rate(), HOP, Pace::Every).at(Stage::Input)?;
+    let pipeline = Pipeline::new(model, Arc::clone(&table), decoder.rate(), HOP, Pace::Every).at(Stage::Input)?;
     let name = arguments.file.as_deref().unwrap_or(Path::new("the bundled recording"));
     // A screen that cannot show the bars gets the same lines as a pipe.
-    match Live::fitting(&texts) {
+    match Live::fitting(&table) {
         Some(live) => play(pipeline, decoder, name, live, Some(arguments.speed)).at(Stage::Input),
-        None => play(pipeline, decoder, name, Lines::new(&texts), None).at(Stage::Input),
+        None => play(pipeline, decoder, name, Lines::new(table), None).at(Stage::Input),
     }
 }
 

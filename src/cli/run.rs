@@ -8,20 +8,19 @@ use std::path::Path;
 use std::process::{self, Command};
 
 use anyhow::Result;
-use clapd_core::detect::Prompt;
 use clapd_core::model::{Bundle, EmbeddingCache};
+use clapd_core::prompts::Prompt;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
-use crate::config;
 use crate::daemon::{Apart, Daemon, Kept, Plan};
-use crate::mqtt;
+use crate::{mqtt, prompts};
 
 /// A thousand prompts with sixteen contrasts of 300 letters each are 5 million letters.
 const MAX_TEXTS: u64 = 64 << 20;
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
-    let (settings, warnings) = config::load(path).at(Stage::Usage)?;
+    let (settings, warnings) = prompts::load_settings(path).at(Stage::Usage)?;
     if let Some(broker) = &settings.broker {
         mqtt::check(broker).at(Stage::Usage)?;
     }

@@ -2,18 +2,17 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::builder::NonEmptyStringValueParser;
 use clapd_core::channel::Channel;
 use clapd_core::decode::Decoder;
-use clapd_core::detect::{Prompt, Rule, Score};
 use clapd_core::embed::{ClipEmbedder, Model};
 use clapd_core::pipeline::{Output, Pace, Pipeline};
-use clapd_core::prompts;
-use clapd_core::prompts::recording::Example;
-use clapd_core::prompts::{PromptScorer, PromptSet};
+use clapd_core::prompts::{self, Example, Prompt, PromptId, PromptScorer, PromptTable, Rule};
+use clapd_core::score::Score;
 use clapd_core::time::SampleTime;
 use serde::Serialize;
 
@@ -73,31 +72,24 @@ struct Line<'a> {
 struct Scorer<'a> {
     arguments: &'a Arguments,
     model: Model,
-    set: PromptSet,
+    prompts: Arc<PromptTable>,
     names: Vec<String>,
 }
 
-/// The rule is not asked: nobody looks at the events.
-const RULE: Rule = Rule { start: 10.0, stop: 0.0, confirm: (1, 1), cooldown: Duration::ZERO };
-
-/// A prompt of every text, and one of all recordings.
-fn prompts_of(arguments: &Arguments) -> Vec<Prompt> {
-    let mut prompts: Vec<Prompt> = arguments
-        .prompts
-        .iter()
-        .map(|text| Prompt {
-            id: text.clone(),
-            text: Some(text.clone()),
-            audio: Vec::new(),
-            rule: RULE,
-            contrast: Vec::new(),
-        })
-        .collect();
+/// A prompt of every text, and one of all recordings, with what each is called. The rules are of no matter: nobody looks at the
+/// events.
+fn prompts_of(arguments: &Arguments) -> (Vec<Prompt>, Vec<String>) {
+    let rule = Rule::default();
+    let texts = (0..).zip(&arguments.prompts);
+    let mut prompts: Vec<Prompt> =
+        texts.map(|(number, text)| Prompt::of_text(PromptId::numbered(number), text, rule)).collect();
+    let mut names = arguments.prompts.clone();
     if let Some(first) = arguments.like.first() {
-        let id = format!("like {}", first.display());
-        prompts.push(Prompt { id, text: None, audio: arguments.like.clone(), rule: RULE, contrast: Vec::new() });
+        let (id, audio) = (PromptId::numbered(prompts.len()), arguments.like.clone());
+        prompts.push(Prompt { id, text: None, audio, rule, contrast: Vec::new() });
+        names.push(format!("like {}", first.display()));
     }
-    prompts
+    (prompts, names)
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -106,10 +98,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         // Told apart from a fault of the bundle.
         Example::open(file).at(Stage::Input)?;
     }
-    let (prompts, model) = (prompts_of(arguments), Model::load(&bundle).at(Stage::Bundle)?);
-    let set = prompts::prepare(&prompts, &bundle, &model, &locate::cache()).at(Stage::Bundle)?;
-    let names = prompts.into_iter().map(|prompt| prompt.id).collect();
-    let scorer = Scorer { arguments, model, set, names };
+    let ((prompts, names), model) = (prompts_of(arguments), Model::load(&bundle).at(Stage::Bundle)?);
+    let prompts = prompts::prepare(&prompts, &bundle, &model, &locate::cache()).at(Stage::Bundle)?.into();
+    let scorer = Scorer { arguments, model, prompts, names };
     let mut failed = None;
     for file in &arguments.files {
         // One broken file must not cost the scores of the others.
@@ -137,16 +128,17 @@ impl Scorer<'_> {
             ClipEmbedder::new(self.model.clone(), decoder.rate()).with_context(|| file.display().to_string())?;
         recording::read(decoder, file, true, |samples| clip.push(samples))?;
         let (embedding, seconds) = clip.finish().with_context(|| file.display().to_string())?;
-        let mut scorer = PromptScorer::new(self.set.clone(), self.model.calibration.clone());
+        let mut scorer = PromptScorer::new(Arc::clone(&self.prompts), self.model.calibration.clone());
         self.print(file, 0.0, seconds, scorer.score(&embedding))
     }
 
     fn windows(&self, file: &Path) -> Result<()> {
         let decoder = Decoder::open(file, Channel::Mix)?;
         let hop = Duration::from_secs_f64(self.arguments.hop);
-        let mut pipeline = Pipeline::new(self.model.clone(), self.set.clone(), decoder.rate(), hop, Pace::Every)
-            .with_context(|| file.display().to_string())?;
-        let mut summary = vec![Summary::default(); self.set.len()];
+        let mut pipeline =
+            Pipeline::new(self.model.clone(), Arc::clone(&self.prompts), decoder.rate(), hop, Pace::Every)
+                .with_context(|| file.display().to_string())?;
+        let mut summary = vec![Summary::default(); self.prompts.len()];
         let mut printed = Ok(());
         let mut sink = |output: Output<'_>| {
             let Output::Window(window) = output else { return };

@@ -3,12 +3,15 @@
 //! In: windows, events, samples for the level. Out: text on standard output.
 //! Never: waits; pacing is the caller's.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write, stdout};
+use std::sync::Arc;
 
 use anyhow::Result;
 use clapd_core::detect::{Event, EventKind};
 use clapd_core::pipeline::ScoredWindow;
+use clapd_core::prompts::{Prompt, PromptId, PromptTable};
 use terminal_size::{Height, Width, terminal_size_of};
 
 /// Characters of a full bar: two a point of the score.
@@ -31,23 +34,24 @@ pub(super) trait Show {
     fn event(&mut self, event: &Event) -> Result<()>;
 }
 
-fn event_line(prompts: &[String], event: &Event) -> String {
+fn event_line(prompts: &PromptTable, event: &Event) -> String {
     let (word, at, score) = match event.kind {
         EventKind::Started => ("started", event.started_at, event.score),
         EventKind::Ended => ("ended", event.ended_at.unwrap_or(event.started_at), event.peak),
     };
     let what = if event.kind == EventKind::Ended { "peak " } else { "" };
-    format!("{:7.1} s  {word:<7}  {}  {what}{score:.1}", at.as_secs_f64(), prompts[event.prompt])
+    let name = prompts.get(&event.prompt).map_or(event.prompt.as_str(), Prompt::name);
+    format!("{:7.1} s  {word:<7}  {name}  {what}{score:.1}", at.as_secs_f64())
 }
 
 /// One line an event.
 pub(super) struct Lines {
-    prompts: Vec<String>,
+    prompts: Arc<PromptTable>,
 }
 
 impl Lines {
-    pub(super) fn new(prompts: &[&str]) -> Self {
-        Self { prompts: prompts.iter().map(ToString::to_string).collect() }
+    pub(super) fn new(prompts: Arc<PromptTable>) -> Self {
+        Self { prompts }
     }
 }
 
@@ -66,8 +70,8 @@ impl Show for Lines {
 
 /// A bar a prompt and a level meter that are drawn over; events scroll by above them.
 pub(super) struct Live {
-    prompts: Vec<String>,
-    active: Vec<bool>,
+    prompts: Arc<PromptTable>,
+    active: HashSet<PromptId>,
     width: usize,
     drawn: bool,
     peak: f32,
@@ -75,17 +79,16 @@ pub(super) struct Live {
 
 impl Live {
     /// None where standard output is no terminal that holds the bars: drawn over, they must neither wrap nor scroll.
-    pub(super) fn fitting(prompts: &[&str]) -> Option<Self> {
+    pub(super) fn fitting(prompts: &Arc<PromptTable>) -> Option<Self> {
         let live = Self::new(prompts);
         let (Width(columns), Height(rows)) = terminal_size_of(stdout()).filter(|_| can_redraw(&stdout()))?;
         let fits = usize::from(columns) > live.width + BAR + MARGIN && usize::from(rows) > prompts.len() + 1;
         fits.then_some(live)
     }
 
-    fn new(prompts: &[&str]) -> Self {
-        let prompts: Vec<_> = prompts.iter().map(ToString::to_string).collect();
-        let width = prompts.iter().map(|prompt| prompt.chars().count()).max().unwrap_or(0);
-        Self { active: vec![false; prompts.len()], prompts, width, drawn: false, peak: 0.0 }
+    fn new(prompts: &Arc<PromptTable>) -> Self {
+        let width = prompts.prompts().iter().map(|prompt| prompt.name().chars().count()).max().unwrap_or(0);
+        Self { active: HashSet::new(), prompts: Arc::clone(prompts), width, drawn: false, peak: 0.0 }
     }
 
     /// Back to the first line of the bars.
@@ -106,9 +109,9 @@ impl Show for Live {
         let meter = bar((level + QUIET_DB) / QUIET_DB * 10.0);
         let width = self.width;
         writeln!(text, "{:<width$}  {meter} {level:5.0} dB {:8.1} s", "level", window.end.as_secs_f64())?;
-        for ((prompt, score), active) in self.prompts.iter().zip(window.scores).zip(&self.active) {
-            let (on, off) = if *active { ("\x1b[1;32m", "\x1b[0m") } else { ("", "") };
-            writeln!(text, "{on}{prompt:<width$}  {} {:5.1}{off}", bar(score.score), score.score)?;
+        for (prompt, score) in self.prompts.prompts().iter().zip(window.scores) {
+            let (on, off) = if self.active.contains(&prompt.id) { ("\x1b[1;32m", "\x1b[0m") } else { ("", "") };
+            writeln!(text, "{on}{:<width$}  {} {:5.1}{off}", prompt.name(), bar(score.score), score.score)?;
         }
         self.drawn = true;
         let mut out = stdout().lock();
@@ -118,7 +121,10 @@ impl Show for Live {
     }
 
     fn event(&mut self, event: &Event) -> Result<()> {
-        self.active[event.prompt] = event.kind == EventKind::Started;
+        match event.kind {
+            EventKind::Started => self.active.insert(event.prompt.clone()),
+            EventKind::Ended => self.active.remove(&event.prompt),
+        };
         let home = self.home();
         writeln!(stdout().lock(), "{home}{}", event_line(&self.prompts, event))?;
         Ok(())

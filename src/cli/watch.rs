@@ -10,11 +10,9 @@ use clap::builder::NonEmptyStringValueParser;
 use clapd_core::channel::Channel;
 use clapd_core::decode::Decoder;
 use clapd_core::detect::suggest::Series;
-use clapd_core::detect::{Prompt, Rule};
 use clapd_core::embed::Model;
 use clapd_core::pipeline::{Output, Pace, Pipeline};
-use clapd_core::prompts;
-use clapd_core::prompts::PromptSet;
+use clapd_core::prompts::{Prompt, PromptId, PromptTable, Rule};
 use clapd_core::samples::Samples;
 use clapd_core::time::SampleTime;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -23,7 +21,7 @@ use super::exit::{AtStage, Failure, Stage};
 use super::screen::{Lines, Live, Show};
 use super::{advice, locate, recording};
 use crate::capture::{Read, Source, SourceKind, SourceSpec};
-use crate::config;
+use crate::prompts;
 use crate::score_log::{Form, LogSpec, Moment, ScoreLog};
 use crate::time::WallAnchor;
 
@@ -31,8 +29,6 @@ use crate::time::WallAnchor;
 const LOOK: Duration = Duration::from_millis(200);
 /// The daemon's default.
 const HOP: Duration = Duration::from_secs(1);
-/// The rule that a prompt has by default; start and stop are what is looked for.
-const RULE: Rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::from_secs(10) };
 /// A day of 20 prompts; what `--log` writes is for a person who is there.
 const LOG_BYTES: u64 = 200_000_000;
 
@@ -84,6 +80,8 @@ fn log_file(text: &str) -> Result<PathBuf, String> {
 /// What is watched, before anything is loaded.
 struct Plan {
     prompts: Vec<Prompt>,
+    /// What each prompt is called in files and for programs: its id, or the text of one that has been given none.
+    labels: Vec<String>,
     source: SourceSpec,
     bundle: Option<PathBuf>,
     threads: usize,
@@ -95,19 +93,15 @@ impl Plan {
     fn of(arguments: &Arguments) -> Result<Self, Failure> {
         let bundle = arguments.bundle.clone();
         if !arguments.prompts.is_empty() {
-            let prompt = |text: &String| Prompt {
-                id: text.clone(),
-                text: Some(text.clone()),
-                audio: Vec::new(),
-                rule: RULE,
-                contrast: Vec::new(),
-            };
             let kind = SourceKind::Device { name: arguments.device.clone() };
             let source = SourceSpec { id: "mic".into(), kind, channel: Channel::Mix };
-            let prompts = arguments.prompts.iter().map(prompt).collect();
-            return Ok(Self { prompts, source, bundle, threads: 1, hop: HOP, gate_db: None });
+            let prompts = (0..).zip(&arguments.prompts);
+            let prompts =
+                prompts.map(|(number, text)| Prompt::of_text(PromptId::numbered(number), text, Rule::default()));
+            let (prompts, labels) = (prompts.collect(), arguments.prompts.clone());
+            return Ok(Self { prompts, labels, source, bundle, threads: 1, hop: HOP, gate_db: None });
         }
-        let (settings, warnings) = config::load(&arguments.config).at(Stage::Usage)?;
+        let (settings, warnings) = prompts::load_settings(&arguments.config).at(Stage::Usage)?;
         warnings.iter().for_each(|warning| log::debug!("{warning}"));
         let wanted = |spec: &&SourceSpec| arguments.source.as_ref().is_none_or(|id| *id == spec.id);
         let source = settings.sources.iter().find(wanted).cloned().ok_or_else(|| {
@@ -115,6 +109,7 @@ impl Plan {
             Failure::message(Stage::Usage, format!("--source: the configuration has {} only", ids.join(", ")))
         })?;
         Ok(Self {
+            labels: settings.prompts.iter().map(|prompt| prompt.id.to_string()).collect(),
             prompts: settings.prompts,
             source,
             bundle: bundle.or(settings.bundle),
@@ -129,8 +124,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let plan = Plan::of(arguments)?;
     let bundle = locate::open(plan.bundle.as_deref(), plan.threads)?;
     let model = Model::load(&bundle).at(Stage::Bundle)?;
-    let set = prompts::prepare(&plan.prompts, &bundle, &model, &locate::cache()).at(Stage::Bundle)?;
-    let mut watch = Watch::new(arguments, &plan, model, set);
+    let prompts = prompts::prepare(&plan.prompts, &bundle, &model, &locate::cache()).at(Stage::Bundle)?;
+    let mut watch = Watch::new(arguments, &plan, model, prompts.into());
     if arguments.files.is_empty() {
         watch.listen(&plan.source).at(Stage::Input)?;
     }
@@ -139,14 +134,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let heard = watch.heard();
     drop(watch.log);
-    advice::print(&plan.prompts, &watch.series, heard, arguments.false_alarms, arguments.json).at(Stage::Other)
+    advice::print(&plan.prompts, &plan.labels, &watch.series, heard, arguments.false_alarms, arguments.json)
+        .at(Stage::Other)
 }
 
 /// Watching: what every window goes through.
 struct Watch<'a> {
     plan: &'a Plan,
     model: Model,
-    set: PromptSet,
+    prompts: Arc<PromptTable>,
     show: Option<Box<dyn Show>>,
     log: Option<ScoreLog>,
     most: Option<Duration>,
@@ -156,21 +152,20 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(arguments: &Arguments, plan: &'a Plan, model: Model, set: PromptSet) -> Self {
-        let names: Vec<&str> = plan.prompts.iter().map(Prompt::name).collect();
-        let show: Option<Box<dyn Show>> = match Live::fitting(&names) {
+    fn new(arguments: &Arguments, plan: &'a Plan, model: Model, prompts: Arc<PromptTable>) -> Self {
+        let show: Option<Box<dyn Show>> = match Live::fitting(&prompts) {
             _ if arguments.json => None,
             Some(live) => Some(Box::new(live)),
-            None => Some(Box::new(Lines::new(&names))),
+            None => Some(Box::new(Lines::new(Arc::clone(&prompts)))),
         };
         let log = arguments.log.clone().and_then(|path| Some((Form::of(&path)?, path)));
         let log = log.map(|(form, path)| ScoreLog::new(LogSpec { path, form, max_bytes: LOG_BYTES }));
-        Self { plan, model, set, show, log, most: arguments.time, series: Vec::new(), full: false }
+        Self { plan, model, prompts, show, log, most: arguments.time, series: Vec::new(), full: false }
     }
 
     fn pipeline(&mut self, rate: u32, pace: Pace) -> Result<Pipeline> {
         self.series.push(Series::new(self.plan.prompts.len()));
-        let pipeline = Pipeline::new(self.model.clone(), self.set.clone(), rate, self.plan.hop, pace)?;
+        let pipeline = Pipeline::new(self.model.clone(), Arc::clone(&self.prompts), rate, self.plan.hop, pace)?;
         Ok(match self.plan.gate_db {
             Some(gate_db) => pipeline.with_gate(gate_db),
             None => pipeline,
@@ -266,8 +261,8 @@ impl<'a> Watch<'a> {
                 self.full |= !series.push(window.start, window.end, window.lost, window.scores);
             }
             if let Some(log) = &mut self.log {
-                for (prompt, score) in self.plan.prompts.iter().zip(window.scores) {
-                    log.add(moment(window.end), source, &prompt.id, *score);
+                for (label, score) in self.plan.labels.iter().zip(window.scores) {
+                    log.add(moment(window.end), source, label, *score);
                 }
             }
         }

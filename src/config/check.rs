@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clapd_core::prompts::{MAX_ID, is_id};
 use clapd_core::text::shorten;
 
 use super::file::{Written, WrittenOutbox};
-use super::finding::{Finding, Place};
+use super::finding::{Finding, Place, Recording};
 use super::section::At;
 use super::{Environment, Settings, broker, id};
 use crate::outbox::OutboxSpec;
@@ -34,26 +35,37 @@ pub(super) struct Check<'a> {
     /// Where relative paths begin.
     pub(super) folder: &'a Path,
     pub(super) environment: &'a Environment,
-    faults: Vec<Finding>,
-    warnings: Vec<Finding>,
+    found: Found,
+}
+
+/// What a check found besides what it makes.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) faults: Vec<Finding>,
+    pub(super) warnings: Vec<Finding>,
+    pub(super) recordings: Vec<Recording>,
 }
 
 impl<'a> Check<'a> {
     pub(super) fn new(folder: &'a Path, environment: &'a Environment, faults: Vec<Finding>) -> Self {
-        Self { folder, environment, faults, warnings: Vec::new() }
+        Self { folder, environment, found: Found { faults, ..Found::default() } }
     }
 
-    /// The faults, those handed in included, and the warnings.
-    pub(super) fn into_findings(self) -> (Vec<Finding>, Vec<Finding>) {
-        (self.faults, self.warnings)
+    /// What was found, faults handed in included.
+    pub(super) fn into_found(self) -> Found {
+        self.found
     }
 
     pub(super) fn fault(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
-        self.faults.push(place.finding(message.into(), remedy.into()));
+        self.found.faults.push(place.finding(message.into(), remedy.into()));
     }
 
     pub(super) fn warn(&mut self, place: &Place, message: impl Into<String>, remedy: impl Into<String>) {
-        self.warnings.push(place.finding(message.into(), remedy.into()));
+        self.found.warnings.push(place.finding(message.into(), remedy.into()));
+    }
+
+    pub(super) fn add_recording(&mut self, path: PathBuf, place: &Place) {
+        self.found.recordings.push(Recording { path, place: place.clone() });
     }
 
     /// The settings; none where a part could not be made, for which there is a fault then.
@@ -89,6 +101,7 @@ impl<'a> Check<'a> {
             hop: hop?,
             gate_db,
             prompts: prompts?,
+            recordings: Vec::new(),
             broker,
             outbox: outbox?,
             state: self.environment.state.clone(),
@@ -110,10 +123,10 @@ impl<'a> Check<'a> {
 
     /// An id as somebody wrote it.
     pub(super) fn id(&mut self, id: &str, place: &Place) -> Option<String> {
-        if id::is_valid(id) {
+        if is_id(id) {
             return Some(id.to_owned());
         }
-        let seen = format!("\"{}\" is not an id: 1 to {} letters, digits, `_` and `-`", shorten(id), id::MAX_ID);
+        let seen = format!("\"{}\" is not an id: 1 to {} letters, digits, `_` and `-`", shorten(id), MAX_ID);
         let remedy = id::slug(id).unwrap_or_else(|| "kitchen".into());
         self.fault(place, seen, format!("write \"{remedy}\""));
         None

@@ -4,7 +4,7 @@
 //! Never: carries the value of a secret.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where in a file something stands.
@@ -40,7 +40,7 @@ impl Place {
     }
 
     /// What is to be said of this place: what was seen and what is allowed, then what to do.
-    pub(super) fn finding(&self, message: String, remedy: String) -> Finding {
+    pub fn finding(&self, message: String, remedy: String) -> Finding {
         Finding { place: self.clone(), message, remedy }
     }
 }
@@ -72,31 +72,54 @@ impl fmt::Display for Finding {
     }
 }
 
+/// A recording that a text names as an example of a sound. Nobody has opened it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// The file.
+    pub path: PathBuf,
+    /// Where it is named.
+    pub place: Place,
+}
+
 /// Every fault of a configuration, in the order of its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Faults(Vec<Finding>);
+pub struct Faults {
+    faults: Vec<Finding>,
+    recordings: Vec<Recording>,
+}
 
 impl Faults {
-    pub(super) fn new(mut faults: Vec<Finding>) -> Self {
+    /// The faults of a text that names these recordings.
+    pub(crate) fn new(mut faults: Vec<Finding>, recordings: Vec<Recording>) -> Self {
         faults.sort_by_key(|fault| fault.place.line);
-        Self(faults)
+        Self { faults, recordings }
     }
 
     /// One by one.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Finding> {
-        self.0.iter()
+        self.faults.iter()
+    }
+
+    /// The recordings that the text names, each of which may be another fault.
+    pub fn recordings(&self) -> &[Recording] {
+        &self.recordings
+    }
+
+    /// These and `more`.
+    pub(crate) fn with(self, more: Vec<Finding>) -> Self {
+        Self::new([self.faults, more].concat(), self.recordings)
     }
 }
 
 impl From<Finding> for Faults {
     fn from(fault: Finding) -> Self {
-        Self(vec![fault])
+        Self::new(vec![fault], Vec::new())
     }
 }
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
+        for (index, fault) in self.faults.iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
             }

@@ -3,14 +3,7 @@
 //! In: what a person wrote. Out: a name of letters, digits, `_` and `-`, or none.
 //! Never: accepts `/`, `+`, `#` or a space: they mean something in a topic.
 
-/// Longest name. Home Assistant and most brokers' tools show the whole topic in one line; three names of this length still fit.
-pub(super) const MAX_ID: usize = 64;
-
-/// Whether `id` can stand in a topic as it is.
-pub(super) fn is_valid(id: &str) -> bool {
-    (1..=MAX_ID).contains(&id.len())
-        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-}
+use clapd_core::prompts::MAX_ID;
 
 /// The nearest valid id: lower case, every run of anything else one `_`. None where no letter or digit of ASCII is left.
 pub(super) fn slug(text: &str) -> Option<String> {
@@ -50,6 +43,8 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use clapd_core::prompts::is_id;
+
     use super::*;
 
     #[test]
@@ -59,15 +54,7 @@ mod tests {
         assert_eq!(slug("犬の声"), None);
         assert_eq!(slug("--"), None);
         let long = slug(&"word ".repeat(50));
-        assert!(long.is_some_and(|slug| is_valid(&slug)));
-    }
-
-    #[test]
-    fn only_topic_safe_names_are_ids() {
-        assert!(is_valid("Kitchen_2-left"));
-        for bad in ["", "a/b", "a b", "+", "#", "ä", &"x".repeat(65)] {
-            assert!(!is_valid(bad), "{bad:?}");
-        }
+        assert!(long.is_some_and(|slug| is_id(&slug)));
     }
 
     #[test]

@@ -22,13 +22,14 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clapd_core::detect::Prompt;
+use clapd_core::prompts::Prompt;
 
 use crate::capture::SourceSpec;
 use crate::outbox::OutboxSpec;
 use crate::score_log::LogSpec;
 pub use broker::{Broker, Secret};
-pub use finding::{Faults, Finding, Place};
+use check::Found;
+pub use finding::{Faults, Finding, Place, Recording};
 pub use prompt_list::{Origin, parse_prompts, prompt_table, prompts_text};
 pub use tls::Tls;
 
@@ -52,6 +53,8 @@ pub struct Settings {
     pub gate_db: Option<f32>,
     /// What is listened for; at least one, ids unique.
     pub prompts: Vec<Prompt>,
+    /// The recordings among them. Whether they are examples is for `crate::prompts` to find out.
+    pub recordings: Vec<Recording>,
     /// Where it is told; none: events are logged only.
     pub broker: Option<Broker>,
     /// Where events wait for the broker.
@@ -114,10 +117,10 @@ pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<(Sett
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut check = check::Check::new(folder, environment, faults);
     let settings = check.settings(&written, path);
-    let (faults, warnings) = check.into_findings();
+    let Found { faults, warnings, recordings } = check.into_found();
     match settings {
-        Some(settings) if faults.is_empty() => Ok((settings, warnings)),
-        _ => Err(Faults::new(faults)),
+        Some(settings) if faults.is_empty() => Ok((Settings { recordings, ..settings }, warnings)),
+        _ => Err(Faults::new(faults, recordings)),
     }
 }
 

@@ -6,12 +6,12 @@
 
 use std::path::{Path, absolute};
 
-use clapd_core::detect::{Prompt, Rule};
+use clapd_core::prompts::{Prompt, Rule};
 use toml::{Table, Value};
 
-use super::check::Check;
+use super::check::{Check, Found};
 use super::file;
-use super::finding::{Faults, Finding, Place};
+use super::finding::{Faults, Place, Recording};
 use super::section::Lines;
 use super::{Environment, MAX_FILE_BYTES};
 
@@ -24,11 +24,11 @@ pub enum Origin<'a> {
     Request(&'a str),
 }
 
-/// Reads and checks prompts; relative paths of recordings begin in `folder`. With them come warnings.
+/// Reads and checks prompts; relative paths of recordings begin in `folder`. With them come the recordings that they name.
 ///
 /// # Errors
 /// Every fault at once.
-pub fn parse_prompts(text: &str, origin: Origin<'_>, folder: &Path) -> Result<(Vec<Prompt>, Vec<Finding>), Faults> {
+pub fn parse_prompts(text: &str, origin: Origin<'_>, folder: &Path) -> Result<(Vec<Prompt>, Vec<Recording>), Faults> {
     let (path, lines) = match origin {
         Origin::File(path) => (path, Lines::of(text)),
         Origin::Request(name) => (Path::new(name), Lines::none()),
@@ -42,10 +42,10 @@ pub fn parse_prompts(text: &str, origin: Origin<'_>, folder: &Path) -> Result<(V
     let environment = Environment::default();
     let mut check = Check::new(folder, &environment, faults);
     let prompts = check.prompts(&written);
-    let (faults, warnings) = check.into_findings();
+    let Found { faults, recordings, .. } = check.into_found();
     match prompts {
-        Some(prompts) if faults.is_empty() => Ok((prompts, warnings)),
-        _ => Err(Faults::new(faults)),
+        Some(prompts) if faults.is_empty() => Ok((prompts, recordings)),
+        _ => Err(Faults::new(faults, recordings)),
     }
 }
 
@@ -56,7 +56,7 @@ pub fn prompt_table(prompt: &Prompt) -> Table {
     let Rule { start, stop, confirm, cooldown } = rule;
     let texts = |texts: &[String]| Value::Array(texts.iter().cloned().map(Value::String).collect());
     let mut table = Table::from_iter([
-        ("id".to_owned(), Value::String(id.clone())),
+        ("id".to_owned(), Value::String(id.to_string())),
         ("start".to_owned(), number(f64::from(*start), &start.to_string())),
         ("stop".to_owned(), number(f64::from(*stop), &stop.to_string())),
         ("confirm".to_owned(), Value::Array([confirm.0, confirm.1].map(|n| Value::Integer(n.into())).into())),
@@ -95,6 +95,7 @@ fn number(wide: f64, shortest: &str) -> Value {
 mod tests {
     use std::time::Duration;
 
+    use clapd_core::prompts::PromptId;
     use proptest::prelude::*;
 
     use super::*;
@@ -134,7 +135,7 @@ mod tests {
         ) {
             let rule = Rule { start, stop: start * share, confirm: (n, n + more), cooldown: Duration::from_millis(cooldown) };
             let text = Some(text.trim().to_owned());
-            let prompt = Prompt { id, text, audio: Vec::new(), rule, contrast };
+            let prompt = Prompt { id: PromptId::new(&id).unwrap(), text, audio: Vec::new(), rule, contrast };
             let kept = prompts_text(std::slice::from_ref(&prompt)).unwrap();
             prop_assert_eq!(parse(&kept), Ok(vec![prompt]), "{}", kept);
         }

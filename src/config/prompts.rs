@@ -1,15 +1,12 @@
-//! What is listened for, checked.
+//! What is listened for, checked: every `[[prompt]]` as written becomes a [`Prompt`] with its rule.
 //!
-//! In: every `[[prompt]]` as written. Out: [`Prompt`]s with their rules; every recording was read once.
-//! Never: embeds a text or a recording; whether the model knows the sound is the bundle's to say.
+//! No recording is opened here, and no text embedded: `crate::prompts` does that.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clapd_core::detect::suggest::usual_stop;
-use clapd_core::detect::{Prompt, Rule};
-use clapd_core::prompts::recording::Example;
+use clapd_core::prompts::{DEFAULT_CONFIRM, DEFAULT_COOLDOWN, DEFAULT_START, Prompt, PromptId, Rule, usual_stop};
 use clapd_core::text::shorten;
 
 use super::check::Check;
@@ -30,12 +27,6 @@ const MAX_EXAMPLES: usize = 32;
 const MAX_CONFIRM: i64 = 100;
 /// A day: who wants to hear of a sound once a week wants a rule in their house's software.
 const MAX_COOLDOWN_S: f64 = 86_400.0;
-/// Above the middle of the scale: in words, "clearly relevant". Where the model's false alarms end is in its card.
-const DEFAULT_START: f32 = 6.0;
-/// A single odd window is no event, a single missing one no end.
-const DEFAULT_CONFIRM: (u32, u32) = (2, 3);
-/// A dog that pauses is one dog.
-const DEFAULT_COOLDOWN: Duration = Duration::from_secs(10);
 
 impl Check<'_> {
     pub(super) fn prompts(&mut self, written: &[WrittenPrompt]) -> Option<Vec<Prompt>> {
@@ -72,7 +63,8 @@ impl Check<'_> {
             Some(text) => Some(text?),
             None => None,
         };
-        Some(Prompt { id: id?, text, audio: audio?, rule: rule?, contrast: contrast? })
+        let id = PromptId::new(&id?).ok()?;
+        Some(Prompt { id, text, audio: audio?, rule: rule?, contrast: contrast? })
     }
 
     fn slug_of(&mut self, text: &str, place: &Place) -> Option<String> {
@@ -95,7 +87,6 @@ impl Check<'_> {
         Some(text.to_owned())
     }
 
-    /// Recordings are opened here and again when they are embedded: a fault has a line only here.
     fn examples(&mut self, written: Option<&At<Vec<At<String>>>>) -> Option<Vec<PathBuf>> {
         let Some(At { value, place }) = written else { return Some(Vec::new()) };
         if value.is_empty() || value.len() > MAX_EXAMPLES {
@@ -108,13 +99,8 @@ impl Check<'_> {
 
     fn example(&mut self, written: &At<String>) -> Option<PathBuf> {
         let path = self.path(written)?;
-        match Example::open(&path) {
-            Ok(_) => Some(path),
-            Err(flaw) => {
-                self.fault(&written.place, flaw.seen, flaw.remedy);
-                None
-            }
-        }
+        self.add_recording(path.clone(), &written.place);
+        Some(path)
     }
 
     fn contrast(&mut self, written: &WrittenPrompt, text: Option<&str>) -> Option<Vec<String>> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use clapd_core::detect::Prompt;
+use clapd_core::prompts::Prompt;
 use serde_json::{Value, json};
 
 use super::LOOK;
@@ -15,6 +15,7 @@ use super::house::House;
 use super::reload::{Wanted, in_short};
 use crate::config::{self, Origin};
 use crate::mqtt::{Call, Command, SetPrompts};
+use crate::prompts;
 
 /// After each request, so that a flood of them leaves the computer to those who listen: at most a hundred a second.
 const BREATH: Duration = Duration::from_millis(10);
@@ -60,8 +61,7 @@ impl House {
     fn wanted(&self, set: SetPrompts) -> Result<Wanted, String> {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let parse = |text: &str| {
-            let parsed = config::parse_prompts(text, Origin::Request("prompts/set"), folder);
-            parsed.map(|(prompts, _)| prompts).map_err(|faults| in_short(&faults))
+            prompts::parse(text, Origin::Request("prompts/set"), folder).map_err(|faults| in_short(&faults))
         };
         let prompts = match set {
             SetPrompts::Reset => return Ok(Wanted::Prompts(None)),
@@ -120,11 +120,12 @@ impl House {
 
 /// Those of `before` that are not removed, with those that come in the place of their ids, or at the end.
 fn changed(before: &[Prompt], coming: Vec<Prompt>, remove: &[String]) -> Result<Vec<Prompt>, String> {
-    if let Some(stranger) = remove.iter().find(|id| !before.iter().any(|prompt| prompt.id == **id)) {
+    if let Some(stranger) = remove.iter().find(|id| !before.iter().any(|prompt| prompt.id.as_str() == **id)) {
         let shown: String = stranger.chars().take(40).collect();
         return Err(format!("`remove` names {shown:?}, and there is no such prompt; prompts/get lists them"));
     }
-    let mut prompts: Vec<Prompt> = before.iter().filter(|prompt| !remove.contains(&prompt.id)).cloned().collect();
+    let mut prompts: Vec<Prompt> =
+        before.iter().filter(|prompt| !remove.iter().any(|id| prompt.id.as_str() == id)).cloned().collect();
     for prompt in coming {
         match prompts.iter_mut().find(|known| known.id == prompt.id) {
             Some(known) => *known = prompt,

@@ -85,12 +85,11 @@ impl Ear {
         if !task.has_pace_of(&self.task) {
             self.put_down();
         }
-        let kept = task.kept_of(&self.task.prompts);
         if let Some(Current { pipeline, anchor }) = &mut self.current {
-            let (teller, set) = (&mut self.teller, task.set.clone());
-            pipeline.change_prompts(set, kept.iter().copied(), &mut |output| teller.tell(&output, anchor));
+            let teller = &mut self.teller;
+            pipeline.change_prompts(Arc::clone(&task.prompts), &mut |output| teller.tell(&output, anchor));
         }
-        self.teller.change_prompts(Arc::clone(&task.prompts), &kept);
+        self.teller.change_prompts(Arc::clone(&task.prompts));
         self.task = task;
     }
 
@@ -102,8 +101,8 @@ impl Ear {
     }
 
     fn start(&mut self, anchor: WallAnchor) -> Result<()> {
-        let Task { set, hop, gate_db, .. } = &*self.task;
-        let mut pipeline = Pipeline::new(self.model.clone(), set.clone(), self.rate, *hop, self.pace)?;
+        let Task { prompts, hop, gate_db } = &*self.task;
+        let mut pipeline = Pipeline::new(self.model.clone(), Arc::clone(prompts), self.rate, *hop, self.pace)?;
         if let Some(gate_db) = gate_db {
             pipeline = pipeline.with_gate(*gate_db);
         }
@@ -202,10 +201,10 @@ mod tests {
     use crate::capture::{Read, Source, State};
     use crate::daemon::teller::{Audience, Told};
     use crate::outbox::Notice;
-    use clapd_core::detect::{Calibration, Prompt, Rule};
     use clapd_core::dsp::FrontendSpec;
     use clapd_core::model::{Encode, TextEmbedding, Windowing};
-    use clapd_core::prompts::PromptSet;
+    use clapd_core::prompts::{PreparedPrompt, Prompt, PromptId, PromptTable, Rule};
+    use clapd_core::score::Calibration;
 
     /// Hears loudness: a loud patch is the prompt, a silent one its opposite.
     struct Loudness;
@@ -236,24 +235,22 @@ mod tests {
         ear_with(Arc::new(Loudness), Duration::from_secs(1), kind, audience)
     }
 
+    fn table(prompts: impl IntoIterator<Item = Prompt>) -> Arc<PromptTable> {
+        let text = TextEmbedding { vector: vec![1.0], coverage: None };
+        let prepared = prompts.into_iter().map(|prompt| PreparedPrompt::of_text(prompt, text.clone()));
+        PromptTable::new(1, prepared.collect()).unwrap().into()
+    }
+
     /// An ear for patches of a second, a patch a window.
     pub(super) fn ear_with(encoder: Arc<dyn Encode>, hop: Duration, kind: &SourceKind, audience: Audience) -> Ear {
         let frontend = FrontendSpec::yamnet();
         let windowing = Windowing { patch: frontend.patch_samples() as u64, patch_hop: 0, patches: 1 };
         let calibration = Calibration::new(vec![[-1.0, 0.0], [1.0, 10.0]]).unwrap();
         let rule = Rule { start: 6.0, stop: 4.0, confirm: (1, 1), cooldown: Duration::ZERO };
-        let text = TextEmbedding { vector: vec![1.0], coverage: None };
-        let set = PromptSet::new(1, [(&text, rule, &[][..])]).unwrap();
         let model = Model { encoder, frontend, windowing, calibration };
         let seen = Arc::new(Seen::new("mic", kind));
-        let prompt = Prompt {
-            id: "loud".into(),
-            text: Some("something loud".into()),
-            audio: Vec::new(),
-            rule,
-            contrast: Vec::new(),
-        };
-        let task = Task { prompts: [prompt].into(), set, hop, gate_db: None };
+        let prompt = Prompt::of_text(PromptId::new("loud").unwrap(), "something loud", rule);
+        let task = Task { prompts: table([prompt]), hop, gate_db: None };
         let teller = Teller::new("mic", "run", Arc::clone(&task.prompts), audience, Arc::clone(&seen.scoring));
         Ear::new(seen, kind, model, task.into(), teller)
     }
@@ -271,7 +268,7 @@ mod tests {
     fn notices(told: &Mutex<Vec<Told>>) -> Vec<Notice> {
         let told = told.lock().unwrap();
         told.iter()
-            .filter_map(|word| if let Told::Notice(0, notice) = word { Some(notice.clone()) } else { None })
+            .filter_map(|word| if let Told::Notice(_, notice) = word { Some(notice.clone()) } else { None })
             .collect()
     }
 
@@ -311,7 +308,11 @@ mod tests {
 
     fn windows(told: &Mutex<Vec<Told>>) -> Vec<SystemTime> {
         let told = told.lock().unwrap();
-        told.iter().filter_map(|word| if let Told::Score(0, _, at) = word { Some(*at) } else { None }).collect()
+        let loud = |word: &Told| match word {
+            Told::Score(prompt, _, at) if prompt.as_str() == "loud" => Some(*at),
+            _ => None,
+        };
+        told.iter().filter_map(loud).collect()
     }
 
     #[test]
@@ -329,12 +330,11 @@ mod tests {
         };
         (0..5).for_each(|second| hear(&mut ear, second));
         // The same prompt with another rule, and another before it.
-        let mut prompts: Vec<_> = [&ear.task.prompts[0], &ear.task.prompts[0]].map(Prompt::clone).into();
-        prompts[0].id = "other".into();
+        let loud = &ear.task.prompts.prompts()[0];
+        let mut prompts = [loud.clone(), loud.clone()];
+        prompts[0].id = PromptId::new("other").unwrap();
         prompts[1].rule.stop = 1.0;
-        let text = TextEmbedding { vector: vec![1.0], coverage: None };
-        let set = PromptSet::new(1, prompts.iter().map(|prompt| (&text, prompt.rule, &[][..]))).unwrap();
-        orders.set_task(Task { prompts: prompts.into(), set, hop: ear.task.hop, gate_db: None }.into());
+        orders.set_task(Task { prompts: table(prompts), hop: ear.task.hop, gate_db: None }.into());
         (5..10).for_each(|second| hear(&mut ear, second));
         let ends = windows(&told);
         let steps: Vec<_> = ends.windows(2).map(|pair| pair[1].duration_since(pair[0]).unwrap().as_millis()).collect();
@@ -344,14 +344,16 @@ mod tests {
             .unwrap()
             .iter()
             .filter_map(|word| match word {
-                Told::Notice(prompt, notice) => Some((*prompt, notice.id.clone(), notice.duration.is_some())),
+                Told::Notice(prompt, notice) => {
+                    Some((prompt.to_string(), notice.id.clone(), notice.duration.is_some()))
+                }
                 _ => None,
             })
             .collect();
         assert_eq!(
             seen,
-            [(0, "run-mic-0".into(), false), (0, "run-mic-1".into(), false)],
-            "the first goes on, as number 1"
+            [("loud".into(), "run-mic-0".into(), false), ("other".into(), "run-mic-1".into(), false)],
+            "the first goes on"
         );
 
         orders.set_paused(true);

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use clapd_core::detect::Prompt;
+use clapd_core::prompts::Prompt;
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 

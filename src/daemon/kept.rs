@@ -10,10 +10,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clapd_core::detect::Prompt;
 use clapd_core::files::{Access, Durability, write_atomically};
+use clapd_core::prompts::Prompt;
 
 use crate::config::{self, Origin};
+use crate::prompts;
 
 const FILE: &str = "prompts.toml";
 const HEADER: &str = "# Set over MQTT. These stand in for every [[prompt]] of the configuration, until a request prompts/set\n\
@@ -49,8 +50,8 @@ impl Kept {
                 return None;
             }
         };
-        match config::parse_prompts(&text, Origin::File(path), Path::new("/")) {
-            Ok((prompts, _)) => {
+        match prompts::parse(&text, Origin::File(path), Path::new("/")) {
+            Ok(prompts) => {
                 log::info!("{}: {} prompt(s) that were set over MQTT", path.display(), prompts.len());
                 Some(prompts)
             }
@@ -101,7 +102,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use clapd_core::detect::Rule;
+    use clapd_core::prompts::{PromptId, Rule};
 
     #[test]
     fn prompts_are_kept_until_they_are_removed_and_a_broken_file_stops_nobody() {
@@ -110,7 +111,7 @@ mod tests {
         assert_eq!(kept.load(), None);
         let rule = Rule { start: 4.2, stop: 2.1, confirm: (1, 2), cooldown: Duration::from_millis(1500) };
         let prompt = Prompt {
-            id: "dog".into(),
+            id: PromptId::new("dog").unwrap(),
             text: Some("a dog".into()),
             audio: Vec::new(),
             rule,

@@ -5,8 +5,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use clapd_core::detect::Prompt;
-
 use super::teller::{Audience, Told};
 use crate::score_log::{LogSpec, Moment, ScoreLog};
 
@@ -27,16 +25,9 @@ impl SharedLog {
     /// An audience that hears what `audience` does, and writes the scores of `source` down.
     pub(super) fn before(&self, source: &str, mut audience: Audience) -> Audience {
         let (log, source) = (self.clone(), source.to_owned());
-        let mut prompts: Arc<[Prompt]> = Arc::new([]);
         Box::new(move |told| {
-            match &told {
-                Told::Prompts(now) => prompts = Arc::clone(now),
-                Told::Score(prompt, score, at) => {
-                    if let Some(prompt) = prompts.get(*prompt) {
-                        log.lock().add(Moment::Time(*at), &source, &prompt.id, *score);
-                    }
-                }
-                Told::Heard(..) | Told::Notice(..) => {}
+            if let Told::Score(prompt, score, at) = &told {
+                log.lock().add(Moment::Time(*at), &source, prompt.as_str(), *score);
             }
             audience(told);
         })
@@ -51,39 +42,37 @@ impl SharedLog {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use super::*;
     use crate::score_log::Form;
-    use clapd_core::detect::{Rule, Score};
-
-    fn prompt(id: &str) -> Prompt {
-        let rule = Rule { start: 6.0, stop: 4.0, confirm: (1, 1), cooldown: Duration::ZERO };
-        Prompt { id: id.into(), text: None, audio: Vec::new(), rule, contrast: Vec::new() }
-    }
+    use clapd_core::prompts::PromptId;
+    use clapd_core::score::Score;
 
     fn shared(path: &Path) -> SharedLog {
         SharedLog::new(LogSpec { path: path.into(), form: Form::Csv, max_bytes: 1 << 20 })
     }
 
     #[test]
-    fn scores_are_written_under_the_prompts_of_their_moment_and_told_on() {
+    fn scores_are_written_under_their_prompts_and_told_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("scores.csv");
         let log = shared(&path);
         let heard = Arc::<Mutex<usize>>::default();
         let ears = Arc::clone(&heard);
         let mut audience = log.before("mic", Box::new(move |_| *ears.lock().unwrap() += 1));
-        let score = |prompt| Told::Score(prompt, Score { cosine: 0.5, score: 7.0 }, SystemTime::UNIX_EPOCH);
-        audience(Told::Prompts([prompt("dog"), prompt("cat")].into()));
-        audience(score(1));
-        audience(Told::Prompts([prompt("bell")].into()));
-        audience(score(0));
-        audience(score(1));
+        let score = |prompt| {
+            let score = Score { cosine: 0.5, score: 7.0 };
+            Told::Score(PromptId::new(prompt).unwrap(), score, SystemTime::UNIX_EPOCH)
+        };
+        audience(Told::Prompts(Arc::default()));
+        audience(score("cat"));
+        audience(Told::Prompts(Arc::default()));
+        audience(score("bell"));
         log.flush();
         let text = std::fs::read_to_string(&path).unwrap();
         let ids: Vec<&str> = text.lines().skip(1).map(|line| line.split(',').nth(2).unwrap()).collect();
         assert_eq!(ids, ["cat", "bell"]);
-        assert_eq!(*heard.lock().unwrap(), 5);
+        assert_eq!(*heard.lock().unwrap(), 4);
     }
 }

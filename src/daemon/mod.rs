@@ -26,10 +26,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clapd_core::detect::Prompt;
 use clapd_core::embed::Model;
 use clapd_core::model::{Bundle, EmbeddingCache};
-use clapd_core::prompts;
+use clapd_core::prompts::Prompt;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -37,6 +36,7 @@ use crate::config::Settings;
 use crate::health::{DeliveryCounters, StateLog};
 use crate::mqtt::{Info, Publisher};
 use crate::outbox::Outbox;
+use crate::prompts;
 pub use apart::Apart;
 use house::House;
 pub use kept::Kept;
@@ -91,8 +91,7 @@ impl Daemon {
         let model = Model::load(&bundle)?;
         let prompts = set.as_deref().unwrap_or(&settings.prompts);
         let task = Task {
-            set: prompts::prepare(prompts, &bundle, &model, &cache)?,
-            prompts: prompts.into(),
+            prompts: prompts::prepare(prompts, &bundle, &model, &cache)?.into(),
             hop: settings.hop,
             gate_db: settings.gate_db,
         };

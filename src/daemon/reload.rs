@@ -8,18 +8,17 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Result, anyhow};
-use clapd_core::detect::Prompt;
 use clapd_core::embed::Model;
 use clapd_core::model::{Bundle, EmbeddingCache};
-use clapd_core::prompts;
-use clapd_core::prompts::PromptSet;
+use clapd_core::prompts::{Prompt, PromptTable};
 use serde_json::{Value, json};
 
 use super::apart::Apart;
 use super::house::House;
 use super::orders::Task;
-use crate::config::{self, Faults, Settings};
+use crate::config::{Faults, Settings};
 use crate::mqtt::Reply;
+use crate::prompts;
 
 /// Faults in a response; the log has them all.
 const MAX_FAULTS: usize = 10;
@@ -44,11 +43,11 @@ pub(super) enum Wanted {
 pub(super) struct Change {
     wanted: Wanted,
     reply: Option<Reply>,
-    worker: JoinHandle<Result<PromptSet>>,
+    worker: JoinHandle<Result<PromptTable>>,
 }
 
 impl Workshop {
-    fn prepare(&self, prompts: &[Prompt]) -> Result<PromptSet> {
+    fn prepare(&self, prompts: &[Prompt]) -> Result<PromptTable> {
         let texts: Vec<&str> = prompts.iter().flat_map(Prompt::texts).collect();
         if !self.bundle.has_embedded(&texts, &self.cache) {
             self.apart.embed(&texts)?;
@@ -63,7 +62,7 @@ impl Workshop {
 impl House {
     /// The prompts that are listened for.
     pub(super) fn prompts(&self) -> &[Prompt] {
-        self.set.as_deref().unwrap_or(&self.settings.prompts)
+        self.task.prompts.prompts()
     }
 
     /// Reads the configuration again; where it is in order, what it says is made ready.
@@ -74,7 +73,7 @@ impl House {
         }
         self.notifier.send("RELOADING=1");
         log::info!("{}: read again", self.path.display());
-        match config::load(&self.path) {
+        match prompts::load_settings(&self.path) {
             Ok((settings, warnings)) => {
                 warnings.iter().for_each(|warning| log::warn!("{warning}"));
                 self.begin(Wanted::Settings(settings.into()), reply);
@@ -111,9 +110,9 @@ impl House {
             return;
         };
         let ready = worker.join().unwrap_or_else(|_| Err(anyhow!("its thread panicked, which is a fault in clapd")));
-        let outcome = ready.and_then(|set| match wanted {
-            Wanted::Prompts(prompts) => Ok(self.set_prompts(prompts, set)),
-            Wanted::Settings(settings) => self.set_settings(*settings, set),
+        let outcome = ready.and_then(|table| match wanted {
+            Wanted::Prompts(prompts) => Ok(self.set_prompts(prompts, table)),
+            Wanted::Settings(settings) => self.set_settings(*settings, table),
         });
         self.report(reply.as_ref(), &outcome.map_err(|error| format!("{error:#}")));
         if std::mem::take(&mut self.reload_again) {
@@ -138,9 +137,9 @@ impl House {
     }
 
     /// Listens for these from now on, and keeps them for the next start.
-    fn set_prompts(&mut self, prompts: Option<Vec<Prompt>>, set: PromptSet) -> Value {
+    fn set_prompts(&mut self, prompts: Option<Vec<Prompt>>, table: PromptTable) -> Value {
         self.set = prompts;
-        self.change_task(set);
+        self.change_task(table);
         let kept = match &self.set {
             Some(prompts) => self.kept.store(prompts),
             None => self.kept.remove(),
@@ -155,7 +154,7 @@ impl House {
     }
 
     /// Does what the configuration says now, but for what needs a new process.
-    fn set_settings(&mut self, settings: Settings, set: PromptSet) -> Result<Value> {
+    fn set_settings(&mut self, settings: Settings, table: PromptTable) -> Result<Value> {
         let restart = needs_restart(&self.settings, &settings);
         for key in &restart {
             log::warn!("{}: {key} has changed, which takes effect when clapd is restarted", self.path.display());
@@ -167,9 +166,9 @@ impl House {
         }
         let moved = self.change_sources(&settings.sources)?;
         // What needs a restart stays as it is, so that the next reload says so again.
-        let Settings { sources, hop, gate_db, prompts, .. } = settings;
-        self.settings = Settings { sources, hop, gate_db, prompts, ..self.settings.clone() };
-        self.change_task(set);
+        let Settings { sources, hop, gate_db, prompts, recordings, .. } = settings;
+        self.settings = Settings { sources, hop, gate_db, prompts, recordings, ..self.settings.clone() };
+        self.change_task(table);
         Ok(json!({
             "sources": { "added": moved.added, "changed": moved.changed, "removed": moved.removed },
             "prompts": self.prompts().len(),
@@ -178,9 +177,9 @@ impl House {
         }))
     }
 
-    fn change_task(&mut self, set: PromptSet) {
+    fn change_task(&mut self, table: PromptTable) {
         let Settings { hop, gate_db, .. } = self.settings;
-        self.task = Arc::new(Task { prompts: self.prompts().into(), set, hop, gate_db });
+        self.task = Arc::new(Task { prompts: table.into(), hop, gate_db });
         self.sources.iter().for_each(|source| source.orders.set_task(Arc::clone(&self.task)));
         self.discover();
     }
@@ -189,7 +188,7 @@ impl House {
     pub(super) fn discover(&self) {
         if let Some(publisher) = &self.publisher {
             let sources = self.settings.sources.iter().map(|source| source.id.as_str());
-            publisher.discover(sources, &self.task.prompts, self.task.hop);
+            publisher.discover(sources, self.prompts(), self.task.hop);
         }
     }
 }
@@ -197,8 +196,20 @@ impl House {
 /// The keys whose change a running process does not take up.
 fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
     // Named one by one, so that a new key is not forgotten here.
-    let Settings { node, bundle, threads, sources: _, hop: _, gate_db: _, prompts: _, broker, outbox, state: _, log } =
-        before;
+    let Settings {
+        node,
+        bundle,
+        threads,
+        sources: _,
+        hop: _,
+        gate_db: _,
+        prompts: _,
+        recordings: _,
+        broker,
+        outbox,
+        state: _,
+        log,
+    } = before;
     let changed = [
         ("node.id", *node != after.node),
         ("model.bundle", *bundle != after.bundle),

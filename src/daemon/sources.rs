@@ -143,7 +143,7 @@ impl House {
                 }
             }
             if let Some(publisher) = self.publisher.as_ref().filter(|_| removed.contains(id)) {
-                teller::forget(publisher, id, &self.task.prompts);
+                teller::forget(publisher, id, self.prompts());
             }
         }
     }

@@ -3,11 +3,14 @@
 //! In: windows and events on the sample clock, with the anchor to the time of day. Out: log lines, and [`Told`] to a closure.
 //! Never: tells an end without its start, or with another id or another time of its start.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use clapd_core::detect::{Event, EventKind, Prompt, Score};
+use clapd_core::detect::{Event, EventKind};
 use clapd_core::pipeline::{Output, ScoredWindow};
+use clapd_core::prompts::{Prompt, PromptId, PromptTable};
+use clapd_core::score::Score;
 use clapd_core::time::SampleTime;
 
 use crate::health::ScoringCounters;
@@ -15,17 +18,17 @@ use crate::mqtt::{Publisher, Route};
 use crate::outbox::Notice;
 use crate::time::WallAnchor;
 
-/// What the house is told of a prompt, which is named by its index.
-#[derive(Debug, Clone, PartialEq)]
+/// What the house is told of a prompt.
+#[derive(Debug, Clone)]
 pub(super) enum Told {
     /// Its score in the window that ended then.
-    Score(usize, Score, SystemTime),
+    Score(PromptId, Score, SystemTime),
     /// Its event is open still: how long it had gone on when the window ended, and the window's score.
-    Heard(usize, Duration, f32),
+    Heard(PromptId, Duration, f32),
     /// A start or an end.
-    Notice(usize, Notice),
-    /// From now on it is these prompts that indices are of.
-    Prompts(Arc<[Prompt]>),
+    Notice(PromptId, Notice),
+    /// From now on it is these prompts that are listened for.
+    Prompts(Arc<PromptTable>),
 }
 
 /// Whoever is told.
@@ -33,21 +36,28 @@ pub(super) type Audience = Box<dyn FnMut(Told) + Send>;
 
 /// The house behind a broker, where it hears of a prompt first of all that no event is open: it may remember another run.
 pub(super) fn audience(publisher: Publisher, source: String) -> Audience {
-    let mut routes: Vec<Route> = Vec::new();
+    let mut prompts = Arc::<PromptTable>::default();
+    let mut routes: HashMap<PromptId, Route> = HashMap::new();
     Box::new(move |told| match told {
-        Told::Prompts(prompts) => {
-            let before = std::mem::replace(&mut routes, routes_of(&publisher, &source, &prompts));
-            before.iter().filter(|route| !routes.contains(route)).for_each(|route| publisher.forget(route));
-            routes.iter().filter(|route| !before.contains(route)).for_each(|route| publisher.state(route, false));
+        Told::Prompts(now) => {
+            for gone in prompts.prompts().iter().filter(|prompt| now.get(&prompt.id).is_none()) {
+                routes.remove(&gone.id).iter().for_each(|route| publisher.forget(route));
+            }
+            for new in now.prompts().iter().filter(|prompt| prompts.get(&prompt.id).is_none()) {
+                let route = publisher.topics().route(&source, new.id.as_str());
+                publisher.state(&route, false);
+                routes.insert(new.id.clone(), route);
+            }
+            prompts = now;
         }
         Told::Score(prompt, score, at) => {
-            routes.get(prompt).into_iter().for_each(|route| publisher.score(route, score, at));
+            routes.get(&prompt).into_iter().for_each(|route| publisher.score(route, score, at));
         }
         Told::Heard(prompt, lasted, score) => {
-            routes.get(prompt).into_iter().for_each(|route| publisher.heard(route, lasted, score));
+            routes.get(&prompt).into_iter().for_each(|route| publisher.heard(route, lasted, score));
         }
         Told::Notice(prompt, notice) => {
-            if let Some(route) = routes.get(prompt) {
+            if let Some(route) = routes.get(&prompt) {
                 publisher.state(route, notice.duration.is_none());
                 publisher.event(route, notice);
             }
@@ -55,26 +65,22 @@ pub(super) fn audience(publisher: Publisher, source: String) -> Audience {
     })
 }
 
-fn routes_of(publisher: &Publisher, source: &str, prompts: &[Prompt]) -> Vec<Route> {
-    prompts.iter().map(|prompt| publisher.topics().route(source, &prompt.id)).collect()
-}
-
 /// A source is listened to no more: nothing of it stays at the broker.
 pub(super) fn forget(publisher: &Publisher, source: &str, prompts: &[Prompt]) {
-    routes_of(publisher, source, prompts).iter().for_each(|route| publisher.forget(route));
+    prompts.iter().for_each(|prompt| publisher.forget(&publisher.topics().route(source, prompt.id.as_str())));
 }
 
 /// Tells of one source.
 pub(super) struct Teller {
     source: String,
-    prompts: Arc<[Prompt]>,
+    prompts: Arc<PromptTable>,
     audience: Audience,
     counters: Arc<ScoringCounters>,
     /// Begins every id: this run and this source.
     prefix: String,
     /// The number of the next event. It goes on where a pipeline is replaced and its own numbers begin again.
     next: u64,
-    open: Vec<Option<Open>>,
+    open: HashMap<PromptId, Open>,
 }
 
 #[derive(Debug, Clone)]
@@ -90,19 +96,17 @@ impl Teller {
     pub(super) fn new(
         source: &str,
         run: &str,
-        prompts: Arc<[Prompt]>,
+        prompts: Arc<PromptTable>,
         mut audience: Audience,
         counters: Arc<ScoringCounters>,
     ) -> Self {
-        let open = vec![None; prompts.len()];
         audience(Told::Prompts(Arc::clone(&prompts)));
-        Self { source: source.into(), prompts, audience, counters, prefix: format!("{run}-{source}"), next: 0, open }
+        let (prefix, open) = (format!("{run}-{source}"), HashMap::new());
+        Self { source: source.into(), prompts, audience, counters, prefix, next: 0, open }
     }
 
-    /// Other prompts from now on; `kept` names, for each of them, the one before whose event it goes on with.
-    pub(super) fn change_prompts(&mut self, prompts: Arc<[Prompt]>, kept: &[Option<usize>]) {
-        let mut before = std::mem::take(&mut self.open);
-        self.open = kept.iter().map(|kept| kept.and_then(|index| before.get_mut(index)?.take())).collect();
+    /// Other prompts from now on. The pipeline has ended the events of those that do not go on.
+    pub(super) fn change_prompts(&mut self, prompts: Arc<PromptTable>) {
         (self.audience)(Told::Prompts(Arc::clone(&prompts)));
         self.prompts = prompts;
     }
@@ -127,10 +131,10 @@ impl Teller {
                 self.source
             );
         }
-        for (prompt, score) in window.scores.iter().enumerate() {
-            (self.audience)(Told::Score(prompt, *score, at));
-            if let Some(Some(open)) = self.open.get(prompt) {
-                (self.audience)(Told::Heard(prompt, window.end.since(open.began), score.score));
+        for (prompt, score) in window.by_prompt() {
+            (self.audience)(Told::Score(prompt.clone(), score, at));
+            if let Some(open) = self.open.get(prompt) {
+                (self.audience)(Told::Heard(prompt.clone(), window.end.since(open.began), score.score));
             }
         }
     }
@@ -143,13 +147,11 @@ impl Teller {
         // Told first: what the log says has happened is in the outbox.
         self.notice(event, &open);
         log::info!("{}: {:?} started, score {:.1}", self.source, self.text(event), event.score);
-        if let Some(slot) = self.open.get_mut(event.prompt) {
-            *slot = Some(open);
-        }
+        self.open.insert(event.prompt.clone(), open);
     }
 
     fn ended(&mut self, event: &Event) {
-        let Some(open) = self.open.get_mut(event.prompt).and_then(Option::take) else { return };
+        let Some(open) = self.open.remove(&event.prompt) else { return };
         let seconds = event.ended_at.map_or(0.0, |end| end.since(event.started_at).as_secs_f64());
         self.notice(event, &open);
         log::info!("{}: {:?} ended after {seconds:.1} s, peak {:.1}", self.source, self.text(event), event.peak);
@@ -164,10 +166,10 @@ impl Teller {
             started_at: open.started_at,
             duration: event.ended_at.map(|end| end.since(open.began)),
         };
-        (self.audience)(Told::Notice(event.prompt, notice));
+        (self.audience)(Told::Notice(event.prompt.clone(), notice));
     }
 
     fn text(&self, event: &Event) -> &str {
-        self.prompts.get(event.prompt).map_or("", Prompt::name)
+        self.prompts.get(&event.prompt).map_or("", Prompt::name)
     }
 }

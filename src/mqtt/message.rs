@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clapd_core::detect::Score;
+use clapd_core::score::Score;
 use serde::Serialize;
 use serde_json::Value;
 

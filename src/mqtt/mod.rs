@@ -25,7 +25,8 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
-use clapd_core::detect::{Prompt, Score};
+use clapd_core::prompts::Prompt;
+use clapd_core::score::Score;
 use serde_json::Value;
 
 use crate::config::Broker;
@@ -108,8 +109,10 @@ impl Publisher {
     /// Does nothing where the broker's `discovery_prefix` is none.
     pub fn discover<'a>(&self, sources: impl IntoIterator<Item = &'a str>, prompts: &[Prompt], period: Duration) {
         let sources = sources.into_iter().map(Into::into).collect();
-        let sounds =
-            prompts.iter().map(|prompt| Sound::new(&prompt.id, prompt.text.as_deref().unwrap_or_default())).collect();
+        let sounds = prompts
+            .iter()
+            .map(|prompt| Sound::new(prompt.id.as_str(), prompt.text.as_deref().unwrap_or_default()))
+            .collect();
         self.shared.change(|outgoing| outgoing.announcements.set(sources, sounds, period));
     }
 

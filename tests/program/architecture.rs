@@ -93,23 +93,25 @@ fn each_library_has_its_place() {
 }
 
 /// Within a crate: what each module may use of the others.
-const LAYERS: [(&str, &str, &[&str]); 17] = [
+const LAYERS: [(&str, &str, &[&str]); 19] = [
     ("clapd-core", "samples", &[]),
     ("clapd-core", "time", &[]),
     ("clapd-core", "channel", &[]),
     ("clapd-core", "decode", &["channel", "samples"]),
     ("clapd-core", "dsp", &["samples"]),
-    ("clapd-core", "detect", &["time"]),
-    ("clapd-core", "model", &["detect", "dsp"]),
-    ("clapd-core", "embed", &["detect", "dsp", "model", "samples"]),
-    ("clapd-core", "prompts", &["channel", "decode", "detect", "embed", "model", "samples"]),
-    ("clapd-core", "pipeline", &["detect", "dsp", "embed", "model", "prompts", "samples", "time"]),
+    ("clapd-core", "score", &[]),
+    ("clapd-core", "model", &["dsp", "files", "score", "vector"]),
+    ("clapd-core", "embed", &["dsp", "model", "samples", "score"]),
+    ("clapd-core", "prompts", &["channel", "decode", "embed", "files", "level", "model", "samples", "score", "vector"]),
+    ("clapd-core", "detect", &["prompts", "score", "time"]),
+    ("clapd-core", "pipeline", &["detect", "dsp", "embed", "level", "model", "prompts", "samples", "score", "time"]),
     ("clapd", "time", &[]),
     ("clapd", "capture", &["time"]),
     ("clapd", "health", &["time"]),
     ("clapd", "outbox", &["time"]),
     ("clapd", "score_log", &[]),
     ("clapd", "config", &["capture", "outbox", "score_log"]),
+    ("clapd", "prompts", &["config"]),
     ("clapd", "mqtt", &["config", "health", "outbox", "time"]),
 ];
 

@@ -9,12 +9,9 @@ use clapd::config::{self, Environment};
 use clapd::score_log::Form;
 use clapd_core::channel::Channel;
 use clapd_core::decode::Decoder;
-use clapd_core::detect::{Prompt, Rule};
 use clapd_core::embed::Model;
 use clapd_core::model::{Bundle, EmbeddingCache};
-use clapd_core::prompts;
-use clapd_core::prompts::PromptScorer;
-use clapd_core::prompts::recording::Example;
+use clapd_core::prompts::{self, Example, Prompt, PromptId, PromptScorer, Rule};
 use serde_json::Value;
 
 use crate::wav;
@@ -45,9 +42,10 @@ fn noise(samples: usize, amplitude: f32) -> impl Iterator<Item = f32> {
 }
 
 fn faults(folder: &Path, prompt: &str) -> Vec<String> {
-    let text = format!("[[source]]\nid = \"mic\"\ndevice = \"default\"\n[[prompt]]\n{prompt}\n");
+    let text = format!("[[source]]\nid = \"mic\"\ndevice = \"default\"\n[[prompt]]\n{prompt}\n[node]\nid = \"pi\"\n");
     let path = folder.join("clapd.toml");
-    match config::parse(&text, &path, &Environment { host_name: "pi".into(), ..Environment::default() }) {
+    fs::write(&path, text).unwrap();
+    match clapd::prompts::load_settings(&path) {
         Ok(_) => Vec::new(),
         Err(faults) => {
             faults.iter().map(|fault| fault.to_string().replace(&format!("{}/", folder.display()), "")).collect()
@@ -137,10 +135,10 @@ fn an_example_is_cut_to_its_sound_and_windows_leave_its_pauses_out() {
     assert_eq!(Example::open(&copy).unwrap().content(), example.content(), "only the sound counts");
 }
 
-fn prompt(text: Option<&str>, audio: &[&Path]) -> Prompt {
+fn prompt(id: &str, text: Option<&str>, audio: &[&Path]) -> Prompt {
     let rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::ZERO };
     let audio = audio.iter().map(PathBuf::from).collect();
-    Prompt { id: "p".into(), text: text.map(Into::into), audio, rule, contrast: Vec::new() }
+    Prompt { id: PromptId::new(id).unwrap(), text: text.map(Into::into), audio, rule, contrast: Vec::new() }
 }
 
 /// Scores of windows of the recording for a prompt: the best during the rooster (2.5 to 4.05 s), and elsewhere.
@@ -183,19 +181,22 @@ fn recordings_are_cached_by_content_and_text_beside_them_is_another_prompt() {
     let entries = || fs::read_dir(&cache_dir).unwrap().count();
     let scores = |prompts: &[Prompt]| {
         let set = prompts::prepare(prompts, &bundle, &model, &cache).unwrap();
-        let mut scorer = PromptScorer::new(set, model.calibration.clone());
+        let mut scorer = PromptScorer::new(set.into(), model.calibration.clone());
         // Heard: the example itself, as its window is embedded.
         let decoded = Example::open(&rooster).unwrap();
         let mut clip = clapd_core::embed::ClipEmbedder::new(model.clone(), decoded.rate()).unwrap();
         clip.push(clapd_core::samples::Samples::whole(decoded.samples())).unwrap();
         scorer.score(&clip.finish().unwrap().0).to_vec()
     };
-    let first = scores(&[prompt(None, &[&rooster])]);
+    let first = scores(&[prompt("a", None, &[&rooster])]);
     assert_eq!(entries(), 1);
     let copy = folder.path().join("renamed.wav");
     fs::copy(&rooster, &copy).unwrap();
-    let again =
-        scores(&[prompt(None, &[&copy]), prompt(Some("a rooster crowing"), &[&rooster]), prompt(Some("rain"), &[])]);
+    let again = scores(&[
+        prompt("a", None, &[&copy]),
+        prompt("b", Some("a rooster crowing"), &[&rooster]),
+        prompt("c", Some("rain"), &[]),
+    ]);
     assert_eq!(entries(), 3, "two texts came, and no recording");
     assert_eq!(again[0], first[0]);
     assert!(first[0].score > 9.0 && again[1].score > 9.0 && again[2].score < 6.0, "{again:?}");

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use clapd::config;
 use clapd::mqtt::{Info, Publisher};
 use clapd::outbox::{Notice, Outbox, OutboxSpec};
-use clapd_core::detect::{Prompt, Rule};
+use clapd_core::prompts::{Prompt, PromptId, Rule};
 use serde_json::Value;
 
 use crate::support::broker::{Broker, PATIENCE, Watcher};
@@ -31,13 +31,7 @@ fn start(broker: &Broker, prefix: Option<&str>) -> Publisher {
 /// Begins as the daemon does: devices, then every state.
 fn discover(publisher: &Publisher, sources: &[&str], prompts: &[&str]) {
     let rule = Rule { start: 6.0, stop: 4.0, confirm: (1, 1), cooldown: Duration::ZERO };
-    let prompt = |id: &&str| Prompt {
-        id: (*id).into(),
-        text: Some(format!("a {id}")),
-        audio: Vec::new(),
-        rule,
-        contrast: Vec::new(),
-    };
+    let prompt = |id: &&str| Prompt::of_text(PromptId::new(id).expect("an id"), format!("a {id}"), rule);
     let all: Vec<Prompt> = prompts.iter().map(prompt).collect();
     publisher.discover(sources.iter().copied(), &all, Duration::from_secs(1));
     for (source, prompt) in sources.iter().flat_map(|source| prompts.iter().map(move |prompt| (source, prompt))) {

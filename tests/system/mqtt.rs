@@ -9,7 +9,7 @@ use clapd::config::{self, Secret};
 use clapd::health::{DeliveryCounters, Health, SourceHealth};
 use clapd::mqtt::{Info, Publisher, Route};
 use clapd::outbox::{Notice, Outbox, OutboxSpec};
-use clapd_core::detect::Score;
+use clapd_core::score::Score;
 
 use crate::support::broker;
 use crate::support::broker::{Broker, Link, PATIENCE, free_port};

@@ -15,6 +15,7 @@ pub mod model;
 pub mod pipeline;
 pub mod prompts;
 pub mod samples;
+pub mod score;
 pub mod text;
 pub mod time;
 pub mod vector;

@@ -181,6 +181,7 @@ fn manifest(
             coverage_min: None,
         },
         calibration: CalibrationTable { points: CALIBRATION.to_vec() },
+        recordings: None,
         quality: notes(),
     }
 }

@@ -1,13 +1,15 @@
 //! Thresholds from what a room sounds like when the sound is not there.
 //!
-//! In: the scores of windows in which nothing of what is listened for happened. Out: the lowest start at which a prompt's
-//! own rule would have told falsely no more often than wanted, and how much can be claimed for it.
-//! Never: guesses at scores that were not heard. No tail is fitted: loud moments of a room are few kinds of sound and not
-//! draws from one distribution, and what comes tomorrow is none of those that came today.
+//! Out of the scores of windows in which nothing of what is listened for happened comes the lowest start at which a prompt's
+//! own rule would have told falsely no more often than wanted, and how much can be claimed for it. No tail is fitted beyond
+//! what was heard: loud moments of a room are few kinds of sound and not draws from one distribution, and what comes tomorrow
+//! is none of those that came today.
 
 use std::time::Duration;
 
-use super::{Detector, Event, EventKind, MAX_LOST, Rule, Score};
+use super::{Detector, Event, EventKind, MAX_LOST};
+use crate::prompts::{PromptId, Rule, usual_stop};
+use crate::score::Score;
 use crate::time::SampleTime;
 
 /// Below this a score says "hardly": fans and hum alone reach 3 now and then, so that a start there would be an accident of
@@ -15,18 +17,11 @@ use crate::time::SampleTime;
 pub const MIN_START: f32 = 3.0;
 /// Starts are tried in such steps; the score of a steady sound moves by more between windows.
 const STEP: f32 = 0.1;
-/// Hysteresis: the score of a steady sound moves by about one between windows, and must not end its event.
-const GAP: f32 = 1.5;
 /// An alarm that goes on for so long is another one: without this, a start below the room's steady noise would count as a
 /// single alarm that never ends.
 const ONE_ALARM: Duration = Duration::from_secs(60);
 /// Scores that are kept: 20 prompts for two days at a hop of a second, in 14 MB.
 const MAX_SCORES: usize = 3_500_000;
-
-/// The stop that goes with a start by default: half of it for a low start, since an event has to end.
-pub fn usual_stop(start: f32) -> f32 {
-    (start - GAP).max(start / 2.0)
-}
 
 /// What one source sounded like: the scores of its windows, in order.
 #[derive(Debug, Clone, Default)]
@@ -64,7 +59,7 @@ impl Series {
 
     /// Alarms that `rule` would have made; one more than `most` where it is more.
     fn alarms(&self, prompt: usize, rule: Rule, most: u64) -> u64 {
-        let mut detector = Detector::new([rule]);
+        let mut detector = Detector::new([(PromptId::numbered(0), rule)]);
         let mut alarms = 0;
         let mut count = |event: Event| {
             if let (EventKind::Ended, Some(end)) = (event.kind, event.ended_at) {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::detect::Calibration;
 use crate::dsp::FrontendSpec;
 use crate::model::{Bundle, Encode, Windowing};
+use crate::score::Calibration;
 pub use clip::ClipEmbedder;
 pub(crate) use window::{Embedder, Schedule, Span};
 

@@ -14,9 +14,9 @@ use super::compute::Compute;
 use super::manifest::Manifest;
 use super::nnef::{self, Graph};
 use super::text::{TextEmbedding, TextEncoder};
-use crate::detect::Calibration;
 use crate::dsp::FrontendSpec;
 use crate::files::HashingReader;
+use crate::score::Calibration;
 
 /// Ours has 4 KB; the quality table of a large evaluation may have some more.
 const MAX_MANIFEST: u64 = 1 << 20;
@@ -88,6 +88,11 @@ impl Bundle {
     /// Changes whenever a score could: by the bundle's content, or by our own code.
     pub fn pipeline_id(&self) -> String {
         format!("{}.{CODE_REVISION}", self.manifest.pipeline_id)
+    }
+
+    /// Changes whenever the embedding of a sound could.
+    pub(crate) fn embedding_id(&self) -> String {
+        format!("{}.{CODE_REVISION}", self.manifest.id_without_recordings())
     }
 
     /// From samples to patches.

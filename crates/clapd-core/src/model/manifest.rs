@@ -6,12 +6,13 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::detect::Calibration;
 use crate::dsp::{FrontendSpec, LogScale, MelNorm, MelScale, MelTriangles, Short, Spectrum};
 use crate::files::sha256_hex;
+use crate::score::Calibration;
 
-/// The newest format that this version reads.
-pub const FORMAT: u32 = 1;
+/// The newest format that this version reads; it reads the older ones, too. Format 2 came with `[recordings]`, a table that may
+/// be absent.
+pub const FORMAT: u32 = 2;
 
 /// A patch of CLAP has 4 x 1001 x 64 numbers; eight times that leaves room for models to come, and bounds memory.
 const MAX_INPUT: usize = 2 << 20;
@@ -26,7 +27,7 @@ const MAX_PATCHES: usize = 256;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of this format, [`FORMAT`].
+    /// Version of this format, at most [`FORMAT`].
     pub format: u32,
     /// Short name, such as `mini`.
     pub name: String,
@@ -55,6 +56,9 @@ pub struct Manifest {
     pub text: TextTable,
     /// From cosine to score.
     pub calibration: CalibrationTable,
+    /// How prompts with recordings are scored; absent where nobody measured it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recordings: Option<RecordingsTable>,
     /// Measured quality, for the card; free in form.
     #[serde(default)]
     pub quality: toml::Table,
@@ -202,6 +206,23 @@ pub struct CalibrationTable {
     pub points: Vec<[f32; 2]>,
 }
 
+/// Where prompts with recordings stand on the human scale.
+///
+/// Two sounds are nearer to each other than a sound and a sentence, so that the curve of the texts would give recordings far too
+/// high a score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordingsTable {
+    /// Name of the bundle that it was measured with. A bundle that is made from that one keeps the table as the nearest there is.
+    pub measured_with: String,
+    /// Share of the text, 0 to 1, where a prompt has both.
+    pub text_share: f32,
+    /// `[cosine, score]`, rising, for recordings alone.
+    pub points: Vec<[f32; 2]>,
+    /// The same for recordings beside a text.
+    pub points_with_text: Vec<[f32; 2]>,
+}
+
 impl From<&FrontendTable> for FrontendSpec {
     fn from(t: &FrontendTable) -> Self {
         Self {
@@ -264,8 +285,8 @@ impl Manifest {
         }
         let probe: Probe = toml::from_str(text).context("no readable `format` number")?;
         ensure!(
-            probe.format == FORMAT,
-            "format {} is not readable by this version, which reads format {FORMAT}; update clapd or export the bundle anew",
+            (1..=FORMAT).contains(&probe.format),
+            "format {} is not readable by this version, which reads formats 1 to {FORMAT}; update clapd or export the bundle anew",
             probe.format
         );
         let manifest: Self = toml::from_str(text)?;
@@ -273,17 +294,26 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Hash over everything that can change a score: front end, windows, graphs, tokenizer and calibration.
+    /// Hash over everything that can change a score: front end, windows, graphs, tokenizer and curves.
     pub fn computed_pipeline_id(&self) -> String {
+        let id = self.id_without_recordings();
+        self.recordings.as_ref().map_or_else(|| id.clone(), |recordings| hash_of(&(&id, recordings)))
+    }
+
+    /// The same without the table of recordings, which changes no embedding and is younger than many a bundle's id.
+    pub(super) fn id_without_recordings(&self) -> String {
         let text = &self.text;
-        let material = (
+        hash_of(&(
             (&self.frontend, &self.window, &self.calibration),
             (&self.audio.sha256, &self.audio.input, self.audio.copies, self.audio.is_longer),
             self.pool.as_ref().map(|pool| &pool.sha256),
             (&text.sha256, &text.tokenizer_sha256, text.max_tokens, text.pad_id),
-        );
-        // Serialisation of plain numbers and strings cannot fail; an empty text would still only fail the comparison.
-        sha256_hex(&serde_json::to_vec(&material).unwrap_or_default())
+        ))
+    }
+
+    /// Whether it was measured with this very bundle where prompts with recordings stand on the scale.
+    pub fn has_measured_recordings(&self) -> bool {
+        self.recordings.as_ref().is_some_and(|recordings| recordings.measured_with == self.name)
     }
 
     /// Length of an embedding, audio's and text's.
@@ -300,6 +330,9 @@ impl Manifest {
         }
         if let Err(error) = Calibration::new(self.calibration.points.clone()) {
             faults.push(format!("[calibration] {error:#}"));
+        }
+        if let Some(recordings) = &self.recordings {
+            check_recordings(recordings, &mut faults);
         }
         let id = self.computed_pipeline_id();
         if self.pipeline_id != id {
@@ -374,4 +407,20 @@ impl Manifest {
             }
         }
     }
+}
+
+fn check_recordings(table: &RecordingsTable, faults: &mut Vec<String>) {
+    if !(0.0..=1.0).contains(&table.text_share) {
+        faults.push(format!("recordings.text_share is {}; 0 to 1 are allowed", table.text_share));
+    }
+    for (key, points) in [("points", &table.points), ("points_with_text", &table.points_with_text)] {
+        if let Err(error) = Calibration::new(points.clone()) {
+            faults.push(format!("recordings.{key}: {error:#}"));
+        }
+    }
+}
+
+fn hash_of(material: &impl Serialize) -> String {
+    // Serialisation of plain numbers and strings cannot fail; an empty text would still only fail the comparison.
+    sha256_hex(&serde_json::to_vec(material).unwrap_or_default())
 }

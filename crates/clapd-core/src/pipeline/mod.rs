@@ -3,8 +3,8 @@
 //! ```text
 //! Samples -> Frontend -> patches -> Encode -> mean -> embedding -> PromptBank -> Calibration -> Detector -> Output
 //! ```
-//! In: [`Samples`] in order. Out: [`Output`]s through the caller's closure, on the source's own clock.
-//! Never: no I/O, no thread, no clock; the same samples give the same outputs, however they are cut.
+//! A pipeline takes [`Samples`] in order and gives [`Output`]s to the caller's closure, on the source's own clock. It does no
+//! I/O, starts no thread and reads no clock: the same samples give the same outputs, however they are cut.
 
 mod gate;
 
@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::detect::{Detector, Event, Score};
+use crate::detect::{Detector, Event};
 use crate::dsp::Frontend;
 use crate::embed::{CHUNK, Embedder, Model, Schedule, Span};
 use crate::model::Encode;
-use crate::prompts::{PromptScorer, PromptSet};
+use crate::prompts::{PromptId, PromptScorer, PromptTable, Rule};
 use crate::samples::Samples;
+use crate::score::Score;
 use crate::time::SampleTime;
 use gate::Gate;
 
@@ -46,12 +47,21 @@ pub struct ScoredWindow<'a> {
     pub lost: f32,
     /// It was silent and was not encoded: its cosines and scores are 0, as of something that is not there.
     pub gated: bool,
-    /// A score a prompt, in the prompts' order.
+    /// The prompts that it was scored for.
+    pub prompts: &'a PromptTable,
+    /// A score a prompt, in the table's order.
     pub scores: &'a [Score],
 }
 
+impl<'a> ScoredWindow<'a> {
+    /// Every prompt's id with its score.
+    pub fn by_prompt(&self) -> impl Iterator<Item = (&'a PromptId, Score)> + use<'a> {
+        self.prompts.prompts().iter().map(|prompt| &prompt.id).zip(self.scores.iter().copied())
+    }
+}
+
 /// What comes out.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Output<'a> {
     /// A window was scored.
     Window(ScoredWindow<'a>),
@@ -63,6 +73,7 @@ pub enum Output<'a> {
 pub struct Pipeline {
     encoder: Arc<dyn Encode>,
     rate: u32,
+    prompts: Arc<PromptTable>,
     scorer: PromptScorer,
     frontend: Frontend,
     embedder: Embedder,
@@ -86,7 +97,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// An input rate that the front end does not take.
-    pub fn new(model: Model, prompts: PromptSet, input_rate: u32, hop: Duration, pace: Pace) -> Result<Self> {
+    pub fn new(model: Model, prompts: Arc<PromptTable>, input_rate: u32, hop: Duration, pace: Pace) -> Result<Self> {
         let schedule = Schedule::new(&model, hop);
         let frontend = Frontend::new(&model.frontend, input_rate, schedule.keep_frames(CHUNK))?;
         Ok(Self {
@@ -97,8 +108,9 @@ impl Pipeline {
             frontend,
             schedule,
             embedder: Embedder::new(&model),
-            detector: Detector::new(prompts.rules()),
-            scorer: PromptScorer::new(prompts, model.calibration),
+            detector: Detector::new(rules(&prompts)),
+            scorer: PromptScorer::new(Arc::clone(&prompts), model.calibration),
+            prompts,
             encoder: model.encoder,
             rate: model.frontend.sample_rate,
             pace,
@@ -146,19 +158,15 @@ impl Pipeline {
         self.score_due(sink)
     }
 
-    /// Listens for other prompts from the next window on, whose sound is kept. `kept` names, for each of them, the prompt
-    /// before that it continues; open events of the others end where the last scored window did, under their old index.
-    pub fn change_prompts(
-        &mut self,
-        prompts: PromptSet,
-        kept: impl IntoIterator<Item = Option<usize>>,
-        sink: &mut dyn FnMut(Output<'_>),
-    ) {
+    /// Listens for other prompts from the next window on, whose sound is kept. Prompts of the same id and sound go on, open
+    /// event and all, by the rule that they have now; open events of the others end where the last scored window did.
+    pub fn change_prompts(&mut self, prompts: Arc<PromptTable>, sink: &mut dyn FnMut(Output<'_>)) {
         let heard = SampleTime::from_samples(self.last_end, self.rate);
-        let rules = prompts.rules().zip(kept);
-        self.detector.change(rules, heard, |event| sink(Output::Event(event)));
+        let is_same = |id: &PromptId| prompts.is_same_sound(&self.prompts, id);
+        self.detector.change(rules(&prompts), is_same, heard, |event| sink(Output::Event(event)));
         self.nothing = vec![Score::default(); prompts.len()];
-        self.scorer.change_prompts(prompts);
+        self.scorer.change_prompts(Arc::clone(&prompts));
+        self.prompts = prompts;
     }
 
     /// Nobody listens any more, or nothing has been heard for [`MAX_OUTAGE`]: open events end where the last scored window did.
@@ -219,7 +227,8 @@ impl Pipeline {
         self.last_end = span.end;
         let [start, end] = [span.start, span.end].map(|sample| SampleTime::from_samples(sample, self.rate));
         let lost = self.frontend.lost_share(span.start, span.end);
-        sink(Output::Window(ScoredWindow { start, end, lost, gated, scores }));
+        let prompts = &*self.prompts;
+        sink(Output::Window(ScoredWindow { start, end, lost, gated, prompts, scores }));
         self.detector.observe(start, end, lost, scores, |event| sink(Output::Event(event)));
         Ok(())
     }
@@ -230,4 +239,8 @@ impl Pipeline {
         let (start, end) = (span.start * theirs / ours, (span.end * theirs).div_ceil(ours));
         self.gate.as_ref().is_some_and(|gate| gate.is_silent(start, end))
     }
+}
+
+fn rules(prompts: &PromptTable) -> impl Iterator<Item = (PromptId, Rule)> {
+    prompts.prompts().iter().map(|prompt| (prompt.id.clone(), prompt.rule))
 }

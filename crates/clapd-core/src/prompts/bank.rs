@@ -1,7 +1,4 @@
-//! The prompts that are listened for, as one matrix.
-//!
-//! In: unit text embeddings. Out: their cosines with a window's embedding, all in one pass.
-//! Never: knows no thresholds and no names; row i is whatever the caller put there.
+//! Embeddings as one matrix, so that their cosines with a window's embedding come in one pass.
 
 use anyhow::{Result, ensure};
 

@@ -130,10 +130,10 @@ fn a_newer_format_or_an_unknown_key_is_refused() {
     let copy = Copy::new();
     copy.edit("format", "name", "name = \"mini\"\nfuture = true");
     assert!(copy.error().contains("future"), "{}", copy.error());
-    let text = copy.manifest().replacen("format = 1", "format = 2", 1);
+    let text = copy.manifest().replacen("format = 2", "format = 3", 1);
     fs::write(copy.path("bundle.toml"), text).unwrap();
     let error = copy.error();
-    assert!(error.contains("format 2") && error.contains("update clapd"), "{error}");
+    assert!(error.contains("format 3") && error.contains("update clapd"), "{error}");
 }
 
 #[test]

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use clapd_core::channel::Channel;
 use clapd_core::decode::Decoder;
-use clapd_core::detect::Rule;
 use clapd_core::dsp::clip_patch;
 use clapd_core::embed::Model;
 use clapd_core::model::{Bundle, Compute, Encode, TextEmbedding};
 use clapd_core::pipeline::{Output, Pace, Pipeline};
-use clapd_core::prompts::PromptSet;
+use clapd_core::prompts::{PreparedPrompt, Prompt, PromptId, PromptTable, Rule};
 use clapd_kernels::Isa;
 use serde_json::Value;
 
@@ -124,9 +123,11 @@ fn cosines_are_the_references(isa: Isa) {
 fn demonstration(model: &Model, text: &TextEmbedding, gate_db: Option<f32>) -> (Vec<(f32, bool)>, usize) {
     let mut decoder = Decoder::open(&root().join("tests/audio/demo.ogg"), Channel::Mix).unwrap();
     let rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::ZERO };
-    let prompts = PromptSet::new(text.vector.len(), [(text, rule, &[][..])]).unwrap();
+    let prompt = Prompt::of_text(PromptId::numbered(0), "a sound", rule);
+    let prepared = PreparedPrompt::of_text(prompt, text.clone());
+    let prompts = PromptTable::new(text.vector.len(), vec![prepared]).unwrap();
     let hop = Duration::from_millis(500);
-    let mut pipeline = Pipeline::new(model.clone(), prompts, decoder.rate(), hop, Pace::Every).unwrap();
+    let mut pipeline = Pipeline::new(model.clone(), prompts.into(), decoder.rate(), hop, Pace::Every).unwrap();
     if let Some(gate_db) = gate_db {
         pipeline = pipeline.with_gate(gate_db);
     }

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use clapd_core::detect::{Calibration, Event, EventKind, Rule};
+use clapd_core::detect::{Event, EventKind};
 use clapd_core::dsp::FrontendSpec;
 use clapd_core::embed::{ClipEmbedder, Model};
 use clapd_core::model::{Encode, TextEmbedding, Windowing};
 use clapd_core::pipeline::{Output, Pace, Pipeline};
-use clapd_core::prompts::PromptSet;
+use clapd_core::prompts::{PreparedPrompt, Prompt, PromptId, PromptTable, Rule};
 use clapd_core::samples::Samples;
+use clapd_core::score::Calibration;
 use proptest::prelude::*;
 
 const RATE: u32 = 16_000;
@@ -55,10 +56,11 @@ fn model(patches: usize) -> (Model, Arc<Loudness>) {
     (Model { encoder: encoder.clone(), frontend, windowing, calibration }, encoder)
 }
 
-fn loud() -> PromptSet {
+fn loud() -> Arc<PromptTable> {
     let rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::ZERO };
     let text = TextEmbedding { vector: vec![1.0, 0.0], coverage: None };
-    PromptSet::new(2, [(&text, rule, &[][..])]).unwrap()
+    let prompt = Prompt::of_text(PromptId::numbered(0), "something loud", rule);
+    PromptTable::new(2, vec![PreparedPrompt::of_text(prompt, text)]).unwrap().into()
 }
 
 fn noise(seconds: f64, level: f32) -> Vec<f32> {
@@ -108,7 +110,7 @@ fn run(samples: &[f32], cuts: &[usize], pace: Pace) -> Seen {
 #[test]
 fn a_loud_stretch_is_one_event_at_its_time() {
     let seen = run(&scene(), &[], Pace::Every);
-    let [start, end] = seen.events[..] else { panic!("{:?}", seen.events) };
+    let [start, end] = &seen.events[..] else { panic!("{:?}", seen.events) };
     assert_eq!((start.kind, end.kind), (EventKind::Started, EventKind::Ended));
     // Half a window of 2.4 s and a hop of 0.5 s are the resolution that a window has.
     assert!((start.started_at.as_secs_f64() - 10.0).abs() < 1.0, "{start:?}");
@@ -286,9 +288,12 @@ fn silence_ends_an_event_and_what_is_lost_does_not() {
 fn a_contrast_takes_the_score_away() {
     let rule = Rule { start: 6.0, stop: 4.5, confirm: (1, 1), cooldown: Duration::ZERO };
     let text = TextEmbedding { vector: vec![0.6, 0.8], coverage: None };
-    let contrast = [TextEmbedding { vector: vec![1.0, 0.0], coverage: None }];
-    let prompts = PromptSet::new(2, [(&text, rule, &contrast[..])]).unwrap();
-    let mut pipeline = Pipeline::new(model(4).0, prompts, RATE, Duration::from_secs(1), Pace::Every).unwrap();
+    let contrast = vec![TextEmbedding { vector: vec![1.0, 0.0], coverage: None }];
+    let prompt = Prompt::of_text(PromptId::numbered(0), "something less loud", rule);
+    let prompt = Prompt { contrast: vec!["something loud".into()], ..prompt };
+    let prepared = PreparedPrompt { contrast, ..PreparedPrompt::of_text(prompt, text) };
+    let prompts = PromptTable::new(2, vec![prepared]).unwrap();
+    let mut pipeline = Pipeline::new(model(4).0, prompts.into(), RATE, Duration::from_secs(1), Pace::Every).unwrap();
     let mut seen = Seen::default();
     pipeline.push(Samples::whole(&noise(3.0, 1.0)), &mut |output| seen.take(output)).unwrap();
     let window = seen.windows.last().unwrap();

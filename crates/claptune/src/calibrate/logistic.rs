@@ -164,7 +164,7 @@ mod tests {
     fn its_pieces_are_the_curve() {
         for (low, high, slope, middle) in [(0.0, 10.0, 20.0, 0.3), (-10.0, 20.0, 1.4, 0.5), (-3.0, 14.0, 200.0, 0.0)] {
             let curve = Logistic { low, high, slope, middle };
-            let pieces = clapd_core::detect::Calibration::new(curve.points()).unwrap();
+            let pieces = clapd_core::score::Calibration::new(curve.points()).unwrap();
             for n in -2000..=2000 {
                 let cosine = f64::from(n) / 2000.0;
                 let (score, piece) = (curve.score(cosine), f64::from(pieces.score(cosine as f32).score));

@@ -16,7 +16,7 @@ mod store;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use clapd_core::detect::Calibration;
+use clapd_core::score::Calibration;
 
 use crate::data::SCORES;
 use crate::eval::{self, Listener, Ratings};

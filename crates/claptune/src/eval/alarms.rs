@@ -8,19 +8,19 @@
 //! and a hop), finds it; one that touches none is a false alarm. A prompt is only listened for in the recordings that list it,
 //! and an hour is an hour of one prompt.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clapd_core::channel::Channel;
 use clapd_core::decode::Decoder;
-use clapd_core::detect::Rule;
 use clapd_core::model::TextEmbedding;
 use clapd_core::pipeline::{Output, Pace, Pipeline};
-use clapd_core::prompts::PromptSet;
+use clapd_core::prompts::{PreparedPrompt, Prompt, PromptId, PromptTable, Rule};
 use serde::Serialize;
 
 use super::model::Listener;
@@ -186,17 +186,22 @@ fn listen(
         let stop = (start - rules.gap).max(0.0);
         Rule { start, stop, confirm: rules.confirm, cooldown: rules.cooldown }
     };
-    let each = prompts.iter().flat_map(|text| rules.starts.iter().map(move |&start| (*text, rule(start), &[][..])));
-    let prompts = PromptSet::new(listener.model.encoder.embedding_len(), each)?;
-    let mut detections = vec![Vec::new(); prompts.len()];
+    let each = prompts.iter().flat_map(|text| rules.starts.iter().map(move |&start| (*text, rule(start))));
+    let prepared = each.enumerate().map(|(number, (text, rule))| {
+        let prompt = Prompt::of_text(PromptId::numbered(number), number.to_string(), rule);
+        PreparedPrompt::of_text(prompt, text.clone())
+    });
+    let prompts = Arc::new(PromptTable::new(listener.model.encoder.embedding_len(), prepared.collect())?);
+    let mut found: HashMap<PromptId, Vec<Stretch>> = HashMap::new();
     let mut decoder = Decoder::open(file, Channel::Mix)?;
     let mut pipeline =
-        Pipeline::new(listener.model.clone(), prompts, decoder.rate(), rules.hop, Pace::Every).with_context(place)?;
+        Pipeline::new(listener.model.clone(), Arc::clone(&prompts), decoder.rate(), rules.hop, Pace::Every)
+            .with_context(place)?;
     let mut sink = |output: Output<'_>| {
         if let Output::Event(event) = output
             && let Some(end) = event.ended_at
         {
-            detections[event.prompt].push((event.started_at.as_secs_f64(), end.as_secs_f64()));
+            found.entry(event.prompt).or_default().push((event.started_at.as_secs_f64(), end.as_secs_f64()));
         }
     };
     let (rate, mut heard) = (f64::from(decoder.rate()), 0);
@@ -205,6 +210,8 @@ fn listen(
         pipeline.push(samples, &mut sink).with_context(place)?;
     }
     pipeline.finish(&mut sink).with_context(place)?;
+    let ids = prompts.prompts().iter().map(|prompt| &prompt.id);
+    let detections = ids.map(|id| found.remove(id).unwrap_or_default()).collect();
     Ok((detections, heard as f64 / rate))
 }
 

@@ -29,6 +29,8 @@ pub struct Method {
     pub coverage: Coverage,
     /// Cosine to score.
     pub calibration: Calibration,
+    /// The same for prompts with recordings.
+    pub recordings: Recordings,
     /// Measurements, for the card.
     #[serde(default)]
     pub quality: toml::Table,
@@ -90,6 +92,18 @@ pub struct Window {
 pub struct Calibration {
     /// [cosine, score], rising.
     pub points: Vec<[f32; 2]>,
+}
+
+/// Cosine to score where a prompt has recordings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recordings {
+    /// Share of the text where a prompt has both.
+    pub text_share: f32,
+    /// [cosine, score], rising, for recordings alone.
+    pub points: Vec<[f32; 2]>,
+    /// The same for recordings beside a text.
+    pub points_with_text: Vec<[f32; 2]>,
 }
 
 /// A class and what it sounds like.

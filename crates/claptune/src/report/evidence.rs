@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use clapd_core::detect::Calibration;
 use clapd_core::model::manifest::Manifest;
+use clapd_core::score::Calibration;
 use tempfile::TempDir;
 
 use super::run::Run;

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use clapd_core::detect::Calibration;
 use clapd_core::dsp::FrontendSpec;
 use clapd_core::model::{AudioEncoder, Bundle, Encode, Tokenizer};
+use clapd_core::score::Calibration;
 use clapd_core::vector::normalize;
 use tract_onnx::prelude::{Tensor as Stored, TypedRunnableModel, tvec};
 

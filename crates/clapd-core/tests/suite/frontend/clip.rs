@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
-use clapd_core::detect::{Calibration, Rule};
 use clapd_core::dsp::{FrontendSpec, clip_patch};
 use clapd_core::embed::{ClipEmbedder, Model};
 use clapd_core::model::{Encode, TextEmbedding, Windowing};
 use clapd_core::pipeline::{Output, Pace, Pipeline};
-use clapd_core::prompts::PromptSet;
+use clapd_core::prompts::{PreparedPrompt, Prompt, PromptId, PromptTable, Rule};
 use clapd_core::samples::Samples;
+use clapd_core::score::Calibration;
 
 use super::golden::CLAP_LENGTHS;
 use super::signals::signal;
@@ -86,8 +86,10 @@ fn a_live_window_is_the_patch_of_its_samples_bit_for_bit() {
     let (model, encoder) = model(&spec);
     let rule = Rule { start: 6.0, stop: 4.5, confirm: (1, 1), cooldown: Duration::ZERO };
     let text = TextEmbedding { vector: vec![1.0], coverage: None };
-    let prompts = PromptSet::new(1, [(&text, rule, &[][..])]).unwrap();
-    let mut pipeline = Pipeline::new(model, prompts, spec.sample_rate, Duration::from_secs(1), Pace::Every).unwrap();
+    let prompt = Prompt::of_text(PromptId::numbered(0), "a sound", rule);
+    let prompts = PromptTable::new(1, vec![PreparedPrompt::of_text(prompt, text)]).unwrap();
+    let mut pipeline =
+        Pipeline::new(model, prompts.into(), spec.sample_rate, Duration::from_secs(1), Pace::Every).unwrap();
     // Ends between two hops: the last window is at the end, to the frame.
     let sound = signal("music-601000", spec.sample_rate, spec.patch_samples());
     let mut spans = Vec::new();

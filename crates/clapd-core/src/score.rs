@@ -1,14 +1,20 @@
-//! Cosine to the human scale.
+//! A cosine on the human scale: [`Score`]s from 0 (not there) to 10 (exactly that), and the curve that gives them.
 //!
-//! In: a cosine of two embeddings. Out: a [`Score`] from 0 (not there) to 10 (exactly that).
-//! Never: does not know which model the cosine comes from; the curve is the bundle's.
+//! The curve is the bundle's; nothing here knows which model a cosine comes from.
 
 use anyhow::{Result, bail};
 
-use super::Score;
-
 /// More points than this are noise of the fit, not a curve.
 const MAX_POINTS: usize = 256;
+
+/// How well one window of sound matches one prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Score {
+    /// Cosine of the window's embedding and the prompt's, -1 to 1.
+    pub cosine: f32,
+    /// The same on the human scale of relevance, 0 to 10.
+    pub score: f32,
+}
 
 /// A rising curve from cosine to score, straight between its points.
 ///

@@ -1,15 +1,16 @@
 //! One prompt's way between quiet and event: hysteresis, confirmation, cool-down.
 //!
-//! In: a score a window, in order. Out: at most one event a window.
-//! Never: looks back further than the rule's m windows.
+//! A tracker takes a score a window, in order, gives at most one event for it, and looks back at most the rule's m windows.
 
 use std::collections::VecDeque;
 
-use super::{Event, EventKind, Rule};
+use super::{Event, EventKind};
+use crate::prompts::{PromptId, Rule};
 use crate::time::SampleTime;
 
 #[derive(Debug)]
 pub(super) struct Tracker {
+    id: PromptId,
     rule: Rule,
     /// Moment and score of the windows since the last change, at most m.
     recent: VecDeque<(SampleTime, f32)>,
@@ -18,8 +19,12 @@ pub(super) struct Tracker {
 }
 
 impl Tracker {
-    pub(super) fn new(rule: Rule) -> Self {
-        Self { rule, recent: VecDeque::with_capacity(rule.confirm.1 as usize), open: None, last_end: None }
+    pub(super) fn new(id: PromptId, rule: Rule) -> Self {
+        Self { id, rule, recent: VecDeque::with_capacity(rule.confirm.1 as usize), open: None, last_end: None }
+    }
+
+    pub(super) fn id(&self) -> &PromptId {
+        &self.id
     }
 
     /// The same, as another rule sees it from now on.
@@ -35,7 +40,7 @@ impl Tracker {
             self.recent.pop_front();
         }
         self.recent.push_back((moment, score));
-        match self.open {
+        match self.open.take() {
             None => self.try_start(score, sequence),
             Some(event) => self.try_end(event, score),
         }
@@ -45,8 +50,9 @@ impl Tracker {
     pub(super) fn finish(&mut self, at: SampleTime) -> Option<Event> {
         let newest = self.recent.back().map(|(_, score)| *score);
         self.recent.clear();
-        let event = self.open?;
-        Some(self.end(event, newest.unwrap_or(event.score), at))
+        let event = self.open.take()?;
+        let score = newest.unwrap_or(event.score);
+        Some(self.end(event, score, at))
     }
 
     fn is_cooling(&self, moment: SampleTime) -> bool {
@@ -55,22 +61,24 @@ impl Tracker {
 
     fn try_start(&mut self, score: f32, sequence: u64) -> Option<Event> {
         let (since, peak) = self.agreed(score, |score| score >= self.rule.start)?;
-        let event =
-            Event { kind: EventKind::Started, sequence, prompt: 0, score, peak, started_at: since, ended_at: None };
-        self.open = Some(event);
+        let (kind, prompt) = (EventKind::Started, self.id.clone());
+        let event = Event { kind, sequence, prompt, score, peak, started_at: since, ended_at: None };
+        self.open = Some(event.clone());
         self.recent.clear();
         Some(event)
     }
 
     fn try_end(&mut self, event: Event, score: f32) -> Option<Event> {
         let event = Event { peak: event.peak.max(score), ..event };
-        self.open = Some(event);
-        let (since, _) = self.agreed(score, |score| score < self.rule.stop)?;
+        let Some((since, _)) = self.agreed(score, |score| score < self.rule.stop) else {
+            self.open = Some(event);
+            return None;
+        };
         Some(self.end(event, score, since))
     }
 
+    /// What is no longer open ends.
     fn end(&mut self, event: Event, score: f32, at: SampleTime) -> Event {
-        self.open = None;
         self.recent.clear();
         self.last_end = Some(at);
         Event { kind: EventKind::Ended, score, ended_at: Some(at.max(event.started_at)), ..event }
@@ -92,10 +100,15 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Detector, Score};
+    use super::super::Detector;
     use super::*;
+    use crate::score::Score;
 
     const RULE: Rule = Rule { start: 6.0, stop: 4.5, confirm: (2, 3), cooldown: Duration::from_secs(3) };
+
+    fn id(n: usize) -> PromptId {
+        PromptId::numbered(n)
+    }
 
     fn second(n: u64) -> SampleTime {
         SampleTime::from_samples(n, 1)
@@ -103,7 +116,7 @@ mod tests {
 
     /// Window k spans k to k + 2 s, so its centre is k + 1 s.
     fn events(rule: Rule, scores: &[f32], lost: &[usize]) -> Vec<Event> {
-        let mut detector = Detector::new([rule]);
+        let mut detector = Detector::new([(id(0), rule)]);
         let mut events = Vec::new();
         for (k, score) in scores.iter().enumerate() {
             let share = if lost.contains(&k) { 0.3 } else { 0.0 };
@@ -160,20 +173,23 @@ mod tests {
     #[test]
     fn a_prompt_that_stays_keeps_its_event_and_one_that_goes_ends_it() {
         let rule = Rule { confirm: (1, 1), ..RULE };
-        let mut detector = Detector::new([rule, rule]);
+        let mut detector = Detector::new([(id(0), rule), (id(1), rule)]);
         let mut events = Vec::new();
         let loud = Score { cosine: 0.0, score: 9.0 };
         detector.observe(second(0), second(2), 0.0, &[loud, loud], |event| events.push(event));
         assert_eq!(events.len(), 2);
         let strict = Rule { stop: 6.0, ..rule };
-        let prompts = [(rule, None), (strict, Some(1)), (rule, None)];
-        detector.change(prompts, second(2), |event| events.push(event));
-        let ended = events[2..].iter().map(|event| (event.kind, event.prompt, event.ended_at)).collect::<Vec<_>>();
-        assert_eq!(ended, [(EventKind::Ended, 0, Some(second(2)))]);
+        // The first is another sound of the same id now.
+        let prompts = [(id(0), rule), (id(1), strict), (id(2), rule)];
+        detector.change(prompts, |same| *same != id(0), second(2), |event| events.push(event));
+        let ended =
+            events[2..].iter().map(|event| (event.kind, event.prompt.clone(), event.ended_at)).collect::<Vec<_>>();
+        assert_eq!(ended, [(EventKind::Ended, id(0), Some(second(2)))]);
         let quiet = Score { cosine: 0.0, score: 5.0 };
         detector.observe(second(1), second(3), 0.0, &[loud, quiet, quiet], |event| events.push(event));
-        let rest = events[3..].iter().map(|event| (event.kind, event.prompt, event.sequence)).collect::<Vec<_>>();
-        assert_eq!(rest, [(EventKind::Started, 0, 2), (EventKind::Ended, 1, 1)], "by the new, stricter rule");
+        let rest = events[3..].iter().map(|event| (event.kind, event.prompt.clone(), event.sequence));
+        let expected = [(EventKind::Started, id(0), 2), (EventKind::Ended, id(1), 1)];
+        assert_eq!(rest.collect::<Vec<_>>(), expected, "by the new, stricter rule");
     }
 
     proptest! {

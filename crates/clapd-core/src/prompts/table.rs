@@ -1,0 +1,153 @@
+//! The prompts that are listened for, made ready: one immutable table of prompts, embeddings and curves.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+
+use super::{Prompt, PromptBank, PromptId};
+use crate::model::TextEmbedding;
+use crate::score::{Calibration, Score, contrasted};
+
+/// A prompt with what it is compared by.
+#[derive(Debug, Clone)]
+pub struct PreparedPrompt {
+    /// The prompt.
+    pub prompt: Prompt,
+    /// Its own direction, out of its words and recordings; of unit length.
+    pub embedding: TextEmbedding,
+    /// The embeddings of the texts that it is contrasted with.
+    pub contrast: Vec<TextEmbedding>,
+    /// The curve of its own cosine; none where that of the model's texts holds.
+    pub curve: Option<Calibration>,
+}
+
+impl PreparedPrompt {
+    /// A prompt in words alone, without contrasts.
+    pub fn of_text(prompt: Prompt, embedding: TextEmbedding) -> Self {
+        Self { prompt, embedding, contrast: Vec::new(), curve: None }
+    }
+}
+
+/// What is listened for, in an order that scores keep. Shared as an `Arc`, and never changed: other prompts are another table.
+#[derive(Debug, Clone, Default)]
+pub struct PromptTable {
+    prompts: Vec<Prompt>,
+    places: HashMap<PromptId, usize>,
+    /// The prompts' rows, and then those of the first prompt's contrasts, and so on.
+    bank: PromptBank,
+    /// Rows of each prompt's contrasts.
+    contrasts: Vec<Range<usize>>,
+    curves: Vec<Option<Calibration>>,
+}
+
+impl PromptTable {
+    /// A table of prompts with embeddings of `width` numbers.
+    ///
+    /// # Errors
+    /// An embedding of another width; two prompts of one id.
+    pub fn new(width: usize, prepared: Vec<PreparedPrompt>) -> Result<Self> {
+        let own = prepared.iter().map(|prompt| &prompt.embedding);
+        let rivals = prepared.iter().flat_map(|prompt| &prompt.contrast);
+        let bank = PromptBank::new(width, own.chain(rivals).map(|text| text.vector.as_slice()))?;
+        let mut next = prepared.len();
+        let mut table = Self { bank, ..Self::default() };
+        for (place, PreparedPrompt { prompt, contrast, curve, .. }) in prepared.into_iter().enumerate() {
+            let first = table.places.insert(prompt.id.clone(), place);
+            ensure!(first.is_none(), "two prompts have the id {}", prompt.id);
+            table.contrasts.push(next..next + contrast.len());
+            next += contrast.len();
+            table.curves.push(curve);
+            table.prompts.push(prompt);
+        }
+        Ok(table)
+    }
+
+    /// The prompts, in order.
+    pub fn prompts(&self) -> &[Prompt] {
+        &self.prompts
+    }
+
+    /// The prompt of this id.
+    pub fn get(&self, id: &PromptId) -> Option<&Prompt> {
+        self.prompts.get(*self.places.get(id)?)
+    }
+
+    /// Whether the prompt of this id means the same sound here and in `other`, whatever its rules are.
+    pub fn is_same_sound(&self, other: &Self, id: &PromptId) -> bool {
+        self.get(id).zip(other.get(id)).is_some_and(|(own, other)| own.is_same_sound(other))
+    }
+
+    /// Number of prompts.
+    pub fn len(&self) -> usize {
+        self.prompts.len()
+    }
+
+    /// True where nothing is listened for.
+    pub fn is_empty(&self) -> bool {
+        self.prompts.is_empty()
+    }
+}
+
+/// Scores embeddings against a [`PromptTable`], with buffers of its own.
+pub struct PromptScorer {
+    table: Arc<PromptTable>,
+    calibration: Calibration,
+    cosines: Vec<f32>,
+    scores: Vec<Score>,
+}
+
+impl PromptScorer {
+    /// A scorer with this curve.
+    pub fn new(table: Arc<PromptTable>, calibration: Calibration) -> Self {
+        let (cosines, scores) = (vec![0.0; table.bank.len()], vec![Score::default(); table.len()]);
+        Self { table, calibration, cosines, scores }
+    }
+
+    /// Scores for other prompts from now on.
+    pub(crate) fn change_prompts(&mut self, table: Arc<PromptTable>) {
+        self.cosines.resize(table.bank.len(), 0.0);
+        self.scores.resize(table.len(), Score::default());
+        self.table = table;
+    }
+
+    /// A score a prompt, in the table's order.
+    pub fn score(&mut self, embedding: &[f32]) -> &[Score] {
+        self.table.bank.cosines(embedding, &mut self.cosines);
+        let PromptTable { contrasts, curves, .. } = &*self.table;
+        let (own, _) = self.cosines.split_at(self.scores.len());
+        for (((out, cosine), rivals), curve) in self.scores.iter_mut().zip(own).zip(contrasts).zip(curves) {
+            let own = curve.as_ref().unwrap_or(&self.calibration).score(*cosine);
+            let rivals = &self.cosines[rivals.clone()];
+            *out = contrasted(own, rivals.iter().map(|cosine| self.calibration.score(*cosine).score));
+        }
+        &self.scores
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prompts::Rule;
+
+    fn prompt(id: &str, text: &str, start: f32) -> PreparedPrompt {
+        let prompt = Prompt::of_text(PromptId::new(id).unwrap(), text, Rule { start, ..Rule::default() });
+        PreparedPrompt::of_text(prompt, TextEmbedding { vector: vec![1.0], coverage: None })
+    }
+
+    #[test]
+    fn a_prompt_means_the_same_by_its_id_and_sound_whatever_its_rule() {
+        let table = |prompts: [PreparedPrompt; 3]| PromptTable::new(1, prompts.into()).unwrap();
+        let before = table([prompt("dog", "a dog", 6.0), prompt("cat", "a cat", 6.0), prompt("cow", "a cow", 6.0)]);
+        let after = table([prompt("cow", "a cow", 7.0), prompt("dog", "a wolf", 6.0), prompt("pig", "a pig", 6.0)]);
+        let same: Vec<bool> = after.prompts().iter().map(|prompt| after.is_same_sound(&before, &prompt.id)).collect();
+        assert_eq!(same, [true, false, false]);
+    }
+
+    #[test]
+    fn two_prompts_of_one_id_are_refused() {
+        let error = PromptTable::new(1, vec![prompt("dog", "a dog", 6.0), prompt("dog", "a wolf", 6.0)]).unwrap_err();
+        assert!(error.to_string().contains("the id dog"), "{error}");
+    }
+}
