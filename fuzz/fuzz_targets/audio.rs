@@ -1,6 +1,7 @@
-//! Any bytes as a sound file, by a reader that cannot seek and by one that can, one channel of it or all.
+//! Decodes any bytes as a sound file, by a reader that cannot seek and by one that can, one channel of it or all.
 //!
-//! What must hold: no panic of ours, no more samples than there is room for in the bytes, every sample finite.
+//! What must hold: no panic outside symphonia, no more samples than there is room for in the bytes, every sample is
+//! finite.
 
 #![no_main]
 

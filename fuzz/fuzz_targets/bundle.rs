@@ -1,7 +1,8 @@
-//! Any bytes as a bundle: as its manifest, or as one of its archives, which the manifest vouches for as a hostile author would.
+//! Reads any bytes as a bundle: as its manifest, or as one of its archives, whose hash the manifest has, as a hostile
+//! author's would.
 //!
-//! What must hold: an error, or a front end and a tower that compute; no panic that is not contained, no memory by a
-//! stranger's word.
+//! What must hold: it is an error, or a front end and a tower that compute; no panic that is not contained, and no
+//! memory taken because a stranger's file says so.
 
 #![no_main]
 
@@ -9,10 +10,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::{LazyLock, Once};
 
+use clapd_core::dsp::Frontend;
 use clapd_core::files::sha256_hex;
 use clapd_core::model::manifest::Manifest;
 use clapd_core::model::{Bundle, Encode};
-use clapd_core::dsp::Frontend;
 use clapd_core::samples::Samples;
 use libfuzzer_sys::fuzz_target;
 

@@ -1,6 +1,7 @@
-//! Any bytes as a request to a node.
+//! Reads any bytes as a request to a node.
 //!
-//! What must hold: a command, or an error of one line; prompts that are taken can be kept and read again as they were.
+//! What must hold: it is a command, or an error of one line; prompts that are accepted can be written down and read
+//! again as they were.
 
 #![no_main]
 
@@ -26,17 +27,17 @@ fuzz_target!(|bytes: &[u8]| {
     let Some(call) = Call::read(&Request { command, payload: payload.to_vec() }) else { return };
     match call.command {
         Ok(Command::PromptsSet(SetPrompts::Replace(text) | SetPrompts::Change { merge: Some(text), .. })) => {
-            keep(&text)
+            check_round_trip(&text)
         }
         Ok(_) => {}
         Err(error) => assert!(error.len() < LONGEST_ERROR && !error.contains('\n'), "{error}"),
     }
 });
 
-fn keep(text: &str) {
+fn check_round_trip(text: &str) {
     let parse = |text: &str| config::parse_prompts(text, Origin::Request("prompts/set"), Path::new("/nowhere"));
     let Ok((prompts, _)) = parse(text) else { return };
-    let kept = config::prompts_text(&prompts).expect("was read from such a text");
-    let (again, _) = parse(&kept).unwrap_or_else(|faults| panic!("{kept}\n{faults}"));
+    let written = config::prompts_text(&prompts).expect("was read from such a text");
+    let (again, _) = parse(&written).unwrap_or_else(|faults| panic!("{written}\n{faults}"));
     assert_eq!(again, prompts);
 }

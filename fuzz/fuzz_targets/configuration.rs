@@ -1,6 +1,6 @@
-//! Any text as a configuration.
+//! Reads any text as a configuration.
 //!
-//! What must hold: settings, or faults that each name a line of the text; the same ones each time.
+//! What must hold: it is settings, or faults; the same ones each time.
 
 #![no_main]
 

@@ -1,7 +1,7 @@
-//! Any bytes behind two events that were kept: what a power cut, a bad card or somebody else has left.
+//! Puts any bytes behind two events in the outbox's log, as a power cut, a bad card or somebody else may leave them.
 //!
-//! What must hold: it opens, both events are there still, what is added is found again by the next run, and whatever waits can
-//! be told and is gone once it is acknowledged.
+//! What must hold: the outbox opens, both events are still there, what is added is found again by the next run, and
+//! whatever waits can be read and is removed once it is acknowledged.
 
 #![no_main]
 
@@ -24,13 +24,13 @@ fuzz_target!(|bytes: &[u8]| {
         // A file of which nothing is known: opened or refused, and never both.
         0 => {
             fs::write(dir.join("events.log"), bytes).expect("room");
-            drop(told(&open(dir)));
+            drop(waiting_events(&open(dir)));
         }
         // Noise that holds no record; what does may be about these two.
         1 if !holds_record(bytes) => {
-            kept(dir, bytes);
+            write_log(dir, bytes);
             let outbox = open(dir);
-            let seen = told(&outbox);
+            let seen = waiting_events(&outbox);
             // Where it is only dropped, its thread lets go of the log a moment later.
             assert!(outbox.close(Instant::now() + LONG));
             assert_eq!(seen.get(..4).unwrap_or_default(), ["+first", "-first", "+second", "-second"], "{seen:?}");
@@ -38,7 +38,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
         // What has a right checksum is believed, and may be about these two.
         _ => {
-            kept(dir, &summed(bytes));
+            write_log(dir, &with_checksums(bytes));
             recovers(dir);
         }
     }
@@ -63,20 +63,20 @@ fn tell(outbox: &Outbox, id: &str) {
     outbox.end(&notice(Some(Duration::from_secs(1))));
 }
 
-/// Two events, and these bytes behind them.
-fn kept(dir: &Path, bytes: &[u8]) {
+/// Writes a log of two events, and these bytes behind them.
+fn write_log(dir: &Path, bytes: &[u8]) {
     let outbox = open(dir);
     tell(&outbox, "first");
     tell(&outbox, "second");
     assert!(outbox.close(Instant::now() + LONG));
     let log = dir.join("events.log");
-    let kept = fs::read(&log).expect("is there");
-    assert!(kept.starts_with(HEADER));
-    fs::write(log, [&kept, bytes].concat()).expect("room");
+    let events = fs::read(&log).expect("is there");
+    assert!(events.starts_with(HEADER));
+    fs::write(log, [&events, bytes].concat()).expect("room");
 }
 
-/// What waits, in order.
-fn told(outbox: &Outbox) -> Vec<String> {
+/// What waits, in order: `+` for a start, `-` for an end.
+fn waiting_events(outbox: &Outbox) -> Vec<String> {
     outbox.rewind();
     let next = std::iter::from_fn(|| outbox.next());
     next.map(|waiting| {
@@ -90,18 +90,18 @@ fn recovers(dir: &Path) {
     let outbox = open(dir);
     assert_eq!(outbox.storage(), "disk");
     tell(&outbox, "third");
-    let before = told(&outbox);
+    let before = waiting_events(&outbox);
     assert!(before.ends_with(&["+third".into(), "-third".into()]), "{before:?}");
     assert!(outbox.close(Instant::now() + LONG));
     let outbox = open(dir);
-    assert_eq!(told(&outbox), before);
+    assert_eq!(waiting_events(&outbox), before);
     outbox.rewind();
     while let Some(waiting) = outbox.next() {
         outbox.acknowledge(waiting.number);
     }
     assert_eq!(outbox.waiting(), 0);
     assert!(outbox.close(Instant::now() + LONG));
-    assert!(told(&open(dir)).is_empty());
+    assert!(waiting_events(&open(dir)).is_empty());
 }
 
 /// Whether a length and a checksum are right anywhere.
@@ -114,7 +114,7 @@ fn holds_record(bytes: &[u8]) -> bool {
 }
 
 /// Records of these bodies, whose lengths stand before them, with the checksums that belong to them.
-fn summed(mut bytes: &[u8]) -> Vec<u8> {
+fn with_checksums(mut bytes: &[u8]) -> Vec<u8> {
     let mut log = Vec::new();
     while let Some((length, rest)) = bytes.split_first() {
         let (body, rest) = rest.split_at(rest.len().min(usize::from(*length)));
