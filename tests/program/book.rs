@@ -99,8 +99,8 @@ fn configurations_have_only_keys_that_there_are() {
     assert!(seen >= 5, "only {seen} snippets");
 }
 
-/// All strings of the program, as they are printed but for what stands between braces.
-fn said() -> String {
+/// The sources of the program and of its library, with strings as they are printed but for what stands between braces.
+fn sources() -> String {
     fn collect(folder: &Path, into: &mut String) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -112,7 +112,7 @@ fn said() -> String {
         }
     }
     let mut text = String::new();
-    collect(&root().join("src"), &mut text);
+    ["src", "crates/clapd-core/src"].iter().for_each(|folder| collect(&root().join(folder), &mut text));
     let lines: Vec<_> = text.split("\\\n").collect();
     let joined = lines.iter().enumerate().map(|(index, line)| if index == 0 { line } else { line.trim_start() });
     joined.collect::<String>().replace("\\\"", "\"")
@@ -132,7 +132,7 @@ fn what_troubleshooting_quotes_is_said() {
         "mqtt: no connection to",
         "mqtt: the broker refuses",
     ];
-    let said = said();
+    let sources = sources();
     let text = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
     let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| you see"));
     let mut seen = 0;
@@ -141,7 +141,7 @@ fn what_troubleshooting_quotes_is_said() {
         for quoted in symptom.split('`').skip(1).step_by(2) {
             for part in quoted.split('…').map(str::trim).filter(|part| part.len() > 3) {
                 let part = part.trim_start_matches(": ").trim_end_matches([';', ':']);
-                assert!(said.contains(part) || OTHERS.contains(&part), "clapd does not say {part:?}");
+                assert!(sources.contains(part) || OTHERS.contains(&part), "clapd does not say {part:?}");
                 seen += 1;
             }
         }
