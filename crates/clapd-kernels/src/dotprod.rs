@@ -7,7 +7,7 @@
 use std::arch::aarch64::*;
 
 use super::neon::four_lanes;
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Simd, instructions};
 
 /// The proof that the CPU has the dot product.
 #[derive(Clone, Copy)]
@@ -36,7 +36,7 @@ impl Simd for Dotprod {
     type I = int32x4_t;
     type W = int8x16_t;
     type A = int8x16_t;
-    type Code = i8;
+    type Quantized = i8;
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -46,20 +46,11 @@ impl Simd for Dotprod {
 
     four_lanes!();
 
-    #[inline(always)]
-    unsafe fn load_weights(self, at: *const i8) -> int8x16_t {
-        // SAFETY: by the trait's contract.
-        unsafe { vld1q_s8(at) }
-    }
-    #[inline(always)]
-    unsafe fn splat_codes(self, at: *const i8) -> int8x16_t {
-        // SAFETY: by the trait's contract.
-        unsafe { vreinterpretq_s8_s32(vdupq_n_s32(at.cast::<i32>().read_unaligned())) }
-    }
-    #[inline(always)]
-    fn dot(self, acc: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
-        // SAFETY: self proves the feature.
-        unsafe { sdot::<0>(acc, a, w) }
+    instructions! {
+        fn dot(acc: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t { sdot::<0>(acc, a, w) }
+
+        unsafe fn load_weights(at: *const i8) -> int8x16_t { vld1q_s8(at) }
+        unsafe fn splat_quantized(at: *const i8) -> int8x16_t { vreinterpretq_s8_s32(vdupq_n_s32(at.cast::<i32>().read_unaligned())) }
     }
 
     /// Four groups at a time: a vector has those of a row, and `sdot` takes any of them; to copy each to all lanes would cost
@@ -78,7 +69,7 @@ impl Simd for Dotprod {
         unsafe {
             let mut acc = [[vdupq_n_s32(0); V]; M];
             for j in 0..V {
-                let start = self.start(sums.add(j * 4));
+                let start = self.initial_sums(sums.add(j * 4));
                 acc.iter_mut().for_each(|acc| acc[j] = start);
             }
             let fours = groups / 4;
@@ -96,7 +87,7 @@ impl Simd for Dotprod {
             for g in fours * 4..groups {
                 let mut codes = [vdupq_n_s8(0); M];
                 for (r, codes) in codes.iter_mut().enumerate() {
-                    *codes = self.splat_codes(a.add(r * stride + g * 4));
+                    *codes = self.splat_quantized(a.add(r * stride + g * 4));
                 }
                 step::<M, V, 0>(&mut acc, &codes, w.add(g * V * 16));
             }

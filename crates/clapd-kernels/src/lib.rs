@@ -8,6 +8,7 @@
 // Tiles are indexed [row][vector]; iterators over one of the two hide the other.
 #![allow(clippy::needless_range_loop)]
 
+mod activations;
 mod attention;
 mod buffer;
 mod gelu;
@@ -17,13 +18,14 @@ mod linear;
 mod math;
 mod merge;
 mod norm;
-mod pack;
 mod rows;
 mod scalar;
+mod scratch;
 mod separable;
 mod simd;
 mod swin;
 mod transformer;
+mod weights;
 mod workspace;
 
 #[cfg(test)]
@@ -42,8 +44,9 @@ mod dotprod;
 mod neon;
 
 pub use gelu::Gelu;
+pub use gemm::Epilogue;
 pub use isa::Isa;
-pub use linear::{Finish, Linear, MAX_K};
+pub use linear::{Linear, MAX_K};
 pub use merge::PatchMerge;
 pub use norm::Norm;
 pub use rows::{blend_rows, norm_rows};

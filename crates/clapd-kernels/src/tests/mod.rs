@@ -25,7 +25,7 @@ pub(super) fn noise(seed: u64, len: usize) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Int8 weights that look random.
+/// Int8Weights weights that look random.
 pub(super) fn bytes(seed: u64, len: usize) -> Vec<i8> {
     noise(seed, len).into_iter().map(|x| (x * 127.0).round() as i8).collect()
 }
