@@ -1,8 +1,7 @@
 //! AVX2 with FMA and F16C: eight lanes; the int8 dot product by `vpmaddwd` on bytes widened to 16 bits.
 //!
-//! `vpmaddubsw` would multiply bytes at once, but its sums of two products (up to 2 * 255 * 127) saturate at 16 bits. Codes are
+//! `vpmaddubsw` would multiply bytes at once, but its sums of two products (up to 2 * 255 * 127) saturate at 16 bits. Activations are
 //! stored as 16 bits and weights widened as they are loaded, so that two products (up to 2 * 255 * 127) meet in 32: exact.
-//! Never: is made on a CPU that lacks avx2, fma or f16c (see [`super::isa`]).
 
 use std::arch::x86_64::*;
 

@@ -1,7 +1,6 @@
-//! AVX-512 with VNNI: sixteen lanes, `vpdpbusd` with codes as its unsigned and weights as its signed bytes.
+//! AVX-512 with VNNI: sixteen lanes, `vpdpbusd` with activations as its unsigned and weights as its signed bytes.
 //!
 //! `vpdpbusd` adds four products of at most 255 * 127 to 32 bits without saturating: exact.
-//! Never: is made on a CPU that lacks avx512f, bw, vl, dq, vnni or fma (see [`super::isa`]).
 
 use std::arch::x86_64::*;
 

@@ -1,7 +1,6 @@
-//! AVX2 with AVX-VNNI: eight lanes, `vpdpbusd` with codes as its unsigned and weights as its signed bytes.
+//! AVX2 with AVX-VNNI: eight lanes, `vpdpbusd` with activations as its unsigned and weights as its signed bytes.
 //!
 //! It adds four products of at most 255 * 127 to 32 bits without saturating: exact.
-//! Never: is made on a CPU that lacks avxvnni, avx2, fma or f16c (see [`super::isa`]).
 
 use std::arch::x86_64::*;
 

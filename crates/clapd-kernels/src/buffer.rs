@@ -1,14 +1,11 @@
 //! Numbers in memory that begin at a cache line: a vector load that crosses two lines costs two.
-//!
-//! In: a length. Out: a slice of zeros to be written.
-//! Never: shrinks.
 
 use std::marker::PhantomData;
 
 /// Bytes of a cache line, and of the longest vector.
 const LINE: usize = 64;
 
-/// Pod numbers: every pattern of bits is one, and zero bits are zero.
+/// Plain old data: every pattern of bits is one, and zero bits are zero.
 ///
 /// # Safety
 /// Only for such types, aligned to at most 64 bytes.

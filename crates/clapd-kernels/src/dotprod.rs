@@ -1,8 +1,7 @@
 //! 64-bit ARM with the dot product (ARMv8.2's option that every core since the Cortex-A76 has): `sdot`.
 //!
-//! In: codes stored as c - 128, signed as the weights are. All but the int8 product is [`super::neon`]'s.
+//! Activations are stored as q - 128, signed as the weights are. All but the int8 product is [`super::neon`]'s.
 //! `sdot` adds four products of bytes to 32 bits without saturating: exact.
-//! Never: is made on a CPU that lacks dotprod (see [`super::isa`]).
 
 use std::arch::aarch64::*;
 
@@ -74,36 +73,36 @@ impl Simd for Dotprod {
             }
             let fours = groups / 4;
             for g in 0..fours {
-                let mut codes = [vdupq_n_s8(0); M];
-                for (r, codes) in codes.iter_mut().enumerate() {
-                    *codes = vld1q_s8(a.add(r * stride + g * 16));
+                let mut activations = [vdupq_n_s8(0); M];
+                for (r, activations) in activations.iter_mut().enumerate() {
+                    *activations = vld1q_s8(a.add(r * stride + g * 16));
                 }
                 let w = w.add(g * V * 64);
-                step::<M, V, 0>(&mut acc, &codes, w);
-                step::<M, V, 1>(&mut acc, &codes, w.add(V * 16));
-                step::<M, V, 2>(&mut acc, &codes, w.add(V * 32));
-                step::<M, V, 3>(&mut acc, &codes, w.add(V * 48));
+                step::<M, V, 0>(&mut acc, &activations, w);
+                step::<M, V, 1>(&mut acc, &activations, w.add(V * 16));
+                step::<M, V, 2>(&mut acc, &activations, w.add(V * 32));
+                step::<M, V, 3>(&mut acc, &activations, w.add(V * 48));
             }
             for g in fours * 4..groups {
-                let mut codes = [vdupq_n_s8(0); M];
-                for (r, codes) in codes.iter_mut().enumerate() {
-                    *codes = self.splat_quantized(a.add(r * stride + g * 4));
+                let mut activations = [vdupq_n_s8(0); M];
+                for (r, activations) in activations.iter_mut().enumerate() {
+                    *activations = self.splat_quantized(a.add(r * stride + g * 4));
                 }
-                step::<M, V, 0>(&mut acc, &codes, w.add(g * V * 16));
+                step::<M, V, 0>(&mut acc, &activations, w.add(g * V * 16));
             }
             acc
         }
     }
 }
 
-/// Group `GROUP` of four groups of M rows of codes, times V vectors of weights.
+/// Group `GROUP` of four groups of M rows of activations, times V vectors of weights.
 ///
 /// # Safety
 /// The CPU must have dotprod, and V vectors must be readable at `w`.
 #[inline(always)]
 unsafe fn step<const M: usize, const V: usize, const GROUP: i32>(
     acc: &mut [[int32x4_t; V]; M],
-    codes: &[int8x16_t; M],
+    activations: &[int8x16_t; M],
     w: *const i8,
 ) {
     // SAFETY: by this function's contract.
@@ -114,7 +113,7 @@ unsafe fn step<const M: usize, const V: usize, const GROUP: i32>(
         }
         for r in 0..M {
             for j in 0..V {
-                acc[r][j] = sdot::<GROUP>(acc[r][j], codes[r], weights[j]);
+                acc[r][j] = sdot::<GROUP>(acc[r][j], activations[r], weights[j]);
             }
         }
     }

@@ -17,7 +17,7 @@ use super::{dotprod::Dotprod, neon::Neon};
 /// An instruction set that kernels exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// Pod Rust, on any CPU.
+    /// Plain Rust, on any CPU.
     Scalar,
     /// x86 with AVX2, FMA and F16C (2013 on).
     Avx2,

@@ -1,7 +1,5 @@
 //! Exponential and GELU on vectors.
-//!
-//! In: f32 lanes. Out: the functions of them, within the errors that stand at each.
-//! Never: branches on a lane.
+//! No function branches on a lane.
 
 use super::simd::Simd;
 

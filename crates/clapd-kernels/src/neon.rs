@@ -1,10 +1,10 @@
 //! 64-bit ARM, any: four lanes; products of bytes added two by two in 16 bits, then in 32.
 //!
-//! In: codes stored as c - 128, signed as the weights are. A group is 16 consecutive weights of a column: a vector.
+//! Activations are stored as q - 128, signed as the weights are. A group is 16 consecutive weights of a column: a vector.
 //! `smull` and `smlal2` add two products in 16 bits: at most 2 * 128 * 127 = 32,512, which never overflows, as no weight is
 //! -128. `sadalp` adds pairs of these to 32 bits. So three instructions do 16 products, and what a column has in its four
 //! lanes is added up once, behind its last group.
-//! Never: needs more than ARMv8 (a Pi 3, a Pi 4, a Zero 2).
+//! It needs no more than ARMv8 (a Pi 3, a Pi 4, a Zero 2).
 
 use std::arch::aarch64::*;
 
@@ -65,10 +65,10 @@ macro_rules! four_lanes {
                 vst1q_f32(to.add(2 * to_stride), vtrn1q_f32(c, d));
                 vst1q_f32(to.add(3 * to_stride), vtrn2q_f32(c, d));
             }
-            // c - 128 fits into the byte that is left of it.
+            // q - 128 fits into the byte that is left of it.
             unsafe fn store_quantized(at: *mut i8, a: float32x4_t) {
-                let codes = vmovn_s32(vsubq_s32(vcvtnq_s32_f32(a), vdupq_n_s32(128)));
-                let bytes = vmovn_s16(vcombine_s16(codes, codes));
+                let halves = vmovn_s32(vsubq_s32(vcvtnq_s32_f32(a), vdupq_n_s32(128)));
+                let bytes = vmovn_s16(vcombine_s16(halves, halves));
                 at.cast::<i32>().write_unaligned(vget_lane_s32::<0>(vreinterpret_s32_s8(bytes)));
             }
             // The sum of (c - 128) * w lacks 128 * (the sum of w).
@@ -151,14 +151,14 @@ impl Simd for Neon {
                 let mut acc = [[vdupq_n_s32(0); 4]; M];
                 for g in 0..groups {
                     let w = w.add((g * V + j) * 64);
-                    let mut codes = [vdupq_n_s8(0); M];
-                    for (r, codes) in codes.iter_mut().enumerate() {
-                        *codes = vld1q_s8(a.add(r * stride + g * 16));
+                    let mut activations = [vdupq_n_s8(0); M];
+                    for (r, activations) in activations.iter_mut().enumerate() {
+                        *activations = vld1q_s8(a.add(r * stride + g * 16));
                     }
                     for c in 0..4 {
                         let w = vld1q_s8(w.add(c * 16));
                         for r in 0..M {
-                            acc[r][c] = products(acc[r][c], codes[r], w);
+                            acc[r][c] = products(acc[r][c], activations[r], w);
                         }
                     }
                 }

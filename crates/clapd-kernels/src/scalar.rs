@@ -1,13 +1,13 @@
 //! No instruction set at all: plain Rust, four lanes that a compiler may turn into what the CPU has.
 //!
-//! The reference for all others, and what runs on a CPU that has none of them.
-//! Never: fuses a multiplication with an addition (without such an instruction it is a slow library call).
+//! It is the reference for all others, and what runs on a CPU that has none of them. It fuses no multiplication with an addition:
+//! without such an instruction that is a slow library call.
 
 use half::f16;
 
 use super::simd::{Kernel, Simd};
 
-/// Pod Rust.
+/// Plain Rust.
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
 

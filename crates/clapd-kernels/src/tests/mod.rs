@@ -1,7 +1,7 @@
 //! What must hold of every instruction set that the machine has.
 //!
-//! In: random and extreme numbers. Out: agreement with plain Rust in f64, and of integer sums with it bit for bit.
-//! Never: takes a kernel as the reference of itself.
+//! Random and extreme numbers must agree with plain Rust in f64, and integer sums with it bit for bit. No kernel is the reference of
+//! itself.
 
 mod blocks;
 mod gelu;
