@@ -1,8 +1,7 @@
 //! softmax(q k^T + bias) v for one head of one window or text.
 //!
-//! In: rows of queries, keys and values side by side, as a linear made them. Out: rows of mixed values.
-//! Scores are in units of ln 2, so that the softmax is of powers of two.
-//! Never: reads scores of padding: a bias of [`NEVER`] makes their share nothing.
+//! Queries, keys and values lie side by side in rows, as a linear made them. Scores are in units of ln 2, so that the softmax is of
+//! powers of two. The columns behind the last token are scored as well: a bias of [`MASKED_SCORE`] makes their share nothing.
 
 use super::buffer::Aligned;
 use super::gemm::{by_height, float_tile};
@@ -10,11 +9,11 @@ use super::math::exp2;
 use super::simd::{Kernel, Simd};
 
 /// A score that no sum of others brings back: its share is 2^-100 of the largest ([`exp2`]), which is nothing in f32.
-pub(super) const NEVER: f32 = -1e30;
+pub(super) const MASKED_SCORE: f32 = -1e30;
 
 /// Sizes that all heads share.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
+pub(super) struct AttentionShape {
     /// Queries, and keys.
     pub(super) tokens: usize,
     /// Floats of a query, a key or a value.
@@ -30,9 +29,9 @@ pub(super) struct Shape {
 /// Rows of scores are padded to a multiple of this: no instruction set's tile is wider.
 pub(super) const WIDTH: usize = 32;
 
-/// Memory for one head.
+/// Memory for one head: its keys, transposed, and some rows of scores.
 #[derive(Default)]
-pub(super) struct Room {
+pub(super) struct AttentionScratch {
     keys: Aligned<f32>,
     scores: Aligned<f32>,
 }
@@ -40,8 +39,9 @@ pub(super) struct Room {
 /// Rows of queries that are scored at a time; a multiple of every tile's height but the last.
 const QUERIES: usize = 24;
 
-impl Room {
-    pub(super) fn fit(&mut self, shape: Shape, lanes: usize) {
+impl AttentionScratch {
+    /// Makes room for heads of this shape.
+    pub(super) fn fit(&mut self, shape: AttentionShape, lanes: usize) {
         self.keys.fit(shape.size.next_multiple_of(lanes) * shape.width);
         self.scores.fit(QUERIES * shape.width);
     }
@@ -49,7 +49,7 @@ impl Room {
 
 /// One head's pointers.
 #[derive(Clone, Copy)]
-pub(super) struct Head {
+pub(super) struct HeadPointers {
     pub(super) query: *const f32,
     pub(super) key: *const f32,
     pub(super) value: *const f32,
@@ -62,26 +62,26 @@ pub(super) struct Head {
 }
 
 /// Attention of one head, as a kernel of its own.
-pub(super) struct Attend<'a> {
-    shape: Shape,
-    head: Head,
-    room: &'a mut Room,
+pub(super) struct AttentionHead<'a> {
+    shape: AttentionShape,
+    head: HeadPointers,
+    scratch: &'a mut AttentionScratch,
 }
 
-impl<'a> Attend<'a> {
+impl<'a> AttentionHead<'a> {
     /// # Safety
     /// As [`attend`].
-    pub(super) unsafe fn new(shape: Shape, head: Head, room: &'a mut Room) -> Self {
-        Self { shape, head, room }
+    pub(super) unsafe fn new(shape: AttentionShape, head: HeadPointers, scratch: &'a mut AttentionScratch) -> Self {
+        Self { shape, head, scratch }
     }
 }
 
-impl Kernel for Attend<'_> {
+impl Kernel for AttentionHead<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // SAFETY: by the contract of `new`.
-        unsafe { attend(s, self.shape, self.head, self.room) }
+        unsafe { attend(s, self.shape, self.head, self.scratch) }
     }
 }
 
@@ -90,14 +90,14 @@ impl Kernel for Attend<'_> {
 /// # Safety
 /// `shape.tokens` rows of `shape.size` floats must be readable at query, key and value, and LANES^2 * 2 floats behind the
 /// last of a row or column must lie in the same allocation as the keys and values (they are read and not used); `out` must be
-/// writable likewise. `room` must have been fitted.
+/// writable likewise. `scratch` must have been fitted.
 #[inline(always)]
-unsafe fn attend<S: Simd>(s: S, shape: Shape, head: Head, room: &mut Room) {
-    let keys = room.keys.as_mut_slice().as_mut_ptr();
-    let scores = room.scores.as_mut_slice().as_mut_ptr();
+unsafe fn attend<S: Simd>(s: S, shape: AttentionShape, head: HeadPointers, scratch: &mut AttentionScratch) {
+    let keys = scratch.keys.as_mut_slice().as_mut_ptr();
+    let scores = scratch.scores.as_mut_slice().as_mut_ptr();
     // SAFETY: by this function's contract, which holds for every block of queries.
     unsafe {
-        turn_keys(s, shape, head.key, keys);
+        transpose_keys(s, shape, head.key, keys);
         let mut first = 0;
         while first < shape.tokens {
             let m = QUERIES.min(shape.tokens - first);
@@ -117,8 +117,8 @@ unsafe fn attend<S: Simd>(s: S, shape: Shape, head: Head, room: &mut Room) {
 /// # Safety
 /// As [`attend`].
 #[inline(always)]
-unsafe fn turn_keys<S: Simd>(s: S, shape: Shape, from: *const f32, to: *mut f32) {
-    // SAFETY: whole blocks are read by the contract, and written into room that is as large.
+unsafe fn transpose_keys<S: Simd>(s: S, shape: AttentionShape, from: *const f32, to: *mut f32) {
+    // SAFETY: whole blocks are read by the contract, and written into memory that is as large.
     unsafe {
         for j in (0..shape.tokens).step_by(S::LANES) {
             for d in (0..shape.size).step_by(S::LANES) {
@@ -141,8 +141,8 @@ unsafe fn turn_keys<S: Simd>(s: S, shape: Shape, from: *const f32, to: *mut f32)
 #[inline(always)]
 unsafe fn score<S: Simd, const V: usize>(
     s: S,
-    shape: Shape,
-    head: Head,
+    shape: AttentionShape,
+    head: HeadPointers,
     first: usize,
     m: usize,
     keys: *const f32,
@@ -178,12 +178,12 @@ unsafe fn score<S: Simd, const V: usize>(
 /// # Safety
 /// As [`attend`].
 #[inline(always)]
-unsafe fn mix<S: Simd>(s: S, shape: Shape, head: Head, first: usize, m: usize, scores: *mut f32) {
+unsafe fn mix<S: Simd>(s: S, shape: AttentionShape, head: HeadPointers, first: usize, m: usize, scores: *mut f32) {
     let mut inverse = [0.0; QUERIES];
     // SAFETY: rows of scores are `width` floats, whole vectors; values by `attend`'s contract.
     unsafe {
         for (i, inverse) in inverse.iter_mut().enumerate().take(m) {
-            *inverse = 1.0 / powers(s, scores.add(i * shape.width), shape.width);
+            *inverse = 1.0 / softmax_numerators(s, scores.add(i * shape.width), shape.width);
         }
         let mut d = 0;
         while d < shape.size {
@@ -202,26 +202,26 @@ unsafe fn mix<S: Simd>(s: S, shape: Shape, head: Head, first: usize, m: usize, s
     }
 }
 
-/// A row of scores to powers of two, the largest 1. Gives their sum.
+/// A row of scores becomes the numerators of its softmax: powers of two, the largest 1. Returns their sum.
 ///
 /// # Safety
 /// `width` floats, whole vectors.
 #[inline(always)]
-unsafe fn powers<S: Simd>(s: S, row: *mut f32, width: usize) -> f32 {
+unsafe fn softmax_numerators<S: Simd>(s: S, row: *mut f32, width: usize) -> f32 {
     // SAFETY: by this function's contract.
     unsafe {
-        let mut top = s.load(row);
+        let mut max = s.load(row);
         for j in (S::LANES..width).step_by(S::LANES) {
-            top = s.max(top, s.load(row.add(j)));
+            max = s.max(max, s.load(row.add(j)));
         }
-        let top = s.splat(s.top(top));
+        let max = s.splat(s.reduce_max(max));
         let mut sum = s.splat(0.0);
         for j in (0..width).step_by(S::LANES) {
-            let power = exp2(s, s.sub(s.load(row.add(j)), top));
-            sum = s.add(sum, power);
-            s.store(row.add(j), power);
+            let numerator = exp2(s, s.sub(s.load(row.add(j)), max));
+            sum = s.add(sum, numerator);
+            s.store(row.add(j), numerator);
         }
-        s.sum(sum)
+        s.reduce_add(sum)
     }
 }
 
@@ -232,8 +232,8 @@ unsafe fn powers<S: Simd>(s: S, row: *mut f32, width: usize) -> f32 {
 #[inline(always)]
 unsafe fn mix_tile<S: Simd, const M: usize, const V: usize>(
     s: S,
-    shape: Shape,
-    head: Head,
+    shape: AttentionShape,
+    head: HeadPointers,
     row: usize,
     d: usize,
     scores: *const f32,

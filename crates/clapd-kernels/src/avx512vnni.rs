@@ -1,11 +1,10 @@
-//! AVX-512 with VNNI: sixteen lanes, `vpdpbusd` with codes as its unsigned and weights as its signed bytes.
+//! AVX-512 with VNNI: sixteen lanes, `vpdpbusd` with activations as its unsigned and weights as its signed bytes.
 //!
 //! `vpdpbusd` adds four products of at most 255 * 127 to 32 bits without saturating: exact.
-//! Never: is made on a CPU that lacks avx512f, bw, vl, dq, vnni or fma (see [`super::isa`]).
 
 use std::arch::x86_64::*;
 
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Simd, instructions};
 
 /// The proof that the CPU has AVX-512 with VNNI.
 #[derive(Clone, Copy)]
@@ -43,7 +42,7 @@ impl Simd for Avx512Vnni {
     type I = __m512i;
     type W = __m512i;
     type A = __m512i;
-    type Code = u8;
+    type Quantized = u8;
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -51,109 +50,37 @@ impl Simd for Avx512Vnni {
         unsafe { enter(self, kernel) }
     }
 
-    #[inline(always)]
-    fn splat(self, x: f32) -> __m512 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_set1_ps(x) }
-    }
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_add_ps(a, b) }
-    }
-    #[inline(always)]
-    fn sub(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn max(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_max_ps(a, b) }
-    }
-    #[inline(always)]
-    fn min(self, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_min_ps(a, b) }
-    }
-    #[inline(always)]
-    fn abs(self, a: __m512) -> __m512 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_abs_ps(a) }
-    }
-    #[inline(always)]
-    fn round(self, a: __m512) -> __m512 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
-    }
-    #[inline(always)]
-    fn scale2(self, a: __m512, n: __m512) -> __m512 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_scalef_ps(a, n) }
-    }
-    #[inline(always)]
-    fn recip(self, a: __m512) -> __m512 {
-        // SAFETY: self proves the features. An approximation of 14 bits, and one step of Newton's method.
-        unsafe {
+    instructions! {
+        fn splat(x: f32) -> __m512 { _mm512_set1_ps(x) }
+        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
+        fn round(a: __m512) -> __m512 { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+        fn scale2(a: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(a, n) }
+        // An approximation of 14 bits, and one step of Newton's method.
+        fn recip(a: __m512) -> __m512 {
             let t = _mm512_rcp14_ps(a);
             _mm512_mul_ps(t, _mm512_fnmadd_ps(a, t, _mm512_set1_ps(2.0)))
         }
-    }
-    #[inline(always)]
-    fn sum(self, a: __m512) -> f32 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_reduce_add_ps(a) }
-    }
-    #[inline(always)]
-    fn top(self, a: __m512) -> f32 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_reduce_max_ps(a) }
-    }
-    #[inline(always)]
-    fn bottom(self, a: __m512) -> f32 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_reduce_min_ps(a) }
-    }
+        fn reduce_add(a: __m512) -> f32 { _mm512_reduce_add_ps(a) }
+        fn reduce_max(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
+        fn reduce_min(a: __m512) -> f32 { _mm512_reduce_min_ps(a) }
+        fn dot(acc: __m512i, a: __m512i, w: __m512i) -> __m512i { _mm512_dpbusd_epi32(acc, a, w) }
+        fn to_f32(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
 
-    #[inline(always)]
-    unsafe fn load(self, at: *const f32) -> __m512 {
-        // SAFETY: by the trait's contract.
-        unsafe { _mm512_loadu_ps(at) }
-    }
-    #[inline(always)]
-    unsafe fn load_part(self, at: *const f32, n: usize) -> __m512 {
-        // SAFETY: by the trait's contract; masked lanes are not read.
-        unsafe { _mm512_maskz_loadu_ps(mask(n), at) }
-    }
-    #[inline(always)]
-    unsafe fn load_half(self, at: *const u16) -> __m512 {
-        // SAFETY: by the trait's contract.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
-    }
-    #[inline(always)]
-    unsafe fn store(self, at: *mut f32, a: __m512) {
-        // SAFETY: by the trait's contract.
-        unsafe { _mm512_storeu_ps(at, a) }
-    }
-    #[inline(always)]
-    unsafe fn store_part(self, at: *mut f32, a: __m512, n: usize) {
-        // SAFETY: by the trait's contract; masked lanes are not written.
-        unsafe { _mm512_mask_storeu_ps(at, mask(n), a) }
-    }
-    #[inline(always)]
-    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
-        // SAFETY: by the trait's contract: 16 rows of 16 floats on both sides.
-        unsafe {
+        unsafe fn load(at: *const f32) -> __m512 { _mm512_loadu_ps(at) }
+        // Masked lanes are not read.
+        unsafe fn load_part(at: *const f32, n: usize) -> __m512 { _mm512_maskz_loadu_ps(mask(n), at) }
+        unsafe fn load_half(at: *const u16) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
+        unsafe fn store(at: *mut f32, a: __m512) { _mm512_storeu_ps(at, a) }
+        // Masked lanes are not written.
+        unsafe fn store_part(at: *mut f32, a: __m512, n: usize) { _mm512_mask_storeu_ps(at, mask(n), a) }
+        // 16 rows of 16 floats on both sides.
+        unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
             let zero = _mm512_setzero_ps();
             let mut t = [zero; 16];
             // Floats, then pairs of floats, are interleaved: quarter q of t[4 * g + c] is column 4 * q + c of rows 4 * g..
@@ -175,42 +102,16 @@ impl Simd for Avx512Vnni {
                 _mm512_storeu_ps(to.add((12 + c) * to_stride), _mm512_shuffle_f32x4::<0xdd>(odd, odd_high));
             }
         }
+        unsafe fn store_quantized(at: *mut u8, a: __m512) { _mm_storeu_si128(at.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a))) }
+        unsafe fn load_weights(at: *const i8) -> __m512i { _mm512_loadu_si512(at.cast()) }
+        unsafe fn splat_quantized(at: *const u8) -> __m512i { _mm512_set1_epi32(at.cast::<i32>().read_unaligned()) }
+        unsafe fn initial_sums(_sums: *const i32) -> __m512i { _mm512_setzero_si512() }
     }
 
-    #[inline(always)]
-    unsafe fn store_codes(self, at: *mut u8, a: __m512) {
-        // SAFETY: by the trait's contract.
-        unsafe { _mm_storeu_si128(at.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a))) }
-    }
-    #[inline(always)]
-    unsafe fn load_weights(self, at: *const i8) -> __m512i {
-        // SAFETY: by the trait's contract.
-        unsafe { _mm512_loadu_si512(at.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn splat_codes(self, at: *const u8) -> __m512i {
-        // SAFETY: by the trait's contract.
-        unsafe { _mm512_set1_epi32(at.cast::<i32>().read_unaligned()) }
-    }
     #[inline(always)]
     fn prefetch<T>(self, at: *const T) {
         // SAFETY: a hint; no address faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn start(self, _: *const i32) -> __m512i {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_setzero_si512() }
-    }
-    #[inline(always)]
-    fn dot(self, acc: __m512i, a: __m512i, w: __m512i) -> __m512i {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_dpbusd_epi32(acc, a, w) }
-    }
-    #[inline(always)]
-    fn to_f32(self, a: __m512i) -> __m512 {
-        // SAFETY: self proves the features.
-        unsafe { _mm512_cvtepi32_ps(a) }
     }
     #[cfg(test)]
     unsafe fn store_sums(self, at: *mut i32, a: __m512i) {

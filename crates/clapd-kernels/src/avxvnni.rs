@@ -1,12 +1,11 @@
-//! AVX2 with AVX-VNNI: eight lanes, `vpdpbusd` with codes as its unsigned and weights as its signed bytes.
+//! AVX2 with AVX-VNNI: eight lanes, `vpdpbusd` with activations as its unsigned and weights as its signed bytes.
 //!
 //! It adds four products of at most 255 * 127 to 32 bits without saturating: exact.
-//! Never: is made on a CPU that lacks avxvnni, avx2, fma or f16c (see [`super::isa`]).
 
 use std::arch::x86_64::*;
 
 use super::avx2::eight_lanes;
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Simd, instructions};
 
 /// The proof that the CPU has AVX2, FMA, F16C and AVX-VNNI.
 #[derive(Clone, Copy)]
@@ -36,7 +35,7 @@ impl Simd for AvxVnni {
     type I = __m256i;
     type W = __m256i;
     type A = __m256i;
-    type Code = u8;
+    type Quantized = u8;
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -46,28 +45,16 @@ impl Simd for AvxVnni {
 
     eight_lanes!();
 
-    #[inline(always)]
-    unsafe fn store_codes(self, at: *mut u8, a: __m256) {
-        // SAFETY: by the trait's contract. Both narrowings keep 0..=255 as they are.
-        unsafe {
+    instructions! {
+        fn dot(acc: __m256i, a: __m256i, w: __m256i) -> __m256i { _mm256_dpbusd_avx_epi32(acc, a, w) }
+
+        // Both narrowings keep 0..=255 as they are.
+        unsafe fn store_quantized(at: *mut u8, a: __m256) {
             let a = _mm256_cvtps_epi32(a);
             let a = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
             _mm_storel_epi64(at.cast(), _mm_packus_epi16(a, a));
         }
-    }
-    #[inline(always)]
-    unsafe fn load_weights(self, at: *const i8) -> __m256i {
-        // SAFETY: by the trait's contract.
-        unsafe { _mm256_loadu_si256(at.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn splat_codes(self, at: *const u8) -> __m256i {
-        // SAFETY: by the trait's contract.
-        unsafe { _mm256_set1_epi32(at.cast::<i32>().read_unaligned()) }
-    }
-    #[inline(always)]
-    fn dot(self, acc: __m256i, a: __m256i, w: __m256i) -> __m256i {
-        // SAFETY: self proves the features.
-        unsafe { _mm256_dpbusd_avx_epi32(acc, a, w) }
+        unsafe fn load_weights(at: *const i8) -> __m256i { _mm256_loadu_si256(at.cast()) }
+        unsafe fn splat_quantized(at: *const u8) -> __m256i { _mm256_set1_epi32(at.cast::<i32>().read_unaligned()) }
     }
 }

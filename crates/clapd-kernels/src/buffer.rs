@@ -1,30 +1,27 @@
 //! Numbers in memory that begin at a cache line: a vector load that crosses two lines costs two.
-//!
-//! In: a length. Out: a slice of zeros to be written.
-//! Never: shrinks.
 
 use std::marker::PhantomData;
 
 /// Bytes of a cache line, and of the longest vector.
 const LINE: usize = 64;
 
-/// Plain numbers: every pattern of bits is one, and zero bits are zero.
+/// Plain old data: every pattern of bits is one, and zero bits are zero.
 ///
 /// # Safety
 /// Only for such types, aligned to at most 64 bytes.
-pub(super) unsafe trait Plain: Copy + 'static {}
+pub(super) unsafe trait Pod: Copy + 'static {}
 // SAFETY: these are integers and floats.
-unsafe impl Plain for f32 {}
+unsafe impl Pod for f32 {}
 // SAFETY: as above.
-unsafe impl Plain for u16 {}
+unsafe impl Pod for u16 {}
 // SAFETY: as above.
-unsafe impl Plain for i16 {}
+unsafe impl Pod for i16 {}
 // SAFETY: as above.
-unsafe impl Plain for i8 {}
+unsafe impl Pod for i8 {}
 // SAFETY: as above.
-unsafe impl Plain for u8 {}
+unsafe impl Pod for u8 {}
 // SAFETY: as above.
-unsafe impl Plain for i32 {}
+unsafe impl Pod for i32 {}
 
 #[repr(align(64))]
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +41,7 @@ impl<T> Default for Aligned<T> {
     }
 }
 
-impl<T: Plain> Aligned<T> {
+impl<T: Pod> Aligned<T> {
     /// `len` zeros.
     pub(super) fn zeros(len: usize) -> Self {
         let mut new = Self::default();
@@ -62,7 +59,7 @@ impl<T: Plain> Aligned<T> {
 
     /// The elements.
     pub(super) fn as_slice(&self) -> &[T] {
-        // SAFETY: `lines` holds at least `len` elements of initialised bytes, which are valid for a `Plain` type.
+        // SAFETY: `lines` holds at least `len` elements of initialised bytes, which are valid for a `Pod` type.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
 

@@ -1,13 +1,12 @@
 //! 64-bit ARM with the dot product (ARMv8.2's option that every core since the Cortex-A76 has): `sdot`.
 //!
-//! In: codes stored as c - 128, signed as the weights are. All but the int8 product is [`super::neon`]'s.
+//! Activations are stored as q - 128, signed as the weights are. All but the int8 product is [`super::neon`]'s.
 //! `sdot` adds four products of bytes to 32 bits without saturating: exact.
-//! Never: is made on a CPU that lacks dotprod (see [`super::isa`]).
 
 use std::arch::aarch64::*;
 
 use super::neon::four_lanes;
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Simd, instructions};
 
 /// The proof that the CPU has the dot product.
 #[derive(Clone, Copy)]
@@ -36,7 +35,7 @@ impl Simd for Dotprod {
     type I = int32x4_t;
     type W = int8x16_t;
     type A = int8x16_t;
-    type Code = i8;
+    type Quantized = i8;
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -46,20 +45,11 @@ impl Simd for Dotprod {
 
     four_lanes!();
 
-    #[inline(always)]
-    unsafe fn load_weights(self, at: *const i8) -> int8x16_t {
-        // SAFETY: by the trait's contract.
-        unsafe { vld1q_s8(at) }
-    }
-    #[inline(always)]
-    unsafe fn splat_codes(self, at: *const i8) -> int8x16_t {
-        // SAFETY: by the trait's contract.
-        unsafe { vreinterpretq_s8_s32(vdupq_n_s32(at.cast::<i32>().read_unaligned())) }
-    }
-    #[inline(always)]
-    fn dot(self, acc: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
-        // SAFETY: self proves the feature.
-        unsafe { sdot::<0>(acc, a, w) }
+    instructions! {
+        fn dot(acc: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t { sdot::<0>(acc, a, w) }
+
+        unsafe fn load_weights(at: *const i8) -> int8x16_t { vld1q_s8(at) }
+        unsafe fn splat_quantized(at: *const i8) -> int8x16_t { vreinterpretq_s8_s32(vdupq_n_s32(at.cast::<i32>().read_unaligned())) }
     }
 
     /// Four groups at a time: a vector has those of a row, and `sdot` takes any of them; to copy each to all lanes would cost
@@ -78,41 +68,41 @@ impl Simd for Dotprod {
         unsafe {
             let mut acc = [[vdupq_n_s32(0); V]; M];
             for j in 0..V {
-                let start = self.start(sums.add(j * 4));
+                let start = self.initial_sums(sums.add(j * 4));
                 acc.iter_mut().for_each(|acc| acc[j] = start);
             }
             let fours = groups / 4;
             for g in 0..fours {
-                let mut codes = [vdupq_n_s8(0); M];
-                for (r, codes) in codes.iter_mut().enumerate() {
-                    *codes = vld1q_s8(a.add(r * stride + g * 16));
+                let mut activations = [vdupq_n_s8(0); M];
+                for (r, activations) in activations.iter_mut().enumerate() {
+                    *activations = vld1q_s8(a.add(r * stride + g * 16));
                 }
                 let w = w.add(g * V * 64);
-                step::<M, V, 0>(&mut acc, &codes, w);
-                step::<M, V, 1>(&mut acc, &codes, w.add(V * 16));
-                step::<M, V, 2>(&mut acc, &codes, w.add(V * 32));
-                step::<M, V, 3>(&mut acc, &codes, w.add(V * 48));
+                step::<M, V, 0>(&mut acc, &activations, w);
+                step::<M, V, 1>(&mut acc, &activations, w.add(V * 16));
+                step::<M, V, 2>(&mut acc, &activations, w.add(V * 32));
+                step::<M, V, 3>(&mut acc, &activations, w.add(V * 48));
             }
             for g in fours * 4..groups {
-                let mut codes = [vdupq_n_s8(0); M];
-                for (r, codes) in codes.iter_mut().enumerate() {
-                    *codes = self.splat_codes(a.add(r * stride + g * 4));
+                let mut activations = [vdupq_n_s8(0); M];
+                for (r, activations) in activations.iter_mut().enumerate() {
+                    *activations = self.splat_quantized(a.add(r * stride + g * 4));
                 }
-                step::<M, V, 0>(&mut acc, &codes, w.add(g * V * 16));
+                step::<M, V, 0>(&mut acc, &activations, w.add(g * V * 16));
             }
             acc
         }
     }
 }
 
-/// Group `GROUP` of four groups of M rows of codes, times V vectors of weights.
+/// Group `GROUP` of four groups of M rows of activations, times V vectors of weights.
 ///
 /// # Safety
 /// The CPU must have dotprod, and V vectors must be readable at `w`.
 #[inline(always)]
 unsafe fn step<const M: usize, const V: usize, const GROUP: i32>(
     acc: &mut [[int32x4_t; V]; M],
-    codes: &[int8x16_t; M],
+    activations: &[int8x16_t; M],
     w: *const i8,
 ) {
     // SAFETY: by this function's contract.
@@ -123,7 +113,7 @@ unsafe fn step<const M: usize, const V: usize, const GROUP: i32>(
         }
         for r in 0..M {
             for j in 0..V {
-                acc[r][j] = sdot::<GROUP>(acc[r][j], codes[r], weights[j]);
+                acc[r][j] = sdot::<GROUP>(acc[r][j], activations[r], weights[j]);
             }
         }
     }

@@ -1,38 +1,54 @@
 //! Rows times packed weights: the loops around a tile, and what is done with a tile's sums before they are stored.
 //!
-//! In: [`Rows`], a [`Linear`]. Out: rows of f32, anywhere in memory.
-//! A panel of weights stays in the first cache while all rows go past it.
-//! Never: allocates.
+//! A panel of weights stays in the first cache while all rows go past it. Results go to rows anywhere in memory.
 
-use super::linear::{Finish, Int8, Linear, Weights};
+use super::activations::{ActivationFormat, RowOffsets, Rows};
 use super::math::gelu;
-use super::norm::{Coding, Rows};
-use super::simd::{AHEAD, Kernel, Simd};
+use super::simd::{Kernel, PREFETCH_BYTES, Simd};
+use super::weights::{Int8Weights, PackedLinear, Weights};
 
-/// Where rows go: row i to `base + places[i]`.
+/// What is done with a sum before it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epilogue {
+    /// Nothing.
+    Store,
+    /// x/2 (1 + erf(x / sqrt 2)).
+    Gelu,
+    /// max(x, 0).
+    Relu,
+    /// Added to what is in the output.
+    Add,
+}
+
+/// Where rows go: row i to `base` and its offset.
 #[derive(Clone, Copy)]
-pub(super) struct Out<'a> {
+pub(super) struct OutputRows<'a> {
     pub(super) base: *mut f32,
-    pub(super) places: &'a [usize],
+    pub(super) offsets: RowOffsets<'a>,
 }
 
 /// The product of the first `m` rows and a linear's weights. Its fields are a promise: see [`Gemm::new`].
 pub(super) struct Gemm<'a> {
-    linear: &'a Linear,
+    linear: &'a PackedLinear,
     rows: &'a Rows,
     m: usize,
-    out: Out<'a>,
-    finish: Finish,
+    out: OutputRows<'a>,
+    epilogue: Epilogue,
 }
 
 impl<'a> Gemm<'a> {
     /// # Safety
-    /// `rows` must hold `m` rows of `linear.k()`, as `linear.coding` says, coded by the instruction set that this
-    /// is run with and that `linear` was packed for; `out.places` must have `m` places at each of which `linear.n()` floats
-    /// are writable and initialised.
-    pub(super) unsafe fn new(linear: &'a Linear, rows: &'a Rows, m: usize, out: Out<'a>, finish: Finish) -> Self {
-        debug_assert!(out.places.len() >= m && rows.coding == linear.coding);
-        Self { linear, rows, m, out, finish }
+    /// `rows` must hold `m` rows of `linear.k` in `linear.format`, set by the instruction set that this is run with and that
+    /// `linear` was packed for; at each of the first `m` offsets of `out`, `linear.n` floats must be writable and initialised.
+    pub(super) unsafe fn new(
+        linear: &'a PackedLinear,
+        rows: &'a Rows,
+        m: usize,
+        out: OutputRows<'a>,
+        epilogue: Epilogue,
+    ) -> Self {
+        debug_assert!(rows.format() == linear.format);
+        Self { linear, rows, m, out, epilogue }
     }
 }
 
@@ -88,36 +104,36 @@ impl Gemm<'_> {
     /// As `new`; V must be `S::VECTORS`.
     #[inline(always)]
     unsafe fn panels<S: Simd, const V: usize>(&self, s: S) {
-        let (n, width) = (self.linear.n(), V * S::LANES);
+        let (n, width) = (self.linear.n, V * S::LANES);
         for column in (0..n).step_by(width) {
             // SAFETY: by this function's contract; columns are below n rounded up to panels, for which weights, scales, sums
             // and biases exist.
             unsafe {
                 match &self.linear.weights {
-                    Weights::Int8(w) => match (w.spans, self.rows.coding) {
-                        (1, Coding::TwoBytes) => {
+                    Weights::Int8(w) => match (w.spans, self.rows.format()) {
+                        (1, ActivationFormat::U16) => {
                             by_height!(S, self.m, |i, M| self.int8::<S, M, V, 2>(s, w, i, column));
                         }
                         (1, _) => by_height!(S, self.m, |i, M| self.int8::<S, M, V, 1>(s, w, i, column)),
-                        (_, Coding::TwoBytes) => by_half_height::<S, V, 2>(self, s, w, column),
+                        (_, ActivationFormat::U16) => by_half_height::<S, V, 2>(self, s, w, column),
                         _ => by_half_height::<S, V, 1>(self, s, w, column),
                     },
                     Weights::F32(w) => {
-                        let w = w.as_slice().as_ptr().add(column * self.linear.k());
+                        let w = w.as_slice().as_ptr().add(column * self.linear.k);
                         by_height!(S, self.m, |i, M| self
-                            .float::<S, M, V, f32>(s, w, i, column, |at| s.load(ahead(s, at))));
+                            .float::<S, M, V, f32>(s, w, i, column, |at| s.load(prefetch_behind(s, at))));
                     }
                     Weights::F16(w) => {
-                        let w = w.as_slice().as_ptr().add(column * self.linear.k());
+                        let w = w.as_slice().as_ptr().add(column * self.linear.k);
                         by_height!(S, self.m, |i, M| self
-                            .float::<S, M, V, u16>(s, w, i, column, |at| s.load_half(ahead(s, at))));
+                            .float::<S, M, V, u16>(s, w, i, column, |at| s.load_half(prefetch_behind(s, at))));
                     }
                 }
             }
         }
     }
 
-    /// Sums of codes times weights, from code `from` of rows i..i + M on, over `groups`; of codes of B bytes.
+    /// Sums of quantised activations times weights, from element `from` of rows i..i + M on, over `groups`; of B bytes each.
     ///
     /// # Safety
     /// As `panels`; `weights` and `sums` are a panel's, perhaps from a span of it on.
@@ -130,12 +146,12 @@ impl Gemm<'_> {
         sums: *const i32,
         groups: usize,
     ) -> [[S::F; V]; M] {
-        let stride = self.rows.stride;
+        let (quantized, stride, low) = self.rows.quantized::<S>();
         // SAFETY: by this function's contract; where B is 2, a row has low bytes too.
         unsafe {
-            let codes = self.rows.codes.as_slice().as_ptr().cast::<S::Code>().add(i * stride + from);
+            let quantized = quantized.add(i * stride + from);
             let mut values = [[s.splat(0.0); V]; M];
-            let high = s.tile::<M, V>(codes, stride, weights, sums, groups, AHEAD);
+            let high = s.tile::<M, V>(quantized, stride, weights, sums, groups, PREFETCH_BYTES);
             for r in 0..M {
                 for j in 0..V {
                     values[r][j] = s.to_f32(high[r][j]);
@@ -144,10 +160,10 @@ impl Gemm<'_> {
             if B == 2 {
                 // These weights are in the cache by now. While they are used again, those of the next panel come.
                 let panel = groups * S::GROUP * V * S::LANES;
-                let low = s.tile::<M, V>(codes.add(self.rows.low), stride, weights, sums, groups, panel);
+                let low_sums = s.tile::<M, V>(quantized.add(low), stride, weights, sums, groups, panel);
                 for r in 0..M {
                     for j in 0..V {
-                        values[r][j] = s.fma(values[r][j], s.splat(256.0), s.to_f32(low[r][j]));
+                        values[r][j] = s.fma(values[r][j], s.splat(256.0), s.to_f32(low_sums[r][j]));
                     }
                 }
             }
@@ -163,10 +179,11 @@ impl Gemm<'_> {
     unsafe fn int8<S: Simd, const M: usize, const V: usize, const B: usize>(
         &self,
         s: S,
-        w: &Int8,
+        w: &Int8Weights,
         i: usize,
         column: usize,
     ) {
+        let (row_scales, row_shifts) = self.rows.scales_and_shifts();
         // SAFETY: by this function's contract.
         unsafe {
             let weights = w.panels.as_slice().as_ptr().add(column * w.padded);
@@ -178,8 +195,8 @@ impl Gemm<'_> {
                 let shift = s.load(w.shifts.as_slice().as_ptr().add(at));
                 let bias = s.load(self.linear.bias.as_slice().as_ptr().add(at));
                 for r in 0..M {
-                    let row_scale = s.splat(*self.rows.scales.get_unchecked(i + r));
-                    let row_shift = s.splat(*self.rows.shifts.get_unchecked(i + r));
+                    let row_scale = s.splat(*row_scales.get_unchecked(i + r));
+                    let row_shift = s.splat(*row_shifts.get_unchecked(i + r));
                     let value = s.mul(values[r][j], row_scale);
                     values[r][j] = s.fma(value, scale, s.fma(row_shift, shift, bias));
                 }
@@ -196,12 +213,13 @@ impl Gemm<'_> {
     unsafe fn spans<S: Simd, const M: usize, const V: usize, const B: usize>(
         &self,
         s: S,
-        w: &Int8,
+        w: &Int8Weights,
         i: usize,
         column: usize,
     ) {
         let width = w.scales.as_slice().len() / w.spans;
-        // SAFETY: by this function's contract; spans lie one behind the other in the codes, and padded in the weights.
+        let (row_scales, row_shifts) = self.rows.scales_and_shifts();
+        // SAFETY: by this function's contract; spans lie one behind the other in a row, and padded in the weights.
         unsafe {
             let mut total = [[s.splat(0.0); V]; M];
             for span in 0..w.spans {
@@ -221,8 +239,8 @@ impl Gemm<'_> {
                 let shift = s.load(w.shifts.as_slice().as_ptr().add(column + j * S::LANES));
                 let bias = s.load(self.linear.bias.as_slice().as_ptr().add(column + j * S::LANES));
                 for r in 0..M {
-                    let row_scale = s.splat(*self.rows.scales.get_unchecked(i + r));
-                    let row_shift = s.splat(*self.rows.shifts.get_unchecked(i + r));
+                    let row_scale = s.splat(*row_scales.get_unchecked(i + r));
+                    let row_shift = s.splat(*row_shifts.get_unchecked(i + r));
                     total[r][j] = s.fma(total[r][j], row_scale, s.fma(row_shift, shift, bias));
                 }
             }
@@ -243,11 +261,11 @@ impl Gemm<'_> {
         column: usize,
         load: impl Fn(*const T) -> S::F,
     ) {
-        let k = self.linear.k();
+        let k = self.linear.k;
         // SAFETY: by this function's contract.
         unsafe {
-            let stride = self.rows.float_stride;
-            let rows = self.rows.floats.as_slice().as_ptr().add(i * stride);
+            let (rows, stride) = self.rows.floats();
+            let rows = rows.add(i * stride);
             let mut values = float_tile::<S, M, V, T>(s, rows, stride, w, V * S::LANES, k, load);
             for j in 0..V {
                 let bias = s.load(self.linear.bias.as_slice().as_ptr().add(column + j * S::LANES));
@@ -271,28 +289,28 @@ impl Gemm<'_> {
         i: usize,
         column: usize,
     ) {
-        let columns = self.linear.n() - column;
-        // SAFETY: places are those of `new`'s contract; no column at or behind n is touched.
+        let columns = self.linear.n - column;
+        // SAFETY: offsets are those of `new`'s contract; no column at or behind n is touched.
         unsafe {
             for (r, row) in values.iter().enumerate() {
-                let at = self.out.base.add(*self.out.places.get_unchecked(i + r) + column);
+                let at = self.out.base.add(self.out.offsets.get(i + r) + column);
                 for (j, value) in row.iter().enumerate() {
                     let at = at.add(j * S::LANES);
                     if columns >= (j + 1) * S::LANES {
-                        let value = match self.finish {
-                            Finish::Store => *value,
-                            Finish::Gelu => gelu(s, *value),
-                            Finish::Relu => s.max(*value, s.splat(0.0)),
-                            Finish::Add => s.add(*value, s.load(at)),
+                        let value = match self.epilogue {
+                            Epilogue::Store => *value,
+                            Epilogue::Gelu => gelu(s, *value),
+                            Epilogue::Relu => s.max(*value, s.splat(0.0)),
+                            Epilogue::Add => s.add(*value, s.load(at)),
                         };
                         s.store(at, value);
                     } else if columns > j * S::LANES {
                         let left = columns - j * S::LANES;
-                        let value = match self.finish {
-                            Finish::Store => *value,
-                            Finish::Gelu => gelu(s, *value),
-                            Finish::Relu => s.max(*value, s.splat(0.0)),
-                            Finish::Add => s.add(*value, s.load_part(at, left)),
+                        let value = match self.epilogue {
+                            Epilogue::Store => *value,
+                            Epilogue::Gelu => gelu(s, *value),
+                            Epilogue::Relu => s.max(*value, s.splat(0.0)),
+                            Epilogue::Add => s.add(*value, s.load_part(at, left)),
                         };
                         s.store_part(at, value, left);
                     }
@@ -302,10 +320,10 @@ impl Gemm<'_> {
     }
 }
 
-/// Asks for weights behind `at`.
+/// Asks for the weights that come after those at `at`.
 #[inline(always)]
-fn ahead<S: Simd, T>(s: S, at: *const T) -> *const T {
-    s.prefetch(at.wrapping_byte_add(AHEAD));
+fn prefetch_behind<S: Simd, T>(s: S, at: *const T) -> *const T {
+    s.prefetch(at.wrapping_byte_add(PREFETCH_BYTES));
     at
 }
 
@@ -314,7 +332,7 @@ fn ahead<S: Simd, T>(s: S, at: *const T) -> *const T {
 /// # Safety
 /// As [`Gemm::panels`].
 #[inline(always)]
-unsafe fn by_half_height<S: Simd, const V: usize, const B: usize>(gemm: &Gemm, s: S, w: &Int8, column: usize) {
+unsafe fn by_half_height<S: Simd, const V: usize, const B: usize>(gemm: &Gemm, s: S, w: &Int8Weights, column: usize) {
     let mut i = 0;
     while i < gemm.m {
         // SAFETY: by this function's contract; rows i.. exist.

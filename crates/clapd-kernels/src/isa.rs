@@ -1,7 +1,7 @@
 //! Which instruction set runs.
 //!
-//! In: the CPU, and perhaps a user's wish. Out: [`Isa`], and the one place where a kernel enters an instruction set.
-//! Never: reads the environment; the caller passes on what `CLAPD_KERNEL` says.
+//! This is the one place where a kernel enters an instruction set: a [`SupportedIsa`] is made only after the CPU was asked. The
+//! environment is the caller's to read.
 
 use anyhow::{Result, bail};
 
@@ -87,19 +87,19 @@ impl Isa {
     }
 
     /// The fastest that this CPU has.
-    pub(super) fn fastest() -> Checked {
-        Checked(Self::available()[0])
+    pub(super) fn fastest() -> SupportedIsa {
+        SupportedIsa(Self::available()[0])
     }
 
     /// The proof that the CPU has it.
     ///
     /// # Errors
     /// It has not.
-    pub(super) fn checked(self) -> Result<Checked> {
+    pub(super) fn supported(self) -> Result<SupportedIsa> {
         if !self.is_available() {
             Self::choose(Some(self.name()))?;
         }
-        Ok(Checked(self))
+        Ok(SupportedIsa(self))
     }
 }
 
@@ -120,9 +120,9 @@ fn avx512vnni() -> bool {
 
 /// An instruction set that this CPU has: it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Checked(Isa);
+pub(super) struct SupportedIsa(Isa);
 
-impl Checked {
+impl SupportedIsa {
     /// Which.
     pub(super) fn isa(self) -> Isa {
         self.0
@@ -130,7 +130,7 @@ impl Checked {
 
     /// Runs a kernel compiled for it.
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: a `Checked` is made only by `Isa::checked`, after the CPU said that it has these instructions.
+        // SAFETY: a `SupportedIsa` is made only by `Isa::supported`, after the CPU said that it has these instructions.
         #[allow(unused_unsafe)]
         unsafe {
             match self.0 {

@@ -1,7 +1,5 @@
 //! Exponential and GELU on vectors.
-//!
-//! In: f32 lanes. Out: the functions of them, within the errors that stand at each.
-//! Never: branches on a lane.
+//! No function branches on a lane.
 
 use super::simd::Simd;
 
@@ -20,12 +18,12 @@ const EXP2: [f32; 7] = [
 
 /// Below this, 2^x is taken as 2 to this. Smaller numbers are nothing beside any other share, but their products would be
 /// denormal, and a CPU takes a hundred cycles over one of those.
-const LEAST: f32 = -100.0;
+const EXP2_MIN: f32 = -100.0;
 
 /// 2^x for x in -100..=126, and 2^-100 for smaller x. Relative error at most 3e-7.
 #[inline(always)]
 pub(super) fn exp2<S: Simd>(s: S, x: S::F) -> S::F {
-    let x = s.max(x, s.splat(LEAST));
+    let x = s.max(x, s.splat(EXP2_MIN));
     let n = s.round(x);
     let f = s.sub(x, n);
     let mut p = s.splat(EXP2[0]);

@@ -1,19 +1,20 @@
 //! The merging between two stages of a Swin transformer: four neighbours become one token of twice the channels.
 //!
-//! In: tokens [height * width][channels]. Out: tokens [height/2 * width/2][n], n being twice the channels in every published
-//! model.
-//! Never: pads.
+//! An image must have even sides: nothing is padded.
 //!
 //! Reference: transformers 5.23, models/clap/modeling_clap.py, `ClapAudioPatchMerging`.
 
+use std::ops::Range;
+
 use anyhow::{Result, bail, ensure};
 
-use super::gemm::{Gemm, Out};
-use super::linear::{Finish, Linear};
+use super::activations::RowOffsets;
+use super::gemm::{Epilogue, Gemm, OutputRows};
+use super::linear::Linear;
 use super::norm::Norm;
+use super::scratch::Scratch;
 use super::simd::{Kernel, Simd};
-use super::swin::normalized;
-use super::workspace::{Scratch, Shared, Workspace};
+use super::workspace::{DisjointRows, Workspace};
 
 /// Tokens out that are made at a time: four times their floats in stay in the second cache.
 const BLOCK: usize = 64;
@@ -59,37 +60,38 @@ impl PatchMerge {
             x.len(),
             out.len()
         );
-        let shared = Shared(out.as_mut_ptr());
-        let isa = self.reduction.checked();
-        let fine = workspace.each(tokens.div_ceil(BLOCK), |piece, scratch| {
+        let out = DisjointRows::new(out);
+        let isa = self.reduction.supported_isa();
+        let finite = workspace.run_pieces(tokens.div_ceil(BLOCK), |piece, scratch| {
             let tokens = piece * BLOCK..((piece + 1) * BLOCK).min(tokens);
-            isa.run(Piece { merge: self, x, out: shared, tokens, scratch })
+            isa.run(MergedTokens { merge: self, x, out, tokens, scratch })
         });
-        if !fine {
+        if !finite {
             bail!("a token of the input of a merging has a number that is not finite or beyond 1e18");
         }
         Ok(())
     }
 }
 
-struct Piece<'a> {
+/// Some tokens of the output.
+struct MergedTokens<'a> {
     merge: &'a PatchMerge,
     x: &'a [f32],
-    out: Shared,
-    tokens: std::ops::Range<usize>,
+    out: DisjointRows,
+    tokens: Range<usize>,
     scratch: &'a mut Scratch,
 }
 
-impl Kernel for Piece<'_> {
+impl Kernel for MergedTokens<'_> {
     type Output = bool;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> bool {
         let Self { merge, x, out, tokens, scratch } = self;
-        let Scratch { input, qkv: gathered, dense, places, .. } = scratch;
-        let (k, n, m) = (merge.reduction.k(), merge.reduction.n(), tokens.len());
+        let reduction = merge.reduction.packed();
+        let (k, n, m) = (reduction.k, reduction.n, tokens.len());
         let (channels, width) = (k / 4, merge.width);
-        gathered.fit(m * k);
-        for (token, row) in tokens.clone().zip(gathered.as_mut_slice().chunks_exact_mut(k)) {
+        let (input, gathered) = scratch.input_and_gathered::<S>(m, reduction, m * k);
+        for (token, row) in tokens.clone().zip(gathered.chunks_exact_mut(k)) {
             let (y, x_at) = (token / (width / 2) * 2, token % (width / 2) * 2);
             // The four stand column by column: (0, 0), (1, 0), (0, 1), (1, 1), as (row, column).
             for (part, part_of_row) in row.chunks_exact_mut(channels).enumerate() {
@@ -97,17 +99,13 @@ impl Kernel for Piece<'_> {
                 part_of_row.copy_from_slice(&x[from..from + channels]);
             }
         }
-        dense.clear();
-        dense.extend((0..m).map(|i| i * k));
-        places.clear();
-        places.extend(tokens.map(|token| token * n));
-        input.fit::<S>(m, k, merge.reduction.coding);
-        // SAFETY: `gathered` has m rows of k, `out` the tokens' rows, which no other piece has; the linear is packed for S.
+        // SAFETY: `gathered` has m rows of k and `input` room for them; `out` has the tokens' rows, which no other piece has; the
+        // linear is packed for S.
         unsafe {
-            let from = gathered.as_slice().as_ptr();
-            let fine = normalized(s, &merge.norm, from, dense, input);
-            s.run(Gemm::new(&merge.reduction, input, m, Out { base: out.0, places }, Finish::Store));
-            fine
+            let finite = input.set_normalized(s, &merge.norm, gathered.as_ptr(), RowOffsets::Strided(k), m);
+            let out = OutputRows { base: out.as_ptr().add(tokens.start * n), offsets: RowOffsets::Strided(n) };
+            s.run(Gemm::new(reduction, input, m, out, Epilogue::Store));
+            finite
         }
     }
 }

@@ -1,14 +1,14 @@
 //! 64-bit ARM, any: four lanes; products of bytes added two by two in 16 bits, then in 32.
 //!
-//! In: codes stored as c - 128, signed as the weights are. A group is 16 consecutive weights of a column: a vector.
+//! Activations are stored as q - 128, signed as the weights are. A group is 16 consecutive weights of a column: a vector.
 //! `smull` and `smlal2` add two products in 16 bits: at most 2 * 128 * 127 = 32,512, which never overflows, as no weight is
 //! -128. `sadalp` adds pairs of these to 32 bits. So three instructions do 16 products, and what a column has in its four
 //! lanes is added up once, behind its last group.
-//! Never: needs more than ARMv8 (a Pi 3, a Pi 4, a Zero 2).
+//! It needs no more than ARMv8 (a Pi 3, a Pi 4, a Zero 2).
 
 use std::arch::aarch64::*;
 
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Simd, instructions};
 
 /// 64-bit ARM: every such CPU has these instructions.
 #[derive(Clone, Copy)]
@@ -17,107 +17,64 @@ pub(super) struct Neon;
 /// What a [`Simd`] of four f32 lanes needs but the int8 product: the same on every 64-bit ARM.
 macro_rules! four_lanes {
     () => {
-        #[inline(always)]
-        fn splat(self, x: f32) -> float32x4_t {
-            // SAFETY: every 64-bit ARM has it; so have all below.
-            unsafe { vdupq_n_f32(x) }
-        }
-        #[inline(always)]
-        fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-            // SAFETY: as in `splat`.
-            unsafe { vaddq_f32(a, b) }
-        }
-        #[inline(always)]
-        fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-            // SAFETY: as in `splat`.
-            unsafe { vsubq_f32(a, b) }
-        }
-        #[inline(always)]
-        fn mul(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-            // SAFETY: as in `splat`.
-            unsafe { vmulq_f32(a, b) }
-        }
-        #[inline(always)]
-        fn fma(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
-            // SAFETY: as in `splat`.
-            unsafe { vfmaq_f32(c, a, b) }
-        }
-        #[inline(always)]
-        fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-            // SAFETY: as in `splat`. `fmax` would pass on either NaN.
-            unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
-        }
-        #[inline(always)]
-        fn min(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
-            // SAFETY: as in `splat`. `fmin` would pass on either NaN.
-            unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
-        }
-        #[inline(always)]
-        fn abs(self, a: float32x4_t) -> float32x4_t {
-            // SAFETY: as in `splat`.
-            unsafe { vabsq_f32(a) }
-        }
-        #[inline(always)]
-        fn round(self, a: float32x4_t) -> float32x4_t {
-            // SAFETY: as in `splat`.
-            unsafe { vrndnq_f32(a) }
-        }
-        #[inline(always)]
-        fn scale2(self, a: float32x4_t, n: float32x4_t) -> float32x4_t {
-            // SAFETY: as in `splat`. n + 127 in 1..=254 is the exponent of a normal number.
-            unsafe {
+        instructions! {
+            fn splat(x: f32) -> float32x4_t { vdupq_n_f32(x) }
+            fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t { vaddq_f32(a, b) }
+            fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t { vsubq_f32(a, b) }
+            fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t { vmulq_f32(a, b) }
+            fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmaq_f32(c, a, b) }
+            // `fmax` would pass on either NaN.
+            fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t { vbslq_f32(vcgtq_f32(a, b), a, b) }
+            // `fmin` would pass on either NaN.
+            fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t { vbslq_f32(vcltq_f32(a, b), a, b) }
+            fn abs(a: float32x4_t) -> float32x4_t { vabsq_f32(a) }
+            fn round(a: float32x4_t) -> float32x4_t { vrndnq_f32(a) }
+            // n + 127 in 1..=254 is the exponent of a normal number.
+            fn scale2(a: float32x4_t, n: float32x4_t) -> float32x4_t {
                 let exponent = vshlq_n_s32::<23>(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)));
                 vmulq_f32(a, vreinterpretq_f32_s32(exponent))
             }
-        }
-        #[inline(always)]
-        fn recip(self, a: float32x4_t) -> float32x4_t {
-            // SAFETY: as in `splat`. An approximation of 8 bits, and two steps of Newton's method: a division takes longer.
-            unsafe {
+            // An approximation of 8 bits, and two steps of Newton's method: a division takes longer.
+            fn recip(a: float32x4_t) -> float32x4_t {
                 let t = vrecpeq_f32(a);
                 let t = vmulq_f32(t, vrecpsq_f32(a, t));
                 vmulq_f32(t, vrecpsq_f32(a, t))
             }
-        }
-        #[inline(always)]
-        fn sum(self, a: float32x4_t) -> f32 {
-            // SAFETY: as in `splat`.
-            unsafe { vaddvq_f32(a) }
-        }
-        #[inline(always)]
-        fn top(self, a: float32x4_t) -> f32 {
-            // SAFETY: as in `splat`.
-            unsafe { vmaxvq_f32(a) }
-        }
-        #[inline(always)]
-        fn bottom(self, a: float32x4_t) -> f32 {
-            // SAFETY: as in `splat`.
-            unsafe { vminvq_f32(a) }
-        }
+            fn reduce_add(a: float32x4_t) -> f32 { vaddvq_f32(a) }
+            fn reduce_max(a: float32x4_t) -> f32 { vmaxvq_f32(a) }
+            fn reduce_min(a: float32x4_t) -> f32 { vminvq_f32(a) }
+            fn to_f32(a: int32x4_t) -> float32x4_t { vcvtq_f32_s32(a) }
 
-        #[inline(always)]
-        unsafe fn load(self, at: *const f32) -> float32x4_t {
-            // SAFETY: by the trait's contract.
-            unsafe { vld1q_f32(at) }
-        }
-        #[inline(always)]
-        unsafe fn load_part(self, at: *const f32, n: usize) -> float32x4_t {
-            // SAFETY: by the trait's contract; only lanes below n are read.
-            unsafe {
+            unsafe fn load(at: *const f32) -> float32x4_t { vld1q_f32(at) }
+            // Only lanes below n are read.
+            unsafe fn load_part(at: *const f32, n: usize) -> float32x4_t {
                 let lane = |i: usize| if i < n { at.add(i).read() } else { 0.0 };
                 vld1q_f32([lane(0), lane(1), lane(2), 0.0].as_ptr())
             }
+            unsafe fn load_half(at: *const u16) -> float32x4_t { super::neon::widen(vld1_u16(at)) }
+            unsafe fn store(at: *mut f32, a: float32x4_t) { vst1q_f32(at, a) }
+            // Four rows of four floats on both sides.
+            unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+                let row = |i: usize| vreinterpretq_f64_f32(vld1q_f32(from.add(i * from_stride)));
+                let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+                // Halves of rows 0 and 2, and of rows 1 and 3; then the even and the odd floats of both.
+                let halves = [vzip1q_f64(a, c), vzip1q_f64(b, d), vzip2q_f64(a, c), vzip2q_f64(b, d)];
+                let [a, b, c, d] = halves.map(|half| vreinterpretq_f32_f64(half));
+                vst1q_f32(to, vtrn1q_f32(a, b));
+                vst1q_f32(to.add(to_stride), vtrn2q_f32(a, b));
+                vst1q_f32(to.add(2 * to_stride), vtrn1q_f32(c, d));
+                vst1q_f32(to.add(3 * to_stride), vtrn2q_f32(c, d));
+            }
+            // q - 128 fits into the byte that is left of it.
+            unsafe fn store_quantized(at: *mut i8, a: float32x4_t) {
+                let halves = vmovn_s32(vsubq_s32(vcvtnq_s32_f32(a), vdupq_n_s32(128)));
+                let bytes = vmovn_s16(vcombine_s16(halves, halves));
+                at.cast::<i32>().write_unaligned(vget_lane_s32::<0>(vreinterpret_s32_s8(bytes)));
+            }
+            // The sum of (c - 128) * w lacks 128 * (the sum of w).
+            unsafe fn initial_sums(sums: *const i32) -> int32x4_t { vshlq_n_s32::<7>(vld1q_s32(sums)) }
         }
-        #[inline(always)]
-        unsafe fn load_half(self, at: *const u16) -> float32x4_t {
-            // SAFETY: by the trait's contract.
-            unsafe { super::neon::widen(vld1_u16(at)) }
-        }
-        #[inline(always)]
-        unsafe fn store(self, at: *mut f32, a: float32x4_t) {
-            // SAFETY: by the trait's contract.
-            unsafe { vst1q_f32(at, a) }
-        }
+
         #[inline(always)]
         unsafe fn store_part(self, at: *mut f32, a: float32x4_t, n: usize) {
             let mut lanes = [0.0; 4];
@@ -129,41 +86,7 @@ macro_rules! four_lanes {
                 }
             }
         }
-        #[inline(always)]
-        unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
-            // SAFETY: by the trait's contract: four rows of four floats on both sides.
-            unsafe {
-                let row = |i: usize| vreinterpretq_f64_f32(vld1q_f32(from.add(i * from_stride)));
-                let (a, b, c, d) = (row(0), row(1), row(2), row(3));
-                // Halves of rows 0 and 2, and of rows 1 and 3; then the even and the odd floats of both.
-                let halves = [vzip1q_f64(a, c), vzip1q_f64(b, d), vzip2q_f64(a, c), vzip2q_f64(b, d)];
-                let [a, b, c, d] = halves.map(|half| vreinterpretq_f32_f64(half));
-                vst1q_f32(to, vtrn1q_f32(a, b));
-                vst1q_f32(to.add(to_stride), vtrn2q_f32(a, b));
-                vst1q_f32(to.add(2 * to_stride), vtrn1q_f32(c, d));
-                vst1q_f32(to.add(3 * to_stride), vtrn2q_f32(c, d));
-            }
-        }
 
-        #[inline(always)]
-        unsafe fn store_codes(self, at: *mut i8, a: float32x4_t) {
-            // SAFETY: by the trait's contract. c - 128 fits into the byte that is left of it.
-            unsafe {
-                let codes = vmovn_s32(vsubq_s32(vcvtnq_s32_f32(a), vdupq_n_s32(128)));
-                let bytes = vmovn_s16(vcombine_s16(codes, codes));
-                at.cast::<i32>().write_unaligned(vget_lane_s32::<0>(vreinterpret_s32_s8(bytes)));
-            }
-        }
-        #[inline(always)]
-        unsafe fn start(self, sums: *const i32) -> int32x4_t {
-            // SAFETY: by the trait's contract. The sum of (c - 128) * w lacks 128 * (the sum of w).
-            unsafe { vshlq_n_s32::<7>(vld1q_s32(sums)) }
-        }
-        #[inline(always)]
-        fn to_f32(self, a: int32x4_t) -> float32x4_t {
-            // SAFETY: as in `splat`.
-            unsafe { vcvtq_f32_s32(a) }
-        }
         #[cfg(test)]
         unsafe fn store_sums(self, at: *mut i32, a: int32x4_t) {
             // SAFETY: by the trait's contract.
@@ -194,7 +117,7 @@ impl Simd for Neon {
     type I = int32x4_t;
     type W = [int8x16_t; 4];
     type A = int8x16_t;
-    type Code = i8;
+    type Quantized = i8;
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -203,20 +126,11 @@ impl Simd for Neon {
 
     four_lanes!();
 
-    #[inline(always)]
-    unsafe fn load_weights(self, at: *const i8) -> [int8x16_t; 4] {
-        // SAFETY: by the trait's contract.
-        unsafe { [vld1q_s8(at), vld1q_s8(at.add(16)), vld1q_s8(at.add(32)), vld1q_s8(at.add(48))] }
-    }
-    #[inline(always)]
-    unsafe fn splat_codes(self, at: *const i8) -> int8x16_t {
-        // SAFETY: by the trait's contract.
-        unsafe { vld1q_s8(at) }
-    }
-    #[inline(always)]
-    fn dot(self, acc: int32x4_t, a: int8x16_t, w: [int8x16_t; 4]) -> int32x4_t {
-        // SAFETY: as in `splat`.
-        unsafe { vaddq_s32(acc, columns(w.map(|w| products(vdupq_n_s32(0), a, w)))) }
+    instructions! {
+        fn dot(acc: int32x4_t, a: int8x16_t, w: [int8x16_t; 4]) -> int32x4_t { vaddq_s32(acc, columns(w.map(|w| products(vdupq_n_s32(0), a, w)))) }
+
+        unsafe fn load_weights(at: *const i8) -> [int8x16_t; 4] { [vld1q_s8(at), vld1q_s8(at.add(16)), vld1q_s8(at.add(32)), vld1q_s8(at.add(48))] }
+        unsafe fn splat_quantized(at: *const i8) -> int8x16_t { vld1q_s8(at) }
     }
 
     /// Four columns at a time, and what is in their lanes is added up only at the end: 4 rows * 4 columns are 16 accumulators.
@@ -237,18 +151,18 @@ impl Simd for Neon {
                 let mut acc = [[vdupq_n_s32(0); 4]; M];
                 for g in 0..groups {
                     let w = w.add((g * V + j) * 64);
-                    let mut codes = [vdupq_n_s8(0); M];
-                    for (r, codes) in codes.iter_mut().enumerate() {
-                        *codes = vld1q_s8(a.add(r * stride + g * 16));
+                    let mut activations = [vdupq_n_s8(0); M];
+                    for (r, activations) in activations.iter_mut().enumerate() {
+                        *activations = vld1q_s8(a.add(r * stride + g * 16));
                     }
                     for c in 0..4 {
                         let w = vld1q_s8(w.add(c * 16));
                         for r in 0..M {
-                            acc[r][c] = products(acc[r][c], codes[r], w);
+                            acc[r][c] = products(acc[r][c], activations[r], w);
                         }
                     }
                 }
-                let start = self.start(sums.add(j * 4));
+                let start = self.initial_sums(sums.add(j * 4));
                 for (out, acc) in out.iter_mut().zip(acc) {
                     out[j] = vaddq_s32(start, columns(acc));
                 }

@@ -1,12 +1,9 @@
-//! Layer norm of rows, and the blend of attentional feature fusion: what stands between a tower's linears.
-//!
-//! In: rows of f32. Out: the same rows, changed in place.
-//! Never: mixes rows.
+//! Layer norm of rows, and the blend of attentional feature fusion, in place: what stands between a tower's linears.
 
 use anyhow::{Result, bail, ensure};
 
 use super::isa::Isa;
-use super::linear::finite;
+use super::linear::ensure_finite;
 use super::math::exp2;
 use super::norm::{Norm, layer_norm, vectors};
 use super::simd::{Kernel, Simd};
@@ -23,7 +20,7 @@ pub fn norm_rows(isa: Isa, norm: &Norm, rows: &mut [f32]) -> Result<()> {
         rows.len(),
         norm.len()
     );
-    if !isa.checked()?.run(NormRows { norm, rows }) {
+    if !isa.supported()?.run(NormRows { norm, rows }) {
         bail!("a row to be normalised has a number that is not finite or beyond 1e18");
     }
     Ok(())
@@ -38,13 +35,13 @@ impl Kernel for NormRows<'_> {
     type Output = bool;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> bool {
-        let mut fine = true;
+        let mut finite = true;
         for row in self.rows.chunks_exact_mut(self.norm.len()) {
             let row = row.as_mut_ptr();
             // SAFETY: a row has as many floats as the norm, which was checked.
-            fine &= unsafe { layer_norm(s, self.norm, row, row) };
+            finite &= unsafe { layer_norm(s, self.norm, row, row) };
         }
-        fine
+        finite
     }
 }
 
@@ -65,9 +62,9 @@ pub fn blend_rows(isa: Isa, whole: &mut [f32], side: &[f32], score: &[f32], offs
         score.len()
     );
     for rows in [&*whole, side, score, offset] {
-        finite(rows, width)?;
+        ensure_finite(rows, width)?;
     }
-    isa.checked()?.run(Blend { whole, side, score, offset });
+    isa.supported()?.run(Blend { whole, side, score, offset });
     Ok(())
 }
 
@@ -108,11 +105,11 @@ impl Kernel for Blend<'_> {
 }
 
 /// 2^19.9 is the largest number that `Simd::recip` takes.
-const MOST: f32 = 19.9;
+const RECIP_MAX_LOG2: f32 = 19.9;
 
 #[inline(always)]
 fn blend<S: Simd>(s: S, whole: S::F, side: S::F, score: S::F) -> S::F {
-    let power = exp2(s, s.min(s.mul(score, s.splat(-std::f32::consts::LOG2_E)), s.splat(MOST)));
+    let power = exp2(s, s.min(s.mul(score, s.splat(-std::f32::consts::LOG2_E)), s.splat(RECIP_MAX_LOG2)));
     let share = s.recip(s.add(power, s.splat(1.0)));
     let sum = s.fma(s.sub(whole, side), share, side);
     s.add(sum, sum)

@@ -1,7 +1,7 @@
 //! No instruction set at all: plain Rust, four lanes that a compiler may turn into what the CPU has.
 //!
-//! The reference for all others, and what runs on a CPU that has none of them.
-//! Never: fuses a multiplication with an addition (without such an instruction it is a slow library call).
+//! It is the reference for all others, and what runs on a CPU that has none of them. It fuses no multiplication with an addition:
+//! without such an instruction that is a slow library call.
 
 use half::f16;
 
@@ -27,7 +27,7 @@ impl Simd for Scalar {
     type I = [i32; LANES];
     type W = [[i8; 4]; LANES];
     type A = [u8; 4];
-    type Code = u8;
+    type Quantized = u8;
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)
@@ -80,15 +80,15 @@ impl Simd for Scalar {
         each(|i| 1.0 / a[i])
     }
     #[inline(always)]
-    fn sum(self, a: Self::F) -> f32 {
+    fn reduce_add(self, a: Self::F) -> f32 {
         (a[0] + a[2]) + (a[1] + a[3])
     }
     #[inline(always)]
-    fn top(self, a: Self::F) -> f32 {
+    fn reduce_max(self, a: Self::F) -> f32 {
         a.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
     #[inline(always)]
-    fn bottom(self, a: Self::F) -> f32 {
+    fn reduce_min(self, a: Self::F) -> f32 {
         a.into_iter().fold(f32::INFINITY, f32::min)
     }
 
@@ -128,7 +128,7 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn store_codes(self, at: *mut u8, a: Self::F) {
+    unsafe fn store_quantized(self, at: *mut u8, a: Self::F) {
         let a = self.round(a);
         // SAFETY: by the trait's contract.
         unsafe { at.cast::<[u8; LANES]>().write([a[0] as u8, a[1] as u8, a[2] as u8, a[3] as u8]) }
@@ -139,12 +139,12 @@ impl Simd for Scalar {
         unsafe { at.cast::<[[i8; 4]; LANES]>().read() }
     }
     #[inline(always)]
-    unsafe fn splat_codes(self, at: *const u8) -> Self::A {
+    unsafe fn splat_quantized(self, at: *const u8) -> Self::A {
         // SAFETY: by the trait's contract.
         unsafe { at.cast::<[u8; 4]>().read() }
     }
     #[inline(always)]
-    unsafe fn start(self, _: *const i32) -> Self::I {
+    unsafe fn initial_sums(self, _: *const i32) -> Self::I {
         [0; LANES]
     }
     #[inline(always)]

@@ -1,24 +1,25 @@
 //! A block of a MobileNet: a 3x3 convolution of each channel by itself, then a linear that mixes them; ReLU after each.
 //!
-//! In: pixels [height * width][channels]. Out: pixels [height/stride * width/stride][n].
 //! The channels of a pixel lie side by side, so a vector is a few channels of one pixel and the linear's rows need no gathering.
-//! Never: keeps what is between the two for more than a block of pixels.
 //!
 //! Architecture: Howard et al., arXiv 1704.04861 (MobileNets).
 
+use std::ops::Range;
+
 use anyhow::{Result, ensure};
 
+use super::activations::RowOffsets;
 use super::buffer::Aligned;
-use super::gemm::{Gemm, Out};
-use super::linear::{Finish, Linear, finite};
+use super::gemm::{Epilogue, Gemm, OutputRows};
+use super::linear::{Linear, ensure_finite};
 use super::norm::vectors;
+use super::scratch::Scratch;
 use super::simd::{Kernel, Simd};
-use super::swin::coded;
-use super::workspace::{Scratch, Shared, Workspace};
+use super::workspace::{DisjointRows, Workspace};
 
 /// Pixels out that are made at a time: what they are between the two convolutions stays in the second cache.
 const BLOCK: usize = 96;
-/// Places of a 3x3 kernel.
+/// Elements of a 3x3 kernel.
 const TAPS: usize = 9;
 
 /// A block.
@@ -84,18 +85,18 @@ impl SeparableBlock {
             x.len(),
             out.len()
         );
-        finite(x, channels)?;
-        let shared = Shared(out.as_mut_ptr());
-        let isa = self.pointwise.checked();
-        workspace.each(pixels.div_ceil(BLOCK), |piece, scratch| {
+        ensure_finite(x, channels)?;
+        let out = DisjointRows::new(out);
+        let isa = self.pointwise.supported_isa();
+        workspace.run_pieces(pixels.div_ceil(BLOCK), |piece, scratch| {
             let pixels = piece * BLOCK..((piece + 1) * BLOCK).min(pixels);
-            isa.run(Piece { block: self, x, out: shared, pixels, scratch });
+            isa.run(SeparablePixels { block: self, x, out, pixels, scratch });
             true
         });
         Ok(())
     }
 
-    /// The places of the kernel that lie on the image for an output pixel: where in `taps`, and where in the image; how many.
+    /// The elements of the kernel that lie on the image for an output pixel: where in `taps`, and where in the image; how many.
     fn taps_of(&self, pixel: usize) -> ([(usize, usize); TAPS], usize) {
         let across = self.width / self.stride;
         // With a stride of 1 the kernel begins a pixel before the image, with 2 at its edge.
@@ -114,34 +115,33 @@ impl SeparableBlock {
 }
 
 /// Some pixels of the output.
-struct Piece<'a> {
+struct SeparablePixels<'a> {
     block: &'a SeparableBlock,
     x: &'a [f32],
-    out: Shared,
-    pixels: std::ops::Range<usize>,
+    out: DisjointRows,
+    pixels: Range<usize>,
     scratch: &'a mut Scratch,
 }
 
-impl Kernel for Piece<'_> {
+impl Kernel for SeparablePixels<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let Self { block, x, out, pixels, scratch } = self;
-        let Scratch { input, places, .. } = scratch;
-        let (k, n, m) = (block.pointwise.k(), block.pointwise.n(), pixels.len());
-        input.fit::<S>(m, k, block.pointwise.coding);
-        places.clear();
-        places.extend(pixels.clone().map(|pixel| pixel * n));
-        let stride = input.float_stride;
-        for (row, pixel) in input.floats.as_mut_slice().chunks_exact_mut(stride).zip(pixels) {
+        let pointwise = block.pointwise.packed();
+        let (k, n, m) = (pointwise.k, pointwise.n, pixels.len());
+        let input = scratch.input::<S>(m, pointwise);
+        let (floats, stride) = input.floats_mut();
+        for (row, pixel) in floats.chunks_exact_mut(stride).zip(pixels.clone()) {
             let (taps, count) = block.taps_of(pixel);
             // SAFETY: the row has room for k floats, and every tap lies on the image.
             unsafe { depthwise(s, block, &taps[..count], x, row) };
         }
         // SAFETY: `input` has m rows of k, `out` the pixels' rows, which no other piece has; the linear is packed for S.
         unsafe {
-            coded(s, input, m, k);
-            s.run(Gemm::new(&block.pointwise, input, m, Out { base: out.0, places }, Finish::Relu));
+            input.quantize_rows(s, m, k);
+            let out = OutputRows { base: out.as_ptr().add(pixels.start * n), offsets: RowOffsets::Strided(n) };
+            s.run(Gemm::new(pointwise, input, m, out, Epilogue::Relu));
         }
     }
 }

@@ -1,8 +1,7 @@
 //! The seam between the arithmetic and the instruction sets: a few operations on short vectors.
 //!
-//! In: f32 lanes, codes of activations (8 bits), int8 weights. Out: the same operations on every instruction set.
 //! A value of a type that implements [`Simd`] is a proof that the CPU has its instructions: only [`super::isa`] makes one.
-//! Never: knows a layer. What is above is generic over `Simd`, `#[inline(always)]`, and enters through [`Simd::run`], so that
+//! What is above is generic over `Simd`, `#[inline(always)]`, and enters through [`Simd::run`], so that
 //! it is compiled once for each instruction set with that set's instructions.
 
 /// What runs inside one instruction set: a closure, generic in it.
@@ -15,14 +14,15 @@ pub(super) trait Kernel {
 
 /// Bytes that weights are asked for ahead of their use: about 200 cycles. Measured on a text of 12 tokens, whose weights all come
 /// from far away: 2,048 and more take 11 ms, 1,024 take 12.5 ms.
-pub(super) const AHEAD: usize = 2048;
+pub(super) const PREFETCH_BYTES: usize = 2048;
 
 /// Vectors of f32 and the int8 dot product.
 ///
-/// # Codes and weights
-/// An activation x is held as an 8-bit code c in 0..=255 with x = scale * (c - zero). A weight is an int8 in -127..=127.
-/// An accumulator is the exact sum of c * w in i32 on every instruction set. An instruction set that multiplies signed
-/// bytes stores c - 128 as its [`Code`](Self::Code) and begins at 128 * (sum of the column's weights): [`start`](Self::start).
+/// # Quantised activations and weights
+/// An activation x is held as 8 bits q in 0..=255 with x = scale * (q - zero). A weight is an int8 in -127..=127. An accumulator
+/// is the exact sum of q * w in i32 on every instruction set. An instruction set that multiplies signed bytes stores q - 128
+/// as [`Quantized`](Self::Quantized), and its accumulators begin at 128 * (the sum of the column's weights):
+/// [`initial_sums`](Self::initial_sums).
 pub(super) trait Simd: Copy + Send + Sync + 'static {
     /// f32 (and i32) in a vector; at most 16.
     const LANES: usize;
@@ -38,10 +38,10 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     type I: Copy;
     /// A vector of weights: GROUP for each lane.
     type W: Copy;
-    /// GROUP codes, for all lanes the same.
+    /// GROUP quantised activations, for all lanes the same.
     type A: Copy;
-    /// How a code is stored.
-    type Code: Copy + Default + Send + Sync + 'static;
+    /// How a quantised activation is stored.
+    type Quantized: Copy + Default + Send + Sync + 'static;
 
     /// Runs `kernel` compiled for this instruction set.
     fn run<K: Kernel>(self, kernel: K) -> K::Output;
@@ -69,11 +69,11 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     /// 1 / a for a in 1..=1e6, to 3e-7 of it.
     fn recip(self, a: Self::F) -> Self::F;
     /// Sum of the lanes, in any order.
-    fn sum(self, a: Self::F) -> f32;
+    fn reduce_add(self, a: Self::F) -> f32;
     /// The largest lane.
-    fn top(self, a: Self::F) -> f32;
+    fn reduce_max(self, a: Self::F) -> f32;
     /// The smallest lane.
-    fn bottom(self, a: Self::F) -> f32;
+    fn reduce_min(self, a: Self::F) -> f32;
 
     /// LANES floats at `at`.
     ///
@@ -106,21 +106,21 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     /// LANES rows of LANES floats must be readable at `from` and writable at `to`, which don't overlap.
     unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
 
-    /// Rounds to the nearest (halves to even) and stores LANES codes. Lanes must be in 0..=255.
+    /// Rounds to the nearest (halves to even) and stores LANES quantised activations. Lanes must be in 0..=255.
     ///
     /// # Safety
-    /// LANES codes must be writable.
-    unsafe fn store_codes(self, at: *mut Self::Code, a: Self::F);
+    /// LANES elements must be writable.
+    unsafe fn store_quantized(self, at: *mut Self::Quantized, a: Self::F);
     /// LANES * GROUP weights: GROUP of the first column, GROUP of the second, and so on.
     ///
     /// # Safety
     /// They must be readable.
     unsafe fn load_weights(self, at: *const i8) -> Self::W;
-    /// GROUP codes for all lanes.
+    /// GROUP quantised activations for all lanes.
     ///
     /// # Safety
     /// They must be readable.
-    unsafe fn splat_codes(self, at: *const Self::Code) -> Self::A;
+    unsafe fn splat_quantized(self, at: *const Self::Quantized) -> Self::A;
     /// Asks for the cache line at `at`, which need not be memory of ours. Does nothing where that doesn't pay.
     #[inline(always)]
     fn prefetch<T>(self, _at: *const T) {}
@@ -128,8 +128,8 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     ///
     /// # Safety
     /// LANES integers must be readable.
-    unsafe fn start(self, sums: *const i32) -> Self::I;
-    /// In each lane, acc + sum over GROUP of code * weight, exactly.
+    unsafe fn initial_sums(self, sums: *const i32) -> Self::I;
+    /// In each lane, acc + sum over GROUP of activation * weight, exactly.
     fn dot(self, acc: Self::I, a: Self::A, w: Self::W) -> Self::I;
     /// As f32, rounded to the nearest.
     fn to_f32(self, a: Self::I) -> Self::F;
@@ -140,16 +140,16 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     #[cfg(test)]
     unsafe fn store_sums(self, at: *mut i32, a: Self::I);
 
-    /// Accumulators of M rows of codes (`stride` codes from one to the next) and V vectors of columns, over `groups`
+    /// Accumulators of M rows of activations (`stride` elements from one to the next) and V vectors of columns, over `groups`
     /// groups. The weights of a panel of V vectors lie group by group, and the cache is asked for those `ahead` bytes behind.
     /// An instruction set may do this in its own way: it is what nearly all time goes into.
     ///
     /// # Safety
-    /// `a` must have M rows of GROUP * `groups` codes, `w` V vectors of weights for each group, `sums` V * LANES sums.
+    /// `a` must have M rows of GROUP * `groups` activations, `w` V vectors of weights for each group, `sums` V * LANES sums.
     #[inline(always)]
     unsafe fn tile<const M: usize, const V: usize>(
         self,
-        a: *const Self::Code,
+        a: *const Self::Quantized,
         stride: usize,
         w: *const i8,
         sums: *const i32,
@@ -158,9 +158,9 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     ) -> [[Self::I; V]; M] {
         // SAFETY: by this function's contract.
         unsafe {
-            let mut start = [self.start(sums); V];
+            let mut start = [self.initial_sums(sums); V];
             for (j, start) in start.iter_mut().enumerate() {
-                *start = self.start(sums.add(j * Self::LANES));
+                *start = self.initial_sums(sums.add(j * Self::LANES));
             }
             let mut acc = [start; M];
             let size = Self::LANES * Self::GROUP;
@@ -177,9 +177,9 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
                     }
                 }
                 for (r, acc) in acc.iter_mut().enumerate() {
-                    let codes = self.splat_codes(a.add(r * stride + g * Self::GROUP));
+                    let activations = self.splat_quantized(a.add(r * stride + g * Self::GROUP));
                     for j in 0..V {
-                        acc[j] = self.dot(acc[j], codes, weights[j]);
+                        acc[j] = self.dot(acc[j], activations, weights[j]);
                     }
                 }
             }
@@ -187,3 +187,29 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
         }
     }
 }
+
+/// Methods of [`Simd`] that are CPU instructions, without the words that all of them share. First those that take numbers, then
+/// those that take pointers.
+macro_rules! instructions {
+    (
+        $(fn $safe:ident($($a:ident : $A:ty),*) -> $R:ty { $($body:tt)* })*
+        $(unsafe fn $unsafe:ident($($b:ident : $B:ty),*) $(-> $Q:ty)? { $($code:tt)* })*
+    ) => {
+        $(
+            #[inline(always)]
+            fn $safe(self, $($a: $A),*) -> $R {
+                // SAFETY: a value of the type proves that the CPU has the instructions; no memory is touched.
+                unsafe { $($body)* }
+            }
+        )*
+        $(
+            #[inline(always)]
+            unsafe fn $unsafe(self, $($b: $B),*) $(-> $Q)? {
+                // SAFETY: a value of the type proves that the CPU has the instructions; memory is as the trait's contract says.
+                unsafe { $($code)* }
+            }
+        )*
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) use instructions;

@@ -1,24 +1,26 @@
 //! A block of a Swin transformer: norm, attention inside windows that may be shifted, norm, two linears; two residuals.
 //!
-//! In: tokens [height * width][channels], row by row of an image. Out: the same, in place.
 //! A few windows at a time go through the whole block, so that what is between its layers stays in the cache. Windows and
-//! their shift are index arithmetic; nothing is moved.
-//! Never: pads an image.
+//! their shift are index arithmetic; nothing is moved. An image must be whole windows: nothing is padded.
 //!
 //! Architecture: Liu et al., arXiv 2103.14030. Reference: transformers 5.23, models/clap/modeling_clap.py, `ClapAudioLayer`.
 
+use std::ops::Range;
+
 use anyhow::{Result, bail, ensure};
 
-use super::attention::{self, Attend, Head, NEVER, WIDTH};
+use super::activations::{RowOffsets, row_stride};
+use super::attention::{AttentionShape, MASKED_SCORE, WIDTH};
 use super::buffer::Aligned;
-use super::gemm::{Gemm, Out};
-use super::linear::{Finish, Linear, check_block};
-use super::norm::{Norm, Rows, layer_norm, spread};
+use super::gemm::OutputRows;
+use super::linear::{Linear, check_block};
+use super::norm::Norm;
+use super::scratch::{ScoreBias, Scratch};
 use super::simd::{Kernel, Simd};
-use super::workspace::{Scratch, Shared, Workspace};
+use super::workspace::{DisjointRows, Workspace};
 
 /// Added to the score of two tokens that the shift brought together from opposite edges of the image, as the reference does.
-const APART: f32 = -100.0;
+const SHIFT_MASK: f32 = -100.0;
 
 /// Rows that go through a block's layers together if its weights are small. Large weights are read from far away, and read
 /// once for as many rows as this allows.
@@ -67,7 +69,7 @@ pub struct SwinBlock {
     bias: Aligned<f32>,
     /// For windows at the lower edge, the right edge, and both: [tokens][padded tokens]. Empty without a shift.
     masks: Vec<Aligned<f32>>,
-    attention: attention::Shape,
+    attention: AttentionShape,
 }
 
 impl SwinBlock {
@@ -93,19 +95,19 @@ impl SwinBlock {
         ensure!(position_bias.len() == table, "a table of {} position biases instead of {table}", position_bias.len());
         ensure!(position_bias.iter().all(|b| b.is_finite()), "a position bias is not finite");
         let tokens = window * window;
-        let attention = attention::Shape {
+        let attention = AttentionShape {
             tokens,
             size: channels / heads,
-            stride: spread(3 * channels, size_of::<f32>()),
-            out_stride: spread(channels, size_of::<f32>()),
+            stride: row_stride(3 * channels, size_of::<f32>()),
+            out_stride: row_stride(channels, size_of::<f32>()),
             width: tokens.next_multiple_of(WIDTH),
         };
         let masks = if shift == 0 {
             vec![]
         } else {
-            [(true, false), (false, true), (true, true)].map(|edge| mask(shape, edge)).into()
+            [(true, false), (false, true), (true, true)].map(|edge| shift_mask(shape, edge)).into()
         };
-        let bias = gathered(shape, position_bias, attention.width);
+        let bias = gather_position_bias(shape, position_bias, attention.width);
         Ok(Self { shape, layers, bias, masks, attention })
     }
 
@@ -127,21 +129,21 @@ impl SwinBlock {
             x.len()
         );
         let windows = height * width / (window * window);
-        let (at_a_time, rows) = self.pace(windows);
-        let shared = Shared(x.as_mut_ptr());
-        let isa = self.layers.qkv.checked();
-        let fine = workspace.each(windows.div_ceil(at_a_time), |piece, scratch| {
+        let (at_a_time, rows) = self.blocking(windows);
+        let x = DisjointRows::new(x);
+        let isa = self.layers.qkv.supported_isa();
+        let finite = workspace.run_pieces(windows.div_ceil(at_a_time), |piece, scratch| {
             let windows = piece * at_a_time..((piece + 1) * at_a_time).min(windows);
-            isa.run(Piece { block: self, x: shared, windows, rows, scratch })
+            isa.run(SwinWindows { block: self, x, windows, rows, scratch })
         });
-        if !fine {
+        if !finite {
             bail!("a token of the input of a block has a number that is not finite or beyond 1e18");
         }
         Ok(())
     }
 
     /// How many windows go through attention together, and how many rows through the two linears.
-    fn pace(&self, windows: usize) -> (usize, usize) {
+    fn blocking(&self, windows: usize) -> (usize, usize) {
         let tokens = self.attention.tokens;
         let bytes = |linears: [&Linear; 2]| linears.iter().map(|l| l.weight_bytes()).sum::<usize>();
         let many = (MANY_ROWS / tokens).max(1);
@@ -160,7 +162,7 @@ impl SwinLayers {
 }
 
 /// Position biases by head and pair of tokens, in units of ln 2.
-fn gathered(shape: SwinShape, table: &[f32], width: usize) -> Aligned<f32> {
+fn gather_position_bias(shape: SwinShape, table: &[f32], width: usize) -> Aligned<f32> {
     let SwinShape { window, heads, .. } = shape;
     let tokens = window * window;
     let mut bias = Aligned::zeros(heads * tokens * width);
@@ -171,183 +173,118 @@ fn gathered(shape: SwinShape, table: &[f32], width: usize) -> Aligned<f32> {
             let across = i % window + window - 1 - j % window;
             table[(down * (2 * window - 1) + across) * heads + head] * std::f32::consts::LOG2_E
         } else {
-            NEVER
+            MASKED_SCORE
         };
     }
     bias
 }
 
-/// 0 where two tokens of a window at an edge were neighbours before the shift, and [`APART`], in units of ln 2, where not.
-fn mask(shape: SwinShape, (lower, right): (bool, bool)) -> Aligned<f32> {
+/// 0 where two tokens of a window at an edge were neighbours before the shift, and [`SHIFT_MASK`], in units of ln 2, where not.
+fn shift_mask(shape: SwinShape, (lower, right): (bool, bool)) -> Aligned<f32> {
     let SwinShape { window, shift, .. } = shape;
     let tokens = window * window;
     let width = tokens.next_multiple_of(WIDTH);
-    let place = |token: usize| (lower && token / window >= window - shift, right && token % window >= window - shift);
+    let side = |token: usize| (lower && token / window >= window - shift, right && token % window >= window - shift);
     let mut mask = Aligned::zeros(tokens * width);
     for (at, mask) in mask.as_mut_slice().iter_mut().enumerate() {
         let (i, j) = (at / width, at % width);
-        if j < tokens && place(i) != place(j) {
-            *mask = APART * std::f32::consts::LOG2_E;
+        if j < tokens && side(i) != side(j) {
+            *mask = SHIFT_MASK * std::f32::consts::LOG2_E;
         }
     }
     mask
 }
 
 /// Some windows of a block.
-struct Piece<'a> {
+struct SwinWindows<'a> {
     block: &'a SwinBlock,
-    x: Shared,
-    windows: std::ops::Range<usize>,
+    x: DisjointRows,
+    windows: Range<usize>,
+    /// Rows that go through the two linears at a time.
     rows: usize,
     scratch: &'a mut Scratch,
 }
 
-impl Kernel for Piece<'_> {
+impl Kernel for SwinWindows<'_> {
     type Output = bool;
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) -> bool {
-        self.places();
-        // SAFETY: places are rows of x, which no other piece has; the block's linears were packed for S and checked to fit.
-        unsafe { self.attention(s) & feed_forward(s, &self.block.layers, self.x, self.rows, self.scratch) }
+        let mut offsets = self.scratch.take_offsets();
+        self.block.row_offsets(self.windows.clone(), &mut offsets);
+        // SAFETY: the offsets are rows of x, which no other piece has; the block's linears were packed for S and checked to fit.
+        let finite = unsafe { self.attention(s, &offsets) & self.feed_forward(s, &offsets) };
+        self.scratch.keep_offsets(offsets);
+        finite
     }
 }
 
-impl Piece<'_> {
-    /// Where the tokens of the windows lie: a shifted window's, up and to the left of where it stands, around the edges.
-    fn places(&mut self) {
-        let SwinShape { height, width, window, shift, .. } = self.block.shape;
-        let (channels, across) = (self.block.channels(), width / window);
-        let places = &mut self.scratch.places;
-        places.clear();
-        for index in self.windows.clone() {
-            let (top, left) = (index / across * window + shift, index % across * window + shift);
-            for y in top..top + window {
-                places.extend((left..left + window).map(|x| (y % height * width + x % width) * channels));
+impl SwinWindows<'_> {
+    /// Norm, attention, linear, residual.
+    ///
+    /// # Safety
+    /// Offsets must be rows of x that only this piece touches.
+    #[inline(always)]
+    unsafe fn attention<S: Simd>(&mut self, s: S, offsets: &[usize]) -> bool {
+        let Self { block, windows, scratch, .. } = self;
+        let SwinLayers { norm_before, qkv, output, .. } = &block.layers;
+        let (qkv, output, shape, m) = (qkv.packed(), output.packed(), block.attention, offsets.len());
+        let (x, offsets) = (self.x.as_ptr(), RowOffsets::Listed(offsets));
+        let input = scratch.input::<S>(m, qkv);
+        // SAFETY: there is room for m rows of input; offsets by this function's contract.
+        unsafe {
+            let finite = input.set_normalized(s, norm_before, x, offsets, m);
+            scratch.project_qkv(s, [qkv, output], shape, m);
+            for (at, window) in windows.clone().enumerate() {
+                let bias = ScoreBias::Matrices { heads: &block.bias, mask: block.mask_for_window(window) };
+                scratch.attend(s, shape, block.shape.heads, at * shape.tokens, bias);
             }
+            scratch.add_context(s, output, m, OutputRows { base: x, offsets });
+            finite
         }
-        let dense = &mut self.scratch.dense;
-        dense.clear();
-        dense.extend(0..places.len());
     }
 
+    /// Norm, linear, GELU, linear, residual, some rows at a time.
+    ///
     /// # Safety
-    /// Places must be rows of x that only this piece touches.
+    /// As `attention`.
     #[inline(always)]
-    unsafe fn attention<S: Simd>(&mut self, s: S) -> bool {
-        let (block, layers) = (self.block, &self.block.layers);
-        let (channels, tokens) = (block.channels(), block.attention.tokens);
-        let attention::Shape { stride, out_stride, .. } = block.attention;
-        let Scratch { input, qkv, context, room, places, dense, .. } = &mut *self.scratch;
-        let m = places.len();
-        input.fit::<S>(m, channels, layers.qkv.coding);
-        context.fit::<S>(m, channels, layers.output.coding);
-        // Whole blocks of keys and values are read behind the last token and the last head.
-        qkv.fit((m + S::LANES) * stride + S::LANES * S::LANES);
-        room.fit(block.attention, S::LANES);
-        // SAFETY: all were fitted for m rows; places by this function's contract.
-        unsafe {
-            let fine = normalized(s, &layers.norm_before, self.x.0, places, input);
-            dense.iter_mut().enumerate().for_each(|(i, place)| *place = i * stride);
-            let base = qkv.as_mut_slice().as_mut_ptr();
-            s.run(Gemm::new(&layers.qkv, input, m, Out { base, places: dense }, Finish::Store));
-            for (at, window) in self.windows.clone().enumerate() {
-                for head in 0..block.shape.heads {
-                    let from = base.add(at * tokens * stride + head * block.attention.size);
-                    let out = context.floats.as_mut_slice().as_mut_ptr();
-                    let head = Head {
-                        query: from,
-                        key: from.add(channels),
-                        value: from.add(2 * channels),
-                        bias: block.bias.as_slice().as_ptr().add(head * tokens * block.attention.width),
-                        bias_stride: block.attention.width,
-                        mask: block.mask_of(window),
-                        out: out.add(at * tokens * out_stride + head * block.attention.size),
-                    };
-                    s.run(Attend::new(block.attention, head, room));
-                }
+    unsafe fn feed_forward<S: Simd>(&mut self, s: S, offsets: &[usize]) -> bool {
+        let SwinLayers { norm_after, inner, outer, .. } = &self.block.layers;
+        let (inner, outer, x) = (inner.packed(), outer.packed(), self.x.as_ptr());
+        let mut finite = true;
+        for offsets in offsets.chunks(self.rows) {
+            let (m, offsets) = (offsets.len(), RowOffsets::Listed(offsets));
+            let input = self.scratch.input::<S>(m, inner);
+            // SAFETY: there is room for m rows of input; offsets by this function's contract.
+            unsafe {
+                finite &= input.set_normalized(s, norm_after, x, offsets, m);
+                self.scratch.feed_forward(s, [inner, outer], m, OutputRows { base: x, offsets });
             }
-            coded(s, context, m, channels);
-            s.run(Gemm::new(&layers.output, context, m, Out { base: self.x.0, places }, Finish::Add));
-            fine
         }
+        finite
     }
 }
 
 impl SwinBlock {
-    /// The mask of a window, or null.
+    /// Where the tokens of the windows lie: a shifted window's, up and to the left of where it stands, around the edges.
+    fn row_offsets(&self, windows: Range<usize>, offsets: &mut Vec<usize>) {
+        let SwinShape { height, width, window, shift, .. } = self.shape;
+        let (channels, across) = (self.channels(), width / window);
+        offsets.clear();
+        for index in windows {
+            let (top, left) = (index / across * window + shift, index % across * window + shift);
+            for y in top..top + window {
+                offsets.extend((left..left + window).map(|x| (y % height * width + x % width) * channels));
+            }
+        }
+    }
+
+    /// The mask of a window at an edge that the shift wraps around.
     #[inline(always)]
-    fn mask_of(&self, index: usize) -> *const f32 {
+    fn mask_for_window(&self, index: usize) -> Option<&Aligned<f32>> {
         let SwinShape { height, width, window, .. } = self.shape;
         let (down, across) = (height / window, width / window);
         let edge = usize::from(index / across == down - 1) + 2 * usize::from(index % across == across - 1);
-        match edge {
-            0 => std::ptr::null(),
-            edge => self.masks.get(edge - 1).map_or(std::ptr::null(), |mask| mask.as_slice().as_ptr()),
-        }
+        self.masks.get(edge.checked_sub(1)?)
     }
-}
-
-/// Norms of the rows of x at `places`, as a linear wants them. False if a number is not finite or too large.
-///
-/// # Safety
-/// Places must be rows of x; `into` must be fitted for as many.
-#[inline(always)]
-pub(super) unsafe fn normalized<S: Simd>(s: S, norm: &Norm, x: *const f32, places: &[usize], into: &mut Rows) -> bool {
-    let k = norm.len();
-    let mut fine = true;
-    for (i, place) in places.iter().enumerate() {
-        // SAFETY: by this function's contract. Rows that become codes pass through the first row, which stays in the cache.
-        unsafe {
-            let row = into.floats.as_mut_slice().as_mut_ptr().add(if into.coded() { 0 } else { i * into.float_stride });
-            fine &= layer_norm(s, norm, x.add(*place), row);
-            if into.coded() {
-                into.code(s, i, row, k);
-            }
-        }
-    }
-    fine
-}
-
-/// Makes codes of the first `m` rows, if they are wanted.
-///
-/// # Safety
-/// `rows` must be fitted for `m` rows of `k`.
-#[inline(always)]
-pub(super) unsafe fn coded<S: Simd>(s: S, rows: &mut Rows, m: usize, k: usize) {
-    if rows.coded() {
-        for i in 0..m {
-            // SAFETY: by this function's contract.
-            unsafe {
-                let row = rows.floats.as_slice().as_ptr().add(i * rows.float_stride);
-                rows.code(s, i, row, k);
-            }
-        }
-    }
-}
-
-/// Norm, linear, GELU, linear, residual, for the rows at the scratch's places, `rows` of them at a time.
-///
-/// # Safety
-/// Places must be rows of x that no one else touches; the layers must fit each other and be packed for S.
-#[inline(always)]
-unsafe fn feed_forward<S: Simd>(s: S, layers: &SwinLayers, x: Shared, rows: usize, scratch: &mut Scratch) -> bool {
-    let (channels, width) = (layers.inner.k(), layers.inner.n());
-    let Scratch { input, hidden, places, dense, .. } = scratch;
-    let most = rows.min(places.len());
-    input.fit::<S>(most, channels, layers.inner.coding);
-    hidden.fit::<S>(most, width, layers.outer.coding);
-    dense.iter_mut().enumerate().for_each(|(i, place)| *place = i * hidden.float_stride);
-    let mut fine = true;
-    for places in places.chunks(rows) {
-        let m = places.len();
-        // SAFETY: all were fitted for `most` rows; places by this function's contract.
-        unsafe {
-            fine &= normalized(s, &layers.norm_after, x.0, places, input);
-            let base = hidden.floats.as_mut_slice().as_mut_ptr();
-            s.run(Gemm::new(&layers.inner, input, m, Out { base, places: dense }, Finish::Gelu));
-            coded(s, hidden, m, width);
-            s.run(Gemm::new(&layers.outer, hidden, m, Out { base: x.0, places }, Finish::Add));
-        }
-    }
-    fine
 }

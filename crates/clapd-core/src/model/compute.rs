@@ -1,7 +1,7 @@
 //! What computes: an instruction set and a number of threads, chosen once and handed to whoever loads weights.
 //!
-//! In: a user's wishes. Out: a [`Compute`].
-//! Never: reads the environment or a configuration; a value travels from the edge to the place that packs weights.
+//! It is no global: the value travels from the edge, which knows the environment and the configuration, to the place that packs
+//! weights.
 
 use std::thread::available_parallelism;
 

@@ -1,7 +1,6 @@
 //! From what a `*.nnef.tar` holds to a graph that runs.
 //!
-//! In: an [`Archive`] whose hash the manifest vouches for. Out: a [`Graph`] of tract's with known inputs and outputs.
-//! Never: a bundle may come from anyone, so a value's size is known to be sane before it is worked out, and a panic
+//! The manifest vouches for an [`Archive`]'s hash only. A bundle may come from anyone, so a value's size is known to be sane before it is worked out, and a panic
 //! inside the library becomes an error.
 
 mod archive;

@@ -11,7 +11,7 @@ use super::noise;
 type Rows = Vec<Vec<f64>>;
 
 /// Weights of a block in their plain form.
-struct Plain {
+struct BlockWeights {
     width: usize,
     inner: usize,
     heads: usize,
@@ -27,7 +27,7 @@ struct Plain {
     second: (Vec<f32>, Vec<f32>),
 }
 
-impl Plain {
+impl BlockWeights {
     fn new(width: usize, inner: usize, heads: usize, seed: u64) -> Self {
         let scaled =
             |seed, n: usize, k: usize| noise(seed, n * k).iter().map(|w| w * 2.0 / (k as f32).sqrt()).collect();
@@ -49,9 +49,9 @@ impl Plain {
         }
     }
 
-    fn linears(&self, isa: Isa, coded: bool) -> [Linear; 4] {
+    fn linears(&self, isa: Isa, int8: bool) -> [Linear; 4] {
         let one = |n, k, w: &[f32], b: &[f32]| {
-            if coded { quantized(isa, n, k, w, b) } else { Linear::f32(isa, n, k, w, b).unwrap() }
+            if int8 { quantized(isa, n, k, w, b) } else { Linear::f32(isa, n, k, w, b).unwrap() }
         };
         [
             one(3 * self.width, self.width, &self.qkv, &self.qkv_bias),
@@ -106,8 +106,8 @@ fn erf(x: f64) -> f64 {
 
 fn quantized(isa: Isa, n: usize, k: usize, w: &[f32], b: &[f32]) -> Linear {
     let scales: Vec<f32> = w.chunks_exact(k).map(|r| r.iter().fold(1e-9f32, |m, w| m.max(w.abs())) / 127.0).collect();
-    let codes: Vec<i8> = w.iter().enumerate().map(|(at, w)| (w / scales[at / k]).round() as i8).collect();
-    Linear::int8(isa, n, k, &codes, &scales, b).unwrap()
+    let weights: Vec<i8> = w.iter().enumerate().map(|(at, w)| (w / scales[at / k]).round() as i8).collect();
+    Linear::int8(isa, n, k, &weights, &scales, b).unwrap()
 }
 
 fn linear(rows: &Rows, w: &[f32], b: &[f32]) -> Rows {
@@ -145,29 +145,29 @@ fn compared(found: &[f32], expected: &Rows) -> (f64, f64) {
 }
 
 /// A Swin block in the words of the reference: roll, cut into windows, attend with a mask, put together, roll back.
-fn swin(plain: &Plain, shape: SwinShape, table: &[f32], x: &Rows) -> Rows {
+fn swin(plain: &BlockWeights, shape: SwinShape, table: &[f32], x: &Rows) -> Rows {
     let SwinShape { height, width, window, shift, heads } = shape;
     let before = norm(x, &plain.first);
     let region = |at: usize, len: usize| usize::from(at >= len - window) + usize::from(at >= len - shift);
     let mut attended = vec![vec![]; x.len()];
     for (top, left) in (0..height).step_by(window).flat_map(|y| (0..width).step_by(window).map(move |x| (y, x))) {
         let rolled: Vec<_> = (0..window * window).map(|t| (top + t / window, left + t % window)).collect();
-        let places: Vec<_> = rolled.iter().map(|(y, x)| (y + shift) % height * width + (x + shift) % width).collect();
-        let own: Rows = places.iter().map(|place| before[*place].clone()).collect();
+        let offsets: Vec<_> = rolled.iter().map(|(y, x)| (y + shift) % height * width + (x + shift) % width).collect();
+        let own: Rows = offsets.iter().map(|token| before[*token].clone()).collect();
         let mixed = plain.attend(&own, |head, i, j| {
             let (down, across) = (i / window + window - 1 - j / window, i % window + window - 1 - j % window);
             let bias = f64::from(table[(down * (2 * window - 1) + across) * heads + head]);
             let part = |t: usize| (region(rolled[t].0, height), region(rolled[t].1, width));
             if shift > 0 && part(i) != part(j) { bias - 100.0 } else { bias }
         });
-        places.iter().zip(mixed).for_each(|(place, row)| attended[*place] = row);
+        offsets.iter().zip(mixed).for_each(|(token, row)| attended[*token] = row);
     }
     let x = sum(x, &attended);
     sum(&x, &plain.feed_forward(&norm(&x, &plain.second)))
 }
 
-fn swin_block(plain: &Plain, shape: SwinShape, table: &[f32], isa: Isa, coded: bool) -> SwinBlock {
-    let [qkv, output, inner, outer] = plain.linears(isa, coded);
+fn swin_block(plain: &BlockWeights, shape: SwinShape, table: &[f32], isa: Isa, int8: bool) -> SwinBlock {
+    let [qkv, output, inner, outer] = plain.linears(isa, int8);
     let [norm_before, norm_after] = plain.norms();
     SwinBlock::new(shape, SwinLayers { norm_before, qkv, output, norm_after, inner, outer }, table).unwrap()
 }
@@ -184,7 +184,7 @@ proptest! {
         };
         // At least 4 channels: norms of fewer blow roundings up.
         let channels = heads * size.max(4);
-        let plain = Plain::new(channels, inner, heads, seed);
+        let plain = BlockWeights::new(channels, inner, heads, seed);
         let table = noise(seed ^ 20, (2 * window - 1).pow(2) * heads);
         let x = noise(seed ^ 21, shape.height * shape.width * channels);
         let expected = swin(&plain, shape, &table, &rows(&x, channels));
@@ -206,21 +206,21 @@ proptest! {
     #[test]
     fn text_layers_are_near(tokens in 1usize..40, heads in 1usize..4, size in 4usize..40, inner in 1usize..50, seed: u64) {
         let width = heads * size;
-        let plain = Plain::new(width, inner, heads, seed);
+        let plain = BlockWeights::new(width, inner, heads, seed);
         let x = noise(seed ^ 21, tokens * width);
         let mask: Vec<f32> = (0..tokens).map(|i| if i > 0 && (seed >> (i % 60)) & 1 == 1 { -1e4 } else { 0.0 }).collect();
         let input = rows(&x, width);
         let first = norm(&sum(&input, &plain.attend(&input, |_, _, j| f64::from(mask[j]))), &plain.first);
         let expected = norm(&sum(&first, &plain.feed_forward(&first)), &plain.second);
         for isa in Isa::available() {
-            for (coded, bound) in [(false, 2e-5), (true, 0.15)] {
-                let [qkv, output, inner, outer] = plain.linears(isa, coded);
+            for (int8, bound) in [(false, 2e-5), (true, 0.15)] {
+                let [qkv, output, inner, outer] = plain.linears(isa, int8);
                 let [attention_norm, norm] = plain.norms();
                 let layers = TransformerLayers { qkv, output, attention_norm, inner, outer, norm };
                 let mut y = x.clone();
                 TransformerLayer::new(heads, layers).unwrap().run(&mut y, &mask, &mut Workspace::new(1)).unwrap();
                 let (error, size) = compared(&y, &expected);
-                prop_assert!(error <= bound * (1.0 + size), "{} coded {coded}: {error} of {size}", isa.name());
+                prop_assert!(error <= bound * (1.0 + size), "{} int8 {int8}: {error} of {size}", isa.name());
             }
         }
     }
@@ -252,7 +252,7 @@ proptest! {
 #[test]
 fn what_is_not_finite_is_refused() {
     let shape = SwinShape { height: 8, width: 8, window: 4, shift: 2, heads: 2 };
-    let plain = Plain::new(20, 30, 2, 1);
+    let plain = BlockWeights::new(20, 30, 2, 1);
     let table = noise(2, 49 * 2);
     for isa in Isa::available() {
         let block = swin_block(&plain, shape, &table, isa, true);
@@ -274,7 +274,7 @@ fn what_is_not_finite_is_refused() {
 
 #[test]
 fn sizes_that_do_not_fit_are_refused() {
-    let plain = Plain::new(20, 30, 2, 1);
+    let plain = BlockWeights::new(20, 30, 2, 1);
     let table = noise(2, 49 * 2);
     let shape = SwinShape { height: 8, width: 8, window: 4, shift: 2, heads: 2 };
     let build = |shape: SwinShape, isa: Isa, table: &[f32]| {

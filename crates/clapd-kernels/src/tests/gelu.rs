@@ -33,7 +33,7 @@ fn gelu_and_its_derivative_are_their_formulas_on_every_instruction_set() {
 }
 
 #[test]
-fn far_out_it_is_a_line_and_what_is_not_finite_is_told() {
+fn far_out_it_is_a_line_and_what_is_not_finite_becomes_nan() {
     for isa in Isa::available() {
         let mut y = [1e30, -1e30, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
         let x = y;

@@ -3,7 +3,7 @@
 use half::f16;
 use proptest::prelude::*;
 
-use super::super::{Finish, Isa, Linear, Workspace};
+use super::super::{Epilogue, Isa, Linear, Workspace};
 use super::{bytes, noise};
 
 /// x W^T + b in f64, and the sums of |x| |w| that rounding errors are measured by.
@@ -19,9 +19,9 @@ fn product(x: &[f32], w: &[f64], b: &[f32], k: usize) -> Vec<(f64, f64)> {
     y
 }
 
-fn run(linear: &Linear, x: &[f32], finish: Finish, threads: usize) -> Vec<f32> {
+fn run(linear: &Linear, x: &[f32], epilogue: Epilogue, threads: usize) -> Vec<f32> {
     let mut out = vec![0.25; x.len() / linear.k() * linear.n()];
-    linear.run(x, &mut out, finish, &mut Workspace::new(threads)).unwrap();
+    linear.run(x, &mut out, epilogue, &mut Workspace::new(threads)).unwrap();
     out
 }
 
@@ -35,8 +35,8 @@ proptest! {
         let exact = product(&x, &w.iter().map(|w| f64::from(*w)).collect::<Vec<_>>(), &b, k);
         let half = product(&x, &halves.iter().map(|w| w.to_f64()).collect::<Vec<_>>(), &b, k);
         for isa in Isa::available() {
-            let y = run(&Linear::f32(isa, n, k, &w, &b).unwrap(), &x, Finish::Store, 1);
-            let z = run(&Linear::f16(isa, n, k, &halves, &b).unwrap(), &x, Finish::Store, 1);
+            let y = run(&Linear::f32(isa, n, k, &w, &b).unwrap(), &x, Epilogue::Store, 1);
+            let z = run(&Linear::f16(isa, n, k, &halves, &b).unwrap(), &x, Epilogue::Store, 1);
             for (found, (exact, size)) in y.iter().zip(&exact).chain(z.iter().zip(&half)) {
                 // Each of k roundings is at most 2^-24 of the terms so far.
                 prop_assert!((f64::from(*found) - exact).abs() <= 6e-8 * (k + 2) as f64 * size, "{}", isa.name());
@@ -45,7 +45,7 @@ proptest! {
     }
 
     #[test]
-    fn int8_is_as_near_as_codes_allow(m in 1usize..30, n in 1usize..70, spans in 1usize..5, part in 1usize..12, seed: u64) {
+    fn int8_is_as_near_as_8_bits_allow(m in 1usize..30, n in 1usize..70, spans in 1usize..5, part in 1usize..12, seed: u64) {
         // A scale for each span of 4 * part; or one for all of k, which may then be any number.
         let k = if spans == 1 { 4 * part - seed as usize % 4 } else { 4 * part * spans };
         let (x, w, b) = (noise(seed, m * k), bytes(seed ^ 1, n * k), noise(seed ^ 2, n));
@@ -54,20 +54,20 @@ proptest! {
         let weight = |at: usize| f64::from(w[at]) * f64::from(scales[at % k / span * n + at / k]);
         let wide: Vec<f64> = (0..n * k).map(weight).collect();
         let exact = product(&x, &wide, &b, k);
-        let scalar = run(&Linear::int8(Isa::Scalar, n, k, &w, &scales, &b).unwrap(), &x, Finish::Store, 1);
+        let scalar = run(&Linear::int8(Isa::Scalar, n, k, &w, &scales, &b).unwrap(), &x, Epilogue::Store, 1);
         for isa in Isa::available() {
-            let y = run(&Linear::int8(isa, n, k, &w, &scales, &b).unwrap(), &x, Finish::Store, 1);
+            let y = run(&Linear::int8(isa, n, k, &w, &scales, &b).unwrap(), &x, Epilogue::Store, 1);
             for (at, (found, (exact, size))) in y.iter().zip(&exact).enumerate() {
-                // A code is off by up to 1/2 for the number and 1/2 for the zero; x has a range of at most 2.
+                // A quantised number is off by up to 1/2 for the number and 1/2 for the zero; x has a range of at most 2.
                 let row: f64 = wide[at % n * k..][..k].iter().map(|w| w.abs()).sum();
                 prop_assert!((f64::from(*found) - exact).abs() <= row * 2.0 / 255.0 + 1e-5 * size, "{}", isa.name());
                 // Integer sums are equal; what is left is rounding in the last steps, a few for each span.
                 let bound = 2e-6 * (size + row) as f32;
                 prop_assert!((found - scalar[at]).abs() <= bound, "{}: {found}, scalar {}", isa.name(), scalar[at]);
             }
-            let fine = run(&Linear::int8(isa, n, k, &w, &scales, &b).unwrap().fine(), &x, Finish::Store, 1);
-            for (at, (found, (exact, size))) in fine.iter().zip(&exact).enumerate() {
-                // The same of a code 257 times as fine.
+            let precise = run(&Linear::int8(isa, n, k, &w, &scales, &b).unwrap().with_16bit_activations(), &x, Epilogue::Store, 1);
+            for (at, (found, (exact, size))) in precise.iter().zip(&exact).enumerate() {
+                // The same of steps 257 times as small.
                 let row: f64 = wide[at % n * k..][..k].iter().map(|w| w.abs()).sum();
                 prop_assert!((f64::from(*found) - exact).abs() <= row * 2.0 / 65535.0 + 1e-5 * size, "{}", isa.name());
             }
@@ -82,12 +82,12 @@ fn what_follows_a_sum() {
     let (x, w) = (noise(1, m * k), noise(2, n * k));
     for isa in Isa::available() {
         let linear = Linear::f32(isa, n, k, &w, &[]).unwrap();
-        let plain = run(&linear, &x, Finish::Store, 1);
+        let plain = run(&linear, &x, Epilogue::Store, 1);
         let relu: Vec<f32> = plain.iter().map(|y| y.max(0.0)).collect();
         let sum: Vec<f32> = plain.iter().map(|y| y + 0.25).collect();
-        assert_eq!(run(&linear, &x, Finish::Relu, 1), relu);
-        assert_eq!(run(&linear, &x, Finish::Add, 1), sum);
-        let gelu = run(&linear, &x, Finish::Gelu, 1);
+        assert_eq!(run(&linear, &x, Epilogue::Relu, 1), relu);
+        assert_eq!(run(&linear, &x, Epilogue::Add, 1), sum);
+        let gelu = run(&linear, &x, Epilogue::Gelu, 1);
         // GELU lies between ReLU and ReLU - 0.17.
         assert!(gelu.iter().zip(&relu).all(|(g, r)| *g <= *r && *g > r - 0.1701), "{}", isa.name());
     }
@@ -99,7 +99,7 @@ fn threads_change_nothing() {
     let (x, w) = (noise(1, m * k), bytes(2, n * k));
     for isa in Isa::available() {
         let linear = Linear::int8(isa, n, k, &w, &vec![0.01; n], &[]).unwrap();
-        assert_eq!(run(&linear, &x, Finish::Store, 1), run(&linear, &x, Finish::Store, 4));
+        assert_eq!(run(&linear, &x, Epilogue::Store, 1), run(&linear, &x, Epilogue::Store, 4));
     }
 }
 
@@ -109,14 +109,14 @@ fn what_cannot_be_computed_is_refused() {
         let linear = Linear::f32(isa, 5, 3, &noise(1, 15), &[]).unwrap();
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let error =
-                linear.run(&[1.0, 2.0, 3.0, 4.0, bad, 6.0], &mut [0.0; 10], Finish::Store, &mut Workspace::new(1));
+                linear.run(&[1.0, 2.0, 3.0, 4.0, bad, 6.0], &mut [0.0; 10], Epilogue::Store, &mut Workspace::new(1));
             assert!(error.unwrap_err().to_string().contains("row 1"));
             assert!(Linear::f32(isa, 1, 1, &[bad], &[]).is_err());
             assert!(Linear::f32(isa, 1, 1, &[1.0], &[bad]).is_err());
             assert!(Linear::int8(isa, 1, 1, &[1], &[bad], &[]).is_err());
         }
-        assert!(linear.run(&[1.0; 6], &mut [0.0; 9], Finish::Store, &mut Workspace::new(1)).is_err());
-        assert!(linear.run(&[1.0; 5], &mut [0.0; 5], Finish::Store, &mut Workspace::new(1)).is_err());
+        assert!(linear.run(&[1.0; 6], &mut [0.0; 9], Epilogue::Store, &mut Workspace::new(1)).is_err());
+        assert!(linear.run(&[1.0; 5], &mut [0.0; 5], Epilogue::Store, &mut Workspace::new(1)).is_err());
         assert!(Linear::int8(isa, 1, 2, &[1, -128], &[1.0], &[]).is_err());
         assert!(Linear::int8(isa, 1, 6, &[1; 6], &[1.0; 2], &[]).is_err());
         assert!(Linear::int8(isa, 1, 65_537, &[1; 65_537], &[1.0], &[]).is_err());

@@ -1,7 +1,7 @@
 //! What must hold of every instruction set that the machine has.
 //!
-//! In: random and extreme numbers. Out: agreement with plain Rust in f64, and of integer sums with it bit for bit.
-//! Never: takes a kernel as the reference of itself.
+//! Random and extreme numbers must agree with plain Rust in f64, and integer sums with it bit for bit. No kernel is the reference of
+//! itself.
 
 mod blocks;
 mod gelu;
@@ -25,7 +25,7 @@ pub(super) fn noise(seed: u64, len: usize) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Int8 weights that look random.
+/// Int8Weights weights that look random.
 pub(super) fn bytes(seed: u64, len: usize) -> Vec<i8> {
     noise(seed, len).into_iter().map(|x| (x * 127.0).round() as i8).collect()
 }

@@ -41,8 +41,8 @@ impl Case {
     fn int8(&self, isa: Isa) -> Linear {
         let (n, k) = (self.mixed_bias.len(), self.bias.len());
         let most = self.weights.iter().fold(1e-9_f32, |most, w| most.max(w.abs()));
-        let codes: Vec<i8> = self.weights.iter().map(|w| (w / most * 127.0).round() as i8).collect();
-        Linear::int8(isa, n, k, &codes, &vec![most / 127.0; n], &self.mixed_bias).unwrap()
+        let weights: Vec<i8> = self.weights.iter().map(|w| (w / most * 127.0).round() as i8).collect();
+        Linear::int8(isa, n, k, &weights, &vec![most / 127.0; n], &self.mixed_bias).unwrap()
     }
 
     /// TensorFlow's "same": as many zeros as are missing, half of them before, the odd one behind.

@@ -1,12 +1,12 @@
 //! A checkpoint's tensors as an operator's parts, stored as the precision says.
 //!
-//! In: paths of a network. Out: [`Parts`] with tensors.
+//! In: paths of a network. Out: [`OpParams`] with tensors.
 //! Never: has more than one tensor in memory twice.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use clapd_core::model::ops::Parts;
+use clapd_core::model::ops::OpParams;
 use half::f16;
 use tract_onnx::prelude::Tensor;
 
@@ -29,7 +29,7 @@ pub struct Weights<'a> {
 
 /// An operator in the making.
 pub struct Layer<'w, 'a> {
-    pub parts: Parts,
+    pub parts: OpParams,
     pub weights: &'w mut Weights<'a>,
 }
 
@@ -41,7 +41,7 @@ impl<'a> Weights<'a> {
 
     /// An operator without parts yet.
     pub fn layer(&mut self, kind: &str) -> Result<Layer<'_, 'a>> {
-        Ok(Layer { parts: Parts::new(kind)?, weights: self })
+        Ok(Layer { parts: OpParams::new(kind)?, weights: self })
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, ensure};
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use clapd_core::model::ops::{self, Fused, Parts};
+use clapd_core::model::ops::{self, Fused, OpParams};
 use clapd_core::model::{Bundle, Compute};
 use tract_onnx::prelude::{IntoRunnable, TypedModel, TypedRunnableModel, tensor1};
 
@@ -58,11 +58,11 @@ impl Heads {
         Ok(heads)
     }
 
-    fn pool(&self) -> Result<&Parts> {
+    fn pool(&self) -> Result<&OpParams> {
         parts(&self.pool, POOL)
     }
 
-    fn text(&self) -> Result<&Parts> {
+    fn text(&self) -> Result<&OpParams> {
         parts(&self.text, TEXT)
     }
 
@@ -74,11 +74,11 @@ impl Heads {
         let matrix =
             |(shape, values): ([usize; 2], Vec<f32>)| Tensor::<2>::from_data(TensorData::new(values, shape), device);
         let row = |values: &[f32]| matrix(([1, values.len()], values.to_vec()));
-        let number = |parts: &Parts, name: &str, most: f32| {
+        let number = |parts: &OpParams, name: &str, most: f32| {
             Ok::<_, anyhow::Error>(row(&[parts.real(name, f32::MIN_POSITIVE, most)?]))
         };
         let (pool, text) = (self.pool()?, self.text()?);
-        let table = |parts: &Parts, name: &str| -> Result<Vec<f32>> {
+        let table = |parts: &OpParams, name: &str| -> Result<Vec<f32>> {
             Ok(parts.floats(name, parts.tensor(name)?.len())?.to_vec())
         };
         let captions: Vec<usize> = table(text, "captions")?.iter().map(|count| *count as usize).collect();
@@ -114,11 +114,11 @@ impl Heads {
     /// A number beyond what its precision, or the device, allows.
     pub fn with(&self, net: &Captions, precision: Precision) -> Result<[TypedModel; 2]> {
         let (mut pool, mut text) = (self.pool()?.clone(), self.text()?.clone());
-        let real = |parts: &mut Parts, name: &str, value: Tensor<2>| -> Result<()> {
+        let real = |parts: &mut OpParams, name: &str, value: Tensor<2>| -> Result<()> {
             parts.set_real(name, values(value)?[0]);
             Ok(())
         };
-        let weights = |parts: &mut Parts, name: &str, value: Tensor<2>| -> Result<()> {
+        let weights = |parts: &mut OpParams, name: &str, value: Tensor<2>| -> Result<()> {
             let (rows, value) = (value.dims()[0], values(value)?);
             let scale = format!("{name}_scale");
             // What is in 8 bits and was not trained must not be rounded again.
@@ -160,22 +160,22 @@ impl Heads {
 
 /// The only operator of that kind.
 fn place(graph: &TypedModel, kind: &str) -> Result<usize> {
-    let is_it = |node: &&_| parts_of(node).is_some_and(|parts| parts.kind().name == kind);
+    let is_it = |node: &&_| parts_of(node).is_some_and(|parts| parts.spec().name == kind);
     let found: Vec<usize> = graph.nodes.iter().filter(is_it).map(|node| node.id).collect();
     ensure!(found.len() == 1, "a graph has {} operators {kind}; a mini bundle's have one", found.len());
     Ok(found[0])
 }
 
-fn parts_of(node: &tract_onnx::prelude::TypedNode) -> Option<&Parts> {
-    node.op_as::<Fused>().and_then(Fused::parts)
+fn parts_of(node: &tract_onnx::prelude::TypedNode) -> Option<&OpParams> {
+    node.op_as::<Fused>().and_then(Fused::params)
 }
 
-fn parts<'a>(graph: &'a TypedModel, kind: &str) -> Result<&'a Parts> {
+fn parts<'a>(graph: &'a TypedModel, kind: &str) -> Result<&'a OpParams> {
     parts_of(&graph.nodes[place(graph, kind)?]).with_context(|| format!("{kind} has no parts"))
 }
 
-fn replaced(mut graph: TypedModel, parts: Parts) -> Result<TypedModel> {
-    let place = place(&graph, parts.kind().name)?;
+fn replaced(mut graph: TypedModel, parts: OpParams) -> Result<TypedModel> {
+    let place = place(&graph, parts.spec().name)?;
     graph.nodes[place].op = Box::new(Fused::new(parts)?);
     Ok(graph)
 }

@@ -5,7 +5,7 @@
 //! Never: reads the data files.
 
 use anyhow::Result;
-use clapd_core::model::ops::{Fused, Parts};
+use clapd_core::model::ops::{Fused, OpParams};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::ops::array::Slice;
 
@@ -71,7 +71,7 @@ pub fn pool(
         row.iter().zip(&weights).map(|(p, w)| f64::from(*p).powf(method.probability_exponent) * w).collect()
     };
     let rows: Vec<f32> = backgrounds.iter().flat_map(|row| unit(&weighted(row))).collect();
-    let mut parts = Parts::new("clapd_caption_pool")?;
+    let mut parts = OpParams::new("clapd_caption_pool")?;
     parts.set_real("probability_min", method.probability_min);
     for (name, value) in [
         ("exponent", method.probability_exponent),
@@ -107,7 +107,7 @@ pub fn text(
 ) -> Result<TypedModel> {
     let mut model = TypedModel::default();
     let (hidden, mask) = layout::encoder(&mut model, weights, config, words)?;
-    let mut parts = Parts::new("clapd_caption_text")?;
+    let mut parts = OpParams::new("clapd_caption_text")?;
     parts.set_size("backgrounds", backgrounds);
     parts.set_real("class_share", method.pool.anchor_weight as f32);
     parts.set_real("exponent", method.text.similarity_exponent as f32);
@@ -125,12 +125,18 @@ pub fn text(
     Ok(model)
 }
 
-fn floats(parts: &mut Parts, name: &str, values: &[f32]) {
+fn floats(parts: &mut OpParams, name: &str, values: &[f32]) {
     parts.set_tensor(name, tensor1(values));
 }
 
 /// A linear of `outputs` rows.
-pub(super) fn linear(parts: &mut Parts, name: &str, outputs: usize, rows: &[f32], precision: Precision) -> Result<()> {
+pub(super) fn linear(
+    parts: &mut OpParams,
+    name: &str,
+    outputs: usize,
+    rows: &[f32],
+    precision: Precision,
+) -> Result<()> {
     let shape = [outputs, rows.len() / outputs];
     let weight = match precision {
         Precision::Int8 => {

@@ -1,7 +1,6 @@
 //! A `*.nnef.tar` as tract's parser wants it, read once from front to back.
 //!
-//! In: the bytes of an archive, as they come. Out: its graph as text and its tensors, nothing of which was used yet.
-//! Never: a bundle may come from anyone, so nothing is allocated or parsed before its size is known to be sane, and to
+//! A bundle may come from anyone, so nothing is allocated or parsed before its size is known to be sane, and to
 //! be in the file.
 
 use std::collections::HashMap;

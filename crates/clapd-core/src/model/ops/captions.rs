@@ -1,17 +1,17 @@
 //! The space that the default model's sounds and words share, as operators: classes, and captions of them.
 //!
-//! In: a window's mean class probabilities, or a sentence's hidden states. Out: `[1, classes + width + 2 + backgrounds]`: one
+//! From a window's mean class probabilities, or a sentence's hidden states, come `[1, classes + width + 2 + backgrounds]`: one
 //! number for each class; a direction in the whitened space of sentences; two that say "nothing is heard clearly" and "no
 //! caption says this"; one for each background that the sound is like. The cosine of two is then how clearly it is heard,
-//! times how well it is understood, times how well the two agree. models/mini/METHOD.md has the formulas.
-//! Never: of length 1; the encoders see to that.
+//! times how well it is understood, times how well the two agree. models/mini/METHOD.md has the formulas. Lengths are not 1: the
+//! encoders see to that.
 
 use anyhow::{Result, ensure};
-use clapd_kernels::{Finish, Linear, Workspace};
+use clapd_kernels::{Epilogue, Linear, Workspace};
 use tract_nnef::internal::*;
 
-use super::Parts;
-use super::schema::{Field, Kind, Packed, Signature};
+use super::OpParams;
+use super::schema::{Field, OpSpec, PackedLayer, Signature};
 use crate::model::compute::Compute;
 use crate::vector::normalize;
 
@@ -21,7 +21,7 @@ const MAX_BACKGROUNDS: usize = 1 << 16;
 const LEAST_LENGTH: f32 = 1e-6;
 
 /// From probabilities.
-pub(super) static CAPTION_POOL: Kind = Kind {
+pub(super) static CAPTION_POOL: OpSpec = OpSpec {
     name: "clapd_caption_pool",
     inputs: &["probabilities"],
     fields: &[
@@ -37,19 +37,19 @@ pub(super) static CAPTION_POOL: Kind = Kind {
         Field::Linear("centres"),
         Field::Linear("backgrounds"),
     ],
-    signature: |parts| {
+    signature: |params| {
         let ([width, classes], [backgrounds, _]) =
-            (parts.matrix("centres_weight")?, parts.matrix("backgrounds_weight")?);
+            (params.matrix("centres_weight")?, params.matrix("backgrounds_weight")?);
         Ok(Signature {
             inputs: vec![(f32::datum_type(), vec![Some(1), Some(classes)])],
             output: vec![Some(1), Some(classes + width + 2 + backgrounds)],
         })
     },
-    pack: |parts, compute| Ok(Box::new(Pool::new(parts, compute)?)),
+    pack: |params, compute| Ok(Box::new(CaptionPool::new(params, compute)?)),
 };
 
 /// From hidden states: the embedding, and behind it the best similarity to a caption.
-pub(super) static CAPTION_TEXT: Kind = Kind {
+pub(super) static CAPTION_TEXT: OpSpec = OpSpec {
     name: "clapd_caption_text",
     inputs: &["hidden", "mask"],
     fields: &[
@@ -63,9 +63,9 @@ pub(super) static CAPTION_TEXT: Kind = Kind {
         Field::Linear("keys"),
         Field::Table("captions"),
     ],
-    signature: |parts| {
-        let (width, classes) = (parts.matrix("keys_weight")?[1], parts.tensor("captions")?.len());
-        let backgrounds = parts.size("backgrounds", 1, MAX_BACKGROUNDS)?;
+    signature: |params| {
+        let (width, classes) = (params.matrix("keys_weight")?[1], params.tensor("captions")?.len());
+        let backgrounds = params.size("backgrounds", 1, MAX_BACKGROUNDS)?;
         Ok(Signature {
             inputs: vec![
                 (f32::datum_type(), vec![Some(1), None, Some(width)]),
@@ -74,10 +74,10 @@ pub(super) static CAPTION_TEXT: Kind = Kind {
             output: vec![Some(1), Some(classes + width + 2 + backgrounds + 1)],
         })
     },
-    pack: |parts, compute| Ok(Box::new(Text::new(parts, compute)?)),
+    pack: |params, compute| Ok(Box::new(CaptionText::new(params, compute)?)),
 };
 
-struct Pool {
+struct CaptionPool {
     probability_min: f32,
     exponent: f32,
     class_share: f32,
@@ -89,9 +89,9 @@ struct Pool {
     backgrounds: Linear,
 }
 
-impl Pool {
-    fn new(parts: &Parts, compute: Compute) -> Result<Self> {
-        let linear = |name| parts.wide_linear(name, compute.isa());
+impl CaptionPool {
+    fn new(params: &OpParams, compute: Compute) -> Result<Self> {
+        let linear = |name| params.weight_only_int8(name, compute.isa());
         let (centres, backgrounds) = (linear("centres")?, linear("backgrounds")?);
         ensure!(
             centres.k() == backgrounds.k(),
@@ -100,20 +100,20 @@ impl Pool {
             backgrounds.k()
         );
         Ok(Self {
-            probability_min: parts.real("probability_min", 0.0, 1.0)?,
-            exponent: parts.real("exponent", 0.0, 16.0)?,
-            class_share: parts.real("class_share", 0.0, 1.0)?,
-            kappa: parts.real("kappa", 0.0, 1e6)?,
-            background_weight: parts.real("background_weight", 0.0, 1e6)?,
-            background_cosine: parts.real("background_cosine", 0.0, 0.999)?,
-            class_weight: parts.floats("class_weight", centres.k())?.to_vec(),
+            probability_min: params.real("probability_min", 0.0, 1.0)?,
+            exponent: params.real("exponent", 0.0, 16.0)?,
+            class_share: params.real("class_share", 0.0, 1.0)?,
+            kappa: params.real("kappa", 0.0, 1e6)?,
+            background_weight: params.real("background_weight", 0.0, 1e6)?,
+            background_cosine: params.real("background_cosine", 0.0, 0.999)?,
+            class_weight: params.floats("class_weight", centres.k())?.to_vec(),
             centres,
             backgrounds,
         })
     }
 }
 
-impl Packed for Pool {
+impl PackedLayer for CaptionPool {
     fn run(&self, inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
         let input = inputs[0].try_as_plain_ram()?;
         let weighted = input.as_slice::<f32>()?.iter().zip(&self.class_weight);
@@ -121,11 +121,11 @@ impl Packed for Pool {
             weighted.map(|(p, weight)| p.max(self.probability_min).powf(self.exponent) * weight).collect();
         let strength = length(&classes);
         let mut direction = vec![0.0; self.centres.n()];
-        self.centres.run(&classes, &mut direction, Finish::Store, workspace)?;
+        self.centres.run(&classes, &mut direction, Epilogue::Store, workspace)?;
         let scale = strength * (1.0 - self.class_share).sqrt() / length(&direction).max(LEAST_LENGTH);
         direction.iter_mut().for_each(|x| *x *= scale);
         let mut like = vec![0.0; self.backgrounds.n()];
-        self.backgrounds.run(&classes, &mut like, Finish::Store, workspace)?;
+        self.backgrounds.run(&classes, &mut like, Epilogue::Store, workspace)?;
         let scale = self.background_weight / (1.0 - self.background_cosine);
         like.iter_mut().for_each(|x| *x = (*x - strength * self.background_cosine).max(0.0) * scale);
         classes.iter_mut().for_each(|x| *x *= self.class_share.sqrt());
@@ -133,7 +133,7 @@ impl Packed for Pool {
     }
 }
 
-struct Text {
+struct CaptionText {
     backgrounds: usize,
     class_share: f32,
     exponent: f32,
@@ -145,9 +145,9 @@ struct Text {
     captions: Vec<usize>,
 }
 
-impl Text {
-    fn new(parts: &Parts, compute: Compute) -> Result<Self> {
-        let linear = |name| parts.wide_linear(name, compute.isa());
+impl CaptionText {
+    fn new(params: &OpParams, compute: Compute) -> Result<Self> {
+        let linear = |name| params.weight_only_int8(name, compute.isa());
         let (whitening, keys) = (linear("whitening")?, linear("keys")?);
         let width = keys.k();
         ensure!(
@@ -156,17 +156,17 @@ impl Text {
             whitening.k(),
             whitening.n()
         );
-        let captions = parts.floats("captions", parts.tensor("captions")?.len())?;
+        let captions = params.floats("captions", params.tensor("captions")?.len())?;
         ensure!(captions.iter().all(|n| *n >= 1.0 && n.fract() == 0.0), "a class has a number of captions below 1");
         let captions: Vec<usize> = captions.iter().map(|n| *n as usize).collect();
         let sum = captions.iter().fold(0_usize, |sum, n| sum.saturating_add(*n));
         ensure!(sum == keys.n(), "the classes have {sum} captions, there are {}", keys.n());
         Ok(Self {
-            backgrounds: parts.size("backgrounds", 1, MAX_BACKGROUNDS)?,
-            class_share: parts.real("class_share", 0.0, 1.0)?,
-            exponent: parts.real("exponent", 0.0, 16.0)?,
-            null: parts.real("null", 0.0, 1.0)?,
-            mean: parts.floats("mean", width)?.to_vec(),
+            backgrounds: params.size("backgrounds", 1, MAX_BACKGROUNDS)?,
+            class_share: params.real("class_share", 0.0, 1.0)?,
+            exponent: params.real("exponent", 0.0, 16.0)?,
+            null: params.real("null", 0.0, 1.0)?,
+            mean: params.floats("mean", width)?.to_vec(),
             whitening,
             keys,
             captions,
@@ -184,16 +184,16 @@ impl Text {
     }
 }
 
-impl Packed for Text {
+impl PackedLayer for CaptionText {
     fn run(&self, inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
         let (hidden, mask) = (inputs[0].try_as_plain_ram()?, inputs[1].try_as_plain_ram()?);
         let mut centred = self.sentence(hidden.as_slice::<f32>()?, mask.as_slice::<i64>()?);
         centred.iter_mut().zip(&self.mean).for_each(|(x, mean)| *x -= mean);
         let mut direction = vec![0.0; self.mean.len()];
-        self.whitening.run(&centred, &mut direction, Finish::Store, workspace)?;
+        self.whitening.run(&centred, &mut direction, Epilogue::Store, workspace)?;
         normalize(&mut direction);
         let mut similar = vec![0.0; self.keys.n()];
-        self.keys.run(&direction, &mut similar, Finish::Store, workspace)?;
+        self.keys.run(&direction, &mut similar, Epilogue::Store, workspace)?;
         let mut rest = similar.as_slice();
         let mut classes = Vec::with_capacity(self.captions.len());
         for count in &self.captions {

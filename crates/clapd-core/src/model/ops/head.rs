@@ -1,16 +1,15 @@
 //! The ends of both towers as operators: from what the last layer gives to a unit embedding.
 //!
-//! In: tokens or hidden states. Out: `[1, output]` of length 1.
-//! Never: leaves the vector of another length; zeros stay zeros.
+//! The output is `[1, output]` of length 1; zeros stay zeros.
 //!
 //! Reference: transformers 5.23, models/clap/modeling_clap.py, `ClapAudioModel`, `ClapTextPooler`, `ClapProjectionLayer`.
 
 use anyhow::{Result, ensure};
-use clapd_kernels::{Finish, Isa, Linear, Norm, Workspace, norm_rows};
+use clapd_kernels::{Epilogue, Isa, Linear, Norm, Workspace, norm_rows};
 use tract_nnef::internal::*;
 
-use super::Parts;
-use super::schema::{Field, Kind, Packed, Signature};
+use super::OpParams;
+use super::schema::{Field, OpSpec, PackedLayer, Signature};
 use crate::model::compute::Compute;
 use crate::vector::normalize;
 
@@ -18,7 +17,7 @@ use crate::vector::normalize;
 const MAX_TOKENS: usize = 1 << 16;
 
 /// Norm, mean over the tokens, projection.
-pub(super) static HTSAT_HEAD: Kind = Kind {
+pub(super) static HTSAT_HEAD: OpSpec = OpSpec {
     name: "clapd_htsat_head",
     inputs: &["tokens"],
     fields: &[
@@ -29,35 +28,35 @@ pub(super) static HTSAT_HEAD: Kind = Kind {
         Field::Linear("linear1"),
         Field::Linear("linear2"),
     ],
-    signature: |parts| {
-        let tokens = parts.size("count", 1, MAX_TOKENS)?;
-        let (input, output) = (parts.matrix("linear1_weight")?[1], parts.matrix("linear2_weight")?[0]);
+    signature: |params| {
+        let tokens = params.size("count", 1, MAX_TOKENS)?;
+        let (input, output) = (params.matrix("linear1_weight")?[1], params.matrix("linear2_weight")?[0]);
         Ok(Signature {
             inputs: vec![(f32::datum_type(), vec![Some(1), Some(tokens), Some(input)])],
             output: vec![Some(1), Some(output)],
         })
     },
-    pack: |parts, compute| {
-        let projection = Projection::new(parts, compute)?;
-        let norm = parts.norm("norm", projection.first.k())?;
+    pack: |params, compute| {
+        let projection = Projection::new(params, compute)?;
+        let norm = params.norm("norm", projection.first.k())?;
         Ok(Box::new(AudioHead { isa: compute.isa(), norm, projection }))
     },
 };
 
 /// The first token through a linear and tanh, projection.
-pub(super) static TEXT_HEAD: Kind = Kind {
+pub(super) static TEXT_HEAD: OpSpec = OpSpec {
     name: "clapd_text_head",
     inputs: &["hidden"],
     fields: &[Field::Linear("pooler"), Field::Size("gelu"), Field::Linear("linear1"), Field::Linear("linear2")],
-    signature: |parts| {
-        let (input, output) = (parts.matrix("pooler_weight")?[1], parts.matrix("linear2_weight")?[0]);
+    signature: |params| {
+        let (input, output) = (params.matrix("pooler_weight")?[1], params.matrix("linear2_weight")?[0]);
         Ok(Signature {
             inputs: vec![(f32::datum_type(), vec![Some(1), None, Some(input)])],
             output: vec![Some(1), Some(output)],
         })
     },
-    pack: |parts, compute| {
-        let (pooler, projection) = (parts.linear("pooler", compute.isa())?, Projection::new(parts, compute)?);
+    pack: |params, compute| {
+        let (pooler, projection) = (params.linear("pooler", compute.isa())?, Projection::new(params, compute)?);
         ensure!(
             pooler.n() == projection.first.k(),
             "pooler gives {} numbers, linear1 takes {}",
@@ -71,23 +70,23 @@ pub(super) static TEXT_HEAD: Kind = Kind {
 /// Two linears and what stands between them; then length 1.
 struct Projection {
     first: Linear,
-    between: Finish,
+    between: Epilogue,
     second: Linear,
 }
 
 impl Projection {
-    fn new(parts: &Parts, compute: Compute) -> Result<Self> {
+    fn new(params: &OpParams, compute: Compute) -> Result<Self> {
         let isa: Isa = compute.isa();
-        let (first, second) = (parts.linear("linear1", isa)?, parts.linear("linear2", isa)?);
+        let (first, second) = (params.linear("linear1", isa)?, params.linear("linear2", isa)?);
         ensure!(first.n() == second.k(), "linear1 gives {} numbers, linear2 takes {}", first.n(), second.k());
-        let between = if parts.size("gelu", 0, 1)? == 1 { Finish::Gelu } else { Finish::Relu };
+        let between = if params.size("gelu", 0, 1)? == 1 { Epilogue::Gelu } else { Epilogue::Relu };
         Ok(Self { first, between, second })
     }
 
     fn run(&self, x: &[f32], workspace: &mut Workspace) -> Result<Tensor> {
         let (mut inner, mut output) = (vec![0.0; self.first.n()], vec![0.0; self.second.n()]);
         self.first.run(x, &mut inner, self.between, workspace)?;
-        self.second.run(&inner, &mut output, Finish::Store, workspace)?;
+        self.second.run(&inner, &mut output, Epilogue::Store, workspace)?;
         normalize(&mut output);
         Tensor::from_shape(&[1, output.len()], &output)
     }
@@ -99,7 +98,7 @@ struct AudioHead {
     projection: Projection,
 }
 
-impl Packed for AudioHead {
+impl PackedLayer for AudioHead {
     fn run(&self, mut inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
         let mut tensor = inputs.remove(0).into_tensor();
         let mut plain = tensor.try_as_plain_ram_mut()?;
@@ -120,13 +119,13 @@ struct TextHead {
     projection: Projection,
 }
 
-impl Packed for TextHead {
+impl PackedLayer for TextHead {
     fn run(&self, inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
         let hidden = inputs[0].try_as_plain_ram()?;
         let hidden = hidden.as_slice::<f32>()?;
         ensure!(hidden.len() >= self.pooler.k(), "a text of no tokens");
         let mut pooled = vec![0.0; self.pooler.n()];
-        self.pooler.run(&hidden[..self.pooler.k()], &mut pooled, Finish::Store, workspace)?;
+        self.pooler.run(&hidden[..self.pooler.k()], &mut pooled, Epilogue::Store, workspace)?;
         pooled.iter_mut().for_each(|x| *x = x.tanh());
         self.projection.run(&pooled, workspace)
     }

@@ -1,10 +1,9 @@
 //! A log-mel patch as a square image, and an image as patches.
 //!
-//! In: rows of f32. Out: rows of f32.
-//! Never: has weights; all follows from sizes.
+//! Nothing here has weights; all follows from sizes.
 //!
 //! Resizing: the cubic convolution of Keys (1981) with a = -0.75 and aligned corners, in f32 step by step like PyTorch's
-//! `aten/src/ATen/native/UpSample.h`; `tune::net::resize` says the same as a graph.
+//! `aten/src/ATen/native/UpSample.h`; `claptune::net::resize` says the same as a graph.
 
 use anyhow::{Result, ensure};
 
@@ -100,7 +99,7 @@ fn weights(t: f32) -> [f32; 4] {
 }
 
 /// How an image is cut into patches, as a convolution does.
-pub(super) struct Cut {
+pub(super) struct PatchGrid {
     pub(super) side: usize,
     pub(super) patch: [usize; 2],
     pub(super) stride: [usize; 2],
@@ -108,28 +107,28 @@ pub(super) struct Cut {
     pub(super) padding: [usize; 2],
 }
 
-impl Cut {
+impl PatchGrid {
     /// Patches down and across.
-    pub(super) fn grid(&self) -> [usize; 2] {
+    pub(super) fn size(&self) -> [usize; 2] {
         [0, 1].map(|i| match (self.side + 2 * self.padding[i]).checked_sub(self.patch[i]) {
-            Some(room) => room / self.stride[i] + 1,
+            Some(rest) => rest / self.stride[i] + 1,
             None => 0,
         })
     }
 
     /// Patches.
     pub(super) fn tokens(&self) -> usize {
-        self.grid().iter().product()
+        self.size().iter().product()
     }
 
     /// Numbers in a patch.
-    pub(super) fn length(&self) -> usize {
+    pub(super) fn patch_len(&self) -> usize {
         self.patch.iter().product()
     }
 
     /// An image `[side][side]` as patches, each row by row.
     pub(super) fn patches(&self, image: &[f32]) -> Vec<f32> {
-        let ([down, across], [height, width]) = (self.grid(), self.patch);
+        let ([down, across], [height, width]) = (self.size(), self.patch);
         let mut patches = Vec::with_capacity(down * across * height * width);
         for (row, column) in (0..down * across).map(|i| (i / across, i % across)) {
             for y in (0..height).map(|y| row * self.stride[0] + y) {
@@ -170,9 +169,9 @@ mod tests {
 
     #[test]
     fn patches_overlap_and_have_zeros_around() {
-        let cut = Cut { side: 4, patch: [4, 4], stride: [2, 2], padding: [1, 1] };
-        assert_eq!(cut.grid(), [2, 2]);
-        let patches = cut.patches(&(1..=16).map(|i| i as f32).collect::<Vec<_>>());
+        let grid = PatchGrid { side: 4, patch: [4, 4], stride: [2, 2], padding: [1, 1] };
+        assert_eq!(grid.size(), [2, 2]);
+        let patches = grid.patches(&(1..=16).map(|i| i as f32).collect::<Vec<_>>());
         assert_eq!(patches[..8], [0., 0., 0., 0., 0., 1., 2., 3.]);
         assert_eq!(patches[3 * 16..][..8], [6., 7., 8., 0., 10., 11., 12., 0.]);
     }

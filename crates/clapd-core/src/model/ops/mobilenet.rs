@@ -1,17 +1,17 @@
 //! A MobileNet over a log-mel patch, as operators: YAMNet's layers.
 //!
-//! In: `[1, 1, frames, mels]`. Out: probabilities `[1, classes]`. In between `[1, pixels, channels]`, the image row by row.
+//! Between the first and the last the image is `[1, pixels, channels]`, row by row.
 //! Batch norms are inside the weights: when nothing is trained they are a factor and a summand of a channel.
-//! Never: pads above or to the left where the stride is 2; TensorFlow's "same" doesn't either, for even sizes.
+//! Where the stride is 2 nothing is padded above or to the left, as in TensorFlow's "same" for even sizes.
 //!
 //! Architecture: Howard et al., arXiv 1704.04861; tensorflow/models, research/audioset/yamnet.
 
 use anyhow::{Result, ensure};
-use clapd_kernels::{Finish, Linear, SeparableBlock, Workspace};
+use clapd_kernels::{Epilogue, Linear, SeparableBlock, Workspace};
 use tract_nnef::internal::*;
 
-use super::Parts;
-use super::schema::{Field, Kind, Packed, Signature};
+use super::OpParams;
+use super::schema::{Field, OpSpec, PackedLayer, Signature};
 
 /// Frames or mels of a patch: YAMNet has 96 and 64.
 const MAX_SIDE: usize = 4096;
@@ -21,12 +21,12 @@ const MAX_NUMBERS: usize = 1 << 24;
 const SIDE: usize = 3;
 
 /// A 3x3 convolution with a stride of 2, then ReLU.
-pub(super) static STEM: Kind = Kind {
+pub(super) static STEM: OpSpec = OpSpec {
     name: "clapd_mobilenet_stem",
     inputs: &["mel"],
     fields: &[Field::Size("frames"), Field::Size("mels"), Field::Linear("kernel")],
-    signature: |parts| {
-        let (sides, channels) = (sides(parts, "frames", "mels")?, parts.matrix("kernel_weight")?[0]);
+    signature: |params| {
+        let (sides, channels) = (sides(params, "frames", "mels")?, params.matrix("kernel_weight")?[0]);
         ensure!(sides.iter().all(|side| side % 2 == 0), "a patch of {sides:?} can't be halved");
         let [frames, mels] = sides;
         Ok(Signature {
@@ -34,15 +34,15 @@ pub(super) static STEM: Kind = Kind {
             output: image(frames * mels / 4, channels)?,
         })
     },
-    pack: |parts, compute| {
-        let kernel = parts.linear("kernel", compute.isa())?;
+    pack: |params, compute| {
+        let kernel = params.linear("kernel", compute.isa())?;
         ensure!(kernel.k() == SIDE * SIDE, "a kernel takes {} numbers; {} are expected", kernel.k(), SIDE * SIDE);
-        Ok(Box::new(Stem { sides: sides(parts, "frames", "mels")?, kernel }))
+        Ok(Box::new(Stem { sides: sides(params, "frames", "mels")?, kernel }))
     },
 };
 
 /// A 3x3 convolution of each channel by itself, then a linear; ReLU after each.
-pub(super) static SEPARABLE_BLOCK: Kind = Kind {
+pub(super) static SEPARABLE_BLOCK: OpSpec = OpSpec {
     name: "clapd_separable_block",
     inputs: &["pixels"],
     fields: &[
@@ -54,43 +54,43 @@ pub(super) static SEPARABLE_BLOCK: Kind = Kind {
         Field::Table("depthwise_bias"),
         Field::Linear("pointwise"),
     ],
-    signature: |parts| {
-        let [height, width] = sides(parts, "height", "width")?;
-        let (stride, [n, k]) = (parts.size("stride", 1, 2)?, parts.matrix("pointwise_weight")?);
+    signature: |params| {
+        let [height, width] = sides(params, "height", "width")?;
+        let (stride, [n, k]) = (params.size("stride", 1, 2)?, params.matrix("pointwise_weight")?);
         let input = image(height * width, k)?;
         Ok(Signature {
             inputs: vec![(f32::datum_type(), input)],
             output: image((height / stride) * (width / stride), n)?,
         })
     },
-    pack: |parts, compute| {
-        let (pointwise, stride) = (parts.linear("pointwise", compute.isa())?, parts.size("stride", 1, 2)?);
-        let taps = parts.floats("depthwise_weight", SIDE * SIDE * pointwise.k())?;
-        let bias = parts.floats("depthwise_bias", pointwise.k())?;
+    pack: |params, compute| {
+        let (pointwise, stride) = (params.linear("pointwise", compute.isa())?, params.size("stride", 1, 2)?);
+        let taps = params.floats("depthwise_weight", SIDE * SIDE * pointwise.k())?;
+        let bias = params.floats("depthwise_bias", pointwise.k())?;
         let channels = pointwise.n();
-        let block = SeparableBlock::new(sides(parts, "height", "width")?, stride, taps, bias, pointwise)?;
+        let block = SeparableBlock::new(sides(params, "height", "width")?, stride, taps, bias, pointwise)?;
         Ok(Box::new(Separable { block, channels }))
     },
 };
 
 /// The mean over all pixels, a linear, and a sigmoid of each class.
-pub(super) static HEAD: Kind = Kind {
+pub(super) static HEAD: OpSpec = OpSpec {
     name: "clapd_mobilenet_head",
     inputs: &["pixels"],
     fields: &[Field::Size("count"), Field::Linear("classes")],
-    signature: |parts| {
-        let [classes, channels] = parts.matrix("classes_weight")?;
-        let pixels = parts.size("count", 1, MAX_NUMBERS)?;
+    signature: |params| {
+        let [classes, channels] = params.matrix("classes_weight")?;
+        let pixels = params.size("count", 1, MAX_NUMBERS)?;
         Ok(Signature {
             inputs: vec![(f32::datum_type(), image(pixels, channels)?)],
             output: vec![Some(1), Some(classes)],
         })
     },
-    pack: |parts, compute| Ok(Box::new(Head(parts.linear("classes", compute.isa())?))),
+    pack: |params, compute| Ok(Box::new(Head(params.linear("classes", compute.isa())?))),
 };
 
-fn sides(parts: &Parts, height: &str, width: &str) -> Result<[usize; 2]> {
-    Ok([parts.size(height, 1, MAX_SIDE)?, parts.size(width, 1, MAX_SIDE)?])
+fn sides(params: &OpParams, height: &str, width: &str) -> Result<[usize; 2]> {
+    Ok([params.size(height, 1, MAX_SIDE)?, params.size(width, 1, MAX_SIDE)?])
 }
 
 /// The shape of an image's pixels.
@@ -107,7 +107,7 @@ struct Stem {
     kernel: Linear,
 }
 
-impl Packed for Stem {
+impl PackedLayer for Stem {
     fn run(&self, inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
         let input = inputs[0].try_as_plain_ram()?;
         let mel = input.as_slice::<f32>()?;
@@ -121,7 +121,7 @@ impl Packed for Stem {
             }
         }
         let mut output = Tensor::zero::<f32>(&[1, pixels, self.kernel.n()])?;
-        self.kernel.run(&places, output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?, Finish::Relu, workspace)?;
+        self.kernel.run(&places, output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?, Epilogue::Relu, workspace)?;
         Ok(output)
     }
 }
@@ -131,7 +131,7 @@ struct Separable {
     channels: usize,
 }
 
-impl Packed for Separable {
+impl PackedLayer for Separable {
     fn run(&self, inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
         let mut output = Tensor::zero::<f32>(&[1, self.block.pixels(), self.channels])?;
         let pixels = inputs[0].try_as_plain_ram()?;
@@ -142,7 +142,7 @@ impl Packed for Separable {
 
 struct Head(Linear);
 
-impl Packed for Head {
+impl PackedLayer for Head {
     fn run(&self, inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
         let input = inputs[0].try_as_plain_ram()?;
         let pixels = input.as_slice::<f32>()?;
@@ -153,7 +153,7 @@ impl Packed for Head {
         }
         mean.iter_mut().for_each(|mean| *mean /= count as f32);
         let mut classes = vec![0.0; self.0.n()];
-        self.0.run(&mean, &mut classes, Finish::Store, workspace)?;
+        self.0.run(&mean, &mut classes, Epilogue::Store, workspace)?;
         classes.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp()));
         Tensor::from_shape(&[1, classes.len()], &classes)
     }

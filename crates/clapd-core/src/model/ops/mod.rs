@@ -19,26 +19,26 @@
 //! named arguments that are numbers. A linear `name` is `name_weight` `[out, in]` (f32, f16, or int8 with `name_scale` `[out]` or
 //! `[spans, out]` in f32) and perhaps `name_bias` `[out]`; a norm `name` is `name_weight` and `name_bias`.
 //!
-//! In: a graph's text and tensors, from anyone. Out: [`Fused`] operators, which [`pack`] makes ready to run.
-//! Never: trusts a size or a shape that it has not compared with the tensors; runs a layer that is not packed.
+//! A graph may come from anyone: no size or shape is trusted before it was compared with the tensors. [`pack`] makes [`Fused`]
+//! operators ready to run.
 
 mod captions;
 mod fused;
 mod head;
 mod image;
 mod mobilenet;
-mod parts;
+mod params;
 mod schema;
 mod swin;
 mod text;
 mod tokens;
 
 pub use fused::{Fused, pack, registry};
-pub use parts::Parts;
-pub use schema::{Field, Kind};
+pub use params::OpParams;
+pub use schema::{Field, OpSpec};
 
 /// All kinds of operators.
-pub(super) static KINDS: [&Kind; 12] = [
+pub(super) static OP_SPECS: [&OpSpec; 12] = [
     &tokens::HTSAT_TOKENS,
     &swin::SWIN_BLOCK,
     &swin::PATCH_MERGE,

@@ -1,17 +1,16 @@
 //! What an operator is called, what it takes, and how it is made ready: one table entry an operator.
 //!
-//! In: nothing. Out: [`Kind`]s, from which reading, writing and checking follow.
-//! Never: holds a weight.
+//! Reading, writing and checking follow from the [`OpSpec`]s.
 
 use anyhow::Result;
 use clapd_kernels::Workspace;
 use tract_nnef::ast::{Parameter, TypeName};
 use tract_nnef::internal::*;
 
-use super::Parts;
+use super::OpParams;
 use crate::model::compute::Compute;
 
-/// A named part of an operator.
+/// A named parameter of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
     /// Weight, perhaps scales, perhaps biases.
@@ -41,7 +40,7 @@ pub struct Signature {
 }
 
 /// A layer that is ready to run.
-pub trait Packed: Send + Sync {
+pub trait PackedLayer: Send + Sync {
     /// Runs it on inputs of the types and shapes of its [`Signature`].
     ///
     /// # Errors
@@ -49,19 +48,19 @@ pub trait Packed: Send + Sync {
     fn run(&self, inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor>;
 }
 
-/// A kind of operator.
+/// A kind of operator, of which graphs have many.
 #[derive(Debug)]
-pub struct Kind {
+pub struct OpSpec {
     /// Its name in a graph.
     pub name: &'static str,
     /// Names of its inputs.
     pub inputs: &'static [&'static str],
     /// All that it may have.
     pub fields: &'static [Field],
-    /// Shapes, from its parts; checks what they depend on.
-    pub signature: fn(&Parts) -> Result<Signature>,
+    /// Shapes, from its parameters; checks what they depend on.
+    pub signature: fn(&OpParams) -> Result<Signature>,
     /// Makes it ready to run.
-    pub pack: fn(&Parts, Compute) -> Result<Box<dyn Packed>>,
+    pub pack: fn(&OpParams, Compute) -> Result<Box<dyn PackedLayer>>,
 }
 
 impl Field {
@@ -77,7 +76,7 @@ impl Field {
     }
 }
 
-impl Kind {
+impl OpSpec {
     /// Its arguments, as NNEF declares them.
     pub(super) fn parameters(&self) -> Vec<Parameter> {
         let inputs = self.inputs.iter().map(|name| TypeName::Scalar.tensor().named(name));

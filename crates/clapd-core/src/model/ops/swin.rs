@@ -1,14 +1,12 @@
 //! The block and the merging of a Swin transformer, as operators.
-//!
-//! In: tokens `[1, height * width, channels]`. Out: the same, or a quarter of them.
-//! Never: computes; `kernels` does.
+//! Sizes come from the graph; [`clapd_kernels`] computes.
 
 use anyhow::Result;
 use clapd_kernels::{PatchMerge, SwinBlock, SwinLayers, SwinShape, Workspace};
 use tract_nnef::internal::*;
 
-use super::Parts;
-use super::schema::{Field, Kind, Packed, Signature};
+use super::OpParams;
+use super::schema::{Field, OpSpec, PackedLayer, Signature};
 use crate::model::compute::Compute;
 
 /// Side of an image in tokens: CLAP's first stage has 64. Sixteen times that is no tower for this daemon.
@@ -19,7 +17,7 @@ const MAX_WINDOW: usize = 16;
 const MAX_HEADS: usize = 256;
 
 /// A block: attention in windows, then two linears; each after a norm and with a residual.
-pub(super) static SWIN_BLOCK: Kind = Kind {
+pub(super) static SWIN_BLOCK: OpSpec = OpSpec {
     name: "clapd_swin_block",
     inputs: &["tokens"],
     fields: &[
@@ -39,16 +37,16 @@ pub(super) static SWIN_BLOCK: Kind = Kind {
         Field::Linear("inner"),
         Field::Linear("outer"),
     ],
-    signature: |parts| {
-        let tokens = parts.size("height", 1, MAX_SIDE)? * parts.size("width", 1, MAX_SIDE)?;
-        let shape = vec![Some(1), Some(tokens), Some(parts.matrix("qkv_weight")?[1])];
+    signature: |params| {
+        let tokens = params.size("height", 1, MAX_SIDE)? * params.size("width", 1, MAX_SIDE)?;
+        let shape = vec![Some(1), Some(tokens), Some(params.matrix("qkv_weight")?[1])];
         Ok(Signature { inputs: vec![(f32::datum_type(), shape.clone())], output: shape })
     },
-    pack: |parts, compute| Ok(Box::new(block(parts, compute)?)),
+    pack: |params, compute| Ok(Box::new(block(params, compute)?)),
 };
 
 /// Four neighbours become one token of twice the channels.
-pub(super) static PATCH_MERGE: Kind = Kind {
+pub(super) static PATCH_MERGE: OpSpec = OpSpec {
     name: "clapd_patch_merge",
     inputs: &["tokens"],
     fields: &[
@@ -58,37 +56,37 @@ pub(super) static PATCH_MERGE: Kind = Kind {
         Field::Norm("norm"),
         Field::Linear("reduction"),
     ],
-    signature: |parts| {
-        let tokens = parts.size("height", 2, MAX_SIDE)? * parts.size("width", 2, MAX_SIDE)?;
-        let [n, k] = parts.matrix("reduction_weight")?;
+    signature: |params| {
+        let tokens = params.size("height", 2, MAX_SIDE)? * params.size("width", 2, MAX_SIDE)?;
+        let [n, k] = params.matrix("reduction_weight")?;
         let tokens_of = |tokens, channels| vec![Some(1), Some(tokens), Some(channels)];
         Ok(Signature { inputs: vec![(f32::datum_type(), tokens_of(tokens, k / 4))], output: tokens_of(tokens / 4, n) })
     },
-    pack: |parts, compute| Ok(Box::new(merge(parts, compute)?)),
+    pack: |params, compute| Ok(Box::new(merge(params, compute)?)),
 };
 
-fn block(parts: &Parts, compute: Compute) -> Result<SwinBlock> {
+fn block(params: &OpParams, compute: Compute) -> Result<SwinBlock> {
     let shape = SwinShape {
-        height: parts.size("height", 1, MAX_SIDE)?,
-        width: parts.size("width", 1, MAX_SIDE)?,
-        window: parts.size("window", 1, MAX_WINDOW)?,
-        shift: parts.size("shift", 0, MAX_WINDOW)?,
-        heads: parts.size("heads", 1, MAX_HEADS)?,
+        height: params.size("height", 1, MAX_SIDE)?,
+        width: params.size("width", 1, MAX_SIDE)?,
+        window: params.size("window", 1, MAX_WINDOW)?,
+        shift: params.size("shift", 0, MAX_WINDOW)?,
+        heads: params.size("heads", 1, MAX_HEADS)?,
     };
-    let channels = parts.matrix("qkv_weight")?[1];
+    let channels = params.matrix("qkv_weight")?[1];
     let isa = compute.isa();
     let layers = SwinLayers {
-        norm_before: parts.norm("norm_before", channels)?,
-        qkv: parts.linear("qkv", isa)?,
-        output: parts.linear("output", isa)?,
-        norm_after: parts.norm("norm_after", channels)?,
-        inner: parts.linear("inner", isa)?,
-        outer: parts.linear("outer", isa)?,
+        norm_before: params.norm("norm_before", channels)?,
+        qkv: params.linear("qkv", isa)?,
+        output: params.linear("output", isa)?,
+        norm_after: params.norm("norm_after", channels)?,
+        inner: params.linear("inner", isa)?,
+        outer: params.linear("outer", isa)?,
     };
-    SwinBlock::new(shape, layers, parts.floats("position_bias", (2 * shape.window - 1).pow(2) * shape.heads)?)
+    SwinBlock::new(shape, layers, params.floats("position_bias", (2 * shape.window - 1).pow(2) * shape.heads)?)
 }
 
-impl Packed for SwinBlock {
+impl PackedLayer for SwinBlock {
     fn run(&self, mut inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
         // In place where nobody else holds the tokens, which is so in a tower.
         let mut tokens = inputs.remove(0).into_tensor();
@@ -98,19 +96,19 @@ impl Packed for SwinBlock {
 }
 
 /// A merging and the shape of what it gives.
-struct Merging {
+struct MergeLayer {
     merge: PatchMerge,
     output: [usize; 3],
 }
 
-fn merge(parts: &Parts, compute: Compute) -> Result<Merging> {
-    let (height, width) = (parts.size("height", 2, MAX_SIDE)?, parts.size("width", 2, MAX_SIDE)?);
-    let [n, k] = parts.matrix("reduction_weight")?;
-    let merge = PatchMerge::new(height, width, parts.norm("norm", k)?, parts.linear("reduction", compute.isa())?)?;
-    Ok(Merging { merge, output: [1, height * width / 4, n] })
+fn merge(params: &OpParams, compute: Compute) -> Result<MergeLayer> {
+    let (height, width) = (params.size("height", 2, MAX_SIDE)?, params.size("width", 2, MAX_SIDE)?);
+    let [n, k] = params.matrix("reduction_weight")?;
+    let merge = PatchMerge::new(height, width, params.norm("norm", k)?, params.linear("reduction", compute.isa())?)?;
+    Ok(MergeLayer { merge, output: [1, height * width / 4, n] })
 }
 
-impl Packed for Merging {
+impl PackedLayer for MergeLayer {
     fn run(&self, inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
         let mut output = Tensor::zero::<f32>(&self.output)?;
         let tokens = inputs[0].try_as_plain_ram()?;

@@ -1,7 +1,6 @@
 //! The embeddings and layers of RoBERTa and BERT, as operators.
 //!
-//! In: token ids and a mask, `[1, S]`. Out: hidden states `[1, S, width]`.
-//! Never: widens a whole embedding table; of the stored rows only those that a text has are read.
+//! An embedding table stays in its stored form: only the rows that a text has are read and widened.
 //!
 //! Reference: transformers 5.23, models/clap/modeling_clap.py, `ClapTextEmbeddings`, `ClapTextLayer`.
 
@@ -9,9 +8,9 @@ use anyhow::{Context, Result, ensure};
 use clapd_kernels::{Isa, Norm, TransformerLayer, TransformerLayers, Workspace, norm_rows};
 use tract_nnef::internal::*;
 
-use super::Parts;
-use super::parts::Lookup;
-use super::schema::{Field, Kind, Packed, Signature};
+use super::OpParams;
+use super::params::Lookup;
+use super::schema::{Field, OpSpec, PackedLayer, Signature};
 use crate::model::compute::Compute;
 
 /// Heads: 12 in every CLAP.
@@ -22,7 +21,7 @@ const MASKED: f32 = -1e4;
 const MAX_TOKENS: usize = 1024;
 
 /// Rows of words, positions and the one type, then a norm.
-pub(super) static TEXT_EMBEDDINGS: Kind = Kind {
+pub(super) static TEXT_EMBEDDINGS: OpSpec = OpSpec {
     name: "clapd_text_embeddings",
     inputs: &["ids"],
     fields: &[
@@ -34,18 +33,18 @@ pub(super) static TEXT_EMBEDDINGS: Kind = Kind {
         Field::Table("kind"),
         Field::Norm("norm"),
     ],
-    signature: |parts| {
-        let width = parts.matrix("words")?[1];
+    signature: |params| {
+        let width = params.matrix("words")?[1];
         Ok(Signature {
             inputs: vec![(i64::datum_type(), vec![Some(1), None])],
             output: vec![Some(1), None, Some(width)],
         })
     },
-    pack: |parts, compute| Ok(Box::new(Embeddings::new(parts, compute)?)),
+    pack: |params, compute| Ok(Box::new(Embeddings::new(params, compute)?)),
 };
 
 /// Attention, then two linears; each with a residual and a norm after it.
-pub(super) static TRANSFORMER_BLOCK: Kind = Kind {
+pub(super) static TRANSFORMER_BLOCK: OpSpec = OpSpec {
     name: "clapd_transformer_block",
     inputs: &["hidden", "mask"],
     fields: &[
@@ -61,12 +60,12 @@ pub(super) static TRANSFORMER_BLOCK: Kind = Kind {
         Field::Linear("outer"),
         Field::Norm("norm"),
     ],
-    signature: |parts| {
-        let shape = vec![Some(1), None, Some(parts.matrix("qkv_weight")?[1])];
+    signature: |params| {
+        let shape = vec![Some(1), None, Some(params.matrix("qkv_weight")?[1])];
         let mask = (i64::datum_type(), vec![Some(1), None]);
         Ok(Signature { inputs: vec![(f32::datum_type(), shape.clone()), mask], output: shape })
     },
-    pack: |parts, compute| Ok(Box::new(block(parts, compute)?)),
+    pack: |params, compute| Ok(Box::new(block(params, compute)?)),
 };
 
 struct Embeddings {
@@ -79,21 +78,21 @@ struct Embeddings {
 }
 
 impl Embeddings {
-    fn new(parts: &Parts, compute: Compute) -> Result<Self> {
-        let ([_, width], [_, same]) = (parts.matrix("words")?, parts.matrix("positions")?);
+    fn new(params: &OpParams, compute: Compute) -> Result<Self> {
+        let ([_, width], [_, same]) = (params.matrix("words")?, params.matrix("positions")?);
         ensure!(width == same, "rows of words have {width} numbers, those of positions {same}");
         Ok(Self {
             isa: compute.isa(),
-            pad_id: parts.has("pad_id").then(|| parts.size("pad_id", 0, usize::MAX)).transpose()?,
-            words: Lookup::new(parts, "words")?,
-            positions: Lookup::new(parts, "positions")?,
-            kind: parts.floats("kind", width)?.to_vec(),
-            norm: parts.norm("norm", width)?,
+            pad_id: params.has("pad_id").then(|| params.size("pad_id", 0, usize::MAX)).transpose()?,
+            words: Lookup::new(params, "words")?,
+            positions: Lookup::new(params, "positions")?,
+            kind: params.floats("kind", width)?.to_vec(),
+            norm: params.norm("norm", width)?,
         })
     }
 }
 
-impl Packed for Embeddings {
+impl PackedLayer for Embeddings {
     fn run(&self, inputs: TVec<TValue>, _: &mut Workspace) -> Result<Tensor> {
         let ids = inputs[0].try_as_plain_ram()?;
         let ids = ids.as_slice::<i64>()?;
@@ -117,23 +116,23 @@ impl Packed for Embeddings {
     }
 }
 
-fn block(parts: &Parts, compute: Compute) -> Result<TransformerLayer> {
+fn block(params: &OpParams, compute: Compute) -> Result<TransformerLayer> {
     let isa = compute.isa();
-    let [_, width] = parts.matrix("qkv_weight")?;
-    let wide = parts.has("wide") && parts.size("wide", 0, 1)? == 1;
-    let linear = |name| if wide { parts.wide_linear(name, isa) } else { parts.linear(name, isa) };
+    let [_, width] = params.matrix("qkv_weight")?;
+    let weight_only_int8 = params.has("wide") && params.size("wide", 0, 1)? == 1;
+    let linear = |name| if weight_only_int8 { params.weight_only_int8(name, isa) } else { params.linear(name, isa) };
     let layers = TransformerLayers {
         qkv: linear("qkv")?,
         output: linear("output")?,
-        attention_norm: parts.norm("attention_norm", width)?,
+        attention_norm: params.norm("attention_norm", width)?,
         inner: linear("inner")?,
         outer: linear("outer")?,
-        norm: parts.norm("norm", width)?,
+        norm: params.norm("norm", width)?,
     };
-    TransformerLayer::new(parts.size("heads", 1, MAX_HEADS)?, layers)
+    TransformerLayer::new(params.size("heads", 1, MAX_HEADS)?, layers)
 }
 
-impl Packed for TransformerLayer {
+impl PackedLayer for TransformerLayer {
     fn run(&self, mut inputs: TVec<TValue>, workspace: &mut Workspace) -> Result<Tensor> {
         let mask = inputs[1].try_as_plain_ram()?;
         let mask: Vec<f32> = mask.as_slice::<i64>()?.iter().map(|m| if *m == 0 { MASKED } else { 0.0 }).collect();

@@ -1,7 +1,7 @@
 //! An operator's weights and sizes as a bundle holds them, by name.
 //!
-//! In: tensors and numbers. Out: the same, checked as they are asked for, and [`Linear`]s packed from them.
-//! Never: copies a weight that need not be copied; allocates by a size that no tensor bears out.
+//! They are checked as they are asked for, and [`Linear`]s are packed from them. Nothing is allocated by a size that no tensor bears
+//! out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use clapd_kernels::{Isa, Linear, Norm};
 use half::f16;
 use tract_nnef::internal::{DatumType, Tensor};
 
-use super::schema::{Field, Kind};
+use super::schema::{Field, OpSpec};
 
 /// The largest whole number in a graph: the rows of a vocabulary. RoBERTa's has 50,265.
 const MAX_SIZE: usize = 1 << 20;
 
 /// Named tensors and numbers of one operator.
 #[derive(Clone, Debug)]
-pub struct Parts {
-    kind: &'static Kind,
+pub struct OpParams {
+    spec: &'static OpSpec,
     tensors: BTreeMap<String, Arc<Tensor>>,
     sizes: BTreeMap<String, usize>,
     reals: BTreeMap<String, f32>,
 }
 
-impl Parts {
-    /// Without any part yet. `kind` is an operator's name in a graph.
+impl OpParams {
+    /// Without any parameter yet. `name` is an operator's name in a graph.
     ///
     /// # Errors
     /// No operator of that name.
-    pub fn new(kind: &str) -> Result<Self> {
-        let known = super::KINDS.into_iter().find(|known| known.name == kind);
-        let kind = known.with_context(|| format!("there is no operator {kind:?}"))?;
-        Ok(Self { kind, tensors: BTreeMap::new(), sizes: BTreeMap::new(), reals: BTreeMap::new() })
+    pub fn new(name: &str) -> Result<Self> {
+        let known = super::OP_SPECS.into_iter().find(|known| known.name == name);
+        let spec = known.with_context(|| format!("there is no operator {name:?}"))?;
+        Ok(Self { spec, tensors: BTreeMap::new(), sizes: BTreeMap::new(), reals: BTreeMap::new() })
     }
 
     /// Which operator.
-    pub fn kind(&self) -> &'static Kind {
-        self.kind
+    pub fn spec(&self) -> &'static OpSpec {
+        self.spec
     }
 
     /// Adds a tensor, or replaces it.
@@ -86,22 +86,22 @@ impl Parts {
     /// # Errors
     /// None of that name.
     pub fn tensor(&self, name: &str) -> Result<&Arc<Tensor>> {
-        self.tensors.get(name).with_context(|| format!("{} lacks {name}", self.kind.name))
+        self.tensors.get(name).with_context(|| format!("{} lacks {name}", self.spec.name))
     }
 
     /// Shape of a matrix.
     pub(super) fn matrix(&self, name: &str) -> Result<[usize; 2]> {
         let shape = self.tensor(name)?.shape();
         <[usize; 2]>::try_from(shape).ok().filter(|[rows, columns]| rows * columns > 0).with_context(|| {
-            format!("{name} of {} has the shape {shape:?}; two axes that are not empty are expected", self.kind.name)
+            format!("{name} of {} has the shape {shape:?}; two axes that are not empty are expected", self.spec.name)
         })
     }
 
     /// A whole number from `least` to `most`.
     pub(super) fn size(&self, name: &str, least: usize, most: usize) -> Result<usize> {
-        let size = *self.sizes.get(name).with_context(|| format!("{} lacks {name}", self.kind.name))?;
+        let size = *self.sizes.get(name).with_context(|| format!("{} lacks {name}", self.spec.name))?;
         let most = most.min(MAX_SIZE);
-        ensure!((least..=most).contains(&size), "{name} of {} is {size}; {least} to {most} is allowed", self.kind.name);
+        ensure!((least..=most).contains(&size), "{name} of {} is {size}; {least} to {most} is allowed", self.spec.name);
         Ok(size)
     }
 
@@ -115,11 +115,11 @@ impl Parts {
     /// # Errors
     /// None of that name, or one that is out of bounds.
     pub fn real(&self, name: &str, least: f32, most: f32) -> Result<f32> {
-        let value = *self.reals.get(name).with_context(|| format!("{} lacks {name}", self.kind.name))?;
+        let value = *self.reals.get(name).with_context(|| format!("{} lacks {name}", self.spec.name))?;
         ensure!(
             (least..=most).contains(&value),
             "{name} of {} is {value}; {least} to {most} is allowed",
-            self.kind.name
+            self.spec.name
         );
         Ok(value)
     }
@@ -133,10 +133,10 @@ impl Parts {
         ensure!(
             values.len() == length,
             "{name} of {} has {} numbers instead of {length}",
-            self.kind.name,
+            self.spec.name,
             values.len()
         );
-        ensure!(values.iter().all(|v| v.is_finite()), "{name} of {} has a number that is not finite", self.kind.name);
+        ensure!(values.iter().all(|v| v.is_finite()), "{name} of {} has a number that is not finite", self.spec.name);
         Ok(values)
     }
 
@@ -162,29 +162,29 @@ impl Parts {
             DatumType::F32 => Linear::f32(isa, n, k, slice(tensor)?, bias),
             other => Err(anyhow!("it is stored as {other:?}; i8, f16 and f32 are allowed")),
         };
-        made.with_context(|| format!("{name} of {}", self.kind.name))
+        made.with_context(|| format!("{name} of {}", self.spec.name))
     }
 
     /// The same, but int8 is only how it is stored: weights are widened, so that what goes through it is not rounded.
-    pub(super) fn wide_linear(&self, name: &str, isa: Isa) -> Result<Linear> {
+    pub(super) fn weight_only_int8(&self, name: &str, isa: Isa) -> Result<Linear> {
         if self.tensor(&format!("{name}_weight"))?.datum_type() != DatumType::I8 {
             return self.linear(name, isa);
         }
-        let ([n, k], wide) = (self.matrix(&format!("{name}_weight"))?, self.widened(name)?);
+        let ([n, k], weights) = (self.matrix(&format!("{name}_weight"))?, self.dequantized(name)?);
         let bias = format!("{name}_bias");
         let bias = if self.has(&bias) { self.floats(&bias, n)? } else { &[] };
-        Linear::f16(isa, n, k, &wide, bias).with_context(|| format!("{name} of {}", self.kind.name))
+        Linear::f16(isa, n, k, &weights, bias).with_context(|| format!("{name} of {}", self.spec.name))
     }
 
     /// Weights `[out, in]` of an int8 linear, widened. Rounding to 11 bits is nothing beside that to 8, and half the memory of f32.
-    fn widened(&self, name: &str) -> Result<Vec<f16>> {
+    fn dequantized(&self, name: &str) -> Result<Vec<f16>> {
         let weight = format!("{name}_weight");
         let ([n, k], tensor) = (self.matrix(&weight)?, self.tensor(&weight)?);
         let rows = slice::<i8>(tensor)?.chunks_exact(k).zip(self.floats(&format!("{name}_scale"), n)?);
         Ok(rows.flat_map(|(row, scale)| row.iter().map(move |w| f16::from_f32(f32::from(*w) * scale))).collect())
     }
 
-    /// Shape `[out, in]` and weights of a linear, as what goes through a wide one is multiplied by them.
+    /// Shape `[out, in]` and weights of a linear, as what goes through a weight-only int8 one is multiplied by them.
     ///
     /// # Errors
     /// No such linear, or one that is stored in an unknown form.
@@ -193,7 +193,7 @@ impl Parts {
         let (shape, tensor) = (self.matrix(&weight)?, self.tensor(&weight)?);
         let single = |half: &[f16]| half.iter().map(|w| w.to_f32()).collect();
         let values = match tensor.datum_type() {
-            DatumType::I8 => single(&self.widened(name)?),
+            DatumType::I8 => single(&self.dequantized(name)?),
             DatumType::F16 => single(slice(tensor)?),
             DatumType::F32 => slice(tensor)?.to_vec(),
             other => bail!("{weight} is stored as {other:?}; i8, f16 and f32 are allowed"),
@@ -211,11 +211,11 @@ pub(super) struct Lookup {
 
 impl Lookup {
     /// The rows of `name`.
-    pub(super) fn new(parts: &Parts, name: &str) -> Result<Self> {
-        let [rows, width] = parts.matrix(name)?;
-        let table = parts.tensor(name)?.clone();
+    pub(super) fn new(params: &OpParams, name: &str) -> Result<Self> {
+        let [rows, width] = params.matrix(name)?;
+        let table = params.tensor(name)?.clone();
         let scales = match table.datum_type() {
-            DatumType::I8 => parts.floats(&format!("{name}_scale"), rows)?.to_vec(),
+            DatumType::I8 => params.floats(&format!("{name}_scale"), rows)?.to_vec(),
             DatumType::F16 | DatumType::F32 => vec![],
             other => bail!("{name} is stored as {other:?}; i8, f16 and f32 are allowed"),
         };
