@@ -3,12 +3,22 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        reason = "clippy.toml is for the library; its tests write files"
+    )
+)]
 
 pub mod channel;
+#[expect(clippy::disallowed_methods, reason = "it opens the sound file that it is asked to decode, or standard input")]
 pub mod decode;
 pub mod detect;
 pub mod dsp;
 pub mod embed;
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the one place where files are written")]
 pub mod files;
 pub mod level;
 pub mod model;

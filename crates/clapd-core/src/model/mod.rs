@@ -4,6 +4,7 @@
 
 mod audio;
 mod bundle;
+#[expect(clippy::disallowed_methods, reason = "the cache is a folder, of which it drops the oldest files")]
 mod cache;
 mod compute;
 
