@@ -37,6 +37,7 @@
 //! outside tests. tests/architecture.rs holds these and the rest of the house rules.
 
 // Tests may; nothing that runs in a house does.
+#![forbid(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod capture;

@@ -203,8 +203,9 @@ fn rank(offered: &[SupportedStreamConfigRange], channel: Channel) -> Vec<Candida
 fn candidate(config: &SupportedStreamConfigRange, channel: Channel) -> Option<Candidate> {
     let low = config.min_sample_rate().max(*RATES.start());
     let high = config.max_sample_rate().min(*RATES.end());
-    let fits =
-        low <= high && usize::from(config.channels()) >= channel.needs() && resolution(config.sample_format()) > 0;
+    let fits = low <= high
+        && usize::from(config.channels()) >= channel.min_channels()
+        && resolution(config.sample_format()) > 0;
     let rate = if low <= SUFFICIENT_RATE { high.min(SUFFICIENT_RATE) } else { low };
     let rate = if (low..=high).contains(&PREFERRED_RATE) { PREFERRED_RATE } else { rate };
     let period = match *config.buffer_size() {
@@ -231,8 +232,8 @@ fn resolution(format: SampleFormat) -> u32 {
 
 fn unusable(name: &str, offered: &[SupportedStreamConfigRange], channel: Channel) -> String {
     let most = offered.iter().map(SupportedStreamConfigRange::channels).max().unwrap_or(0);
-    if usize::from(most) < channel.needs() {
-        let asked = channel.needs() - 1;
+    if usize::from(most) < channel.min_channels() {
+        let asked = channel.min_channels() - 1;
         return format!(
             "device {name:?} has {most} channels, channel {asked} was asked for (counted from 0); choose another"
         );

@@ -1,7 +1,6 @@
 //! From interleaved frames to one channel.
 //!
-//! In: a frame of samples, one a channel. Out: one finite sample.
-//! Never: no allocation: this runs in the audio callback.
+//! This runs in the audio callback: it takes an iterator and gives a value, and so has nothing to allocate or to lock.
 
 /// What to hear of a source with several channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,7 +31,7 @@ impl Channel {
     }
 
     /// Channels that a source needs to have for this choice.
-    pub fn needs(self) -> usize {
+    pub fn min_channels(self) -> usize {
         match self {
             Self::Mix => 1,
             Self::Index(index) => index.saturating_add(1),

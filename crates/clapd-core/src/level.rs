@@ -1,9 +1,7 @@
-//! How loud samples are.
+//! How loud samples are: their power around their mean, and powers in decibels below full scale.
 //!
-//! In: samples at full scale 1. Out: their power around their mean, and a power in decibels below full scale.
-//!
-//! Full scale is an RMS of 1, as of a square wave between -1 and 1. The mean is left out, since cheap sound cards add a constant
-//! that nobody hears.
+//! Full scale is an RMS of 1, as of a square wave between -1 and 1. The mean is left out, since cheap sound cards add a
+//! constant that nobody hears.
 
 /// A power (mean square) in decibels below full scale; minus infinity for none.
 pub fn decibels(power: f64) -> f64 {

@@ -1,7 +1,4 @@
-//! The unit in which sound moves through the daemon.
-//!
-//! In: what `capture` took from a device or a file. Out: what `dsp` turns into frames.
-//! Never: no I/O, no time of day.
+//! The unit in which sound moves from a device or a file to the front end.
 
 use std::ops::RangeInclusive;
 

@@ -1,12 +1,12 @@
 //! Pieces of text as messages and files have them.
 
 /// Characters of somebody's text that a message shows: enough to recognise it by.
-pub const SHOWN: usize = 40;
+pub const SHORTENED_CHARS: usize = 40;
 
-/// The first [`SHOWN`] characters without control characters, so that a message stays a line; `...` stands for more.
+/// The first [`SHORTENED_CHARS`] characters without control characters, so that a message stays a line; `...` stands for more.
 pub fn shorten(text: &str) -> String {
     let mut characters = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let short: String = characters.by_ref().take(SHOWN).collect();
+    let short: String = characters.by_ref().take(SHORTENED_CHARS).collect();
     if characters.next().is_some() { format!("{short}...") } else { short }
 }
 
@@ -22,8 +22,8 @@ mod tests {
     #[test]
     fn a_message_stays_a_line() {
         assert_eq!(shorten("a\nb\u{7}"), "a b ");
-        assert_eq!(shorten(&"ä".repeat(SHOWN)), "ä".repeat(SHOWN));
-        assert_eq!(shorten(&"ä".repeat(SHOWN + 1)), format!("{}...", "ä".repeat(SHOWN)));
+        assert_eq!(shorten(&"ä".repeat(SHORTENED_CHARS)), "ä".repeat(SHORTENED_CHARS));
+        assert_eq!(shorten(&"ä".repeat(SHORTENED_CHARS + 1)), format!("{}...", "ä".repeat(SHORTENED_CHARS)));
     }
 
     #[test]

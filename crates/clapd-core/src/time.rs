@@ -1,6 +1,4 @@
-//! Time on a source's own clock.
-//!
-//! In: a count of samples. Out: [`SampleTime`]. The time of day enters and leaves outside this crate.
+//! Time on a source's own clock, which counts samples. The time of day enters and leaves outside this crate.
 
 use std::ops::Add;
 use std::time::Duration;

@@ -1,6 +1,4 @@
-//! Arithmetic of embeddings.
-//!
-//! In: vectors of f32. Out: dot products, cosines, unit vectors.
+//! Arithmetic of embeddings: dot products, cosines, unit vectors.
 
 /// Scales to unit length, in f64. A vector of zeros (digital silence in some models), or one whose length is not finite, becomes
 /// zero: its cosine with everything is 0.

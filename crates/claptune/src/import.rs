@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use burn::prelude::*;
 use clapd_core::files::{Access, Durability, write_atomically};
 use clapd_core::model::manifest::{
-    AudioTable, CalibrationTable, FORMAT, FrontendTable, Manifest, Origin, TextTable, WindowTable,
+    AudioTable, CalibrationTable, FORMAT, FrontendTable, Manifest, TextTable, WeightsSource, WindowTable,
 };
 use tract_onnx::prelude::TypedModel;
 
@@ -50,7 +50,7 @@ pub fn import_with(
     let progress = bar(checkpoint.bytes()?);
     progress.set_message("hashing the weights");
     let sha256 = checkpoint.sha256(|bytes| progress.inc(bytes))?;
-    let origin = Origin {
+    let source = WeightsSource {
         name: source.name.clone(),
         version: source.version.clone(),
         sha256,
@@ -68,7 +68,7 @@ pub fn import_with(
     let text = store(layout::text, "text.nnef.tar")?;
     let tokenizer = writer.add("tokenizer.json", &checkpoint.tokenizer)?;
     let name = out.file_name().map_or_else(|| "clap".into(), |n| n.to_string_lossy().into_owned());
-    let mut manifest = manifest(&checkpoint, name, precision, origin, [audio, text, tokenizer]);
+    let mut manifest = manifest(&checkpoint, name, precision, source, [audio, text, tokenizer]);
     change(&mut manifest);
     writer.finish(manifest)?;
     progress.finish_and_clear();
@@ -143,7 +143,7 @@ fn manifest(
     checkpoint: &ClapCheckpoint,
     name: String,
     precision: Precision,
-    origin: Origin,
+    source: WeightsSource,
     [audio, text, tokenizer]: [String; 3],
 ) -> Manifest {
     let sizes = &checkpoint.config.audio;
@@ -152,11 +152,11 @@ fn manifest(
         format: FORMAT,
         name,
         version: "1".into(),
-        description: format!("CLAP ({}), imported from {}", if fused { "fused" } else { "unfused" }, origin.name),
-        licence: origin.licence.clone(),
+        description: format!("CLAP ({}), imported from {}", if fused { "fused" } else { "unfused" }, source.name),
+        licence: source.licence.clone(),
         encoder: "clap".into(),
         pipeline_id: String::new(),
-        source: vec![origin],
+        source: vec![source],
         frontend: FrontendTable::from(&checkpoint.frontend),
         window: WindowTable { patch_hop: 0, patches: 1 },
         audio: AudioTable {

@@ -1,7 +1,8 @@
-//! Files and standard input, decoded as a stream.
+//! Files and standard input, decoded as a stream: wav (see `wav`), flac, ogg vorbis and mp3 (by symphonia) into mono
+//! samples at the file's rate.
 //!
-//! In: wav (see `wav`), flac, ogg vorbis, mp3 (by symphonia). Out: mono samples at the file's rate.
-//! Never: no length in a header is believed, and a broken file is an error or a counted loss, never a panic of ours.
+//! No length in a header is believed, and a broken file is an error or a counted loss, never a panic of ours
+//! (`damage_is_survived` in tests/suite/decode.rs).
 
 mod wav;
 
@@ -25,10 +26,10 @@ use crate::samples::{RATES, Samples};
 
 /// A gap between two packets' times that is believed to be lost sound. Longer ones are broken times: no damage to a file
 /// that still decodes skips a minute, and a made-up hour would silence the detector for an hour.
-const BELIEVABLE_GAP_S: u64 = 60;
+const MAX_GAP_S: u64 = 60;
 /// Broken packets in a row after which a file is given up: it is then no sound but noise that happens to look like
 /// packets, and there may be gigabytes of it.
-const BROKEN_IN_A_ROW: u32 = 1_000;
+const MAX_BROKEN_PACKETS: u32 = 1_000;
 
 type Bytes = Box<dyn Read + Send + Sync>;
 
@@ -60,7 +61,7 @@ enum Body {
     Wav(Wav<Bytes>),
     Packets(Packets),
     /// After an error or a panic: what symphonia left behind is not touched again.
-    Over,
+    Ended,
 }
 
 impl Decoder {
@@ -76,7 +77,7 @@ impl Decoder {
         let mut file = File::open(path).with_context(|| format!("{name}: can't open it"))?;
         let kind = file.metadata().with_context(|| format!("{name}: can't look at it"))?;
         ensure!(!kind.is_dir(), "{name}: is a directory, not a sound file");
-        let head = first_bytes(&mut file).with_context(|| format!("{name}: can't read it"))?;
+        let head = read_head(&mut file).with_context(|| format!("{name}: can't read it"))?;
         if kind.is_file() && !Wav::<Bytes>::is_wav(&head) && !head.is_empty() {
             // symphonia reads tags at the end of a file that it can seek in.
             std::io::Seek::rewind(&mut file).with_context(|| format!("{name}: can't read it again"))?;
@@ -91,7 +92,7 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::open`].
     pub fn from_reader(mut bytes: Bytes, name: &str, channel: Channel) -> Result<Self> {
-        let head = first_bytes(&mut bytes).with_context(|| format!("{name}: can't read it"))?;
+        let head = read_head(&mut bytes).with_context(|| format!("{name}: can't read it"))?;
         Self::from_parts(head, bytes, name.to_owned(), channel)
     }
 
@@ -113,7 +114,7 @@ impl Decoder {
         name: String,
         channel: Channel,
     ) -> Result<Self> {
-        let packets = contained(|| Packets::open(media, extension)).with_context(|| name.clone())?;
+        let packets = catch_panic(|| Packets::open(media, extension)).with_context(|| name.clone())?;
         let (rate, channels, frames) = (packets.rate, packets.channels, packets.frames);
         Self::checked(name, channel, rate, channels, frames, Body::Packets(packets))
     }
@@ -133,9 +134,9 @@ impl Decoder {
             RATES.end()
         );
         ensure!(
-            channel.needs() <= channels,
+            channel.min_channels() <= channels,
             "{name}: channel {} was asked for, but it has {channels} (counted from 0); choose another or \"mix\"",
-            channel.needs() - 1
+            channel.min_channels() - 1
         );
         let (interleaved, mono, faults) = (Vec::new(), Vec::new(), Faults::default());
         Ok(Self { name, channel, channels, rate, frames, body, interleaved, mono, faults })
@@ -173,13 +174,13 @@ impl Decoder {
                 faults.truncated = wav.truncated;
                 more
             }
-            Body::Packets(packets) => contained(|| packets.next(interleaved, faults)),
-            Body::Over => Ok(None),
+            Body::Packets(packets) => catch_panic(|| packets.next(interleaved, faults)),
+            Body::Ended => Ok(None),
         };
         let lost = match lost.with_context(|| self.name.clone()) {
             Ok(Some(lost)) => lost,
             end_or_error => {
-                self.body = Body::Over;
+                self.body = Body::Ended;
                 return end_or_error.map(|_| None);
             }
         };
@@ -241,7 +242,7 @@ impl Packets {
     /// Decodes the next good packet into `out` (interleaved); the samples lost before it, or `None` at the end.
     fn next(&mut self, out: &mut Vec<f32>, faults: &mut Faults) -> Result<Option<u64>> {
         let mut broken = 0;
-        while broken < BROKEN_IN_A_ROW {
+        while broken < MAX_BROKEN_PACKETS {
             let packet = match self.format.next_packet() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return Ok(None),
@@ -286,11 +287,11 @@ impl Packets {
             let begins = packet.pts.get().saturating_add_unsigned(packet.trim_start.get());
             let ends = begins.saturating_add_unsigned(decoded.frames() as u64);
             let gap = self.expected.replace(ends).map_or(0, |expected| begins.saturating_sub(expected));
-            let believable = 1..=(BELIEVABLE_GAP_S * u64::from(self.rate));
-            let lost = u64::try_from(gap).ok().filter(|gap| believable.contains(gap));
+            let plausible = 1..=(MAX_GAP_S * u64::from(self.rate));
+            let lost = u64::try_from(gap).ok().filter(|gap| plausible.contains(gap));
             return Ok(Some(lost.unwrap_or(0)));
         }
-        bail!("{BROKEN_IN_A_ROW} packets in a row are broken; is it a sound file?")
+        bail!("{MAX_BROKEN_PACKETS} packets in a row are broken; is it a sound file?")
     }
 
     /// A chained ogg file: the next recording in it, which has a decoder of its own.
@@ -309,14 +310,14 @@ impl Packets {
 
 /// Runs what may panic in symphonia and turns a panic into an error. Its parsers assert what a damaged file can break;
 /// a daemon that hears a microphone must not fall because somebody's mp3 is cut. What panicked is not used again.
-fn contained<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         bail!("it is damaged in a way that the decoder can't cope with; convert it again from its source")
     })
 }
 
 /// Up to 12 bytes: enough to tell wav from the rest.
-fn first_bytes(bytes: &mut impl Read) -> std::io::Result<Vec<u8>> {
+fn read_head(bytes: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(12);
     bytes.take(12).read_to_end(&mut head)?;
     Ok(head)

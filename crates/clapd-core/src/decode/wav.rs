@@ -1,8 +1,8 @@
 //! Wav, read as a stream: whatever the header claims, the bytes decide.
 //!
-//! In: bytes from a file or a pipe. Out: interleaved f32 frames at full scale 1.
-//! Never: no seeking, no allocation by a length that a header states. (symphonia reads wav, too, but believes the header:
-//! a recording whose length was never filled in is empty to it, a cut one loses its last packet.)
+//! It does not seek, since a pipe cannot, and allocates nothing by a length that a header states. symphonia reads wav,
+//! too, but believes the header: a recording whose length was never filled in is empty to it, a cut one loses its last
+//! packet.
 
 use std::io::{ErrorKind, Read};
 
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// Data lengths from here on mean "unknown": recorders that write to a pipe put 0x7FFF_F000 or more, or all ones.
 const UNKNOWN_FROM: u32 = 0x7FFF_F000;
-/// Bytes taken at a time, rounded up to a frame: a few pages; at most 512 KB more for 65,535 channels of f64.
+/// Bytes read at a time, rounded up to a frame: a few pages; at most 512 KB more for 65,535 channels of f64.
 const CHUNK: usize = 16 * 1024;
 
 /// How one sample is stored. Integers are left-justified in their bytes, as the format demands.
@@ -63,7 +63,7 @@ pub(super) struct Wav<R> {
     format: Format,
     /// Bytes of sound that the header announces; `None` where it does not know.
     announced: Option<u64>,
-    taken: u64,
+    consumed: u64,
     buffer: Vec<u8>,
     /// The stream ended before the announced length, or inside a frame.
     pub truncated: bool,
@@ -92,7 +92,7 @@ impl<R: Read> Wav<R> {
                 b"data" => {
                     let format = format.context("the wav file has its data chunk before its fmt chunk")?;
                     let announced = (len > 0 && len < UNKNOWN_FROM).then_some(u64::from(len));
-                    return Ok(Self { bytes, format, announced, taken: 0, buffer: Vec::new(), truncated: false });
+                    return Ok(Self { bytes, format, announced, consumed: 0, buffer: Vec::new(), truncated: false });
                 }
                 _ => skip(&mut bytes, padded(len))?,
             }
@@ -116,13 +116,13 @@ impl<R: Read> Wav<R> {
     pub fn read(&mut self, frames: &mut Vec<f32>) -> Result<bool> {
         frames.clear();
         let frame = self.format.channels * self.format.encoding.bytes();
-        let left = self.announced.map_or(u64::MAX, |all| all - self.taken);
-        let want = (CHUNK.div_ceil(frame) * frame).min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.buffer.resize(want, 0);
-        let got = fill(&mut self.bytes, &mut self.buffer)?;
-        self.taken += got as u64;
-        self.truncated |= (got < want && self.announced.is_some()) || !got.is_multiple_of(frame);
-        let whole = &self.buffer[..got - got % frame];
+        let left = self.announced.map_or(u64::MAX, |all| all - self.consumed);
+        let requested = (CHUNK.div_ceil(frame) * frame).min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.buffer.resize(requested, 0);
+        let received = fill(&mut self.bytes, &mut self.buffer)?;
+        self.consumed += received as u64;
+        self.truncated |= (received < requested && self.announced.is_some()) || !received.is_multiple_of(frame);
+        let whole = &self.buffer[..received - received % frame];
         frames.extend(whole.chunks_exact(self.format.encoding.bytes()).map(|at| self.format.encoding.decode(at)));
         Ok(!frames.is_empty())
     }
@@ -175,14 +175,14 @@ fn skip(bytes: &mut impl Read, len: u64) -> Result<()> {
 
 /// Reads until `buffer` is full or the stream ends.
 fn fill(bytes: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
-    let mut got = 0;
-    while got < buffer.len() {
-        match bytes.read(&mut buffer[got..]) {
+    let mut received = 0;
+    while received < buffer.len() {
+        match bytes.read(&mut buffer[received..]) {
             Ok(0) => break,
-            Ok(more) => got += more,
+            Ok(more) => received += more,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error).context("can't read on in the wav file"),
         }
     }
-    Ok(got)
+    Ok(received)
 }

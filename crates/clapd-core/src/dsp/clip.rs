@@ -1,12 +1,9 @@
-//! One clip into one patch: the one-shot front end.
-//!
-//! In: a clip at the model's rate. Out: its patch. Short clips are repeated or padded, long ones are cut.
-//! Never: no state between two clips.
+//! One clip into one patch: the one-shot front end. Short clips are repeated or padded, long ones are cut.
 
 use anyhow::{Result, ensure};
 
 use super::logmel::LogMel;
-use super::spec::{FrontendSpec, Short};
+use super::spec::{FrontendSpec, ShortClipPolicy};
 
 /// One-shot: the log-mel patch (`patch_frames * mel_bins` values, row = frame) of one clip at the model's rate. A clip
 /// shorter than a patch is repeated or padded as `spec.short` says; of a longer one the beginning is taken.
@@ -31,8 +28,8 @@ pub fn clip_patch(spec: &FrontendSpec, clip: &[f32]) -> Result<Vec<f32>> {
 pub(super) fn filled_length(spec: &FrontendSpec, length: usize) -> usize {
     let patch = spec.patch_samples();
     match spec.short {
-        Short::RepeatPad if length < patch => patch / length.max(1) * length,
-        Short::RepeatPad | Short::ZeroPad => length.min(patch),
+        ShortClipPolicy::RepeatPad if length < patch => patch / length.max(1) * length,
+        ShortClipPolicy::RepeatPad | ShortClipPolicy::ZeroPad => length.min(patch),
     }
 }
 

@@ -1,11 +1,8 @@
 //! The newest frames of a stream, and the patches they make.
 //!
-//! In: samples at the model's rate, in order. Out: any patch of the recent past.
-//! Never: a frame is computed once, however many windows overlap on it; no allocation after construction.
-//!
-//! A frame that lies inside every patch that holds it comes from the ring of rows. The first and last frames of a
-//! centred patch (two and two for CLAP) show the patch's own reflection, so they are computed when the patch is asked
-//! for, from the ring of samples.
+//! A frame is computed once, however many windows overlap on it. A frame that lies inside every patch that holds it
+//! comes from the ring of rows. The first and last frames of a centred patch (two and two for CLAP) show the patch's
+//! own reflection, so they are computed when the patch is asked for, from the ring of samples.
 
 use std::ops::Range;
 
@@ -76,7 +73,7 @@ impl FrameRing {
     }
 
     /// Takes the next samples, or so many of silence.
-    pub(super) fn take(&mut self, piece: Piece<'_>) -> Result<()> {
+    pub(super) fn push(&mut self, piece: Piece<'_>) -> Result<()> {
         match piece {
             Piece::Sound(samples) => self.append(samples),
             Piece::Silence(count) => self.append_silence(count),
@@ -202,7 +199,7 @@ mod tests {
         let mut windows = 0;
         // 10 s windows, one every second of 15 s.
         for start in -9_i64..=5 {
-            ring.take(Piece::Sound(&second)).unwrap();
+            ring.push(Piece::Sound(&second)).unwrap();
             if let Ok(start) = u64::try_from(start) {
                 ring.patch(start * 48_000, &mut patch).unwrap();
                 windows += 1;

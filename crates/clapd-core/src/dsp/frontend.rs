@@ -1,12 +1,9 @@
-//! The streaming front end: samples in, any patch of the recent past out.
-//!
-//! In: [`Samples`] at the source's rate, with what was lost. Out: patches, and how much of a stretch was lost.
-//! Never: no allocation after construction; no work beyond the rings' size for a loss, however long.
-//!
+//! The streaming front end: samples in, any patch of the recent past out, and how much of a stretch was lost.
+
 use anyhow::{Result, ensure};
 
 use super::frames::FrameRing;
-use super::ledger::LossLedger;
+use super::loss_mask::LossMask;
 use super::resample::{Piece, Resampler, check_rate, rescale};
 use super::spec::FrontendSpec;
 use crate::samples::Samples;
@@ -15,10 +12,10 @@ use crate::samples::Samples;
 pub struct Frontend {
     resampler: Option<Resampler>,
     frames: FrameRing,
-    ledger: LossLedger,
+    loss_mask: LossMask,
     input_rate: u32,
     /// Samples at the input's rate so far, lost included.
-    taken: u64,
+    received: u64,
     finished: bool,
 }
 
@@ -37,8 +34,8 @@ impl Frontend {
         let frames = FrameRing::new(spec, keep_frames)?;
         // Losses are known before the resampler has caught up with them.
         let lag = resampler.as_ref().map_or(0, Resampler::max_lag);
-        let ledger = LossLedger::new((keep_frames + 1) * spec.hop_length + spec.window_length + lag);
-        Ok(Self { resampler, frames, ledger, input_rate, taken: 0, finished: false })
+        let loss_mask = LossMask::new((keep_frames + 1) * spec.hop_length + spec.window_length + lag);
+        Ok(Self { resampler, frames, loss_mask, input_rate, received: 0, finished: false })
     }
 
     /// Takes the next samples. The chunks in which a stream comes don't change a bit of its frames. What was lost is
@@ -51,14 +48,14 @@ impl Frontend {
         self.count(samples.lost, true)?;
         let Self { resampler, frames, .. } = self;
         match resampler {
-            Some(resampler) => resampler.push_silence(samples.lost, &mut |piece| frames.take(piece))?,
-            None => frames.take(Piece::Silence(samples.lost))?,
+            Some(resampler) => resampler.push_silence(samples.lost, &mut |piece| frames.push(piece))?,
+            None => frames.push(Piece::Silence(samples.lost))?,
         }
         self.count(samples.data.len() as u64, false)?;
         let Self { resampler, frames, .. } = self;
         match resampler {
-            Some(resampler) => resampler.push(samples.data, &mut |piece| frames.take(piece)),
-            None => frames.take(Piece::Sound(samples.data)),
+            Some(resampler) => resampler.push(samples.data, &mut |piece| frames.push(piece)),
+            None => frames.push(Piece::Sound(samples.data)),
         }
     }
 
@@ -70,7 +67,7 @@ impl Frontend {
         self.finished = true;
         let Self { resampler, frames, .. } = self;
         match resampler {
-            Some(resampler) => resampler.finish(&mut |piece| frames.take(piece)),
+            Some(resampler) => resampler.finish(&mut |piece| frames.push(piece)),
             None => Ok(()),
         }
     }
@@ -129,13 +126,13 @@ impl Frontend {
         if end <= start {
             return 0.0;
         }
-        (self.ledger.lost(start, end) as f64 / (end - start) as f64) as f32
+        (self.loss_mask.lost(start, end) as f64 / (end - start) as f64) as f32
     }
 
     /// Counts samples of the input, and notes where they lie at the model's rate.
     fn count(&mut self, samples: u64, lost: bool) -> Result<()> {
-        self.taken = self.taken.saturating_add(samples);
-        self.ledger.extend_to(rescale(self.taken, self.input_rate, self.frames.spec().sample_rate)?, lost);
+        self.received = self.received.saturating_add(samples);
+        self.loss_mask.extend_to(rescale(self.received, self.input_rate, self.frames.spec().sample_rate)?, lost);
         Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! One frame of samples into one row of log-mel values: the one function behind streaming and one-shot.
 //!
-//! In: `window_length` samples. Out: `mel_bins` values, in decibels or natural logarithms as the description says.
-//! Never: no memory of earlier frames.
+//! It remembers nothing of earlier frames; that is why both give the same bits.
 
 use anyhow::Result;
 

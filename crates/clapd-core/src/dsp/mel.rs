@@ -1,12 +1,11 @@
 //! The mel filter bank: overlapping triangles that sum FFT bins into bands.
 //!
-//! In: a spectrum. Out: one value a band, linear.
-//! Never: no weight of zero is stored or multiplied; a band knows only the bins under its triangle.
+//! A band stores the weights under its triangle and no others.
 //!
 //! Follows `transformers.audio_utils.mel_filter_bank` (itself after librosa and torchaudio) in f64. Triangles straight
 //! in mels over the HTK scale are TensorFlow's `linear_to_mel_weight_matrix`, which YAMNet uses: its 1127 ln and our
-//! 2595 log10 differ by a factor that cancels within a triangle, and its rule that 0 Hz weighs nothing holds
-//! by itself, since no triangle begins below 0 Hz.
+//! 2595 log10 differ by a factor that cancels within a triangle, and its rule that 0 Hz weighs nothing holds by itself,
+//! since no triangle begins below 0 Hz.
 
 use std::ops::Range;
 

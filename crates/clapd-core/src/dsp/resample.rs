@@ -1,20 +1,14 @@
 //! From a source's rate to the model's, as a stream.
 //!
-//! In: samples at any rate from 8 to 192 kHz, in chunks of any size. Out: samples at the model's rate, on the same
-//! time line (the filter's delay is taken off) and, after [`Resampler::finish`], exactly `round(samples * to / from)`.
-//! Never: rubato is named nowhere else; no allocation after construction; no work beyond three blocks for a silence,
-//! however long.
-//!
-//! The work is done in blocks of fixed size, so the chunks in which samples come can't change a bit of the result.
+//! The output is on the input's time line (the filter's delay is taken off) and has, after [`Resampler::finish`],
+//! exactly `round(samples * to / from)` samples. The work is done in blocks of fixed size, so the chunks in which
+//! samples come can't change a bit of the result; a silence, however long, costs three blocks.
 
 use anyhow::{Context, Result, ensure};
 use rubato::audioadapter_buffers::direct::SequentialSlice;
 use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
 
-/// Slowest input, in samples a second: telephone sound, the slowest that sound cards and files have.
-pub const MIN_RATE: u32 = 8_000;
-/// Fastest input, in samples a second: the fastest that sound cards have in common use.
-pub const MAX_RATE: u32 = 192_000;
+use crate::samples::RATES;
 
 /// Least length of the filter in samples of the slower rate. Its transition is then 2.7% of the band wide: sound passes
 /// unchanged up to 97% of the lower Nyquist frequency (7,780 Hz for YAMNet, whose bands end at 7,500 Hz), and a
@@ -46,8 +40,10 @@ pub(super) fn rescale(samples: u64, from: u32, to: u32) -> Result<u64> {
 /// Whether a source's rate is one that can be resampled.
 pub(super) fn check_rate(rate: u32) -> Result<()> {
     ensure!(
-        (MIN_RATE..=MAX_RATE).contains(&rate),
-        "a sample rate of {rate} Hz; {MIN_RATE} to {MAX_RATE} Hz are supported, convert the sound first"
+        RATES.contains(&rate),
+        "a sample rate of {rate} Hz; {} to {} Hz are supported, convert the sound first",
+        RATES.start(),
+        RATES.end()
     );
     Ok(())
 }
@@ -63,15 +59,15 @@ pub(super) struct Resampler {
     piece: Vec<f32>,
     /// Samples of the output that are still to be dropped: the filter's delay.
     delay: usize,
-    taken: u64,
-    given: u64,
+    received: u64,
+    produced: u64,
 }
 
 impl Resampler {
     /// A resampler between two different rates.
     ///
     /// # Errors
-    /// A rate outside [`MIN_RATE`]..=[`MAX_RATE`].
+    /// A rate outside [`RATES`].
     pub(super) fn new(from: u32, to: u32) -> Result<Self> {
         check_rate(from)?;
         check_rate(to)?;
@@ -90,8 +86,8 @@ impl Resampler {
             from,
             to,
             filled: 0,
-            taken: 0,
-            given: 0,
+            received: 0,
+            produced: 0,
         })
     }
 
@@ -102,10 +98,10 @@ impl Resampler {
 
     /// Takes samples; `sink` gets what is ready.
     pub(super) fn push(&mut self, mut data: &[f32], sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
-        self.taken += data.len() as u64;
+        self.received += data.len() as u64;
         while !data.is_empty() {
-            let room = self.input.len() - self.filled;
-            let (now, later) = data.split_at(room.min(data.len()));
+            let free = self.input.len() - self.filled;
+            let (now, later) = data.split_at(free.min(data.len()));
             for (slot, &sample) in self.input[self.filled..].iter_mut().zip(now) {
                 *slot = f64::from(sample);
             }
@@ -129,8 +125,8 @@ impl Resampler {
             left -= to_drain;
             let blocks = left / block;
             let silence = blocks * self.output.len() as u64;
-            self.taken += blocks * block;
-            self.given += silence;
+            self.received += blocks * block;
+            self.produced += silence;
             left -= blocks * block;
             sink(Piece::Silence(silence))?;
         }
@@ -139,11 +135,11 @@ impl Resampler {
 
     /// Ends the stream: gives the rest, so that the output has its whole length.
     pub(super) fn finish(&mut self, sink: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
-        let whole = rescale(self.taken, self.from, self.to)?;
-        while self.given < whole {
+        let whole = rescale(self.received, self.from, self.to)?;
+        while self.produced < whole {
             self.input[self.filled..].fill(0.0);
             self.filled = self.input.len();
-            self.block(whole - self.given, sink)?;
+            self.block(whole - self.produced, sink)?;
         }
         Ok(())
     }
@@ -173,7 +169,7 @@ impl Resampler {
         self.delay -= dropped;
         let ready = &self.piece[dropped..];
         let ready = &ready[..ready.len().min(usize::try_from(most).unwrap_or(usize::MAX))];
-        self.given += ready.len() as u64;
+        self.produced += ready.len() as u64;
         sink(Piece::Sound(ready))
     }
 }
@@ -198,7 +194,7 @@ fn gcd(a: u32, b: u32) -> u32 {
 /// front end sees.
 ///
 /// # Errors
-/// A rate outside [`MIN_RATE`]..=[`MAX_RATE`].
+/// A rate outside [`RATES`].
 pub fn resample_clip(clip: &[f32], from: u32, to: u32) -> Result<Vec<f32>> {
     if from == to {
         return Ok(clip.to_vec());

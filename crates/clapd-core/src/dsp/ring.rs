@@ -1,7 +1,4 @@
 //! The newest samples of a stream, found by their position since it began.
-//!
-//! In: samples in order. Out: any run of the newest `capacity`.
-//! Never: no allocation after construction.
 
 /// A ring of samples; sample `p` of the stream lies at `p % capacity`.
 pub(super) struct SampleRing {

@@ -1,11 +1,8 @@
-//! The description of a front end: every number that decides what a patch looks like.
-//!
-//! In: a bundle's description, or a constructor. Out: [`FrontendSpec`], checked by [`FrontendSpec::validate`].
-//! Never: no number of a front end stands anywhere else in dsp.
+//! The description of a front end: every number that decides what a patch looks like. No other file of `dsp` has one.
 
 use anyhow::{Result, ensure};
 
-use super::resample::{MAX_RATE, MIN_RATE};
+use crate::samples::RATES;
 
 /// Longest FFT: 65,536 points are 0.34 s at 192 kHz, 64 times what any known model uses.
 const MAX_FFT: usize = 1 << 16;
@@ -69,7 +66,7 @@ pub enum LogScale {
 
 /// What a clip shorter than one patch becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Short {
+pub enum ShortClipPolicy {
     /// As many whole copies as fit, then zeros (transformers' `repeatpad`).
     RepeatPad,
     /// Zeros after the clip.
@@ -109,7 +106,7 @@ pub struct FrontendSpec {
     /// Frames in a patch.
     pub patch_frames: usize,
     /// What a clip shorter than one patch becomes.
-    pub short: Short,
+    pub short: ShortClipPolicy,
 }
 
 impl FrontendSpec {
@@ -131,7 +128,7 @@ impl FrontendSpec {
             f_max: 14_000.0,
             log: LogScale::Decibel { floor: 1e-10 },
             patch_frames: 1001,
-            short: Short::RepeatPad,
+            short: ShortClipPolicy::RepeatPad,
         }
     }
 
@@ -158,7 +155,7 @@ impl FrontendSpec {
             f_max: 7_500.0,
             log: LogScale::NaturalOffset { offset: 0.001 },
             patch_frames: 96,
-            short: Short::ZeroPad,
+            short: ShortClipPolicy::ZeroPad,
         }
     }
 
@@ -190,9 +187,11 @@ impl FrontendSpec {
 
     fn validate_framing(&self) -> Result<()> {
         ensure!(
-            (MIN_RATE..=MAX_RATE).contains(&self.sample_rate),
-            "frontend.sample_rate is {}; a rate from {MIN_RATE} to {MAX_RATE} is needed",
-            self.sample_rate
+            RATES.contains(&self.sample_rate),
+            "frontend.sample_rate is {}; a rate from {} to {} is needed",
+            self.sample_rate,
+            RATES.start(),
+            RATES.end()
         );
         ensure!(
             self.fft_length.is_multiple_of(2) && (2..=MAX_FFT).contains(&self.fft_length),

@@ -1,8 +1,5 @@
 //! One frame of sound into its spectrum: periodic Hann window, zeros up to the FFT's length, real FFT.
 //!
-//! In: `window_length` samples. Out: magnitude or power of bins 0 to `fft_length / 2`.
-//! Never: realfft is named nowhere else.
-//!
 //! The FFT runs in f64. In f32 the rounding of a full-scale steady sound stands above the floor of -100 dB in bands
 //! where there is nothing: measured with scipy's f32 FFT, 3.9 dB off on a 440.3 Hz tone and 0.7 dB on a constant,
 //! against the 0.01 dB that parity allows.

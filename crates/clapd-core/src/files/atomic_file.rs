@@ -1,12 +1,11 @@
-//! A file that is there whole or not at all.
-//!
-//! In: a path, bytes, and who may read them. Out: the file, which has another name until all of it is written.
+//! A file that is there whole or not at all: it has another name until all of it is written.
 //!
 //! There is one policy for all of clapd and claptune:
-//! * A reader meets the old content or the new, never a part of either: the new file takes the old one's name by a rename.
-//! * What somebody was told is stored is [`Durability::Synced`]: the file before it has its name, then the folder that holds the
-//!   name, so that a power cut after the call loses nothing. What can be made again (a cache) is [`Durability::Unsynced`]: an
-//!   fsync for each entry would wear a memory card.
+//! * A reader meets the old content or the new, never a part of either: the new file takes the old one's name by a
+//!   rename.
+//! * What the program has acknowledged as stored is [`Durability::Synced`]: the file before it has its name, then the
+//!   folder that holds the name, so that a power cut after the call loses nothing. What can be made again (a cache) is
+//!   [`Durability::Unsynced`]: an fsync for each entry would wear a memory card.
 //! * A new file is its owner's alone until it is whole; it then gets the mode that [`Access`] names.
 
 use std::fs::{self, File, Permissions};

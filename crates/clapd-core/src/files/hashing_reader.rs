@@ -1,7 +1,4 @@
-//! A file that is read and hashed in one pass.
-//!
-//! In: a file. Out: its bytes, and the SHA-256 of all of them once the end was seen.
-//! Never: gives a hash of less than the whole file.
+//! A file that is read and hashed in one pass, so that weights of hundreds of megabytes are read from a card once.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -24,16 +21,16 @@ pub struct HashingReader {
 }
 
 impl HashingReader {
-    /// Opens a regular file of at most `most` bytes.
+    /// Opens a regular file of at most `limit` bytes.
     ///
     /// # Errors
     /// A file that is missing, no regular file, or larger.
-    pub fn open(path: &Path, most: u64) -> Result<Self> {
+    pub fn open(path: &Path, limit: u64) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let meta = file.metadata().with_context(|| path.display().to_string())?;
         ensure!(meta.is_file(), "{} is not a regular file", path.display());
         let length = meta.len();
-        ensure!(length <= most, "{} has {length} bytes; at most {most} are allowed", path.display());
+        ensure!(length <= limit, "{} has {length} bytes; at most {limit} are allowed", path.display());
         Ok(Self { file, hash: Sha256::new(), length })
     }
 
@@ -54,8 +51,8 @@ impl HashingReader {
 
 impl Read for HashingReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = buffer.len().min(PIECE);
-        let count = self.file.read(&mut buffer[..most])?;
+        let length = buffer.len().min(PIECE);
+        let count = self.file.read(&mut buffer[..length])?;
         self.hash.update(&buffer[..count]);
         Ok(count)
     }

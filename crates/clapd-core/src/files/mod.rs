@@ -1,6 +1,4 @@
-//! How files are written and read wherever clapd does it.
-//!
-//! In: paths and bytes. Out: files that are there whole or not at all, and files that are hashed as they are read.
+//! How files are written and read wherever clapd does it: whole or not at all, and hashed as they are read.
 
 mod atomic_file;
 mod hashing_reader;

@@ -1,7 +1,6 @@
 //! The audio tower: a log-mel patch in, features out; a window's mean features in, its embedding out.
 //!
-//! In: patches from `dsp`, of the shape that the bundle declares. Out: unit embeddings.
-//! Never: keeps no state between calls, so that any number of sources may share it.
+//! Encoding takes `&self` and keeps nothing between calls, so that any number of sources may share a tower.
 
 use anyhow::{Context, Result, ensure};
 use tract_nnef::internal::*;

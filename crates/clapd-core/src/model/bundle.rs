@@ -1,7 +1,7 @@
-//! A folder of weights that says what it is.
+//! A folder of weights that says what it is: `bundle.toml`, graphs and a tokenizer (models/README.md).
 //!
-//! In: a directory with `bundle.toml`, graphs and a tokenizer (models/README.md). Out: encoders, front end, calibration.
-//! Never: uses a file whose hash is not the manifest's, and reads no file before its size is known to be sane.
+//! A bundle may come from anyone: no file is read before its size is known to be sane, and nothing of it is used before
+//! its hash was found to be the manifest's.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use super::audio::AudioEncoder;
 use super::cache::EmbeddingCache;
 use super::compute::Compute;
-use super::manifest::Manifest;
+use super::manifest::{CODE_REVISION, Manifest};
 use super::nnef::{self, Graph};
 use super::text::{TextEmbedding, TextEncoder};
 use crate::dsp::FrontendSpec;
@@ -24,8 +24,6 @@ const MAX_MANIFEST: u64 = 1 << 20;
 const MAX_GRAPH: u64 = 2 << 30;
 /// The largest tokenizer.json of the supported families has 2.2 MB.
 const MAX_TOKENIZER: u64 = 32 << 20;
-/// Raised whenever our own code changes a score for the same bundle and sound.
-pub(super) const CODE_REVISION: u32 = 1;
 
 /// An opened bundle: its manifest is sound, its files are read when they are needed.
 #[derive(Debug, Clone)]
@@ -124,9 +122,9 @@ impl Bundle {
     /// A file that is missing, altered, or does not fit the manifest.
     pub fn audio_encoder(&self) -> Result<AudioEncoder> {
         let table = &self.manifest.audio;
-        let tower = self.graph(&table.file, &table.sha256)?;
-        let pool = self.manifest.pool.as_ref().map(|pool| self.graph(&pool.file, &pool.sha256)).transpose()?;
-        AudioEncoder::new(&self.manifest, tower, pool).with_context(|| self.name_for_errors())
+        let tower = self.load_graph(&table.file, &table.sha256)?;
+        let pool = self.manifest.pool.as_ref().map(|pool| self.load_graph(&pool.file, &pool.sha256)).transpose()?;
+        AudioEncoder::new(&self.manifest, tower, pool).with_context(|| self.label())
     }
 
     /// Loads the text tower. It is large; drop it when the prompts are embedded.
@@ -135,14 +133,15 @@ impl Bundle {
     /// As [`audio_encoder`](Self::audio_encoder).
     pub fn text_encoder(&self) -> Result<TextEncoder> {
         let table = &self.manifest.text;
-        let tower = self.graph(&table.file, &table.sha256)?;
-        let tokenizer = self.read(&table.tokenizer, &table.tokenizer_sha256, MAX_TOKENIZER, |reader, length| {
-            let mut bytes = Vec::with_capacity(usize::try_from(length)?);
-            reader.take(MAX_TOKENIZER).read_to_end(&mut bytes)?;
-            anyhow::Ok(bytes)
-        })?;
+        let tower = self.load_graph(&table.file, &table.sha256)?;
+        let tokenizer =
+            self.read_verified(&table.tokenizer, &table.tokenizer_sha256, MAX_TOKENIZER, |reader, length| {
+                let mut bytes = Vec::with_capacity(usize::try_from(length)?);
+                reader.take(MAX_TOKENIZER).read_to_end(&mut bytes)?;
+                anyhow::Ok(bytes)
+            })?;
         let tokenizer = tokenizer.with_context(|| format!("cannot read {}", table.tokenizer))?;
-        TextEncoder::new(table, tower, &tokenizer).with_context(|| self.name_for_errors())
+        TextEncoder::new(table, tower, &tokenizer).with_context(|| self.label())
     }
 
     /// Embeddings of `texts`, in order; the text tower is loaded only for those that the cache does not hold.
@@ -169,31 +168,31 @@ impl Bundle {
     }
 
     /// A graph of the bundle, read and hashed in one pass. An altered file is called that, whatever else it is.
-    fn graph(&self, file: &str, sha256: &str) -> Result<Graph> {
-        let archive = self.read(file, sha256, MAX_GRAPH, |reader, length| nnef::read(reader, length))?;
+    fn load_graph(&self, file: &str, sha256: &str) -> Result<Graph> {
+        let archive = self.read_verified(file, sha256, MAX_GRAPH, |reader, length| nnef::read(reader, length))?;
         let archive = archive.with_context(|| format!("{file} is not a graph archive that clapd can trust"));
-        archive.and_then(|archive| nnef::plan(file, archive, self.compute)).with_context(|| self.name_for_errors())
+        archive.and_then(|archive| nnef::plan(file, archive, self.compute)).with_context(|| self.label())
     }
 
-    /// Has `take` read a file of the bundle of at most `most` bytes; what it made of it, once the hash was found right.
-    fn read<T>(
+    /// Gives what `parse` makes of a file of the bundle of at most `limit` bytes, once its hash was found right.
+    fn read_verified<T>(
         &self,
         file: &str,
         sha256: &str,
-        most: u64,
-        take: impl FnOnce(&mut HashingReader, u64) -> T,
+        limit: u64,
+        parse: impl FnOnce(&mut HashingReader, u64) -> T,
     ) -> Result<T> {
         let path = self.dir.join(file);
-        let mut reader = HashingReader::open(&path, most)?;
+        let mut reader = HashingReader::open(&path, limit)?;
         let length = reader.length();
-        let taken = take(&mut reader, length);
+        let content = parse(&mut reader, length);
         let seen = reader.finish().with_context(|| format!("cannot read {}", path.display()))?;
         ensure!(
             seen == sha256,
             "{}: its SHA-256 is {seen}, bundle.toml says {sha256}; the file is damaged or of another version: copy the bundle again",
             path.display()
         );
-        Ok(taken)
+        Ok(content)
     }
 
     /// Whether the cache holds the embeddings of all `texts`, so that [`embed_texts`](Self::embed_texts) needs no tower.
@@ -201,15 +200,15 @@ impl Bundle {
         texts.iter().all(|text| cache.get(&self.manifest.text, text).is_some())
     }
 
-    fn name_for_errors(&self) -> String {
+    fn label(&self) -> String {
         format!("bundle {} in {}", self.manifest.name, self.dir.display())
     }
 }
 
-fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>> {
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    HashingReader::open(path, most)?
-        .take(most)
+    HashingReader::open(path, limit)?
+        .take(limit)
         .read_to_end(&mut bytes)
         .with_context(|| format!("cannot read {}", path.display()))?;
     Ok(bytes)

@@ -1,7 +1,8 @@
-//! Embeddings kept on disk, so that the text tower is loaded once a prompt and not once a start, and a recording encoded once.
+//! Embeddings kept on disk, so that the text tower is loaded once a prompt and not once a start, and a recording
+//! encoded once.
 //!
-//! In: an embedding and what it was made from. Out: the same embedding, bit for bit, or nothing.
-//! Never: fails a caller. A cache that cannot be read or written is a slower start, told once in the log.
+//! A cache cannot fail its caller: [`EmbeddingCache::get`] gives the same embedding bit for bit or nothing, and an
+//! entry that cannot be written is a slower start and a warning.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use super::bundle::CODE_REVISION;
-use super::manifest::TextTable;
+use super::manifest::{CODE_REVISION, TextTable};
 use super::text::TextEmbedding;
 use crate::files::{Access, Durability, sha256_hex, write_atomically};
 

@@ -1,18 +1,20 @@
 //! `bundle.toml`: what a bundle says of itself.
 //!
-//! In: the file's text. Out: a [`Manifest`] whose every field is within bounds, with all its faults told at once.
-//! Never: reads no other file of the bundle, and trusts no number before it is checked.
+//! [`Manifest::parse`] reads the file's text and names all its faults at once; every field of what it gives is within
+//! bounds.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::dsp::{FrontendSpec, LogScale, MelNorm, MelScale, MelTriangles, Short, Spectrum};
+use crate::dsp::{FrontendSpec, LogScale, MelNorm, MelScale, MelTriangles, ShortClipPolicy, Spectrum};
 use crate::files::sha256_hex;
 use crate::score::Calibration;
 
 /// The newest format that this version reads; it reads the older ones, too. Format 2 came with `[recordings]`, a table that may
 /// be absent.
 pub const FORMAT: u32 = 2;
+/// Raised whenever our own code changes a score for the same bundle and sound.
+pub(super) const CODE_REVISION: u32 = 1;
 
 /// A patch of CLAP has 4 x 1001 x 64 numbers; eight times that leaves room for models to come, and bounds memory.
 const MAX_INPUT: usize = 2 << 20;
@@ -29,7 +31,7 @@ const MAX_PATCHES: usize = 256;
 pub struct Manifest {
     /// Version of this format, at most [`FORMAT`].
     pub format: u32,
-    /// Short name, such as `mini`.
+    /// ShortClipPolicy name, such as `mini`.
     pub name: String,
     /// Version of the content.
     pub version: String,
@@ -43,7 +45,7 @@ pub struct Manifest {
     pub pipeline_id: String,
     /// Where the weights came from.
     #[serde(default)]
-    pub source: Vec<Origin>,
+    pub source: Vec<WeightsSource>,
     /// From samples to log-mel patches.
     pub frontend: FrontendTable,
     /// From patches to windows.
@@ -67,7 +69,7 @@ pub struct Manifest {
 /// Where weights came from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Origin {
+pub struct WeightsSource {
     /// Name of the package, repository or file.
     pub name: String,
     /// Its version, where it has one.
@@ -98,7 +100,7 @@ pub struct FrontendTable {
     pub f_max: f64,
     pub log: LogTable,
     pub patch_frames: usize,
-    pub short: ShortName,
+    pub short: ShortClipPolicyName,
 }
 
 /// An enumeration of `dsp` and its names in the file, in one place.
@@ -121,7 +123,7 @@ names!(SpectrumName = Spectrum { Magnitude, Power });
 names!(MelScaleName = MelScale { Htk, Slaney });
 names!(MelTrianglesName = MelTriangles { Hz, Mel });
 names!(MelNormName = MelNorm { None, Slaney });
-names!(ShortName = Short { RepeatPad, ZeroPad });
+names!(ShortClipPolicyName = ShortClipPolicy { RepeatPad, ZeroPad });
 
 /// [`LogScale`] as written.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -280,14 +282,14 @@ impl Manifest {
     /// A newer format, a missing or unknown key, or values out of bounds; of the last, all are named.
     pub fn parse(text: &str) -> Result<Self> {
         #[derive(Deserialize)]
-        struct Probe {
+        struct FormatNumber {
             format: u32,
         }
-        let probe: Probe = toml::from_str(text).context("no readable `format` number")?;
+        let header: FormatNumber = toml::from_str(text).context("no readable `format` number")?;
         ensure!(
-            (1..=FORMAT).contains(&probe.format),
+            (1..=FORMAT).contains(&header.format),
             "format {} is not readable by this version, which reads formats 1 to {FORMAT}; update clapd or export the bundle anew",
-            probe.format
+            header.format
         );
         let manifest: Self = toml::from_str(text)?;
         manifest.check()?;

@@ -1,10 +1,10 @@
-//! Sound and words into one space.
+//! Sound and words into one space: a bundle's weights make unit embeddings of log-mel patches and of prompts.
 //!
-//! In: log-mel patches, prompts, and a bundle of weights. Out: unit embeddings and their cosines.
-//! Never: knows no device, no topic, no clock; `tract` and `tokenizers` are named nowhere else on the device.
+//! `tract` and `tokenizers` are libraries of this module alone.
 
 mod audio;
 mod bundle;
+#[expect(clippy::disallowed_methods, reason = "the cache is a folder, of which it drops the oldest files")]
 mod cache;
 mod compute;
 

@@ -1,7 +1,6 @@
 //! The text tower: a prompt in, a unit embedding out, and how well the model's vocabulary of sounds covers it.
 //!
-//! In: prompts as people write them. Out: [`TextEmbedding`]s.
-//! Never: stays loaded; the daemon embeds what is not in the cache and drops the tower.
+//! It is large: whoever needs it loads it, embeds what the cache does not hold, and drops it.
 
 use anyhow::{Context, Result, ensure};
 use tract_nnef::internal::*;

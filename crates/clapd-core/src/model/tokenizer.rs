@@ -1,7 +1,4 @@
 //! Text to tokens, as the model's own tokenizer.json says (byte-level BPE, WordPiece, ...).
-//!
-//! In: a prompt. Out: token ids, special ones included, cut to the model's length.
-//! Never: the only file that knows the `tokenizers` crate.
 
 use anyhow::{Result, anyhow};
 use tokenizers::{Tokenizer as Inner, TruncationParams};

@@ -13,11 +13,11 @@ fn mini() -> PathBuf {
 }
 
 /// A copy of the default bundle whose files may be broken. The large ones are links until they are replaced.
-struct Copy {
+struct BundleCopy {
     dir: tempfile::TempDir,
 }
 
-impl Copy {
+impl BundleCopy {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for entry in fs::read_dir(mini()).unwrap().map(Result::unwrap) {
@@ -107,14 +107,14 @@ fn what_is_no_bundle_is_named() {
     let empty = tempfile::tempdir().unwrap();
     let error = format!("{:#}", Bundle::open(empty.path()).unwrap_err());
     assert!(error.contains("bundle.toml") && error.contains("is not a model bundle"), "{error}");
-    let copy = Copy::new();
+    let copy = BundleCopy::new();
     fs::write(copy.path("bundle.toml"), [0xff, 0xfe]).unwrap();
     assert!(copy.error().contains("UTF-8"), "{}", copy.error());
 }
 
 #[test]
-fn faults_of_a_manifest_are_told_all_at_once() {
-    let copy = Copy::new();
+fn all_faults_of_a_manifest_are_reported_at_once() {
+    let copy = BundleCopy::new();
     copy.edit("[audio]", "file", "file = \"../../etc/passwd\"");
     copy.edit("[audio]", "output", "output = 0");
     copy.edit("[frontend]", "fft_length", "fft_length = 3000000000");
@@ -127,7 +127,7 @@ fn faults_of_a_manifest_are_told_all_at_once() {
 
 #[test]
 fn a_newer_format_or_an_unknown_key_is_refused() {
-    let copy = Copy::new();
+    let copy = BundleCopy::new();
     copy.edit("format", "name", "name = \"mini\"\nfuture = true");
     assert!(copy.error().contains("future"), "{}", copy.error());
     let text = copy.manifest().replacen("format = 2", "format = 3", 1);
@@ -138,7 +138,7 @@ fn a_newer_format_or_an_unknown_key_is_refused() {
 
 #[test]
 fn a_missing_or_altered_file_is_named() {
-    let copy = Copy::new();
+    let copy = BundleCopy::new();
     fs::remove_file(copy.path("text.nnef.tar")).unwrap();
     assert!(copy.error().contains("text.nnef.tar"), "{}", copy.error());
     fs::write(copy.path("text.nnef.tar"), b"else").unwrap();
@@ -151,7 +151,7 @@ fn a_missing_or_altered_file_is_named() {
 
 #[test]
 fn a_shape_that_the_graph_does_not_have_is_found() {
-    let copy = Copy::new();
+    let copy = BundleCopy::new();
     copy.edit("[audio]", "output", "output = 520");
     let manifest: Manifest = toml::from_str(&copy.manifest()).unwrap();
     copy.edit("format", "pipeline_id", &format!("pipeline_id = \"{}\"", manifest.computed_pipeline_id()));
@@ -184,7 +184,7 @@ fn hostile_archives_are_refused_with_the_reason() {
         (tar_of(&[("graph.nnef", b"not a graph")]), "cannot load"),
         (whole, "its input is"),
     ] {
-        let copy = Copy::new();
+        let copy = BundleCopy::new();
         copy.replace("[audio]", "audio.nnef.tar", &bytes);
         let error = copy.error();
         assert!(error.contains(word), "{word:?} is not in: {error}");
@@ -194,7 +194,7 @@ fn hostile_archives_are_refused_with_the_reason() {
 #[test]
 fn a_graph_that_asks_for_too_much_is_refused() {
     let graph: &[u8] = b"version 1.0; graph g(x) -> (y) { x = external(shape=[1, 1, 96, 64]); y = tile(x, repeats=[1000, 1000, 1000, 1]); }";
-    let copy = Copy::new();
+    let copy = BundleCopy::new();
     copy.replace("[audio]", "audio.nnef.tar", &tar_of(&[("graph.nnef", graph)]));
     let error = copy.error();
     assert!(error.contains("numbers are allowed") || error.contains("cannot load"), "{error}");
@@ -202,7 +202,7 @@ fn a_graph_that_asks_for_too_much_is_refused() {
 
 #[test]
 fn the_cache_spares_the_text_tower() {
-    let copy = Copy::new();
+    let copy = BundleCopy::new();
     let cache_dir = tempfile::tempdir().unwrap();
     let cache = EmbeddingCache::at(cache_dir.path());
     let bundle = Bundle::open(copy.dir.path()).unwrap();
@@ -238,7 +238,7 @@ proptest! {
         let mut archive = fs::read(mini().join("pool.nnef.tar")).unwrap();
         let end = (at + bytes.len()).min(archive.len());
         archive[at..end].copy_from_slice(&bytes[..end - at]);
-        let copy = Copy::new();
+        let copy = BundleCopy::new();
         copy.replace("[pool]", "pool.nnef.tar", &archive);
         // Damage may hit padding and change nothing; what must not happen is a panic.
         let _ = Bundle::open(copy.dir.path()).and_then(|bundle| bundle.audio_encoder().map(|_| ()));

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use clapd_core::dsp::{FrontendSpec, Short};
+use clapd_core::dsp::{FrontendSpec, ShortClipPolicy};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -109,11 +109,11 @@ impl Settings {
             }
         };
         let short = match self.padding.as_str() {
-            "repeatpad" => Short::RepeatPad,
-            "pad" => Short::ZeroPad,
+            "repeatpad" => ShortClipPolicy::RepeatPad,
+            "pad" => ShortClipPolicy::ZeroPad,
             other => {
                 faults.push(format!("padding is {other:?}; \"repeatpad\" or \"pad\" is known here"));
-                Short::RepeatPad
+                ShortClipPolicy::RepeatPad
             }
         };
         if !faults.is_empty() {

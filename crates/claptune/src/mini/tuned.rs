@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use burn::prelude::Device;
 use clapd_core::model::Bundle;
-use clapd_core::model::manifest::{Manifest, Origin};
+use clapd_core::model::manifest::{Manifest, WeightsSource};
 use tract_onnx::prelude::TypedModel;
 
 use super::heads::Heads;
@@ -31,7 +31,7 @@ const VERSION: &str = "1";
 /// A file that can't be read or written, or numbers that the device refuses.
 pub fn write(start: &Bundle, heads: &Heads, net: &Captions, precision: Precision, out: &Path) -> Result<()> {
     let mut manifest = start.manifest().clone();
-    manifest.source.push(Origin {
+    manifest.source.push(WeightsSource {
         name: manifest.name.clone(),
         version: manifest.version.clone(),
         sha256: manifest.pipeline_id.clone(),

@@ -10,7 +10,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clapd_core::channel::Channel;
 use clapd_core::decode::Decoder;
-use clapd_core::dsp::{MIN_RATE, resample_clip};
+use clapd_core::dsp::resample_clip;
+use clapd_core::samples::RATES;
 
 /// Sounds of a page: with 10 s of each it has 5 MB at most, which a mail still takes.
 pub(super) const MOST: usize = 12;
@@ -39,7 +40,7 @@ pub(super) fn address(file: &Path) -> Result<String> {
     }
     ensure!(!samples.is_empty(), "{}: holds no sound", file.display());
     // A browser's decoders begin at 8 kHz too; slower files are rare enough to be refused by the resampler.
-    let to = if (MIN_RATE..=RATE).contains(&rate) { rate } else { RATE };
+    let to = if (*RATES.start()..=RATE).contains(&rate) { rate } else { RATE };
     let samples = resample_clip(&samples, rate, to)?;
     Ok(format!("data:audio/wav;base64,{}", STANDARD.encode(wav(&samples, to))))
 }

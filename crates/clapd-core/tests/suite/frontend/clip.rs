@@ -16,11 +16,11 @@ use clapd_core::score::Calibration;
 use super::golden::CLAP_LENGTHS;
 use super::signals::signal;
 
-/// Keeps the patches that it is given.
+/// Collects the patches that it is given.
 #[derive(Default)]
-struct Keeper(Mutex<Vec<Vec<f32>>>);
+struct PatchCollector(Mutex<Vec<Vec<f32>>>);
 
-impl Encode for Keeper {
+impl Encode for PatchCollector {
     fn feature_len(&self) -> usize {
         1
     }
@@ -41,8 +41,8 @@ impl Encode for Keeper {
     }
 }
 
-fn model(spec: &FrontendSpec) -> (Model, Arc<Keeper>) {
-    let encoder = Arc::new(Keeper::default());
+fn model(spec: &FrontendSpec) -> (Model, Arc<PatchCollector>) {
+    let encoder = Arc::new(PatchCollector::default());
     let windowing = Windowing { patch: spec.patch_samples() as u64, patch_hop: 0, patches: 1 };
     let calibration = Calibration::new(vec![[-1.0, 0.0], [1.0, 10.0]]).unwrap();
     (Model { encoder: encoder.clone(), frontend: *spec, windowing, calibration }, encoder)

@@ -1,6 +1,6 @@
 //! Streaming: any chunking, any losses, any start give the bits of the one-shot front end.
 
-use clapd_core::dsp::{Frontend, FrontendSpec, clip_patch, resample_clip};
+use clapd_core::dsp::{Frontend, FrontendSpec, ShortClipPolicy, clip_patch, resample_clip};
 use clapd_core::samples::Samples;
 use proptest::prelude::*;
 
@@ -82,7 +82,7 @@ proptest! {
     fn a_stream_shorter_than_a_patch_is_padded_like_a_clip(
         length in 1_usize..1_700, centered in any::<bool>(), repeat in any::<bool>(),
     ) {
-        let short = if repeat { clapd_core::dsp::Short::RepeatPad } else { clapd_core::dsp::Short::ZeroPad };
+        let short = if repeat { ShortClipPolicy::RepeatPad } else { ShortClipPolicy::ZeroPad };
         let spec = FrontendSpec { short, ..small(centered) };
         let clip = noise(3, length);
         let mut front_end = Frontend::new(&spec, 16_000, 12).unwrap();

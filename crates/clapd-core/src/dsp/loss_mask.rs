@@ -1,22 +1,21 @@
 //! Which of the newest samples were lost: one bit a sample.
 //!
-//! In: runs of samples, lost or not, in order. Out: how many of a range were lost, exactly.
-//! Never: no allocation after construction, whatever the pattern of losses; no work beyond the ring's size, however
-//! long a loss.
+//! Losses are counted exactly, whatever their pattern, in memory that is allocated once; a loss of years costs one turn
+//! of the ring.
 
 /// A ring of bits; sample `p` has bit `p % bits`.
-pub(super) struct LossLedger {
+pub(super) struct LossMask {
     words: Vec<u64>,
     end: u64,
 }
 
-impl LossLedger {
-    /// A ledger that remembers the newest `samples` samples, rounded up to a multiple of 64.
+impl LossMask {
+    /// A mask that remembers the newest `samples` samples, rounded up to a multiple of 64.
     pub(super) fn new(samples: usize) -> Self {
         Self { words: vec![0; samples.div_ceil(64).max(1)], end: 0 }
     }
 
-    /// Says of all samples up to position `end` that are not yet in the ledger whether they were lost.
+    /// Says of all samples up to position `end` that are not yet in the mask whether they were lost.
     pub(super) fn extend_to(&mut self, end: u64, lost: bool) {
         let begin = self.end.max(end.saturating_sub(self.bits()));
         for (word, mask) in words(begin, end, self.words.len()) {
@@ -69,24 +68,24 @@ mod tests {
             runs in prop::collection::vec((0_u64..300, any::<bool>()), 1..40),
             a in 0_u64..4000, b in 0_u64..4000,
         ) {
-            let mut ledger = LossLedger::new(500);
+            let mut mask = LossMask::new(500);
             let mut list = Vec::new();
             for (length, lost) in runs {
                 list.extend(std::iter::repeat_n(lost, length as usize));
-                ledger.extend_to(list.len() as u64, lost);
+                mask.extend_to(list.len() as u64, lost);
             }
             let oldest = list.len().saturating_sub(512);
             let asked = list.iter().enumerate().skip(oldest).filter(|&(i, _)| (a..b).contains(&(i as u64)));
             let expected = asked.filter(|&(_, &lost)| lost).count();
-            prop_assert_eq!(ledger.lost(a, b), expected as u64);
+            prop_assert_eq!(mask.lost(a, b), expected as u64);
         }
     }
 
     #[test]
     fn an_endless_loss_is_one_turn_of_the_ring() {
-        let mut ledger = LossLedger::new(100);
-        ledger.extend_to(u64::MAX / 2, true);
-        ledger.extend_to(u64::MAX / 2 + 28, false);
-        assert_eq!(ledger.lost(0, u64::MAX), 100);
+        let mut mask = LossMask::new(100);
+        mask.extend_to(u64::MAX / 2, true);
+        mask.extend_to(u64::MAX / 2 + 28, false);
+        assert_eq!(mask.lost(0, u64::MAX), 100);
     }
 }
