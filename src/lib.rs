@@ -39,9 +39,11 @@
 // Tests may; nothing that runs in a house does.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod backoff;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod counter;
 pub mod daemon;
 pub mod health;
 pub mod mqtt;

@@ -27,10 +27,10 @@ impl House {
             thread::sleep(LOOK);
             return;
         };
-        let Some(request) = publisher.request(LOOK) else { return };
+        let Some(request) = publisher.next_request(LOOK) else { return };
         match Call::read(&request) {
             Some(call) => self.answer(call),
-            None => publisher.ignore("its name could be no command's"),
+            None => publisher.ignore_request("its name could be no command's"),
         }
         thread::sleep(BREATH);
     }

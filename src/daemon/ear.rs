@@ -15,7 +15,8 @@ use clapd_core::time::SampleTime;
 use super::listener::Seen;
 use super::orders::{Orders, Task};
 use super::teller::Teller;
-use crate::capture::{Rarely, SourceKind};
+use crate::capture::SourceKind;
+use crate::counter::Counter;
 use crate::time::WallAnchor;
 
 /// From blocks to outputs.
@@ -31,8 +32,8 @@ pub(super) struct Ear {
     /// Samples a second of the source, and how many came at this rate: a new pipeline's clock agrees with the source's.
     rate: u32,
     position: u64,
-    failures: Rarely,
-    losses: Rarely,
+    failures: Counter,
+    losses: Counter,
     /// When sound last came.
     heard: Instant,
     /// Windows that earlier pipelines of this source skipped.
@@ -61,8 +62,8 @@ impl Ear {
             paused: false,
             rate: 0,
             position: 0,
-            failures: Rarely::default(),
-            losses: Rarely::default(),
+            failures: Counter::default(),
+            losses: Counter::default(),
             heard: Instant::now(),
             skipped: 0,
         }
@@ -135,7 +136,7 @@ impl Ear {
         });
         let skipped = self.skipped + current.pipeline.windows_skipped();
         let more = skipped - self.seen.scoring.windows_skipped.get();
-        if self.seen.scoring.windows_skipped.add(more) {
+        if self.seen.scoring.windows_skipped.add(more).is_some() {
             log::warn!(
                 "{}: {skipped} windows skipped so far: this computer is too slow, or busy; see scoring.hop_s",
                 self.seen.id
@@ -165,14 +166,14 @@ impl Ear {
     }
 
     fn missed(&mut self, error: &anyhow::Error) {
-        if let Some(times) = self.failures.happened(1) {
+        if let Some(times) = self.failures.add(1) {
             log::error!("{}: a window could not be scored ({times} so far): {error:#}", self.seen.id);
         }
     }
 
     fn tell_losses(&mut self, lost: u64, rate: u32) {
         if lost > 0
-            && let Some(times) = self.losses.happened(1)
+            && let Some(times) = self.losses.add(1)
         {
             let seconds = lost as f64 / f64::from(rate);
             log::warn!("{}: {seconds:.2} s of sound were lost ({times} losses so far)", self.seen.id);
@@ -198,9 +199,9 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::capture::{Read, Source, State};
+    use crate::capture::{Read, Source, SourceState};
     use crate::daemon::teller::{Audience, Told};
-    use crate::outbox::Notice;
+    use crate::outbox::EventRecord;
     use clapd_core::dsp::FrontendSpec;
     use clapd_core::model::{Encode, TextEmbedding, Windowing};
     use clapd_core::prompts::{PreparedPrompt, Prompt, PromptId, PromptTable, Rule};
@@ -265,7 +266,7 @@ mod tests {
         }
     }
 
-    fn notices(told: &Mutex<Vec<Told>>) -> Vec<Notice> {
+    fn notices(told: &Mutex<Vec<Told>>) -> Vec<EventRecord> {
         let told = told.lock().unwrap();
         told.iter()
             .filter_map(|word| if let Told::Notice(_, notice) = word { Some(notice.clone()) } else { None })
@@ -399,6 +400,6 @@ mod tests {
         let spec = crate::capture::SourceSpec { id: "mic".into(), kind, channel: clapd_core::channel::Channel::Mix };
         let mut source = Source::open(&spec, Arc::clone(&seen.capture)).unwrap();
         assert!(matches!(source.read(Duration::from_secs(60)).unwrap(), Read::Block { .. }));
-        assert_eq!(seen.capture.state(), State::Live);
+        assert_eq!(seen.capture.state(), SourceState::Live);
     }
 }

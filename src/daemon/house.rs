@@ -146,7 +146,7 @@ impl House {
             self.notifier.send(&format!("STATUS={}", states.join(", ")));
         }
         if let Some(publisher) = &self.publisher {
-            publisher.health(&health);
+            publisher.publish_health(&health);
         }
         self.told = Some((health, Instant::now()));
     }

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -39,12 +38,12 @@ impl Seen {
     pub(super) fn health(&self) -> SourceHealth {
         SourceHealth {
             id: self.id.clone(),
-            state: self.capture.state().word(),
+            state: self.capture.state().name(),
             level_db: self.capture.level_db(),
-            samples_lost: self.capture.samples_lost.load(Relaxed),
-            samples_bad: self.capture.samples_bad.load(Relaxed),
-            reopens: self.capture.reopens.load(Relaxed),
-            stream_errors: self.capture.stream_errors.load(Relaxed),
+            samples_lost: self.capture.samples_lost.get(),
+            samples_bad: self.capture.samples_bad.get(),
+            reopens: self.capture.reopens.get(),
+            stream_errors: self.capture.stream_errors.get(),
             windows_scored: self.scoring.windows_scored.get(),
             windows_skipped: self.scoring.windows_skipped.get(),
             windows_gated: self.scoring.windows_gated.get(),

@@ -188,7 +188,7 @@ impl House {
     pub(super) fn discover(&self) {
         if let Some(publisher) = &self.publisher {
             let sources = self.settings.sources.iter().map(|source| source.id.as_str());
-            publisher.discover(sources, self.prompts(), self.task.hop);
+            publisher.announce(sources, self.prompts(), self.task.hop);
         }
     }
 }

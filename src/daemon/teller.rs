@@ -15,7 +15,7 @@ use clapd_core::time::SampleTime;
 
 use crate::health::ScoringCounters;
 use crate::mqtt::{Publisher, Route};
-use crate::outbox::Notice;
+use crate::outbox::EventRecord;
 use crate::time::WallAnchor;
 
 /// What the house is told of a prompt.
@@ -26,7 +26,7 @@ pub(super) enum Told {
     /// Its event is open still: how long it had gone on when the window ended, and the window's score.
     Heard(PromptId, Duration, f32),
     /// A start or an end.
-    Notice(PromptId, Notice),
+    Notice(PromptId, EventRecord),
     /// From now on it is these prompts that are listened for.
     Prompts(Arc<PromptTable>),
 }
@@ -41,25 +41,25 @@ pub(super) fn audience(publisher: Publisher, source: String) -> Audience {
     Box::new(move |told| match told {
         Told::Prompts(now) => {
             for gone in prompts.prompts().iter().filter(|prompt| now.get(&prompt.id).is_none()) {
-                routes.remove(&gone.id).iter().for_each(|route| publisher.forget(route));
+                routes.remove(&gone.id).iter().for_each(|route| publisher.remove_state(route));
             }
             for new in now.prompts().iter().filter(|prompt| prompts.get(&prompt.id).is_none()) {
                 let route = publisher.topics().route(&source, new.id.as_str());
-                publisher.state(&route, false);
+                publisher.publish_state(&route, false);
                 routes.insert(new.id.clone(), route);
             }
             prompts = now;
         }
         Told::Score(prompt, score, at) => {
-            routes.get(&prompt).into_iter().for_each(|route| publisher.score(route, score, at));
+            routes.get(&prompt).into_iter().for_each(|route| publisher.publish_score(route, score, at));
         }
         Told::Heard(prompt, lasted, score) => {
-            routes.get(&prompt).into_iter().for_each(|route| publisher.heard(route, lasted, score));
+            routes.get(&prompt).into_iter().for_each(|route| publisher.touch_event(route, lasted, score));
         }
         Told::Notice(prompt, notice) => {
             if let Some(route) = routes.get(&prompt) {
-                publisher.state(route, notice.duration.is_none());
-                publisher.event(route, notice);
+                publisher.publish_state(route, notice.duration.is_none());
+                publisher.publish_event(route, notice);
             }
         }
     })
@@ -67,7 +67,7 @@ pub(super) fn audience(publisher: Publisher, source: String) -> Audience {
 
 /// A source is listened to no more: nothing of it stays at the broker.
 pub(super) fn forget(publisher: &Publisher, source: &str, prompts: &[Prompt]) {
-    prompts.iter().for_each(|prompt| publisher.forget(&publisher.topics().route(source, prompt.id.as_str())));
+    prompts.iter().for_each(|prompt| publisher.remove_state(&publisher.topics().route(source, prompt.id.as_str())));
 }
 
 /// Tells of one source.
@@ -124,8 +124,9 @@ impl Teller {
 
     fn scores(&mut self, window: &ScoredWindow<'_>, at: SystemTime) {
         let counter = if window.gated { &self.counters.windows_gated } else { &self.counters.windows_scored };
-        if counter.add(1) && window.gated {
-            let gated = counter.get();
+        if let Some(gated) = counter.add(1)
+            && window.gated
+        {
             log::info!(
                 "{}: {gated} silent window(s) so far, not encoded and scored 0; see scoring.gate_db",
                 self.source
@@ -158,7 +159,7 @@ impl Teller {
     }
 
     fn notice(&mut self, event: &Event, open: &Open) {
-        let notice = Notice {
+        let notice = EventRecord {
             id: open.id.clone(),
             prompt: self.text(event).into(),
             score: event.score,

@@ -53,8 +53,7 @@ fn child() {
             Read::Idle => "idle".to_owned(),
             Read::End => panic!("a device has no end"),
         };
-        let (reopens, errors) =
-            (counters.reopens.load(Ordering::Relaxed), counters.stream_errors.load(Ordering::Relaxed));
+        let (reopens, errors) = (counters.reopens.get(), counters.stream_errors.get());
         let open = counters.streams_open.load(Ordering::Relaxed);
         println!("{line} state={:?} reopens={reopens} errors={errors} open={open}", counters.state());
     }

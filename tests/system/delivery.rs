@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use clapd::config::{self, Secret, Tls};
 use clapd::health::DeliveryCounters;
 use clapd::mqtt::{self, Info, Publisher};
-use clapd::outbox::{Notice, Outbox, OutboxSpec};
+use clapd::outbox::{EventRecord, Outbox, OutboxSpec};
 
 use crate::support::broker::{Broker, Link, PATIENCE, free_port};
 use crate::support::certificates::Authority;
@@ -68,7 +68,7 @@ fn bark(publisher: &Publisher, id: &str) {
     let started_at = UNIX_EPOCH + Duration::from_millis(1_795_370_400_123);
     for duration in [None, Some(Duration::from_millis(2_345))] {
         let (id, prompt) = (id.into(), "a dog barking".into());
-        publisher.event(&route, Notice { id, prompt, score: 7.0, peak: 8.0, started_at, duration });
+        publisher.publish_event(&route, EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at, duration });
     }
 }
 
@@ -191,7 +191,10 @@ fn a_refused_event_is_counted_named_and_kept() {
     // Others are not kept from it by the one that is refused.
     let route = publisher.topics().route("mic", "cat");
     let (id, prompt) = ("c".into(), "a cat".into());
-    publisher.event(&route, Notice { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None });
+    publisher.publish_event(
+        &route,
+        EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None },
+    );
     watcher.wait_for("0 1 clapd/shy/mic/cat/event");
     assert!(counters.refused.get() >= 1, "{counters:?}");
     assert_eq!(publisher.stop(SOON), 2);
@@ -242,7 +245,7 @@ fn a_state_that_no_prompt_has_any_more_is_off_and_gone() {
     broker.publish_retained("clapd/other/mic/cat/state", "ON");
     let mut watcher = broker.watch();
     let (publisher, _) = start(&at(broker.port), "tidy", &OutboxSpec::default());
-    publisher.state(&publisher.topics().route("mic", "dog"), true);
+    publisher.publish_state(&publisher.topics().route("mic", "dog"), true);
     watcher.wait_for("0 1 clapd/tidy/mic/cat/state OFF");
     assert_eq!(publisher.stop(PATIENCE), 0);
     watcher.wait_for("0 1 clapd/tidy/status stopped");

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clapd::config;
 use clapd::mqtt::{Info, Publisher};
-use clapd::outbox::{Notice, Outbox, OutboxSpec};
+use clapd::outbox::{EventRecord, Outbox, OutboxSpec};
 use clapd_core::prompts::{Prompt, PromptId, Rule};
 use serde_json::Value;
 
@@ -33,9 +33,9 @@ fn discover(publisher: &Publisher, sources: &[&str], prompts: &[&str]) {
     let rule = Rule { start: 6.0, stop: 4.0, confirm: (1, 1), cooldown: Duration::ZERO };
     let prompt = |id: &&str| Prompt::of_text(PromptId::new(id).expect("an id"), format!("a {id}"), rule);
     let all: Vec<Prompt> = prompts.iter().map(prompt).collect();
-    publisher.discover(sources.iter().copied(), &all, Duration::from_secs(1));
+    publisher.announce(sources.iter().copied(), &all, Duration::from_secs(1));
     for (source, prompt) in sources.iter().flat_map(|source| prompts.iter().map(move |prompt| (source, prompt))) {
-        publisher.state(&publisher.topics().route(source, prompt), false);
+        publisher.publish_state(&publisher.topics().route(source, prompt), false);
     }
 }
 
@@ -74,7 +74,10 @@ fn devices_are_told_of_before_their_events_and_again_when_home_assistant_begins(
     discover(&publisher, &["mic", "yard"], &["dog", "cat"]);
     let route = publisher.topics().route("mic", "dog");
     let (id, prompt) = ("a".into(), "a dog".into());
-    publisher.event(&route, Notice { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None });
+    publisher.publish_event(
+        &route,
+        EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None },
+    );
     // Nothing but the end of the pause has the event sent.
     watcher.wait_for("0 1 clapd/den/mic/dog/event");
     let event = position(&watcher, "0 1 clapd/den/mic/dog/event");
