@@ -63,11 +63,15 @@ fn last<'a>(watcher: &'a Watcher, topic: &str) -> &'a str {
 }
 
 fn position(watcher: &Watcher, start: &str) -> usize {
-    watcher.heard.iter().position(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start:?} was not heard"))
+    watcher
+        .received
+        .iter()
+        .position(|line| line.starts_with(start))
+        .unwrap_or_else(|| panic!("{start:?} was not heard"))
 }
 
 #[test]
-fn devices_are_told_of_before_their_events_and_again_when_home_assistant_begins() {
+fn devices_are_announced_before_their_events_and_again_when_home_assistant_begins() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let publisher = start(&broker, Some("homeassistant"));
@@ -84,7 +88,7 @@ fn devices_are_told_of_before_their_events_and_again_when_home_assistant_begins(
     assert!(position(&watcher, &format!("0 1 {MIC}")) < event && position(&watcher, &format!("0 1 {YARD}")) < event);
     assert_eq!(entities(last(&watcher, MIC)), of(&["cat", "dog"]));
 
-    watcher.heard.clear();
+    watcher.received.clear();
     broker.publish("homeassistant/status", "offline");
     broker.publish("homeassistant/status", "online");
     watcher.wait_for("0 1 clapd/den/yard/cat/state OFF");
@@ -125,12 +129,12 @@ fn what_is_not_there_any_more_is_removed_in_this_run_and_the_next() {
 }
 
 #[test]
-fn without_a_prefix_nobody_is_told() {
+fn without_a_prefix_nothing_is_announced() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let publisher = start(&broker, None);
     discover(&publisher, &["mic"], &["dog"]);
     assert_eq!(publisher.stop(PATIENCE), 0);
     watcher.wait_for("0 1 clapd/den/status stopped");
-    assert!(!watcher.heard.iter().any(|line| line.contains("homeassistant")), "{:#?}", watcher.heard);
+    assert!(!watcher.received.iter().any(|line| line.contains("homeassistant")), "{:#?}", watcher.received);
 }

@@ -1,4 +1,4 @@
-//! What a house hears, through a real broker: status and last will, states, scores, events, and what an outage does to them.
+//! What is published through a real broker: status and last will, states, scores, events, and what an outage does to them.
 
 use std::env;
 use std::process::Command;
@@ -77,7 +77,7 @@ fn events(watcher: &broker::Watcher) -> Vec<String> {
 }
 
 #[test]
-fn a_house_hears_status_states_scores_and_events() {
+fn status_states_scores_and_events_are_published() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let (publisher, _) = start(broker.port, None);
@@ -108,7 +108,7 @@ fn a_house_hears_status_states_scores_and_events() {
         r#"0 1 clapd/attic/mic/dog/state OFF"#,
         r#"0 1 clapd/attic/status stopped"#,
     ];
-    assert_eq!(watcher.heard, expected);
+    assert_eq!(watcher.received, expected);
 
     // Whoever comes later hears how things stand, and no event and no score of the past.
     let mut topics = broker.watch().retained.clone();
@@ -142,7 +142,7 @@ fn a_killed_daemon_is_offline() {
 }
 
 #[test]
-fn a_broker_that_comes_late_hears_what_waited() {
+fn a_broker_that_comes_late_gets_what_waited() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let port = free_port();
@@ -211,7 +211,7 @@ fn a_burst_arrives_whole_and_in_order() {
 }
 
 #[test]
-fn leaving_without_a_broker_says_what_is_left() {
+fn stopping_without_a_broker_reports_what_is_left() {
     let (publisher, _) = start(free_port(), None);
     publisher.publish_event(&dog(&publisher), record("r-mic-0", None));
     assert_eq!(publisher.stop(Duration::from_secs(1)), 1);
@@ -254,7 +254,7 @@ fn a_message_that_is_too_large_keeps_nobody_away() {
 }
 
 #[test]
-fn home_assistant_hears_all_again_when_it_begins() {
+fn home_assistant_gets_all_again_when_it_begins() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let with_discovery = config::Broker { discovery_prefix: Some("homeassistant".into()), ..at(broker.port, None) };
@@ -268,7 +268,7 @@ fn home_assistant_hears_all_again_when_it_begins() {
 }
 
 #[test]
-fn a_password_opens_the_door() {
+fn a_password_lets_us_in() {
     let broker = Broker::start_with_password("clapd", "hunter2");
     let mut watcher = broker.watch();
     let (stranger, _) = start(broker.port, Some(("clapd", "wrong")));
