@@ -1,7 +1,6 @@
-//! From a pipeline's outputs to what people and the house are told.
+//! From a pipeline's outputs to log lines and reports: scores and events, with the time of day.
 //!
-//! In: windows and events on the sample clock, with the anchor to the time of day. Out: log lines, and [`Told`] to a closure.
-//! Never: tells an end without its start, or with another id or another time of its start.
+//! An end has the id and the start's time of day of its start, also where the clock was set in between.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,30 +17,31 @@ use crate::mqtt::{Publisher, Route};
 use crate::outbox::EventRecord;
 use crate::time::WallAnchor;
 
-/// What the house is told of a prompt.
+/// What a source reports of a prompt.
 #[derive(Debug, Clone)]
-pub(super) enum Told {
+pub(super) enum SourceReport {
     /// Its score in the window that ended then.
     Score(PromptId, Score, SystemTime),
     /// Its event is open still: how long it had gone on when the window ended, and the window's score.
-    Heard(PromptId, Duration, f32),
+    Touch(PromptId, Duration, f32),
     /// A start or an end.
-    Notice(PromptId, EventRecord),
+    Event(PromptId, EventRecord),
     /// From now on it is these prompts that are listened for.
     Prompts(Arc<PromptTable>),
 }
 
-/// Whoever is told.
-pub(super) type Audience = Box<dyn FnMut(Told) + Send>;
+/// Takes a source's reports.
+pub(super) type ReportSink = Box<dyn FnMut(SourceReport) + Send>;
 
-/// The house behind a broker, where it hears of a prompt first of all that no event is open: it may remember another run.
-pub(super) fn audience(publisher: Publisher, source: String) -> Audience {
+/// Publishes a source's reports; of a prompt that comes first of all that no event is open: the broker may have retained the
+/// state of another run.
+pub(super) fn publisher_sink(publisher: Publisher, source: String) -> ReportSink {
     let mut prompts = Arc::<PromptTable>::default();
     let mut routes: HashMap<PromptId, Route> = HashMap::new();
-    Box::new(move |told| match told {
-        Told::Prompts(now) => {
-            for gone in prompts.prompts().iter().filter(|prompt| now.get(&prompt.id).is_none()) {
-                routes.remove(&gone.id).iter().for_each(|route| publisher.remove_state(route));
+    Box::new(move |report| match report {
+        SourceReport::Prompts(now) => {
+            for removed in prompts.prompts().iter().filter(|prompt| now.get(&prompt.id).is_none()) {
+                routes.remove(&removed.id).iter().for_each(|route| publisher.remove_state(route));
             }
             for new in now.prompts().iter().filter(|prompt| prompts.get(&prompt.id).is_none()) {
                 let route = publisher.topics().route(&source, new.id.as_str());
@@ -50,79 +50,79 @@ pub(super) fn audience(publisher: Publisher, source: String) -> Audience {
             }
             prompts = now;
         }
-        Told::Score(prompt, score, at) => {
+        SourceReport::Score(prompt, score, at) => {
             routes.get(&prompt).into_iter().for_each(|route| publisher.publish_score(route, score, at));
         }
-        Told::Heard(prompt, lasted, score) => {
+        SourceReport::Touch(prompt, lasted, score) => {
             routes.get(&prompt).into_iter().for_each(|route| publisher.touch_event(route, lasted, score));
         }
-        Told::Notice(prompt, notice) => {
+        SourceReport::Event(prompt, record) => {
             if let Some(route) = routes.get(&prompt) {
-                publisher.publish_state(route, notice.duration.is_none());
-                publisher.publish_event(route, notice);
+                publisher.publish_state(route, record.duration.is_none());
+                publisher.publish_event(route, record);
             }
         }
     })
 }
 
 /// A source is listened to no more: nothing of it stays at the broker.
-pub(super) fn forget(publisher: &Publisher, source: &str, prompts: &[Prompt]) {
+pub(super) fn remove_states(publisher: &Publisher, source: &str, prompts: &[Prompt]) {
     prompts.iter().for_each(|prompt| publisher.remove_state(&publisher.topics().route(source, prompt.id.as_str())));
 }
 
-/// Tells of one source.
-pub(super) struct Teller {
+/// Turns the outputs of one source's pipeline into reports.
+pub(super) struct EventReporter {
     source: String,
     prompts: Arc<PromptTable>,
-    audience: Audience,
+    sink: ReportSink,
     counters: Arc<ScoringCounters>,
     /// Begins every id: this run and this source.
-    prefix: String,
+    id_prefix: String,
     /// The number of the next event. It goes on where a pipeline is replaced and its own numbers begin again.
     next: u64,
-    open: HashMap<PromptId, Open>,
+    open: HashMap<PromptId, OpenEvent>,
 }
 
 #[derive(Debug, Clone)]
-struct Open {
+struct OpenEvent {
     id: String,
     started_at: SystemTime,
     /// The same on the sample clock, which does not jump when the time of day is set.
     began: SampleTime,
 }
 
-impl Teller {
-    /// Nothing is open yet. `run` tells the events of this process from those of any other.
+impl EventReporter {
+    /// No event is open yet. `run` begins the ids of events, and tells them from those of any other process.
     pub(super) fn new(
         source: &str,
         run: &str,
         prompts: Arc<PromptTable>,
-        mut audience: Audience,
+        mut sink: ReportSink,
         counters: Arc<ScoringCounters>,
     ) -> Self {
-        audience(Told::Prompts(Arc::clone(&prompts)));
-        let (prefix, open) = (format!("{run}-{source}"), HashMap::new());
-        Self { source: source.into(), prompts, audience, counters, prefix, next: 0, open }
+        sink(SourceReport::Prompts(Arc::clone(&prompts)));
+        let (id_prefix, open) = (format!("{run}-{source}"), HashMap::new());
+        Self { source: source.into(), prompts, sink, counters, id_prefix, next: 0, open }
     }
 
     /// Other prompts from now on. The pipeline has ended the events of those that do not go on.
     pub(super) fn change_prompts(&mut self, prompts: Arc<PromptTable>) {
-        (self.audience)(Told::Prompts(Arc::clone(&prompts)));
+        (self.sink)(SourceReport::Prompts(Arc::clone(&prompts)));
         self.prompts = prompts;
     }
 
-    /// Tells of an output, whose sample clock meets the time of day at `anchor`.
-    pub(super) fn tell(&mut self, output: &Output<'_>, anchor: &WallAnchor) {
+    /// Reports an output, whose sample clock meets the time of day at `anchor`.
+    pub(super) fn report(&mut self, output: &Output<'_>, anchor: &WallAnchor) {
         match output {
-            Output::Window(window) => self.scores(window, anchor.wall_time(window.end)),
+            Output::Window(window) => self.report_scores(window, anchor.wall_time(window.end)),
             Output::Event(event) => match event.kind {
-                EventKind::Started => self.started(event, anchor),
-                EventKind::Ended => self.ended(event),
+                EventKind::Started => self.report_start(event, anchor),
+                EventKind::Ended => self.report_end(event),
             },
         }
     }
 
-    fn scores(&mut self, window: &ScoredWindow<'_>, at: SystemTime) {
+    fn report_scores(&mut self, window: &ScoredWindow<'_>, at: SystemTime) {
         let counter = if window.gated { &self.counters.windows_gated } else { &self.counters.windows_scored };
         if let Some(gated) = counter.add(1)
             && window.gated
@@ -133,33 +133,33 @@ impl Teller {
             );
         }
         for (prompt, score) in window.by_prompt() {
-            (self.audience)(Told::Score(prompt.clone(), score, at));
+            (self.sink)(SourceReport::Score(prompt.clone(), score, at));
             if let Some(open) = self.open.get(prompt) {
-                (self.audience)(Told::Heard(prompt.clone(), window.end.since(open.began), score.score));
+                (self.sink)(SourceReport::Touch(prompt.clone(), window.end.since(open.began), score.score));
             }
         }
     }
 
-    fn started(&mut self, event: &Event, anchor: &WallAnchor) {
+    fn report_start(&mut self, event: &Event, anchor: &WallAnchor) {
         self.counters.events_started.add(1);
-        let (id, began) = (format!("{}-{}", self.prefix, self.next), event.started_at);
-        let open = Open { id, started_at: anchor.wall_time(began), began };
+        let (id, began) = (format!("{}-{}", self.id_prefix, self.next), event.started_at);
+        let open = OpenEvent { id, started_at: anchor.wall_time(began), began };
         self.next += 1;
-        // Told first: what the log says has happened is in the outbox.
-        self.notice(event, &open);
+        // Reported before it is logged: what the log says has happened is in the outbox.
+        self.report_event(event, &open);
         log::info!("{}: {:?} started, score {:.1}", self.source, self.text(event), event.score);
         self.open.insert(event.prompt.clone(), open);
     }
 
-    fn ended(&mut self, event: &Event) {
+    fn report_end(&mut self, event: &Event) {
         let Some(open) = self.open.remove(&event.prompt) else { return };
         let seconds = event.ended_at.map_or(0.0, |end| end.since(event.started_at).as_secs_f64());
-        self.notice(event, &open);
+        self.report_event(event, &open);
         log::info!("{}: {:?} ended after {seconds:.1} s, peak {:.1}", self.source, self.text(event), event.peak);
     }
 
-    fn notice(&mut self, event: &Event, open: &Open) {
-        let notice = EventRecord {
+    fn report_event(&mut self, event: &Event, open: &OpenEvent) {
+        let record = EventRecord {
             id: open.id.clone(),
             prompt: self.text(event).into(),
             score: event.score,
@@ -167,7 +167,7 @@ impl Teller {
             started_at: open.started_at,
             duration: event.ended_at.map(|end| end.since(open.began)),
         };
-        (self.audience)(Told::Notice(event.prompt.clone(), notice));
+        (self.sink)(SourceReport::Event(event.prompt.clone(), record));
     }
 
     fn text(&self, event: &Event) -> &str {
