@@ -1,6 +1,5 @@
-//! clapd: listens, scores, tells. The library's `cli` does the rest.
+//! The program `clapd`. The library's `cli` does everything.
 
-// Tests may; nothing that runs in a house does.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::process::ExitCode;
