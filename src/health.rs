@@ -1,36 +1,14 @@
 //! How the daemon itself is doing.
 //!
-//! In: counts from the threads of the daemon, each of which adds to its own. Out: a [`Health`] that `mqtt` tells and logs show.
-//! Never: decides anything, and loses no count: what is dropped anywhere is counted here or in `capture`.
+//! Each thread of the daemon adds to counters of its own. A [`Health`] is what all of them say at a moment: `mqtt`
+//! publishes it and logs show it. Whatever is dropped anywhere is counted here or in `capture`.
 
 mod state_log;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::counter::Counter;
 pub use state_log::{StateChange, StateLog};
-
-/// A number that only grows, added to by one thread and read by another.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `n`; true where that is the first or brought a new power of two, which is when a log says so.
-    pub fn add(&self, n: u64) -> bool {
-        let before = self.0.fetch_add(n, Relaxed);
-        (before + n).checked_ilog2() > before.checked_ilog2()
-    }
-
-    /// Replaces the count, for one that somebody else keeps.
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Relaxed);
-    }
-
-    /// The count so far.
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
 
 /// What is counted on the way to the broker.
 #[derive(Debug, Default)]
@@ -90,9 +68,9 @@ pub struct Health {
 pub struct SourceHealth {
     /// The source's id.
     pub id: String,
-    /// What it is doing, in a word; see `capture::State`.
+    /// What it is doing, in a word; see `capture::SourceState`.
     pub state: &'static str,
-    /// The level of the last second that was heard, in dB below full scale; none before there was one.
+    /// The level of the last second of sound, in dB below full scale; none before there was one.
     pub level_db: Option<i32>,
     /// Samples that came and found no room.
     pub samples_lost: u64,
@@ -113,8 +91,8 @@ pub struct SourceHealth {
 }
 
 impl Health {
-    /// Whether somebody should hear of it at once, having heard of `before`: a source's state is another, or the outbox's; or there
-    /// is a new connection, which was given what was told last, and that may be old.
+    /// Whether it should be published at once, since it differs from `before`, which was published last: a source's state is
+    /// another, or the outbox's; or there is a new connection, which was given `before`, and that may be old.
     pub fn is_news(&self, before: &Self) -> bool {
         self.outbox != before.outbox
             || self.connections != before.connections
@@ -125,15 +103,6 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_log_hears_of_the_first_and_of_each_doubling() {
-        let counter = Counter::default();
-        let said: Vec<u64> = (1..=20).filter(|_| counter.add(1)).collect();
-        assert_eq!(said, [1, 2, 4, 8, 16]);
-        assert!(counter.add(100) && !counter.add(0));
-        assert_eq!(counter.get(), 120);
-    }
 
     #[test]
     fn a_new_state_is_news_and_a_count_is_not() {

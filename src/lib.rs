@@ -1,48 +1,68 @@
-//! clapd listens, scores what it hears against words on a human scale from 0 to 10, and tells the house over MQTT.
+//! clapd: the daemon that listens on a device, scores what it hears against descriptions in words, from 0 to 10, and
+//! publishes scores and events over MQTT; and its commands.
 //!
 //! ```text
-//! microphone -> samples -> frames -> window -> embedding -> scores -> events -> outbox -> MQTT
-//!   capture       dsp        dsp    pipeline     clap      detect    detect             mqtt
+//! source -> samples -> frames -> window -> embedding -> scores -> events -> outbox -> MQTT
+//!  capture             `---------- clapd_core::pipeline ----------'         outbox    mqtt
 //! ```
 //!
-//! It is one straight pipe, and [`pipeline::Pipeline`] is the pipe as a value: `push` samples, get scored windows and
-//! events. It does no I/O, starts no thread and reads no clock, so that a test, a command line and the daemon run
-//! exactly the same thing. Around it the daemon has one thread that captures and one that runs the pipeline for each
-//! source, one that writes the outbox to disk, and one that owns the connection to the broker.
+//! It is one straight pipe. [`clapd_core::pipeline::Pipeline`] is its middle as a value: it does no I/O, starts no
+//! thread and reads no clock, so that a test, a command and the daemon run exactly the same thing. Wall-clock time
+//! enters in [`capture`] and leaves in [`mqtt`]; between them there is only [`clapd_core::time::SampleTime`].
 //!
-//! # Rooms
+//! # Threads
 //!
-//! | room | takes | gives | may know |
-//! |---|---|---|---|
-//! | [`samples`], [`time`] | | the units in which sound and moments travel | nothing |
-//! | [`dsp`] | samples at any rate | log-mel patches | samples |
-//! | [`clap`] | patches, prompts, a bundle of weights | unit embeddings, cosines | dsp, detect (the calibration curve) |
-//! | [`detect`] | cosines, scores | scores from 0 to 10, events | time |
-//! | [`pipeline`] | samples | scored windows, events | the four above |
-//! | [`prompts`] | prompts in words and recordings | their embeddings and rules | capture, clap, detect, pipeline, samples |
-//! | [`capture`] | devices, files, standard input | samples and where their clock meets the wall's | samples, time |
-//! | [`config`] | a TOML file | settings, or every fault at once | capture, detect, outbox and score_log (their types) |
-//! | [`score_log`] | scores | a file of them within a bound | detect |
-//! | [`health`] | what the rooms count | a snapshot of it | time |
-//! | [`outbox`] | events, acknowledgements | events that wait, also after a power cut | time |
-//! | [`mqtt`] | scores, events, health | messages | config (where the broker is), detect, health, outbox, time |
-//! | [`daemon`] | settings | a process that goes on | everything |
-//! | [`cli`] | arguments | an exit status | everything |
+//! | thread | does | when overloaded |
+//! |---|---|---|
+//! | audio callback | copies samples into a lock-free ring of 30 s; allocates, locks and logs nothing | writes no new samples; `samples_lost` counts them |
+//! | `stream-`, `watch-` (a device each) | hold a stream; open it again where it fails or stalls | a stream that hangs in the sound system is left behind; nine of them end the source |
+//! | `read-` (a file each) | decodes ahead of the reader | waits: no sound of a file is lost |
+//! | `source-` (a source each) | reads sound, runs the pipeline, reports scores and events | scores only the newest due window; `windows_skipped` counts the others |
+//! | `outbox` | writes events to the disk, drops those over a bound | the oldest start and end go together; `events_dropped` counts them |
+//! | `mqtt`, `mqtt-pause` | own the connection; publish what has waited for Home Assistant | back off with jitter; the outbox has an event until it is acknowledged, and of scores the newest waits |
+//! | `prepare` | embeds the prompts of a change | one change at a time; another is refused |
+//! | main | the supervisor: signals, health, watchdog, requests | more than eight requests are dropped; `commands_dropped` counts them |
 //!
-//! `tune` (feature `tune`, binary `claptune`) makes bundles on a host; nothing else uses it.
+//! A source's thread that panics ends the process, with a message and an error status; systemd starts another.
 //!
-//! # Never
+//! # Modules
 //!
-//! Never a queue without a bound or a drop without a counter; never a clock between capture and mqtt; never an `unwrap`
-//! outside tests. tests/architecture.rs holds these and the rest of the house rules.
+//! | module | is | may use |
+//! |---|---|---|
+//! | [`counter`], [`backoff`] | a count and when it deserves a log line; waits that double | |
+//! | [`time`] | the computer's clocks, and where they meet a source's | |
+//! | [`capture`] | devices, files and standard input as samples | counter, backoff, time |
+//! | [`score_log`] | a file of scores within a bound | |
+//! | [`health`] | what all threads have counted, at a moment | counter |
+//! | [`outbox`] | events that wait, also after a power cut | counter, time |
+//! | [`config`] | the TOML file as settings, or every fault at once | the types of capture, outbox, score_log |
+//! | [`prompts`] | prompts with their recordings and embeddings | config |
+//! | [`mqtt`] | topics, messages, discovery, commands and the connection | config, health, outbox, backoff |
+//! | [`daemon`] | the process that goes on | all of these |
+//! | [`cli`] | a file a command | all of these |
+//!
+//! # Rules
+//!
+//! | rule | held by |
+//! |---|---|
+//! | modules use only what the table says; each library is named in one place | `tests/program/architecture.rs` |
+//! | no `unsafe` | `forbid(unsafe_code)` below |
+//! | no `unwrap`, `expect` or `panic` outside tests | the lints below |
+//! | functions have at most 80 lines | `clippy::too_many_lines` |
+//! | a queue has a bound, a drop has a counter, a log line (the first, then each doubling: [`counter::Counter`]) and a place in [`health`] | review; tests of each bound |
+//! | an event leaves the outbox when the broker has acknowledged it, or over a bound | `tests/program/outbox.rs`, `tests/system/chaos.rs` |
+//! | the watchdog is fed by progress of the sources, never by a timer | `daemon::progress` and its tests |
+//! | what a message or a file looks like is frozen | tests of `mqtt::message`, `mqtt::discovery`, `outbox::log_entry` |
 
-// Tests may; nothing that runs in a house does.
 #![forbid(unsafe_code)]
+// Tests may, see clippy.toml.
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod backoff;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod counter;
 pub mod daemon;
 pub mod health;
 pub mod mqtt;

@@ -1,6 +1,5 @@
-//! clapd: listens, scores, tells. The library's `cli` does the rest.
+//! The program `clapd`. The library's `cli` does everything.
 
-// Tests may; nothing that runs in a house does.
 #![forbid(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,8 +1,8 @@
 //! Scores in a file, for whoever wants to look at a day of them.
 //!
-//! In: scores as they are told. Out: JSONL or CSV, as the file's name ends, and one older file beside it; never more bytes
-//! than allowed in both.
-//! Never: stops whoever listens. What cannot be written is counted and left out, and the first of it is said.
+//! The file is JSONL or CSV, as its name ends, with one older file beside it; both together never have more bytes than
+//! allowed, which a test holds. Listening goes on whatever happens to the disk: what cannot be written is counted and
+//! left out, and the first of it is logged.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -14,15 +14,15 @@ use clapd_core::text::csv_field;
 use serde_json::json;
 
 /// Lines wait in memory for so long: an SD card writes a block of some 100 KB for a line as for a thousand, and whoever
-/// follows the file with `tail -f` still sees the room of a moment ago. A crash costs at most these lines.
+/// follows the file with `tail -f` still sees the sound of a moment ago. A crash costs at most these lines.
 const FLUSH_EVERY: Duration = Duration::from_secs(10);
 /// Lines that wait; 64 KB are 600 of them.
 const BUFFER: usize = 64 << 10;
-/// After a failure: a full disk is not emptied in a second, and each try is a system call in the listener's way.
+/// After a failure: a full disk is not emptied in a second, and each try is a system call that delays a source's thread.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 const HEADER: &str = "at,source,prompt,score,cosine\n";
 
-/// Where scores go.
+/// Where scores are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSpec {
     /// A file; its folder is there.
@@ -113,7 +113,7 @@ impl ScoreLog {
 
     fn write(&mut self, line: &str) -> io::Result<()> {
         if self.file.is_some() && self.length + line.len() as u64 > self.spec.max_bytes / 2 {
-            self.turn()?;
+            self.rotate()?;
         }
         let length = &mut self.length;
         let file = match &mut self.file {
@@ -134,7 +134,7 @@ impl ScoreLog {
     }
 
     /// Makes the file the older one.
-    fn turn(&mut self) -> io::Result<()> {
+    fn rotate(&mut self) -> io::Result<()> {
         if let Some(mut file) = self.file.take() {
             file.flush()?;
             self.pending = 0;

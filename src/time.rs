@@ -1,9 +1,8 @@
 //! The computer's two clocks, and where they meet a source's own.
 //!
-//! In: [`SampleTime`]. Out: through a [`WallAnchor`] the time of day; [`Clocks`] and the [`Step`]s by which somebody has set the
-//! time of day.
-//! Never: asks the operating system what time it is, but in [`Clocks::now`]; only `capture` and `outbox` call that, and only
-//! `mqtt` needs the time of day.
+//! A [`WallAnchor`] turns a source's [`SampleTime`] into the time of day; [`Clocks`] and [`ClockStep`] find out when
+//! somebody has set the time of day. Here only [`Clocks::now`] asks the operating system what time it is, and only `capture`
+//! and `outbox` call it.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,13 +25,13 @@ impl WallAnchor {
 }
 
 /// Read one after the other, the clocks are microseconds apart. A thread that was made to wait in between reads them again:
-/// times are told to the millisecond.
-const TOGETHER: Duration = Duration::from_millis(1);
+/// times are published to the millisecond.
+const MAX_DISTANCE: Duration = Duration::from_millis(1);
 /// Tries to read them together. To be interrupted each time takes a machine on which a millisecond is no matter.
 const TRIES: usize = 10;
 /// Less than this is no step. Network time moves a clock that is off by less gently (0.128 s in ntpd, 0.4 s in timesyncd, 1 s in
 /// chrony as distributions set it up), and the steady clock with it.
-const STEP: Duration = Duration::from_secs(1);
+const SMALLEST_STEP: Duration = Duration::from_secs(1);
 
 /// The steady clock, which nobody sets, and the time of day at the same moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +47,7 @@ impl Clocks {
     pub fn now() -> Self {
         let mut read = Self { steady: Instant::now(), wall: SystemTime::now() };
         for _ in 1..TRIES {
-            if read.steady.elapsed() < TOGETHER {
+            if read.steady.elapsed() < MAX_DISTANCE {
                 break;
             }
             read = Self { steady: Instant::now(), wall: SystemTime::now() };
@@ -57,26 +56,26 @@ impl Clocks {
     }
 
     /// How the time of day was set since `earlier`, if it was.
-    pub fn step_since(&self, earlier: &Self) -> Option<Step> {
+    pub fn step_since(&self, earlier: &Self) -> Option<ClockStep> {
         let expected = earlier.wall.checked_add(self.steady.saturating_duration_since(earlier.steady))?;
         let step = match self.wall.duration_since(expected) {
-            Ok(by) => Step { forwards: true, by },
-            Err(error) => Step { forwards: false, by: error.duration() },
+            Ok(by) => ClockStep { forwards: true, by },
+            Err(error) => ClockStep { forwards: false, by: error.duration() },
         };
-        (step.by >= STEP).then_some(step)
+        (step.by >= SMALLEST_STEP).then_some(step)
     }
 }
 
 /// By how much the time of day was set, and in which direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
+pub struct ClockStep {
     /// Towards the future.
     pub forwards: bool,
     /// How far, at least a second.
     pub by: Duration,
 }
 
-impl Step {
+impl ClockStep {
     /// What a time that was read before the step should have been; the time itself where there is no such time.
     pub fn correct(&self, read: SystemTime) -> SystemTime {
         let corrected = if self.forwards { read.checked_add(self.by) } else { read.checked_sub(self.by) };
@@ -98,10 +97,10 @@ mod tests {
         assert_eq!(later(1e6, 1e6).step_since(&began), None);
         assert_eq!(later(10.0, 10.9).step_since(&began), None, "moved gently");
         let forwards = later(10.0, 3_610.0).step_since(&began).unwrap();
-        assert_eq!(forwards, Step { forwards: true, by: Duration::from_secs(3_600) });
+        assert_eq!(forwards, ClockStep { forwards: true, by: Duration::from_secs(3_600) });
         assert_eq!(forwards.correct(began.wall), began.wall + Duration::from_secs(3_600));
         let back = later(100.0, 40.0).step_since(&began).unwrap();
-        assert_eq!(back, Step { forwards: false, by: Duration::from_secs(60) });
+        assert_eq!(back, ClockStep { forwards: false, by: Duration::from_secs(60) });
         assert_eq!(back.correct(began.wall), began.wall - Duration::from_secs(60));
     }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use clapd::outbox::{Notice, Outbox, OutboxSpec};
+use clapd::outbox::{EventRecord, Outbox, OutboxSpec};
 use libfuzzer_sys::fuzz_target;
 
 const HEADER: &[u8] = b"clapd outbox 1\n";
@@ -51,7 +51,7 @@ fn open(dir: &Path) -> Outbox {
 }
 
 fn tell(outbox: &Outbox, id: &str) {
-    let notice = |duration| Notice {
+    let record = |duration| EventRecord {
         id: id.into(),
         prompt: "a dog".into(),
         score: 7.0,
@@ -59,8 +59,8 @@ fn tell(outbox: &Outbox, id: &str) {
         started_at: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
         duration,
     };
-    outbox.start(&Arc::from(format!("clapd/fuzz/{id}")), notice(None));
-    outbox.end(&notice(Some(Duration::from_secs(1))));
+    outbox.start(&Arc::from(format!("clapd/fuzz/{id}")), record(None));
+    outbox.end(&record(Some(Duration::from_secs(1))));
 }
 
 /// Writes a log of two events, and these bytes behind them.
@@ -80,8 +80,8 @@ fn waiting_events(outbox: &Outbox) -> Vec<String> {
     outbox.rewind();
     let next = std::iter::from_fn(|| outbox.next());
     next.map(|waiting| {
-        let sign = if waiting.notice.duration.is_some() { '-' } else { '+' };
-        format!("{sign}{}", waiting.notice.id)
+        let sign = if waiting.record.duration.is_some() { '-' } else { '+' };
+        format!("{sign}{}", waiting.record.id)
     })
     .collect()
 }

@@ -1,22 +1,22 @@
 //! Where a stream's sample clock meets the clocks of the machine.
 //!
-//! In: now and then, the moment at which a sample was captured, with the jitter of callbacks. Out: a smooth estimate of
-//! the moment of any sample, and gaps: samples that vanished before they reached us.
-//! Never: no I/O; time of day is asked for in one place, `wall_time`.
+//! A stream's sample clock drifts against the machine's, and callbacks come with jitter. [`StreamClock`] makes a smooth
+//! estimate of the moment of any sample from the moments at which samples were captured, and finds gaps: samples that
+//! vanished before they reached us. Only `wall_time` asks for the time of day.
 
 use std::time::{Duration, Instant, SystemTime};
 
 /// Observations over which the estimate is averaged. They come every 0.1 s: 10 s smooth out the jitter of callbacks
 /// (milliseconds) and still follow a sound card that is off by 200 ppm to within 2 ms.
-const MEMORY: u32 = 100;
+const AVERAGED_OVER: u32 = 100;
 /// A deviation that is no jitter but missing sound. Callbacks on a busy machine are late by less, latencies of a sound
 /// server wander by less; what is missed below it is taken up by the average.
 const GAP_S: f64 = 0.25;
 /// Observations in a row that must agree on a gap: a thread that was merely scheduled late is late once.
-const AGREE: u32 = 3;
+const GAP_CONFIRMATIONS: u32 = 3;
 /// Observations before gaps are believed: a sound server delivers its first second or two ahead of time, then stalls
 /// (PulseAudio 16: by 0.7 s), and nothing of it is missing.
-const SETTLED: u32 = 50;
+const SETTLED_AFTER: u32 = 50;
 
 /// The estimate for one stream.
 #[derive(Debug)]
@@ -24,20 +24,22 @@ pub(super) struct StreamClock {
     rate: u32,
     /// Estimated moment of sample 0.
     origin: Instant,
-    seen: u32,
-    deviating: u32,
+    /// How many observations `origin` is the average of.
+    observations: u32,
+    /// Observations in a row that deviated from it.
+    deviations: u32,
 }
 
 impl StreamClock {
     /// A clock on which sample `position` was captured at `captured`.
     pub fn new(rate: u32, position: u64, captured: Instant) -> Self {
-        Self { rate, origin: shift(captured, -seconds(position, rate)), seen: 1, deviating: 0 }
+        Self { rate, origin: shift(captured, -seconds(position, rate)), observations: 1, deviations: 0 }
     }
 
     /// The same for a stream that goes on after an outage: it is late from the start what is late, so that the time line
     /// ends up where the wall clock is.
     pub fn resumed(rate: u32, position: u64, captured: Instant) -> Self {
-        Self { seen: SETTLED, ..Self::new(rate, position, captured) }
+        Self { observations: SETTLED_AFTER, ..Self::new(rate, position, captured) }
     }
 
     /// Takes an observation in. Returns the samples that vanished before `position` where a gap is certain; the caller
@@ -45,17 +47,17 @@ impl StreamClock {
     pub fn observe(&mut self, position: u64, captured: Instant) -> u64 {
         let deviation = signed_since(captured, self.instant(position));
         if deviation.abs() < GAP_S {
-            self.deviating = 0;
-            self.seen = (self.seen + 1).min(MEMORY);
-            self.origin = shift(self.origin, deviation / f64::from(self.seen));
+            self.deviations = 0;
+            self.observations = (self.observations + 1).min(AVERAGED_OVER);
+            self.origin = shift(self.origin, deviation / f64::from(self.observations));
             return 0;
         }
-        self.deviating += 1;
-        if self.deviating < AGREE {
+        self.deviations += 1;
+        if self.deviations < GAP_CONFIRMATIONS {
             return 0;
         }
-        self.deviating = 0;
-        if deviation > 0.0 && self.seen >= SETTLED {
+        self.deviations = 0;
+        if deviation > 0.0 && self.observations >= SETTLED_AFTER {
             return (deviation * f64::from(self.rate)).round() as u64;
         }
         self.origin = shift(self.origin, deviation);

@@ -1,12 +1,13 @@
-//! What a source tells about itself: counters that any thread may read at any time.
+//! What a source shows of itself: counters that any thread may read at any time.
 //!
-//! In: increments from the audio callback, the supervisor and the reader. Out: numbers for health, logs and screen.
-//! Never: no locks, so that the callback may use them.
+//! The audio callback, the device's watcher and the reader add to them; health, logs and the screen show them. All are
+//! atomic, so that the callback may add to them.
 
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 
 use super::level::{LevelMeter, Signal};
-use super::state::State;
+use super::source_state::SourceState;
+use crate::counter::Counter;
 
 /// Stands for a level that is not known yet; no level is so low.
 const NO_LEVEL: i32 = i32::MIN;
@@ -15,21 +16,21 @@ const NO_LEVEL: i32 = i32::MIN;
 #[derive(Debug)]
 pub struct SourceCounters {
     /// Mono samples handed to the reader: progress.
-    pub samples: AtomicU64,
+    pub samples: Counter,
     /// Samples lost: ring full, overruns, outages of a device, broken packets of a file.
-    pub samples_lost: AtomicU64,
+    pub samples_lost: Counter,
     /// Samples that were NaN or infinite and were replaced by 0.
-    pub samples_bad: AtomicU64,
+    pub samples_bad: Counter,
     /// Packets of a file that could not be decoded and were skipped.
-    pub packets_bad: AtomicU64,
+    pub packets_bad: Counter,
     /// How often a device was opened again after it had delivered or failed.
-    pub reopens: AtomicU64,
+    pub reopens: Counter,
     /// Errors that the sound system reported for running streams.
-    pub stream_errors: AtomicU64,
+    pub stream_errors: Counter,
     /// Threads that hold or close a stream now; more than one of them means that closing hangs in the sound system.
     pub streams_open: AtomicU64,
-    /// Where the way to the samples stands: any state but silent and clipping.
-    stand: AtomicU8,
+    /// Whether samples come: any state but silent and clipping.
+    delivery: AtomicU8,
     /// What the samples say: live, silent or clipping.
     signal: AtomicU8,
     level_db: AtomicI32,
@@ -38,54 +39,49 @@ pub struct SourceCounters {
 impl Default for SourceCounters {
     fn default() -> Self {
         Self {
-            samples: AtomicU64::default(),
-            samples_lost: AtomicU64::default(),
-            samples_bad: AtomicU64::default(),
-            packets_bad: AtomicU64::default(),
-            reopens: AtomicU64::default(),
-            stream_errors: AtomicU64::default(),
+            samples: Counter::default(),
+            samples_lost: Counter::default(),
+            samples_bad: Counter::default(),
+            packets_bad: Counter::default(),
+            reopens: Counter::default(),
+            stream_errors: Counter::default(),
             streams_open: AtomicU64::default(),
-            stand: AtomicU8::new(State::Starting.number()),
-            signal: AtomicU8::new(State::Live.number()),
+            delivery: AtomicU8::new(SourceState::Starting.number()),
+            signal: AtomicU8::new(SourceState::Live.number()),
             level_db: AtomicI32::new(NO_LEVEL),
         }
     }
 }
 
 impl SourceCounters {
-    /// Where the source stands. What the samples say counts only while they come reliably.
-    pub fn state(&self) -> State {
-        match State::numbered(self.stand.load(Ordering::Relaxed)) {
-            State::Live => State::numbered(self.signal.load(Ordering::Relaxed)),
+    /// What the source is doing. What the samples say counts only while they come reliably.
+    pub fn state(&self) -> SourceState {
+        match SourceState::from_number(self.delivery.load(Ordering::Relaxed)) {
+            SourceState::Live => SourceState::from_number(self.signal.load(Ordering::Relaxed)),
             other => other,
         }
     }
 
-    /// The level of the last second that was heard, RMS in dB below full scale, whose RMS is 1; none before there was one.
+    /// The level of the last second of sound, RMS in dB below full scale, whose RMS is 1; none before there was one.
     pub fn level_db(&self) -> Option<i32> {
         Some(self.level_db.load(Ordering::Relaxed)).filter(|level| *level != NO_LEVEL)
     }
 
-    pub(super) fn set_state(&self, state: State) {
-        self.stand.store(state.number(), Ordering::Relaxed);
+    pub(super) fn set_state(&self, state: SourceState) {
+        self.delivery.store(state.number(), Ordering::Relaxed);
     }
 
     /// Counts a block on its way to the reader, whose `meter` has taken it.
-    pub(super) fn heard(&self, samples: u64, meter: &LevelMeter) {
+    pub(super) fn record_block(&self, samples: u64, meter: &LevelMeter) {
         let signal = match meter.signal() {
-            Signal::Sound => State::Live,
-            Signal::Silent => State::Silent,
-            Signal::Clipping => State::Clipping,
+            Signal::Sound => SourceState::Live,
+            Signal::Silent => SourceState::Silent,
+            Signal::Clipping => SourceState::Clipping,
         };
         self.signal.store(signal.number(), Ordering::Relaxed);
         self.level_db.store(meter.level_db().unwrap_or(NO_LEVEL), Ordering::Relaxed);
-        add(&self.samples, samples);
+        self.samples.add(samples);
     }
-}
-
-/// Adds to a counter. Counters order nothing, so relaxed is enough.
-pub(super) fn add(counter: &AtomicU64, more: u64) {
-    counter.fetch_add(more, Ordering::Relaxed);
 }
 
 #[cfg(test)]
@@ -95,20 +91,20 @@ mod tests {
     #[test]
     fn what_samples_say_counts_only_while_they_come() {
         let (counters, mut meter) = (SourceCounters::default(), LevelMeter::default());
-        assert_eq!((counters.state(), counters.level_db()), (State::Starting, None));
-        meter.take(8_000, &[0.0; 80_000]);
-        counters.heard(80_000, &meter);
-        assert_eq!((counters.state(), counters.level_db()), (State::Starting, Some(-144)));
-        for (stand, state) in [
-            (State::Live, State::Silent),
-            (State::Lost, State::Lost),
-            (State::Stalled, State::Stalled),
-            (State::Recovering, State::Recovering),
-            (State::Ended, State::Ended),
+        assert_eq!((counters.state(), counters.level_db()), (SourceState::Starting, None));
+        meter.push(8_000, &[0.0; 80_000]);
+        counters.record_block(80_000, &meter);
+        assert_eq!((counters.state(), counters.level_db()), (SourceState::Starting, Some(-144)));
+        for (delivery, state) in [
+            (SourceState::Live, SourceState::Silent),
+            (SourceState::Lost, SourceState::Lost),
+            (SourceState::Stalled, SourceState::Stalled),
+            (SourceState::Recovering, SourceState::Recovering),
+            (SourceState::Ended, SourceState::Ended),
         ] {
-            counters.set_state(stand);
+            counters.set_state(delivery);
             assert_eq!(counters.state(), state);
         }
-        assert_eq!(counters.samples.load(Ordering::Relaxed), 80_000);
+        assert_eq!(counters.samples.get(), 80_000);
     }
 }

@@ -1,8 +1,8 @@
-//! Input devices of the sound system; the only place that knows cpal.
+//! Input devices of the sound system; tests/program/architecture.rs holds that only this file knows cpal.
 //!
-//! In: a stable device name. Out: a running stream whose callback fills a ring, and the list of names.
-//! Never: no index of a card (cards change places at a boot), no supervision (see `supervise`); and the callback never
-//! allocates, locks, logs, blocks or panics.
+//! A device is named by its stable name and not by its card's index, since cards change places at a boot. The stream's
+//! callback fills a ring; it does not allocate, lock, log, block or panic. Watching the stream is the task of
+//! `device_source`.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use cpal::{
     SupportedBufferSize, SupportedStreamConfigRange,
 };
 
-use super::alsa_log::caught;
-use super::counters::{SourceCounters, add};
+use super::alsa_log::log_alsa_messages;
+use super::counters::SourceCounters;
 use super::ring::{RingReader, RingWriter, ring};
 
 /// The rate that is asked for where it can be had: what nearly every converter runs at, and what CLAP models take.
@@ -58,7 +58,7 @@ pub struct InputDevice {
 /// # Errors
 /// No sound system at all.
 pub fn list() -> Result<Vec<InputDevice>> {
-    caught(list_all)
+    log_alsa_messages(list_all)
 }
 
 fn list_all() -> Result<Vec<InputDevice>> {
@@ -103,25 +103,25 @@ fn describe(device: &cpal::Device, name: &str) -> InputDevice {
     InputDevice { name: name.to_owned(), description, is_default: name == "default", rates, channels, formats, problem }
 }
 
-/// What the callbacks of a stream tell its supervisor.
+/// What the callbacks of a stream show its watcher.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(super) struct StreamHealth {
     /// Blocks delivered.
     pub blocks: AtomicU64,
     /// Errors reported since the last block.
     pub errors_since_block: AtomicU32,
-    /// The device is gone, the stream void: nothing will come any more.
-    pub gone: AtomicBool,
+    /// The device was removed, the stream is void: nothing will come any more.
+    pub is_removed: AtomicBool,
 }
 
 /// A running stream. Dropping it may hang for ever where its sound server has died.
-pub(super) struct Opened {
+pub(super) struct OpenedStream {
     /// Held for its drop.
     pub stream: cpal::Stream,
     /// What it delivers.
     pub samples: RingReader,
     /// How it fares.
-    pub health: Arc<Health>,
+    pub health: Arc<StreamHealth>,
     /// For the log: rate, channels, format.
     pub description: String,
 }
@@ -130,7 +130,7 @@ pub(super) struct Opened {
 ///
 /// # Errors
 /// No such device, none of its configurations is usable, or it can't be opened now.
-pub(super) fn open(name: &str, channel: Channel, counters: &Arc<SourceCounters>) -> Result<Opened> {
+pub(super) fn open(name: &str, channel: Channel, counters: &Arc<SourceCounters>) -> Result<OpenedStream> {
     let device = find(name)?;
     let offered =
         device.supported_input_configs().map_err(|error| anyhow!("device {name:?} can't be opened: {error}"))?;
@@ -248,8 +248,13 @@ fn unusable(name: &str, offered: &[SupportedStreamConfigRange], channel: Channel
     )
 }
 
-fn start(device: &cpal::Device, with: Candidate, channel: Channel, counters: &Arc<SourceCounters>) -> Result<Opened> {
-    let health = Arc::new(Health::default());
+fn start(
+    device: &cpal::Device,
+    with: Candidate,
+    channel: Channel,
+    counters: &Arc<SourceCounters>,
+) -> Result<OpenedStream> {
+    let health = Arc::new(StreamHealth::default());
     let (writer, samples) = ring(with.rate, counters.clone());
     let mut callback = Callback {
         writer,
@@ -273,19 +278,21 @@ fn start(device: &cpal::Device, with: Candidate, channel: Channel, counters: &Ar
     )?;
     stream.play()?;
     let description = format!("{} Hz, {} channels, {}", with.rate, with.channels, with.format);
-    Ok(Opened { stream, samples, health, description })
+    Ok(OpenedStream { stream, samples, health, description })
 }
 
 /// The error callback: a sound system that has died calls it thousands of times in a moment, so it only counts.
-fn report(error: &cpal::Error, health: &Health, counters: &SourceCounters) {
+fn report(error: &cpal::Error, health: &StreamHealth, counters: &SourceCounters) {
     match error.kind() {
         // News, not trouble: the stream goes on.
         ErrorKind::DeviceChanged | ErrorKind::RealtimeDenied => return,
-        ErrorKind::DeviceNotAvailable | ErrorKind::StreamInvalidated => health.gone.store(true, Ordering::Relaxed),
+        ErrorKind::DeviceNotAvailable | ErrorKind::StreamInvalidated => {
+            health.is_removed.store(true, Ordering::Relaxed);
+        }
         _ => {}
     }
     health.errors_since_block.fetch_add(1, Ordering::Relaxed);
-    add(&counters.stream_errors, 1);
+    counters.stream_errors.add(1);
 }
 
 /// The data callback's state.
@@ -294,7 +301,7 @@ struct Callback {
     channel: Channel,
     channels: usize,
     counters: Arc<SourceCounters>,
-    health: Arc<Health>,
+    health: Arc<StreamHealth>,
 }
 
 impl Callback {
@@ -333,7 +340,7 @@ impl Callback {
             }),
         );
         if bad > 0 {
-            add(&self.counters.samples_bad, bad);
+            self.counters.samples_bad.add(bad);
         }
     }
 }

@@ -1,14 +1,15 @@
 //! What samples say of the microphone that they come from: sound, nothing at all, or too much.
 //!
-//! In: samples in order, cut anyhow. Out: a [`Signal`], and the level of the last second.
-//! Never: no clock: times are counts of samples, so the same samples give the same signals however they are cut and however fast
-//! they come.
+//! All times are counts of samples, so that the same samples give the same [`Signal`] however they are cut and however
+//! fast they come.
 //!
-//! A quiet room is sound. Digital MEMS microphones have noise of some -90 dB, the best converters there are of -125 dB, and
-//! the lowest bit of 16 is at -90 dB: if it flips once in a tenth of a second, something is alive. A muted or unplugged input, a
-//! driver that is stuck, and a converter without a supply give one value for ever; a sound server's dither adds a bit or
-//! two of 24. A microphone that gates its own noise (those for conferences do) sends real zeros and is called silent: that
-//! is what is heard.
+//! A quiet room is sound. Digital MEMS microphones have noise of some -90 dB, the best converters there are of -125 dB,
+//! and the lowest bit of 16 is at -90 dB: if it flips once in a tenth of a second, something is alive. A muted or
+//! unplugged input, a driver that is stuck, and a converter without a supply give one value for ever; a sound server's
+//! dither adds a bit or two of 24. A microphone that gates its own noise (those for conferences do) sends real zeros
+//! and is called silent: that is what comes.
+
+use clapd_core::level::{PowerSums, decibels};
 
 /// What the samples say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,16 +25,16 @@ pub(super) enum Signal {
 
 /// Samples are judged in blocks of a tenth of a second: short enough that a burst is told from a hum, long enough for two
 /// periods of 20 Hz, so that a slow wave is no constant.
-const BLOCKS_A_SECOND: u32 = 10;
+const BLOCKS_PER_SECOND: u32 = 10;
 /// From its lowest to its highest sample, a block that moves less is still. 24-bit dither moves by 4e-7 (three steps), the noise
 /// of a converter of 125 dB by 4e-6, the lowest bit of 16 by 3e-5, half of that where two channels are mixed.
 const STILL: f32 = 1e-6;
 /// Still blocks after which the source is silent: 5 s. A stream that starts or a player between two pieces is still for a second
-/// or two; and it leaves as much again to be told within the 10 s that are promised.
+/// or two; and it leaves as much again to be shown within the 10 s that are promised.
 const SILENT_AFTER: u32 = 50;
 /// What a block that moves takes off the count of still ones: a second of sound ends silence, a click in a dead input
 /// now and then does not, and neither does an input that moves in fewer than one block of six ever count as sound.
-const MOVING_COUNTS: u32 = 5;
+const MOVING_SUBTRACTS: u32 = 5;
 /// Full scale, less what 8 bits can't express (127/128).
 const FULL_SCALE: f32 = 0.99;
 /// Share of full-scale samples that makes a block clipped: half a millisecond of its tenth of a second. A recording that was
@@ -41,10 +42,10 @@ const FULL_SCALE: f32 = 0.99;
 const CLIPPED_SHARE: f64 = 0.005;
 /// What a clipped block adds, and one that is not takes off again: only a source that clips in more than a fifth of its blocks
 /// gets anywhere, and a slammed door or one bark does not.
-const CLIPPED_COUNTS: u32 = 4;
+const CLIPPED_ADDS: u32 = 4;
 /// The count at which it is clipping: after 2.5 s without a pause; and 10 s without clipping end it.
 const CLIPPING_AT: u32 = 100;
-/// The lowest level that is told, in dB: what 24 bits resolve.
+/// The lowest level that is shown, in dB: what 24 bits resolve.
 const LOWEST_DB: f64 = -144.0;
 
 /// Judges the samples of one source.
@@ -56,17 +57,9 @@ pub(super) struct LevelMeter {
     clipped: u32,
     signal: Signal,
     /// The blocks of the second that is under way.
-    second: Power,
+    second: PowerSums,
     blocks: u32,
     level_db: Option<i32>,
-}
-
-/// Sums over samples.
-#[derive(Debug, Default, Clone, Copy)]
-struct Power {
-    sum: f64,
-    squares: f64,
-    count: f64,
 }
 
 /// A block that is being filled.
@@ -76,43 +69,24 @@ struct Block {
     highest: f32,
     full: u32,
     count: u32,
-    power: Power,
+    power: PowerSums,
 }
 
 impl Default for Block {
     fn default() -> Self {
-        Self { lowest: f32::INFINITY, highest: f32::NEG_INFINITY, full: 0, count: 0, power: Power::default() }
-    }
-}
-
-impl Power {
-    fn add(&mut self, other: Self) {
-        self.sum += other.sum;
-        self.squares += other.squares;
-        self.count += other.count;
-    }
-
-    /// RMS around the mean in dB below full scale, whose RMS is 1.
-    fn level_db(self) -> i32 {
-        let mean = self.sum / self.count;
-        let variance = (self.squares / self.count - mean * mean).max(0.0);
-        // Between -144 and, for floats beyond full scale, some hundreds.
-        (10.0 * variance.log10()).max(LOWEST_DB).round() as i32
+        Self { lowest: f32::INFINITY, highest: f32::NEG_INFINITY, full: 0, count: 0, power: PowerSums::default() }
     }
 }
 
 impl Block {
-    fn take(&mut self, samples: &[f32]) {
+    fn push(&mut self, samples: &[f32]) {
         for &sample in samples {
             self.lowest = self.lowest.min(sample);
             self.highest = self.highest.max(sample);
             self.full += u32::from(sample.abs() >= FULL_SCALE);
-            let sample = f64::from(sample);
-            self.power.sum += sample;
-            self.power.squares += sample * sample;
+            self.power.push(sample);
         }
         self.count += samples.len() as u32;
-        self.power.count = f64::from(self.count);
     }
 
     fn is_still(&self) -> bool {
@@ -127,15 +101,15 @@ impl Block {
 
 impl LevelMeter {
     /// Takes the next samples, at `rate` a second.
-    pub(super) fn take(&mut self, rate: u32, mut samples: &[f32]) {
+    pub(super) fn push(&mut self, rate: u32, mut samples: &[f32]) {
         if rate != self.rate {
             (self.rate, self.block) = (rate, Block::default());
         }
-        let length = (rate / BLOCKS_A_SECOND).max(1);
+        let length = (rate / BLOCKS_PER_SECOND).max(1);
         while !samples.is_empty() {
             let room = (length - self.block.count) as usize;
             let (now, later) = samples.split_at(samples.len().min(room));
-            self.block.take(now);
+            self.block.push(now);
             if self.block.count == length {
                 let block = std::mem::take(&mut self.block);
                 self.judge(&block);
@@ -144,7 +118,7 @@ impl LevelMeter {
         }
     }
 
-    /// What they say.
+    /// What the samples say.
     pub(super) fn signal(&self) -> Signal {
         self.signal
     }
@@ -158,10 +132,10 @@ impl LevelMeter {
         self.still = if block.is_still() {
             (self.still + 1).min(SILENT_AFTER)
         } else {
-            self.still.saturating_sub(MOVING_COUNTS)
+            self.still.saturating_sub(MOVING_SUBTRACTS)
         };
         self.clipped = if block.is_clipped() {
-            (self.clipped + CLIPPED_COUNTS).min(CLIPPING_AT)
+            (self.clipped + CLIPPED_ADDS).min(CLIPPING_AT)
         } else {
             self.clipped.saturating_sub(1)
         };
@@ -173,10 +147,12 @@ impl LevelMeter {
             _ if self.clipped == CLIPPING_AT => Signal::Clipping,
             _ => Signal::Sound,
         };
-        self.second.add(block.power);
+        self.second.merge(block.power);
         self.blocks += 1;
-        if self.blocks == BLOCKS_A_SECOND {
-            self.level_db = Some(std::mem::take(&mut self.second).level_db());
+        if self.blocks == BLOCKS_PER_SECOND {
+            // Between -144 and, for floats beyond full scale, some hundreds.
+            let level = decibels(std::mem::take(&mut self.second).power()).max(LOWEST_DB);
+            self.level_db = Some(level.round() as i32);
             self.blocks = 0;
         }
     }

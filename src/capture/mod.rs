@@ -1,20 +1,18 @@
 //! Capture: where sound and the time of day enter.
 //!
-//! In: a microphone (`device`, kept alive by `supervise`), a file or standard input (`decode`, `wav`, read by `reader`).
-//! Out: a [`Source`] that the pipeline's thread reads: mono samples at the source's own rate, what was lost before them,
-//! and the anchor between the sample clock and the time of day.
-//! Never: no resampling, no scores, no configuration. cpal stands in `device`, symphonia in `decode`, nowhere else.
+//! A [`Source`] is a microphone (`device`, kept open by `device_source`), a file or standard input (`reader`). The
+//! pipeline's thread reads it: mono samples at the source's own rate, what was lost before them, and the anchor between
+//! the sample clock and the time of day.
 
 mod alsa_log;
 mod clock;
 mod counters;
 pub mod device;
+mod device_source;
 mod level;
-mod rarely;
 mod reader;
 mod ring;
-mod state;
-mod supervise;
+mod source_state;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,8 +24,10 @@ use clapd_core::samples::Samples;
 
 use crate::time::WallAnchor;
 pub use counters::SourceCounters;
-pub use rarely::Rarely;
-pub use state::State;
+use device_source::DeviceSource;
+use level::LevelMeter;
+use reader::{InputSpec, Reader};
+pub use source_state::SourceState;
 
 /// What a source is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,14 +50,14 @@ pub enum SourceKind {
     Stdin,
 }
 
-/// Which source, and what to hear of it.
+/// A source as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceSpec {
     /// Its name in topics and logs.
     pub id: String,
     /// What it is made of.
     pub kind: SourceKind,
-    /// The channel to listen to.
+    /// The channel that is taken of it.
     pub channel: Channel,
 }
 
@@ -82,14 +82,14 @@ pub enum Read<'a> {
 
 /// A running source. Dropping it returns at once: what may hang is left to threads of its own.
 pub struct Source {
-    inner: Inner,
+    input: Input,
     counters: Arc<SourceCounters>,
-    meter: level::LevelMeter,
+    meter: LevelMeter,
 }
 
-enum Inner {
-    Device(supervise::Supervised),
-    Reader(reader::Reader),
+enum Input {
+    Device(DeviceSource),
+    Reader(Reader),
 }
 
 impl Source {
@@ -98,21 +98,15 @@ impl Source {
     /// # Errors
     /// A file that is missing, is not sound, or has no such channel; a thread that can't be started.
     pub fn open(spec: &SourceSpec, counters: Arc<SourceCounters>) -> Result<Self> {
-        let inner = match &spec.kind {
-            SourceKind::Device { name } => {
-                Inner::Device(supervise::Supervised::start(&spec.id, name, spec.channel, &counters)?)
-            }
+        let reader = |input| Reader::start(&spec.id, input, spec.channel, &counters).map(Input::Reader);
+        let input = match &spec.kind {
+            SourceKind::Device { name } => Input::Device(DeviceSource::start(&spec.id, name, spec.channel, &counters)?),
             SourceKind::File { path, looped, realtime } => {
-                let plan =
-                    reader::Plan { origin: reader::Origin::File(path.clone()), looped: *looped, realtime: *realtime };
-                Inner::Reader(reader::Reader::start(&spec.id, plan, spec.channel, &counters)?)
+                reader(InputSpec { path: Some(path.clone()), looped: *looped, realtime: *realtime })?
             }
-            SourceKind::Stdin => {
-                let plan = reader::Plan { origin: reader::Origin::Stdin, looped: false, realtime: false };
-                Inner::Reader(reader::Reader::start(&spec.id, plan, spec.channel, &counters)?)
-            }
+            SourceKind::Stdin => reader(InputSpec { path: None, looped: false, realtime: false })?,
         };
-        Ok(Self { inner, counters, meter: level::LevelMeter::default() })
+        Ok(Self { input, counters, meter: LevelMeter::default() })
     }
 
     /// Waits up to `timeout` for sound.
@@ -121,13 +115,13 @@ impl Source {
     /// A file or standard input that can't be read on (the source has then ended); a device behind which so many streams
     /// hang in the sound system that only a new process helps.
     pub fn read(&mut self, timeout: Duration) -> Result<Read<'_>> {
-        let read = match &mut self.inner {
-            Inner::Device(device) => device.read(timeout)?,
-            Inner::Reader(reader) => reader.read(timeout)?,
+        let read = match &mut self.input {
+            Input::Device(device) => device.read(timeout)?,
+            Input::Reader(reader) => reader.read(timeout)?,
         };
         if let Read::Block { rate, samples, .. } = &read {
-            self.meter.take(*rate, samples.data);
-            self.counters.heard(samples.data.len() as u64, &self.meter);
+            self.meter.push(*rate, samples.data);
+            self.counters.record_block(samples.data.len() as u64, &self.meter);
         }
         Ok(read)
     }

@@ -1,7 +1,6 @@
 //! Files and standard input as a source: a thread that decodes ahead of the reader.
 //!
-//! In: a [`Plan`]. Out: blocks of at most half a second, with position and anchor.
-//! Never: nothing is skipped: where the reader is slow, the thread waits.
+//! Blocks are at most half a second long. Nothing is skipped: where the reader is slow, the thread waits.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,58 +15,42 @@ use clapd_core::samples::Samples;
 use clapd_core::time::SampleTime;
 
 use super::Read;
-use super::counters::{SourceCounters, add};
-use super::state::State;
+use super::counters::SourceCounters;
+use super::source_state::SourceState;
 use crate::time::{Clocks, WallAnchor};
 
 /// Blocks that may wait for the reader: one being written while one is read keeps both busy.
-const AHEAD: usize = 2;
+const MAX_WAITING_BLOCKS: usize = 2;
 /// A block's length as fast as possible: long enough to be cheap, short enough that a reader on it stays responsive.
 const FAST_BLOCK: Duration = Duration::from_millis(500);
 /// A block's length in real time: what a microphone's callback brings.
 const LIVE_BLOCK: Duration = Duration::from_millis(100);
 /// Blocks that may wait in real time, and that are read as one: 30 s, as many as a device's ring holds.
-const LIVE_AHEAD: usize = 300;
+const MAX_WAITING_LIVE_BLOCKS: usize = 300;
 
-/// Where the bytes come from.
-pub(super) enum Origin {
-    /// A file, or anything else with a path.
-    File(PathBuf),
-    /// Wav on standard input.
-    Stdin,
-}
-
-/// What to do with them.
-pub(super) struct Plan {
-    /// Where the bytes come from.
-    pub origin: Origin,
+/// What to read, and how.
+pub(super) struct InputSpec {
+    /// A file, or anything else with a path; none: wav on standard input.
+    pub path: Option<PathBuf>,
     /// Begin again at the end.
     pub looped: bool,
     /// One second a second.
     pub realtime: bool,
 }
 
-impl Plan {
+impl InputSpec {
     fn open(&self, channel: Channel) -> Result<Decoder> {
-        match &self.origin {
-            Origin::File(path) => Decoder::open(path, channel),
-            Origin::Stdin => Decoder::open("-".as_ref(), channel),
-        }
+        Decoder::open(self.path.as_deref().unwrap_or("-".as_ref()), channel)
     }
 
     fn name(&self) -> String {
-        match &self.origin {
-            Origin::File(path) => path.display().to_string(),
-            Origin::Stdin => "standard input".to_owned(),
-        }
+        self.path.as_ref().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string())
     }
 
     /// Whether opening may have to wait for somebody who writes.
     fn may_wait(&self) -> bool {
-        match &self.origin {
-            Origin::File(path) => path.metadata().is_ok_and(|kind| !kind.is_file() && !kind.is_dir()),
-            Origin::Stdin => true,
-        }
+        let is_special = |path: &PathBuf| path.metadata().is_ok_and(|kind| !kind.is_file() && !kind.is_dir());
+        self.path.as_ref().is_none_or(is_special)
     }
 }
 
@@ -75,7 +58,7 @@ struct Block {
     rate: u32,
     lost: u64,
     data: Vec<f32>,
-    /// In real time, the one that follows should have been heard by now as well.
+    /// In real time, the one that follows should have come by now as well.
     late: bool,
 }
 
@@ -104,24 +87,31 @@ pub(super) struct Reader {
     /// The time of day at which the sample clock stood at zero; a file is taken to happen from when it is opened. Where the
     /// computer's clock is set meanwhile, it was another time of day.
     began: SystemTime,
-    /// When that was looked at.
+    /// The clocks when `began` was last corrected.
     clocks: Clocks,
     counters: Arc<SourceCounters>,
 }
 
 impl Reader {
-    /// Opens the file, so that its faults are told at once, and starts to decode. What may have to wait for a writer
+    /// Opens the file, so that its faults are reported at once, and starts to decode. What may have to wait for a writer
     /// (standard input, a pipe) is opened by the thread.
-    pub fn start(id: &str, plan: Plan, channel: Channel, counters: &Arc<SourceCounters>) -> Result<Self> {
-        let first = if plan.may_wait() { None } else { Some(plan.open(channel)?) };
-        let (sender, messages) = sync_channel(if plan.realtime { LIVE_AHEAD } else { AHEAD });
-        let (used, recycled) = sync_channel(AHEAD + 1);
-        let realtime = plan.realtime;
-        let feeder =
-            Feeder { plan, channel, sender, recycled, counters: counters.clone(), began: None, sent: Duration::ZERO };
+    pub fn start(id: &str, spec: InputSpec, channel: Channel, counters: &Arc<SourceCounters>) -> Result<Self> {
+        let first = if spec.may_wait() { None } else { Some(spec.open(channel)?) };
+        let (sender, messages) = sync_channel(if spec.realtime { MAX_WAITING_LIVE_BLOCKS } else { MAX_WAITING_BLOCKS });
+        let (used, recycled) = sync_channel(MAX_WAITING_BLOCKS + 1);
+        let realtime = spec.realtime;
+        let thread = DecodeThread {
+            spec,
+            channel,
+            sender,
+            recycled,
+            counters: counters.clone(),
+            began: None,
+            sent: Duration::ZERO,
+        };
         thread::Builder::new()
             .name(format!("read-{id}"))
-            .spawn(move || feeder.run(first))
+            .spawn(move || thread.run(first))
             .with_context(|| format!("source {id:?}: can't start its thread"))?;
         let block = Block { rate: 0, lost: 0, data: Vec::new(), late: false };
         let (clocks, counters) = (Clocks::now(), counters.clone());
@@ -131,19 +121,19 @@ impl Reader {
     pub fn read(&mut self, timeout: Duration) -> Result<Read<'_>> {
         let message = self.next.take().map_or_else(|| self.messages.recv_timeout(timeout), Ok);
         let block = match message {
-            Ok(Message::Block(block)) if self.realtime => self.gathered(block),
+            Ok(Message::Block(block)) if self.realtime => self.gather(block),
             Ok(Message::Block(block)) => block,
             Ok(Message::Failed(error)) => {
-                self.counters.set_state(State::Ended);
+                self.counters.set_state(SourceState::Ended);
                 return Err(error);
             }
             Err(RecvTimeoutError::Timeout) => return Ok(Read::Idle),
             Err(RecvTimeoutError::Disconnected) => {
-                self.counters.set_state(State::Ended);
+                self.counters.set_state(SourceState::Ended);
                 return Ok(Read::End);
             }
         };
-        self.counters.set_state(State::Live);
+        self.counters.set_state(SourceState::Live);
         let before = std::mem::replace(&mut self.block, block);
         if before.rate != self.block.rate {
             self.began += SampleTime::from_samples(self.position, before.rate).since(SampleTime::ZERO);
@@ -164,12 +154,10 @@ impl Reader {
             (self.began, self.clocks) = (step.correct(self.began), now);
         }
     }
-}
 
-impl Reader {
     /// In real time, all that has come meanwhile, as of a device's ring: what is late is scored once, not window by window.
-    fn gathered(&mut self, mut block: Block) -> Block {
-        for _ in 1..LIVE_AHEAD {
+    fn gather(&mut self, mut block: Block) -> Block {
+        for _ in 1..MAX_WAITING_LIVE_BLOCKS {
             // The thread needs less than a block's time to decode what is late.
             let next = self.messages.recv_timeout(if block.late { LIVE_BLOCK } else { Duration::ZERO });
             match next {
@@ -190,8 +178,8 @@ impl Reader {
 }
 
 /// The thread's side.
-struct Feeder {
-    plan: Plan,
+struct DecodeThread {
+    spec: InputSpec,
     channel: Channel,
     sender: SyncSender<Message>,
     recycled: Receiver<Vec<f32>>,
@@ -201,45 +189,45 @@ struct Feeder {
     sent: Duration,
 }
 
-/// The reader has gone: nobody listens any more.
-struct Gone;
+/// The reader was dropped: nobody takes blocks any more.
+struct ReaderClosed;
 
-impl Feeder {
+impl DecodeThread {
     fn run(mut self, first: Option<Decoder>) {
-        if let Err(error) = self.passes(first) {
+        if let Err(error) = self.decode_all(first) {
             let _ = self.sender.send(Message::Failed(error));
         }
     }
 
-    fn passes(&mut self, mut opened: Option<Decoder>) -> Result<()> {
+    fn decode_all(&mut self, mut opened: Option<Decoder>) -> Result<()> {
         loop {
             let decoder = match opened.take() {
                 Some(decoder) => decoder,
-                None => self.plan.open(self.channel)?,
+                None => self.spec.open(self.channel)?,
             };
             let before = self.sent;
-            let Ok(()) = self.pass(decoder)? else { return Ok(()) };
-            ensure!(self.sent > before, "{}: there is not a single sample in it; record it again", self.plan.name());
-            if !self.plan.looped {
+            let Ok(()) = self.decode_once(decoder)? else { return Ok(()) };
+            ensure!(self.sent > before, "{}: there is not a single sample in it; record it again", self.spec.name());
+            if !self.spec.looped {
                 return Ok(());
             }
         }
     }
 
     /// Sends one file from its beginning to its end.
-    fn pass(&mut self, mut decoder: Decoder) -> Result<std::result::Result<(), Gone>> {
+    fn decode_once(&mut self, mut decoder: Decoder) -> Result<std::result::Result<(), ReaderClosed>> {
         let rate = decoder.rate();
-        let length = if self.plan.realtime { LIVE_BLOCK } else { FAST_BLOCK };
+        let length = if self.spec.realtime { LIVE_BLOCK } else { FAST_BLOCK };
         let full = (length.as_secs_f64() * f64::from(rate)) as usize;
         let mut block = self.empty(rate, full);
-        let mut told = Faults::default();
+        let mut reported = Faults::default();
         while let Some(samples) = decoder.next_block()? {
             let mut rest = samples.data;
             if samples.lost > 0 {
-                add(&self.counters.samples_lost, samples.lost);
+                self.counters.samples_lost.add(samples.lost);
                 if !block.data.is_empty() {
                     let next = self.empty(rate, full);
-                    let Ok(()) = self.send(std::mem::replace(&mut block, next)) else { return Ok(Err(Gone)) };
+                    let Ok(()) = self.send(std::mem::replace(&mut block, next)) else { return Ok(Err(ReaderClosed)) };
                 }
                 block.lost += samples.lost;
             }
@@ -249,12 +237,12 @@ impl Feeder {
                 rest = later;
                 if block.data.len() == full {
                     let next = self.empty(rate, full);
-                    let Ok(()) = self.send(std::mem::replace(&mut block, next)) else { return Ok(Err(Gone)) };
+                    let Ok(()) = self.send(std::mem::replace(&mut block, next)) else { return Ok(Err(ReaderClosed)) };
                 }
             }
-            self.tell(&mut told, decoder.faults());
+            self.report(&mut reported, decoder.faults());
         }
-        self.tell(&mut told, decoder.faults());
+        self.report(&mut reported, decoder.faults());
         Ok(if block.data.is_empty() { Ok(()) } else { self.send(block) })
     }
 
@@ -267,23 +255,23 @@ impl Feeder {
         Block { rate, lost: 0, data, late: false }
     }
 
-    /// Hands a block over; in real time, at the moment at which its last sample would have been heard.
-    fn send(&mut self, mut block: Block) -> std::result::Result<(), Gone> {
+    /// Hands a block over; in real time, at the moment at which its last sample would have been captured.
+    fn send(&mut self, mut block: Block) -> std::result::Result<(), ReaderClosed> {
         let began = *self.began.get_or_insert_with(Instant::now);
         self.sent += block.length();
-        if self.plan.realtime {
+        if self.spec.realtime {
             thread::sleep(self.sent.saturating_sub(began.elapsed()));
             block.late = began.elapsed() > self.sent + LIVE_BLOCK;
         }
-        self.sender.send(Message::Block(block)).map_err(|_| Gone)
+        self.sender.send(Message::Block(block)).map_err(|_| ReaderClosed)
     }
 
-    fn tell(&self, told: &mut Faults, now: Faults) {
-        add(&self.counters.samples_bad, now.samples_bad - told.samples_bad);
-        add(&self.counters.packets_bad, now.packets_bad - told.packets_bad);
-        if now.truncated && !told.truncated {
-            log::warn!("{}: shorter than its header says; what is there is used", self.plan.name());
+    fn report(&self, reported: &mut Faults, now: Faults) {
+        self.counters.samples_bad.add(now.samples_bad - reported.samples_bad);
+        self.counters.packets_bad.add(now.packets_bad - reported.packets_bad);
+        if now.truncated && !reported.truncated {
+            log::warn!("{}: shorter than its header says; what is there is used", self.spec.name());
         }
-        *told = now;
+        *reported = now;
     }
 }

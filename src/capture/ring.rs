@@ -1,15 +1,15 @@
 //! The lock-free ring between the audio callback and the pipeline's thread.
 //!
-//! In: mono samples, whole blocks, with the moment at which each was captured. Out: the same samples in order, and how
-//! many were lost before which of them.
-//! Never: the writer allocates, locks, logs or blocks nothing. Samples that don't fit are not written and are counted.
+//! The callback writes whole blocks with the moment at which each was captured; it does not allocate, lock, log or
+//! block. A block for which there is no room is not written and is counted, and the reader learns how many samples were
+//! lost before which of those that it gets.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::counters::{SourceCounters, add};
+use super::counters::SourceCounters;
 
 /// Seconds that the ring holds. Loading a text tower or a new bundle can keep the pipeline away for some ten seconds on
 /// a small computer; 30 s outlast that and cost 5.8 MB at 48 kHz.
@@ -73,7 +73,7 @@ impl RingWriter {
         let marked = self.lost > 0 || self.written >= self.next_mark;
         if self.samples.slots() < len || (marked && self.marks.slots() == 0) {
             self.lost += len as u64;
-            add(&self.counters.samples_lost, len as u64);
+            self.counters.samples_lost.add(len as u64);
             return;
         }
         if marked {
@@ -131,8 +131,6 @@ impl RingReader {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -141,7 +139,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// Whatever the sizes of blocks and the hunger of the reader, every sample comes out at its place on the time
+        /// Whatever the sizes of blocks and however often the reader reads, every sample comes out at its place on the time
         /// line: a sample's value is its true index (small numbers, exact in f32).
         #[test]
         fn every_sample_keeps_its_place(steps in prop::collection::vec((1_usize..70_000, any::<bool>()), 1..60)) {
@@ -166,7 +164,7 @@ mod tests {
             }
             // Losses after the last written block are still to come with the next one.
             prop_assert_eq!(place + writer.lost, next);
-            prop_assert_eq!(seen_lost + writer.lost, counters.samples_lost.load(Ordering::Relaxed));
+            prop_assert_eq!(seen_lost + writer.lost, counters.samples_lost.get());
         }
     }
 

@@ -9,7 +9,7 @@ use clapd_core::prompts::Prompt;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
-use crate::daemon::Kept;
+use crate::daemon::PromptStore;
 use crate::{mqtt, prompts};
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
@@ -18,10 +18,10 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     for warning in &warnings {
         writeln!(out, "warning: {warning}").at(Stage::Other)?;
     }
-    if let Some(kept) = Kept::in_folder(settings.state.as_deref()).file() {
+    if let Some(set) = PromptStore::in_folder(settings.state.as_deref()).file() {
         let seen = "prompts that were set over MQTT stand in for every [[prompt]]";
         let remedy = "send prompts/set with {\"reset\":true}, or remove the file, to return to these";
-        writeln!(out, "warning: {}: {seen}; {remedy}", kept.display()).at(Stage::Other)?;
+        writeln!(out, "warning: {}: {seen}; {remedy}", set.display()).at(Stage::Other)?;
     }
     if let Some(broker) = &settings.broker {
         mqtt::check(broker).at(Stage::Usage)?;

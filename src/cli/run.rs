@@ -13,7 +13,7 @@ use clapd_core::prompts::Prompt;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::locate;
-use crate::daemon::{Apart, Daemon, Kept, Plan};
+use crate::daemon::{Daemon, DaemonOptions, EmbedProcess, PromptStore};
 use crate::{mqtt, prompts};
 
 /// A thousand prompts with sixteen contrasts of 300 letters each are 5 million letters.
@@ -25,15 +25,15 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
         mqtt::check(broker).at(Stage::Usage)?;
     }
     let bundle = locate::open(settings.bundle.as_deref(), settings.threads)?;
-    let kept = Kept::in_folder(settings.state.as_deref());
-    let set = kept.load();
+    let store = PromptStore::in_folder(settings.state.as_deref());
+    let set = store.load();
     let cache = locate::cache();
     let prompts = set.as_ref().unwrap_or(&settings.prompts);
     embed_first(prompts, &bundle, &cache).at(Stage::Bundle)?;
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    let apart = apart(&bundle, settings.threads);
-    let plan = Plan { path: path.into(), settings, set, kept, bundle, cache, apart };
-    Daemon::prepare(plan).at(Stage::Bundle)?.run().at(Stage::Input)
+    let embed_process = embed_process(&bundle, settings.threads);
+    let options = DaemonOptions { path: path.into(), settings, set, store, bundle, cache, embed_process };
+    Daemon::prepare(options).at(Stage::Bundle)?.run().at(Stage::Input)
 }
 
 /// `clapd remember`: embeds the texts of a JSON list on standard input into the cache; the daemon's own helper.
@@ -47,10 +47,10 @@ pub(super) fn remember(bundle: &Path, threads: usize) -> Result<(), Failure> {
 }
 
 /// This very program, also where its file was replaced by a newer one since.
-fn apart(bundle: &Bundle, threads: usize) -> Apart {
+fn embed_process(bundle: &Bundle, threads: usize) -> EmbedProcess {
     let folder = bundle.dir().as_os_str().to_owned();
     let arguments = ["remember".into(), "--bundle".into(), folder, "--threads".into(), threads.to_string().into()];
-    Apart { program: format!("/proc/{}/exe", process::id()).into(), arguments: Vec::<OsString>::from(arguments) }
+    EmbedProcess { program: format!("/proc/{}/exe", process::id()).into(), arguments: Vec::<OsString>::from(arguments) }
 }
 
 /// Embeds the prompts that are new to the cache before anything else is loaded, and begins anew with all of them in it.

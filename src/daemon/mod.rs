@@ -1,29 +1,33 @@
-//! The daemon: every room wired to the next, and watched.
+//! The daemon: a process that listens until every source is over or somebody stops it, and is watched meanwhile.
 //!
-//! In: [`Settings`] and an opened bundle. Out: a process that listens until every source is over or somebody stops it.
-//! A thread a source reads (`listener`), scores (`ear`) and tells (`teller`), as its `orders` say. The main thread minds signals,
-//! health and systemd's watchdog (`house`), does what others ask (`commands`), and changes what is listened to (`reload`,
-//! `sources`); prompts that are set meanwhile are `kept`, and embedded `apart`.
-//! Never: ends with an event open that its publisher could still end; feeds the watchdog by a timer alone.
+//! A thread a source (`source_thread`) reads sound, runs the pipeline (`source_processor`) and reports scores and events
+//! (`event_reporter`), as its `source_control` says. The main thread runs the `supervisor`, which owns all sources
+//! (`source_set`), the settings in effect (`active_settings`), the change that is being made ready (`reloader`) and what
+//! is published of health (`health_reporter`).
+//!
+//! The process does not end with an event open that its publisher could still end, and the watchdog is fed by progress
+//! alone.
 
-mod apart;
-mod commands;
-mod ear;
-mod house;
-mod kept;
-mod listener;
-mod logged;
-mod notify;
-mod orders;
+mod active_settings;
+mod embed_process;
+mod event_reporter;
+mod health_reporter;
+mod notifier;
 mod progress;
-mod reload;
-mod sources;
-mod teller;
+mod prompt_preparer;
+mod prompt_store;
+mod reloader;
+mod score_tap;
+mod source_control;
+mod source_processor;
+mod source_set;
+mod source_status;
+mod source_thread;
+mod supervisor;
 mod watchdog;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clapd_core::embed::Model;
@@ -33,51 +37,41 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::Settings;
-use crate::health::{DeliveryCounters, StateLog};
-use crate::mqtt::{Info, Publisher};
-use crate::outbox::Outbox;
-use crate::prompts;
-pub use apart::Apart;
-use house::House;
-pub use kept::Kept;
-use logged::SharedLog;
-use notify::Notifier;
-use orders::Task;
-use reload::Workshop;
-use sources::Opened;
-use watchdog::Watchdog;
+use crate::mqtt::Info;
+use active_settings::ActiveSettings;
+pub use embed_process::EmbedProcess;
+use prompt_preparer::PromptPreparer;
+pub use prompt_store::PromptStore;
+use source_control::ListenConfig;
+use source_set::OpenedSource;
+use supervisor::Supervisor;
 
 /// How often the main thread looks around. A signal is answered within it, and nobody presses Ctrl-C to the tenth of a second.
-const LOOK: Duration = Duration::from_millis(100);
-/// For listeners to score what they have and end their events. That is less than half of the time that there is to leave in.
-const LISTENERS_WITHIN: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a daemon is made of.
-pub struct Plan {
+pub struct DaemonOptions {
     /// The configuration's file, which is read again when somebody asks for it.
     pub path: PathBuf,
     /// What it says.
     pub settings: Settings,
     /// The prompts that were set while an earlier run listened; none: those of the settings.
     pub set: Option<Vec<Prompt>>,
-    /// Where such prompts are kept.
-    pub kept: Kept,
+    /// Where such prompts are stored.
+    pub store: PromptStore,
     /// The model.
     pub bundle: Bundle,
-    /// Where embeddings are kept.
+    /// Where embeddings are stored.
     pub cache: EmbeddingCache,
     /// What embeds new texts.
-    pub apart: Apart,
+    pub embed_process: EmbedProcess,
 }
 
 /// A daemon that has its model and its prompts, and listens to nothing yet.
 pub struct Daemon {
-    path: PathBuf,
-    settings: Settings,
-    set: Option<Vec<Prompt>>,
-    kept: Kept,
-    workshop: Workshop,
-    task: Arc<Task>,
+    settings: ActiveSettings,
+    preparer: PromptPreparer,
+    config: ListenConfig,
     info: Info,
 }
 
@@ -86,15 +80,9 @@ impl Daemon {
     ///
     /// # Errors
     /// A bundle with a file that is missing, altered, or does not fit; a recording that is no example.
-    pub fn prepare(plan: Plan) -> Result<Self> {
-        let Plan { path, settings, set, kept, bundle, cache, apart } = plan;
+    pub fn prepare(options: DaemonOptions) -> Result<Self> {
+        let DaemonOptions { path, settings, set, store, bundle, cache, embed_process } = options;
         let model = Model::load(&bundle)?;
-        let prompts = set.as_deref().unwrap_or(&settings.prompts);
-        let task = Task {
-            prompts: prompts::prepare(prompts, &bundle, &model, &cache)?.into(),
-            hop: settings.hop,
-            gate_db: settings.gate_db,
-        };
         let manifest = bundle.manifest();
         let info = Info {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -102,8 +90,10 @@ impl Daemon {
             bundle_version: manifest.version.clone(),
             pipeline_id: bundle.pipeline_id(),
         };
-        let workshop = Workshop { bundle, model, cache, apart };
-        Ok(Self { path, settings, set, kept, workshop, task: task.into(), info })
+        let settings = ActiveSettings::new(path, settings, set, store);
+        let preparer = PromptPreparer::new(bundle, model, cache, embed_process);
+        let config = settings.listen_config(preparer.prepare_here(settings.prompts())?);
+        Ok(Self { settings, preparer, config, info })
     }
 
     /// Listens until every source is over, or until SIGTERM or SIGINT.
@@ -111,62 +101,11 @@ impl Daemon {
     /// # Errors
     /// A source that cannot be opened; or, when all is over, the first that could not be read to its end.
     pub fn run(self) -> Result<()> {
+        let Self { settings, preparer, config, info } = self;
         let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals cannot be received")?;
-        let opened = self.settings.sources.iter().map(Opened::open).collect::<Result<Vec<_>>>()?;
-        let mut house = self.house()?;
-        // Tells the events of this run from those of any other.
-        let run = new_run();
-        house.discover();
-        for opened in opened {
-            house.listen(opened, false, &run)?;
-        }
-        log::info!(
-            "{}: {} prompt(s) at {} source(s), model {} {}; ids of events begin with {run}",
-            house.settings.node,
-            house.prompts().len(),
-            house.sources.len(),
-            house.info.bundle,
-            house.info.bundle_version
-        );
-        house.mind(signals);
-        house.leave()
+        let opened = settings.file().sources.iter().map(OpenedSource::open).collect::<Result<Vec<_>>>()?;
+        let mut supervisor = Supervisor::start(settings, preparer, config, info, opened)?;
+        supervisor.run(signals);
+        supervisor.stop()
     }
-
-    fn house(self) -> Result<House> {
-        let Self { path, settings, set, kept, workshop, task, info } = self;
-        let delivery = Arc::<DeliveryCounters>::default();
-        let start = |broker| {
-            let outbox = Outbox::open(&settings.outbox);
-            Publisher::start(broker, &settings.node, &info, outbox, Arc::clone(&delivery))
-        };
-        let publisher = settings.broker.as_ref().map(start).transpose()?;
-        let log = settings.log.clone().map(SharedLog::new);
-        Ok(House {
-            log,
-            began: Instant::now(),
-            path,
-            settings,
-            set,
-            kept,
-            workshop: workshop.into(),
-            info,
-            task,
-            sources: Vec::new(),
-            paused: false,
-            change: None,
-            reload_again: false,
-            publisher,
-            delivery,
-            notifier: Notifier::from_environment(),
-            watchdog: Watchdog::new(),
-            told: None,
-            states: StateLog::default(),
-            outcome: Ok(()),
-            broken: false,
-        })
-    }
-}
-
-fn new_run() -> String {
-    format!("{:016x}", fastrand::u64(..))
 }

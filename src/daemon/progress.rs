@@ -1,16 +1,15 @@
-//! Whether a source gets on: what the watchdog is fed by.
+//! Whether a source makes progress: what the watchdog is fed by.
 //!
-//! In: what a listener's rounds brought. Out: a count that grows as long as sound becomes scores, or there is a good
-//! reason why there is no sound.
-//! Never: grows by the passing of time alone.
+//! The count grows as long as sound becomes scores, or there is a good reason why there is no sound. It does not grow
+//! by the passing of time alone.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Sound without a scored window after which something is wrong: a window and a hop are at most 10 s each, and so is a start.
-const UNSCORED: Duration = Duration::from_secs(60);
+const MAX_UNSCORED: Duration = Duration::from_secs(60);
 
-/// Written by a listener, read by the main thread.
+/// Written by a source's thread, read by the main thread.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     rounds: AtomicU64,
@@ -20,19 +19,19 @@ pub(super) struct Progress {
 
 impl Progress {
     /// So much sound came, and whether a window of it was scored.
-    pub(super) fn sound(&self, length: Duration, scored: bool) {
+    pub(super) fn record_sound(&self, length: Duration, scored: bool) {
         if scored {
             self.unscored_ms.store(0, Relaxed);
         }
         let length = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         let unscored = self.unscored_ms.fetch_add(length, Relaxed).saturating_add(length);
-        if scored || Duration::from_millis(unscored) < UNSCORED {
+        if scored || Duration::from_millis(unscored) < MAX_UNSCORED {
             self.rounds.fetch_add(1, Relaxed);
         }
     }
 
     /// No sound came, and that is in order: the device is away and is waited for, or nobody speaks into standard input.
-    pub(super) fn excused(&self) {
+    pub(super) fn record_excused_silence(&self) {
         self.rounds.fetch_add(1, Relaxed);
     }
 
@@ -50,13 +49,13 @@ mod tests {
     fn sound_that_is_never_scored_is_no_progress() {
         let progress = Progress::default();
         let second = Duration::from_secs(1);
-        (0..100).for_each(|_| progress.sound(second, false));
+        (0..100).for_each(|_| progress.record_sound(second, false));
         let stuck = progress.count();
         assert_eq!(stuck, 59);
-        progress.sound(second, false);
+        progress.record_sound(second, false);
         assert_eq!(progress.count(), stuck);
-        progress.sound(second, true);
-        progress.sound(second, false);
+        progress.record_sound(second, true);
+        progress.record_sound(second, false);
         assert_eq!(progress.count(), stuck + 2, "a score sets it right");
     }
 }

@@ -1,17 +1,17 @@
 //! What a log says of the sources' states: a line a change, and few lines where one flaps.
 //!
-//! In: each [`Health`], whose uptime is the only clock. Out: lines to log.
-//! Never: more lines of a source than its budget has; hides for good where a source stands, or how often it changed.
+//! A source's lines have a budget, which the tests below hold; the last state is logged in the end, and how often it
+//! changed meanwhile. The uptime in each [`Health`] is the only clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Health, SourceHealth};
 
-/// Lines of a source that may come at once: some days of a house with a microphone that is unplugged now and then.
-const AT_ONCE: f64 = 12.0;
+/// Lines of a source that may come at once: some days of a home with a microphone that is unplugged now and then.
+const MAX_BUDGET: f64 = 12.0;
 /// One more for each of these: a source that flaps for ever writes 288 lines a day, which no disk feels.
-const EVERY: Duration = Duration::from_secs(300);
+const REFILL_INTERVAL: Duration = Duration::from_secs(300);
 
 /// A line to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,13 +24,14 @@ pub struct StateChange {
 
 /// Remembers what was logged of each source.
 #[derive(Debug, Default)]
-pub struct StateLog(BTreeMap<String, Logged>);
+pub struct StateLog(BTreeMap<String, SourceLog>);
 
 #[derive(Debug)]
-struct Logged {
-    /// The state that was logged last, and the one seen last.
-    said: &'static str,
-    seen: &'static str,
+struct SourceLog {
+    /// The state that was logged last.
+    logged: &'static str,
+    /// The state at the last call.
+    current: &'static str,
     /// Changes since the last line.
     changes: u64,
     /// Lines that may be written.
@@ -39,32 +40,32 @@ struct Logged {
 }
 
 impl StateLog {
-    /// The lines that are due now that the sources stand like this. To be called often: it finds the changes itself.
+    /// The lines that are due now that the sources are in these states. To be called often: it finds the changes itself.
     pub fn changes(&mut self, health: &Health) -> Vec<StateChange> {
         self.0.retain(|id, _| health.sources.iter().any(|source| source.id == *id));
         let log = |source: &SourceHealth| {
-            let fresh = Logged { said: "", seen: "", changes: 0, budget: AT_ONCE, at: health.uptime };
-            self.0.entry(source.id.clone()).or_insert(fresh).change(source, health.uptime)
+            let fresh = SourceLog { logged: "", current: "", changes: 0, budget: MAX_BUDGET, at: health.uptime };
+            self.0.entry(source.id.clone()).or_insert(fresh).update(source, health.uptime)
         };
         health.sources.iter().filter_map(log).collect()
     }
 }
 
-impl Logged {
-    fn change(&mut self, source: &SourceHealth, now: Duration) -> Option<StateChange> {
-        if source.state != self.seen {
-            (self.seen, self.changes) = (source.state, self.changes + 1);
+impl SourceLog {
+    fn update(&mut self, source: &SourceHealth, now: Duration) -> Option<StateChange> {
+        if source.state != self.current {
+            (self.current, self.changes) = (source.state, self.changes + 1);
         }
-        let refilled = now.saturating_sub(self.at).as_secs_f64() / EVERY.as_secs_f64();
-        (self.budget, self.at) = ((self.budget + refilled).min(AT_ONCE), now);
-        if self.seen == self.said || self.budget < 1.0 {
+        let refilled = now.saturating_sub(self.at).as_secs_f64() / REFILL_INTERVAL.as_secs_f64();
+        (self.budget, self.at) = ((self.budget + refilled).min(MAX_BUDGET), now);
+        if self.current == self.logged || self.budget < 1.0 {
             return None;
         }
         let hidden = match self.changes {
             0 | 1 => String::new(),
             changes => format!(" (it changed {changes} times since the last such line)"),
         };
-        (self.said, self.changes, self.budget) = (self.seen, 0, self.budget - 1.0);
+        (self.logged, self.changes, self.budget) = (self.current, 0, self.budget - 1.0);
         let advice = advice(source.state);
         let text = format!("{}: {}{}{hidden}", source.id, source.state, advice.unwrap_or_default());
         Some(StateChange { text, is_trouble: advice.is_some() })
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_flaps_is_told_in_few_lines_and_its_end_is_told() {
+    fn a_flapping_source_writes_few_lines_and_its_last_state() {
         let mut log = StateLog::default();
         let mut lines = Vec::new();
         for second in 0..86_400 {
@@ -130,20 +131,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_have_a_budget_and_the_last_state_is_said(steps in prop::collection::vec((0_u64..400, 0_usize..4), 1..200)) {
-            let (mut log, mut now, mut said, mut lines) = (StateLog::default(), 0, String::new(), 0_u64);
+        fn lines_have_a_budget_and_the_last_state_is_logged(steps in prop::collection::vec((0_u64..400, 0_usize..4), 1..200)) {
+            let (mut log, mut now, mut logged, mut lines) = (StateLog::default(), 0, String::new(), 0_u64);
             let mut state = "";
             for (seconds, index) in steps {
                 now += seconds;
                 state = ["live", "silent", "clipping", "lost"][index];
                 for line in texts(&mut log, &health(now, &[state])) {
                     lines += 1;
-                    said = line;
+                    logged = line;
                 }
                 prop_assert!(lines <= 12 + now / 300);
             }
             let end = texts(&mut log, &health(now + 300, &[state]));
-            let last = end.last().unwrap_or(&said);
+            let last = end.last().unwrap_or(&logged);
             prop_assert!(last.starts_with(&format!("mic: {state}")), "{} is not {}", last, state);
         }
     }

@@ -1,8 +1,7 @@
 //! What others may ask of this node: the commands, and how they are written.
 //!
-//! In: a [`Request`], which may hold anything at all. Out: a [`Call`]: the [`Command`], or what is wrong with it in words, and the
-//! [`Reply`] that an answer needs. Prompts leave as TOML, in the words of the configuration, so that `config` judges both.
-//! Never: carries anything out, or trusts a byte: every key, type and length that is not allowed is an error.
+//! A [`Request`] may hold anything at all: every key, type and length that is not allowed becomes an error in words.
+//! Prompts leave as TOML, in the words of the configuration, so that `config` judges both.
 
 use clapd_core::text::shorten;
 use serde_json::{Map, Value};
@@ -26,7 +25,7 @@ const SHOWN: usize = 40;
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// Tell what is listened for.
+    /// Answer with what is listened for.
     PromptsGet,
     /// Listen for something else.
     PromptsSet(SetPrompts),
@@ -36,7 +35,7 @@ pub enum Command {
     Resume(Option<String>),
     /// Read the configuration again.
     Reload,
-    /// Tell what runs here.
+    /// Answer with what runs here.
     Info,
 }
 
@@ -106,9 +105,7 @@ fn object(payload: &[u8]) -> Result<Map<String, Value>, String> {
     }
 }
 
-type Taken = (Option<Value>, Map<String, Value>);
-
-fn take_transaction(mut object: Map<String, Value>) -> Result<Taken, String> {
+fn take_transaction(mut object: Map<String, Value>) -> Result<(Option<Value>, Map<String, Value>), String> {
     let transaction = object.remove("transaction");
     match &transaction {
         None | Some(Value::Number(_)) => Ok((transaction, object)),
@@ -125,9 +122,9 @@ fn read(name: &str, mut object: Map<String, Value>) -> Result<Command, String> {
         let known: Vec<_> = COMMANDS.iter().map(|(command, _)| *command).collect();
         return Err(format!("`{name}` is not a command; send one of {}", known.join(", ")));
     };
-    if let Some(stranger) = object.keys().find(|key| !keys.contains(&key.as_str())) {
+    if let Some(unknown) = object.keys().find(|key| !keys.contains(&key.as_str())) {
         let known = [keys, &["transaction"][..]].concat().join(", ");
-        return Err(format!("`{}` is not a key of {name}; remove it, known are {known}", shorten(stranger)));
+        return Err(format!("`{}` is not a key of {name}; remove it, known are {known}", shorten(unknown)));
     }
     Ok(match name {
         "prompts/get" => Command::PromptsGet,
@@ -259,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_what_is_right() {
+    fn errors_say_what_is_wrong_and_what_is_right() {
         let deep = format!("{{\"prompts\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         let long = format!("{{\"transaction\":\"{}\"}}", "x".repeat(101));
         for (name, payload, words) in [

@@ -1,40 +1,44 @@
 //! The thread that connects to the broker, and again when the connection is lost.
 //!
-//! In: a [`Plan`]; what waits, in [`Shared`]. Out: packets, and log lines that say what a person can do.
-//! rumqttc's client lives as long as one connection. It would drop unacknowledged packets on a new session, and has come to a
-//! standstill after a colliding packet id (rumqtt issue 1056); a fresh one has no such past, and the outbox still has the events.
-//! Never: tries without a pause, logs every try, or gives up.
+//! rumqttc's client lives as long as one connection. It would drop unacknowledged packets on a new session, and has
+//! come to a standstill after a colliding packet id (rumqtt issue 1056); a fresh one has no such past, and the outbox
+//! still has the events.
 
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
-use super::inbox::{Request, Subscriptions, Taker};
-use super::link::Shared;
-use super::session::{Client, Failure, Happened, MAX_PACKET, Plan, Session, Version};
+use super::delivery::Delivery;
+use super::inbox::{IncomingKind, Request, Subscriptions};
+use super::protocol::{ConnectOptions, Failure, MAX_PACKET, SessionEvent, Version};
+use super::session::{self, Client, Session};
+use crate::backoff::{Backoff, random_time};
 use crate::config::Broker;
 
+/// A broker that restarts is back within seconds.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+/// Nobody waits for longer than this until the sensors of a home are back.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// A connection that held this long was a good one: the next failure is a first one.
-const STEADY: Duration = Duration::from_secs(10);
-/// There are 5 s to leave in, and a broker that is just starting is up within one.
-const RETRY_WHILE_LEAVING: Duration = Duration::from_millis(250);
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// There are 5 s to stop in, and a broker that is just starting is up within one.
+const RETRY_WHILE_STOPPING: Duration = Duration::from_millis(250);
 
-/// Starts the thread. It ends when it has taken leave, or when a connection fails that was begun to take leave.
-pub(super) fn spawn(shared: Arc<Shared>, plan: Plan, subscriptions: Subscriptions) -> io::Result<()> {
-    let thread = Thread {
-        address: address(&plan.broker),
-        plan,
+/// Starts the thread. It ends when it has disconnected, or when a connection fails that was begun to stop.
+pub(super) fn spawn(delivery: Arc<Delivery>, options: ConnectOptions, subscriptions: Subscriptions) -> io::Result<()> {
+    let thread = ConnectionThread {
+        address: address(&options.broker),
+        options,
         subscriptions,
-        deaf: false,
-        shared,
+        skip_subscriptions: false,
+        delivery,
         version: Version::V5,
-        backoff: Backoff::default(),
-        connections: 0,
+        // Any wait between the shortest and a bound that doubles from twice the shortest on.
+        backoff: Backoff::new(2 * SHORTEST_WAIT, LONGEST_WAIT),
         connected_at: None,
-        away_since: Instant::now(),
-        said: None,
+        disconnected_at: Instant::now(),
+        logged_failure: None,
     };
     thread::Builder::new().name("mqtt".into()).spawn(move || thread.run()).map(drop)
 }
@@ -45,66 +49,65 @@ fn address(broker: &Broker) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-struct Thread {
+struct ConnectionThread {
     address: String,
-    plan: Plan,
+    options: ConnectOptions,
     subscriptions: Subscriptions,
     /// Subscribes to nothing: what the last connection brought was too large, and may lie at the broker for good.
-    deaf: bool,
-    shared: Arc<Shared>,
+    skip_subscriptions: bool,
+    delivery: Arc<Delivery>,
     version: Version,
     backoff: Backoff,
-    connections: u64,
     /// When the broker accepted this connection; none while it has not.
     connected_at: Option<Instant>,
-    away_since: Instant,
+    disconnected_at: Instant,
     /// The failure that was logged last.
-    said: Option<Failure>,
+    logged_failure: Option<Failure>,
 }
 
-impl Thread {
+impl ConnectionThread {
     fn run(mut self) {
         while let Err(failure) = self.connect() {
-            let hopeless = self.shared.is_leaving() && matches!(failure, Failure::Denied(_));
-            if hopeless || !self.shared.is_worth_another_try() {
+            let hopeless = self.delivery.is_stopping() && matches!(failure, Failure::Denied(_));
+            if hopeless || !self.delivery.should_retry() {
                 break;
             }
             self.wait_after(failure);
         }
-        self.shared.finish();
+        self.delivery.finish();
     }
 
-    /// One connection, from its first packet to its last; Ok where we took leave.
+    /// One connection, from its first packet to its last; Ok where we have disconnected.
     fn connect(&mut self) -> Result<(), Failure> {
         self.connected_at = None;
-        let (client, mut session) = self.plan.open(self.version)?;
-        let end = self.serve(&client, &mut session);
-        self.shared.disconnected(self.connected_at.is_some_and(|at| at.elapsed() < STEADY));
+        let (client, mut session) = session::open(&self.options, self.version)?;
+        let end = self.run_session(&client, &mut session);
+        self.delivery.on_disconnected(self.connected_at.is_some_and(|at| at.elapsed() < STABLE_AFTER));
         end
     }
 
-    fn serve(&mut self, client: &Client, session: &mut Session) -> Result<(), Failure> {
+    fn run_session(&mut self, client: &Client, session: &mut Session) -> Result<(), Failure> {
         loop {
             match session.next()? {
-                Happened::Accepted(limit) => {
-                    self.greet();
-                    if !self.deaf && !client.subscribe(self.subscriptions.filters()) {
+                SessionEvent::Accepted(max_packet) => {
+                    self.on_accepted();
+                    if !self.skip_subscriptions && !client.subscribe(self.subscriptions.filters()) {
                         log::debug!("mqtt: the connection ended before we subscribed");
                     }
-                    self.shared.connected(client, limit);
+                    self.delivery.on_connected(client, max_packet);
                 }
-                Happened::Written(packet_id) => self.shared.written(packet_id),
-                Happened::Answered(packet_id, answer) => self.shared.answered(packet_id, answer),
-                Happened::Subscribed(answers) => self.subscribed(&answers),
-                Happened::Received { topic, payload, retained } => self.take(&topic, payload, retained),
-                Happened::Asked if !self.shared.is_answering() => return Err(Failure::Mute),
-                Happened::Left => return Ok(()),
+                SessionEvent::Written(packet_id) => self.delivery.on_written(packet_id),
+                SessionEvent::Acknowledged(packet_id, answer) => self.delivery.on_answer(packet_id, answer),
+                SessionEvent::Subscribed(answers) => self.on_subscribed(&answers),
+                SessionEvent::Received { topic, payload, retained } => self.receive(&topic, payload, retained),
+                SessionEvent::PingSent if !self.delivery.is_acknowledging() => return Err(Failure::NoAcks),
+                SessionEvent::Disconnected => return Ok(()),
                 _ => {}
             }
         }
     }
 
-    fn subscribed(&self, answers: &[Result<(), String>]) {
+    fn on_subscribed(&self, answers: &[Result<(), String>]) {
         for (filter, answer) in self.subscriptions.filters().iter().zip(answers) {
             if let Err(reason) = answer {
                 log::warn!("mqtt: the broker refuses to tell us of {}: {reason}", filter.path);
@@ -112,73 +115,78 @@ impl Thread {
         }
     }
 
-    fn take(&self, topic: &str, payload: Vec<u8>, retained: bool) {
-        match self.subscriptions.taker(topic, &payload, retained) {
-            Taker::State => self.shared.found_state(topic),
-            Taker::HomeAssistant => self.shared.welcome(),
-            Taker::Command(command) => {
-                if !self.shared.requests.put(Request { command: command.to_owned(), payload }) {
-                    self.shared.drop_command("too many wait");
-                }
+    fn receive(&self, topic: &str, payload: Vec<u8>, retained: bool) {
+        match self.subscriptions.classify(topic, &payload, retained) {
+            IncomingKind::RetainedState => self.delivery.on_retained_state(topic),
+            IncomingKind::HomeAssistantBirth => self.delivery.on_ha_birth(),
+            IncomingKind::Command(command) => {
+                self.delivery.on_request(Request { command: command.to_owned(), payload });
             }
-            Taker::Old => self.shared.drop_command("it is retained, and was meant for another time"),
-            Taker::Nobody => {}
+            IncomingKind::RetainedCommand => {
+                self.delivery.count_dropped_command("it is retained, and was meant for another time");
+            }
+            IncomingKind::Irrelevant => {}
         }
     }
 
-    fn greet(&mut self) {
+    fn on_accepted(&mut self) {
         self.connected_at = Some(Instant::now());
-        self.connections += 1;
-        self.shared.counters.connections.add(1);
-        self.said = None;
+        let is_again = self.delivery.count_connection();
+        self.logged_failure = None;
         let version = match self.version {
             Version::V5 => "MQTT 5",
             Version::V4 => "MQTT 3.1.1, in which a broker cannot say what it refuses",
         };
-        if self.connections > 1 {
-            self.shared.counters.reconnects.add(1);
-            log::info!("mqtt: connected to {} again after {} s", self.address, self.away_since.elapsed().as_secs());
+        if is_again {
+            log::info!(
+                "mqtt: connected to {} again after {} s",
+                self.address,
+                self.disconnected_at.elapsed().as_secs()
+            );
         } else {
-            log::info!("mqtt: connected to {} as {} ({version})", self.address, self.plan.client_id);
+            log::info!("mqtt: connected to {} as {} ({version})", self.address, self.options.client_id);
         }
     }
 
-    /// Logs a new failure, and an old one at each doubling; waits, or until somebody wants to leave.
+    /// Logs a new failure, and an old one at each doubling; waits, or until somebody wants to stop.
     fn wait_after(&mut self, failure: Failure) {
         let accepted = self.connected_at.is_some();
         if let Some(connected_at) = self.connected_at {
-            self.away_since = Instant::now();
-            if connected_at.elapsed() >= STEADY {
+            self.disconnected_at = Instant::now();
+            if connected_at.elapsed() >= STABLE_AFTER {
                 self.backoff.reset();
             }
         }
-        // Kept over a try in another version, which tells nothing of what lies at the broker.
+        // This outlasts a try in another version, which shows nothing of what lies at the broker.
         if accepted {
-            self.deaf = failure == Failure::TooLarge;
+            self.skip_subscriptions = failure == Failure::TooLarge;
         }
         let refused = self.version;
         self.choose_version(&failure, accepted);
-        if self.shared.is_leaving() {
-            thread::sleep(RETRY_WHILE_LEAVING);
+        if self.delivery.is_stopping() {
+            thread::sleep(RETRY_WHILE_STOPPING);
             return;
         }
         if failure == Failure::WrongVersion && refused == Version::V5 {
             log::debug!("mqtt: {} does not speak MQTT 5", self.address);
             return;
         }
+        let longest = self.backoff.fail();
         let wait = match failure {
             // What only a person mends: trying often is of no use, and may have us locked out.
-            Failure::Denied(_) | Failure::TakenOver | Failure::WrongVersion => self.backoff.fail_for_long(),
-            _ => self.backoff.fail(),
+            Failure::Denied(_) | Failure::TakenOver | Failure::WrongVersion => {
+                random_time(LONGEST_WAIT / 2, LONGEST_WAIT)
+            }
+            _ => random_time(SHORTEST_WAIT, longest),
         };
         let again = !matches!(failure, Failure::Denied(_)) && self.backoff.failures().is_power_of_two();
-        if again || self.said.as_ref() != Some(&failure) {
+        if again || self.logged_failure.as_ref() != Some(&failure) {
             let what = if accepted { "connection lost" } else { "no connection" };
             let (seconds, explained) = (wait.as_secs_f64(), self.explain(&failure));
             log::warn!("mqtt: {what} to {}: {explained}; trying again in {seconds:.0} s", self.address);
-            self.said = Some(failure);
+            self.logged_failure = Some(failure);
         }
-        self.shared.rest(wait);
+        self.delivery.sleep(wait);
     }
 
     /// MQTT 5 comes first. A broker that knows 3.1.1 only says so, or does not know what to say.
@@ -189,7 +197,7 @@ impl Thread {
 
     /// The failure, and what a person can do about it.
     fn explain(&self, failure: &Failure) -> String {
-        let client_id = &self.plan.client_id;
+        let client_id = &self.options.client_id;
         match failure {
             Failure::Denied(code) => {
                 format!("the broker refuses the user or the password ({code}); see mqtt.url and mqtt.password_file")
@@ -198,12 +206,12 @@ impl Thread {
             Failure::TakenOver => {
                 format!("somebody else has connected as {client_id}; give every computer its own node.id")
             }
-            Failure::Mute => "the broker acknowledges nothing".into(),
+            Failure::NoAcks => "the broker acknowledges nothing".into(),
             Failure::TooLarge => format!(
                 "somebody has published more than {MAX_PACKET} bytes on one of {:?}; the next connection hears no commands",
                 self.subscriptions.filters().iter().map(|filter| filter.path.as_str()).collect::<Vec<_>>()
             ),
-            Failure::Closed(why) if self.connected_at.is_some_and(|at| at.elapsed() < STEADY) => {
+            Failure::Closed(why) if self.connected_at.is_some_and(|at| at.elapsed() < STABLE_AFTER) => {
                 format!("{why} (if this goes on: does another computer connect as {client_id}?)")
             }
             Failure::Closed(why) | Failure::Unreachable(why) => why.clone(),

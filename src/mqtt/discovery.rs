@@ -1,10 +1,9 @@
 //! How Home Assistant learns what is here: a device for each source, with its entities.
 //!
-//! In: a node's topics, a source, its prompts. Out: the JSON of Home Assistant's MQTT device discovery, frozen by the tests below.
-//! A prompt is a binary sensor (is it heard now), a sensor (its score) and an event entity (started, ended); the source itself is
-//! a diagnostic sensor. Everything is unavailable while the node is gone, and prompts are while their source cannot hear.
-//! Entities are known by their topics, which no two of a broker share, and so outlive a change of words.
-//! Never: an id that Home Assistant rejects, or a payload above the size that it is told.
+//! This writes the JSON of Home Assistant's MQTT device discovery, which the tests below freeze. A prompt is a binary
+//! sensor (does it go on now), a sensor (its score) and an event entity (started, ended); the source itself is a
+//! diagnostic sensor. Everything is unavailable while the node is away, and prompts are while their source has no
+//! sound. Entities are known by their topics, which no two of a broker share, and so outlive a change of words.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,10 +13,10 @@ use serde::Serialize;
 use super::message;
 use super::topics::Topics;
 
-/// States of a source, as health tells them, in which it hears something.
-const HEARING: [&str; 4] = ["live", "silent", "clipping", "recovering"];
-/// And those in which it does not. Home Assistant takes none for an enum that is not listed.
-const DEAF: [&str; 5] = ["starting", "stalled", "lost", "ended", "paused"];
+/// States of a source, as health has them, in which sound comes.
+const LISTENING_STATES: [&str; 4] = ["live", "silent", "clipping", "recovering"];
+/// And those in which none does. Home Assistant takes none for an enum that is not listed.
+const OTHER_STATES: [&str; 5] = ["starting", "stalled", "lost", "ended", "paused"];
 /// Scores that may fail to come before a sensor shows none: one may be skipped or late, five in a row are an outage.
 const MISSED_SCORES: u32 = 5;
 /// Wireless links pause for seconds; a sensor need not flicker for that.
@@ -38,33 +37,33 @@ pub(super) struct Node {
 
 /// A prompt as Home Assistant shall know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sound {
+pub(super) struct PromptEntity {
     pub(super) id: String,
     pub(super) name: String,
 }
 
 /// What a device is made of.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Device<'a> {
+pub(super) struct DeviceSpec<'a> {
     pub(super) source: &'a str,
-    pub(super) sounds: &'a [Sound],
+    pub(super) prompts: &'a [PromptEntity],
     /// Ids of prompts that it has no more: their entities are removed.
-    pub(super) gone: &'a [String],
+    pub(super) removed: &'a [String],
     /// Time between two scores.
     pub(super) period: Duration,
 }
 
 #[derive(Serialize)]
 struct DevicePayload<'a> {
-    device: About,
-    origin: Origin<'a>,
+    device: DeviceBlock,
+    origin: OriginBlock<'a>,
     availability: [Availability<'a>; 2],
     availability_mode: &'static str,
     components: BTreeMap<String, Component<'a>>,
 }
 
 #[derive(Serialize)]
-struct About {
+struct DeviceBlock {
     identifiers: [String; 1],
     name: String,
     manufacturer: &'static str,
@@ -74,7 +73,7 @@ struct About {
 }
 
 #[derive(Serialize)]
-struct Origin<'a> {
+struct OriginBlock<'a> {
     name: &'static str,
     sw_version: &'a str,
 }
@@ -122,7 +121,7 @@ struct Entity<'a> {
     availability: Option<[Availability<'a>; 1]>,
 }
 
-impl Sound {
+impl PromptEntity {
     /// With a name that a person likes: `a dog barking` is "Dog barking".
     pub(super) fn new(id: &str, text: &str) -> Self {
         let spaced = id.replace(['_', '-'], " ");
@@ -142,34 +141,34 @@ impl Sound {
 }
 
 /// The payload for a device, and how many prompts it holds: fewer than there are where all of them are more than `limit` bytes.
-pub(super) fn device(node: &Node, device: Device<'_>, limit: usize) -> serde_json::Result<(Vec<u8>, usize)> {
-    let mut sounds = device.sounds;
+pub(super) fn device(node: &Node, device: DeviceSpec<'_>, limit: usize) -> serde_json::Result<(Vec<u8>, usize)> {
+    let mut prompts = device.prompts;
     loop {
-        let payload = serde_json::to_vec(&payload(node, Device { sounds, ..device }))?;
-        if payload.len() <= limit || sounds.is_empty() {
-            return Ok((payload, sounds.len()));
+        let payload = serde_json::to_vec(&payload(node, DeviceSpec { prompts, ..device }))?;
+        if payload.len() <= limit || prompts.is_empty() {
+            return Ok((payload, prompts.len()));
         }
         // They are of about the same size, so this is not far from what fits.
-        let fit = sounds.len() * limit / payload.len();
-        sounds = &sounds[..fit.min(sounds.len() - 1)];
+        let fit = prompts.len() * limit / payload.len();
+        prompts = &prompts[..fit.min(prompts.len() - 1)];
     }
 }
 
-fn payload<'a>(node: &'a Node, device: Device<'a>) -> DevicePayload<'a> {
+fn payload<'a>(node: &'a Node, device: DeviceSpec<'a>) -> DevicePayload<'a> {
     let mut components = BTreeMap::new();
-    for id in device.gone {
+    for id in device.removed {
         let removed = |platform| Component { platform, entity: None };
         let marks = [("score", removed("sensor")), ("state", removed("binary_sensor")), ("event", removed("event"))];
         components.extend(marks.map(|(leaf, component)| (format!("{id}_{leaf}"), component)));
     }
-    for sound in device.sounds {
-        let parts = prompt(node, device, sound);
-        components.extend(parts.map(|(leaf, component)| (format!("{}_{leaf}", sound.id), component)));
+    for prompt in device.prompts {
+        let parts = prompt_entities(node, device, prompt);
+        components.extend(parts.map(|(leaf, component)| (format!("{}_{leaf}", prompt.id), component)));
     }
     // A prompt's end in `_score`, `_state` and `_event`.
     components.extend(diagnostics(node, device.source).map(|(id, component)| (id.into(), component)));
     DevicePayload {
-        device: About {
+        device: DeviceBlock {
             identifiers: [format!("clapd/{}/{}", node.id, device.source)],
             name: capital(&format!("{} {}", node.id, device.source).replace(['_', '-'], " ")),
             manufacturer: "clapd",
@@ -177,8 +176,8 @@ fn payload<'a>(node: &'a Node, device: Device<'a>) -> DevicePayload<'a> {
             model_id: node.model.clone(),
             sw_version: node.version.clone(),
         },
-        origin: Origin { name: "clapd", sw_version: &node.version },
-        availability: [online(node), hearing(node, device.source)],
+        origin: OriginBlock { name: "clapd", sw_version: &node.version },
+        availability: [online(node), listening(node, device.source)],
         availability_mode: "all",
         components,
     }
@@ -191,23 +190,27 @@ fn online(node: &Node) -> Availability<'_> {
     Availability { topic: &node.topics.status, value_template }
 }
 
-/// Unavailable while the source cannot hear: `OFF` would say that it is quiet there.
-fn hearing<'a>(node: &'a Node, source: &str) -> Availability<'a> {
+/// Unavailable while no sound comes: `OFF` would say that it is quiet there.
+fn listening<'a>(node: &'a Node, source: &str) -> Availability<'a> {
     let value_template = format!(
-        "{{{{ 'online' if value_json.sources.get('{source}', {{}}).get('state') in {HEARING:?} else 'offline' }}}}"
+        "{{{{ 'online' if value_json.sources.get('{source}', {{}}).get('state') in {LISTENING_STATES:?} else 'offline' }}}}"
     )
     .replace('"', "'");
     Availability { topic: &node.topics.health, value_template }
 }
 
-fn prompt<'a>(node: &Node, device: Device<'_>, sound: &Sound) -> [(&'static str, Component<'a>); 3] {
-    let route = node.topics.route(device.source, &sound.id);
-    let entity_id = |platform: &str, leaf: &str| entity_id(platform, &[&node.id, device.source, &sound.id, leaf]);
+fn prompt_entities<'a>(
+    node: &Node,
+    device: DeviceSpec<'_>,
+    prompt: &PromptEntity,
+) -> [(&'static str, Component<'a>); 3] {
+    let route = node.topics.route(device.source, &prompt.id);
+    let entity_id = |platform: &str, leaf: &str| entity_id(platform, &[&node.id, device.source, &prompt.id, leaf]);
     let seconds = (device.period * MISSED_SCORES).as_secs_f64().ceil() as u64;
     let score = Entity {
         unique_id: route.score.to_string(),
         default_entity_id: entity_id("sensor", "score"),
-        name: format!("{} score", sound.name),
+        name: format!("{} score", prompt.name),
         state_topic: route.score.to_string(),
         icon: Some("mdi:waveform"),
         // A finer one would be another state, and another row of the recorder's, for each hop.
@@ -220,7 +223,7 @@ fn prompt<'a>(node: &Node, device: Device<'_>, sound: &Sound) -> [(&'static str,
     let state = Entity {
         unique_id: route.state.to_string(),
         default_entity_id: entity_id("binary_sensor", ""),
-        name: sound.name.clone(),
+        name: prompt.name.clone(),
         state_topic: route.state.to_string(),
         qos: 1,
         device_class: Some("sound"),
@@ -229,7 +232,7 @@ fn prompt<'a>(node: &Node, device: Device<'_>, sound: &Sound) -> [(&'static str,
     let event = Entity {
         unique_id: route.event.to_string(),
         default_entity_id: entity_id("event", ""),
-        name: format!("{} event", sound.name),
+        name: format!("{} event", prompt.name),
         state_topic: route.event.to_string(),
         qos: 1,
         icon: Some("mdi:ear-hearing"),
@@ -271,7 +274,7 @@ fn diagnostics<'a>(node: &'a Node, source: &str) -> [(&'static str, Component<'a
     let mut status = entity("status", "Status", of_source("state", "'ended'"));
     if let Some(entity) = &mut status.entity {
         entity.device_class = Some("enum");
-        entity.options = HEARING.into_iter().chain(DEAF).collect();
+        entity.options = LISTENING_STATES.into_iter().chain(OTHER_STATES).collect();
         entity.icon = Some("mdi:microphone");
     }
     let skipped = entity("windows_skipped", "Windows skipped", of_source("windows_skipped", "0"));
@@ -302,8 +305,8 @@ mod tests {
         Node { id: id.into(), topics: Topics::new(id), version: "0.1.0".into(), model: "mini 1".into() }
     }
 
-    fn written(id: &str, source: &str, sounds: &[Sound], limit: usize) -> (Value, usize) {
-        let device_of = Device { source, sounds, gone: &["cat".into()], period: Duration::from_millis(2_500) };
+    fn written(id: &str, source: &str, prompts: &[PromptEntity], limit: usize) -> (Value, usize) {
+        let device_of = DeviceSpec { source, prompts, removed: &["cat".into()], period: Duration::from_millis(2_500) };
         let (payload, held) = device(&node(id), device_of, limit).unwrap();
         assert!(payload.len() <= limit);
         (serde_json::from_slice(&payload).unwrap(), held)
@@ -311,7 +314,7 @@ mod tests {
 
     #[test]
     fn discovery_is_frozen() {
-        let (payload, _) = written("kitchen", "left-mic", &[Sound::new("dog", "a dog barking")], 10_000);
+        let (payload, _) = written("kitchen", "left-mic", &[PromptEntity::new("dog", "a dog barking")], 10_000);
         let golden: Value = serde_json::from_str(include_str!("../../tests/golden/discovery.json")).unwrap();
         assert_eq!(payload, golden, "{payload:#}");
     }
@@ -330,30 +333,32 @@ mod tests {
             ("", "Bell 1"),
             (&long, "Word word word word word word word word word word word word…"),
         ] {
-            assert_eq!(Sound::new("bell_1", text).name, name, "{text:?}");
+            assert_eq!(PromptEntity::new("bell_1", text).name, name, "{text:?}");
         }
     }
 
     #[test]
     fn what_does_not_fit_is_left_out_from_the_end() {
-        let sounds: Vec<Sound> = (0..40).map(|n| Sound::new(&format!("sound_{n:02}"), "a sound")).collect();
-        let (payload, held) = written("kitchen", "mic", &sounds, 20_000);
+        let prompts: Vec<PromptEntity> =
+            (0..40).map(|n| PromptEntity::new(&format!("sound_{n:02}"), "a sound")).collect();
+        let (payload, held) = written("kitchen", "mic", &prompts, 20_000);
         assert!((5..40).contains(&held), "{held}");
         assert!(payload["components"].get(format!("sound_{:02}_score", held - 1)).is_some());
         assert!(payload["components"].get(format!("sound_{held:02}_score")).is_none());
-        assert_eq!(written("kitchen", "mic", &sounds, 100_000).1, 40);
+        assert_eq!(written("kitchen", "mic", &prompts, 100_000).1, 40);
     }
 
     #[test]
     fn a_thousand_prompts_are_within_what_brokers_take() {
-        let sounds: Vec<Sound> = (0..1_000).map(|n| Sound::new(&format!("sound_{n}"), "a dog barking")).collect();
-        assert_eq!(written("kitchen", "mic", &sounds, 1_000_000).1, 1_000);
+        let prompts: Vec<PromptEntity> =
+            (0..1_000).map(|n| PromptEntity::new(&format!("sound_{n}"), "a dog barking")).collect();
+        assert_eq!(written("kitchen", "mic", &prompts, 1_000_000).1, 1_000);
     }
 
     proptest! {
         #[test]
         fn ids_are_what_home_assistant_takes(node_id in "[A-Za-z0-9_-]{1,64}", source in "[A-Za-z0-9_-]{1,64}", id in "[A-Za-z0-9_-]{1,64}") {
-            let (payload, _) = written(&node_id, &source, &[Sound::new(&id, "x")], 20_000);
+            let (payload, _) = written(&node_id, &source, &[PromptEntity::new(&id, "x")], 20_000);
             let mut unique = std::collections::BTreeSet::new();
             for (key, component) in payload["components"].as_object().unwrap() {
                 prop_assert!(key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'));

@@ -1,7 +1,6 @@
-//! What stands in a payload.
+//! The wire messages: scores, events, health and the rest as JSON, frozen by the tests below.
 //!
-//! In: scores, notices of events, health, and the time of day of each. Out: JSON, frozen by the tests below.
-//! Never: a field is renamed or taken away; others may come beside them.
+//! A field is never renamed or taken away, since others read it; others may come beside it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::health::{Health, SourceHealth};
-use crate::outbox::Notice;
+use crate::outbox::EventRecord;
 
 /// Payloads of `status`.
 pub(super) const ONLINE: &str = "online";
@@ -107,16 +106,16 @@ pub(super) fn score(score: Score, at: SystemTime) -> serde_json::Result<Vec<u8>>
 }
 
 /// The payload of `event`.
-pub(super) fn event(notice: &Notice) -> serde_json::Result<Vec<u8>> {
+pub(super) fn event(record: &EventRecord) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&EventPayload {
-        event_type: if notice.duration.is_some() { ENDED } else { STARTED },
-        id: &notice.id,
-        prompt: &notice.prompt,
-        score: rounded(notice.score, 2),
-        peak: rounded(notice.peak, 2),
-        started_at: time_of_day(notice.started_at),
-        ended_at: notice.duration.map(|duration| time_of_day(notice.started_at + duration)),
-        duration_s: notice.duration.map(|duration| (duration.as_secs_f64() * 1e3).round() / 1e3),
+        event_type: if record.duration.is_some() { ENDED } else { STARTED },
+        id: &record.id,
+        prompt: &record.prompt,
+        score: rounded(record.score, 2),
+        peak: rounded(record.peak, 2),
+        started_at: time_of_day(record.started_at),
+        ended_at: record.duration.map(|duration| time_of_day(record.started_at + duration)),
+        duration_s: record.duration.map(|duration| (duration.as_secs_f64() * 1e3).round() / 1e3),
     })
 }
 
@@ -199,7 +198,7 @@ mod tests {
 
     #[test]
     fn event_is_frozen() {
-        let mut notice = Notice {
+        let mut record = EventRecord {
             id: "9f-mic-0".into(),
             prompt: "a \"dog\" barking".into(),
             score: 7.126,
@@ -208,10 +207,10 @@ mod tests {
             duration: None,
         };
         let started = r#"{"event_type":"started","id":"9f-mic-0","prompt":"a \"dog\" barking","score":7.13,"peak":8.0,"started_at":"2026-11-22T18:00:00.000Z"}"#;
-        assert_eq!(text(event(&notice)), started);
-        notice.duration = Some(Duration::from_micros(3_250_400));
+        assert_eq!(text(event(&record)), started);
+        record.duration = Some(Duration::from_micros(3_250_400));
         let ended = r#"{"event_type":"ended","id":"9f-mic-0","prompt":"a \"dog\" barking","score":7.13,"peak":8.0,"started_at":"2026-11-22T18:00:00.000Z","ended_at":"2026-11-22T18:00:03.250Z","duration_s":3.25}"#;
-        assert_eq!(text(event(&notice)), ended);
+        assert_eq!(text(event(&record)), ended);
     }
 
     #[test]

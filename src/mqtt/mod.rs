@@ -1,19 +1,20 @@
-//! The house's ear: what is told over MQTT, and the connection that carries it.
+//! What is published over MQTT, and the connection that carries it.
 //!
-//! In: scores, states, events and health from the daemon's threads, through a [`Publisher`] that never blocks. Out: the topics
-//! of `topics` with the payloads of `message`, at a broker that comes and goes.
-//! Never: makes up a score, a state or a time of its own; keeps the pipeline waiting; grows while the broker is away.
+//! The daemon's threads publish scores, states, events and health through a [`Publisher`], which never blocks. They go
+//! to the topics of `topics` with the payloads of `message`, at a broker that comes and goes; what waits meanwhile has
+//! a bound.
 
-mod announce;
-mod backoff;
+mod announcements;
 mod command;
 mod connection;
+mod delivery;
 mod discovery;
 mod inbox;
 mod link;
 mod message;
 mod outgoing;
 pub mod probe;
+mod protocol;
 mod session;
 mod tls;
 mod topics;
@@ -31,26 +32,27 @@ use serde_json::Value;
 
 use crate::config::Broker;
 use crate::health::{DeliveryCounters, Health};
-use crate::outbox::{Notice, Outbox};
-use announce::Announcements;
+use crate::outbox::{EventRecord, Outbox};
+use announcements::Announcements;
 pub use command::{Call, Command, Reply, SetPrompts};
-use discovery::{Node, Sound};
+use delivery::Delivery;
+use discovery::{Node, PromptEntity};
 pub use inbox::Request;
 use inbox::Subscriptions;
-use link::{Shared, WINDOW};
+use link::WINDOW;
 pub use message::Info;
-use session::Plan;
+use protocol::{ConnectOptions, MAX_PACKET};
 pub use topics::{Route, Topics};
 
 /// What a packet may have, less its topic.
-const MAX_RESPONSE: usize = session::MAX_PACKET as usize - 1024;
+const MAX_RESPONSE: usize = MAX_PACKET as usize - 1024;
 
 /// For the disk to take what is left, where the broker has used up all patience.
-const SYNC_WITHIN: Duration = Duration::from_millis(500);
+const SYNC_TIMEOUT: Duration = Duration::from_millis(500);
 
 const NO_THREAD: &str = "the mqtt thread cannot be started; see the limits of the service (TasksMax)";
 
-/// Looks whether a connection could be begun with these certificates and keys; asks nobody.
+/// Checks that a connection could be begun with these certificates and keys, without making one.
 ///
 /// # Errors
 /// Files that hold no certificate or key, or do not belong together; a system without certificates of authorities.
@@ -58,10 +60,10 @@ pub fn check(broker: &Broker) -> Result<()> {
     broker.tls.as_ref().map_or(Ok(()), |tls| tls::configuration(tls).map(drop))
 }
 
-/// Tells the house. A clone is another handle to the same connection.
+/// Publishes to the broker. A clone is another handle to the same connection.
 #[derive(Clone)]
 pub struct Publisher {
-    shared: Arc<Shared>,
+    delivery: Arc<Delivery>,
     outbox: Outbox,
     topics: Topics,
 }
@@ -81,12 +83,12 @@ impl Publisher {
     ) -> Result<Self> {
         let topics = Topics::new(node);
         let announcements = Announcements::new(home_assistant(node, &topics, info), broker.discovery_prefix.as_deref());
-        let shared = Arc::new(Shared::new(outbox.clone(), announcements, counters));
-        let publisher = Self { shared: Arc::clone(&shared), outbox, topics };
+        let delivery = Arc::new(Delivery::new(outbox.clone(), announcements, counters));
+        let publisher = Self { delivery: Arc::clone(&delivery), outbox, topics };
         // The first two that every connection brings: who is there, and what it is.
         publisher.retain(&publisher.topics.status, Ok(message::ONLINE.into()));
         publisher.retain(&publisher.topics.info, message::info(info));
-        let plan = Plan {
+        let options = ConnectOptions {
             broker: broker.clone(),
             tls: broker.tls.as_ref().map(tls::configuration).transpose()?,
             client_id: format!("clapd-{node}"),
@@ -95,25 +97,25 @@ impl Publisher {
             capacity: WINDOW + 1,
         };
         if broker.discovery_prefix.is_some() {
-            let shared = Arc::clone(&shared);
-            let minds = thread::Builder::new().name("mqtt-pause".into()).spawn(move || shared.mind_pauses());
-            minds.context(NO_THREAD)?;
+            let delivery = Arc::clone(&delivery);
+            let pauses = thread::Builder::new().name("mqtt-pause".into()).spawn(move || delivery.run_pauses());
+            pauses.context(NO_THREAD)?;
         }
         let subscriptions = Subscriptions::new(&publisher.topics, broker.discovery_prefix.as_deref());
-        connection::spawn(shared, plan, subscriptions).context(NO_THREAD)?;
+        connection::spawn(delivery, options, subscriptions).context(NO_THREAD)?;
         Ok(publisher)
     }
 
-    /// Tells Home Assistant what there is to be heard: `prompts` at each of `sources`, whose ids these are, with a score every
+    /// Announces to Home Assistant what is listened for: `prompts` at each of `sources`, whose ids these are, with a score every
     /// `period`. To be called at the start and whenever any of it has changed; what is not there any more is removed there.
     /// Does nothing where the broker's `discovery_prefix` is none.
-    pub fn discover<'a>(&self, sources: impl IntoIterator<Item = &'a str>, prompts: &[Prompt], period: Duration) {
+    pub fn announce<'a>(&self, sources: impl IntoIterator<Item = &'a str>, prompts: &[Prompt], period: Duration) {
         let sources = sources.into_iter().map(Into::into).collect();
-        let sounds = prompts
+        let prompts = prompts
             .iter()
-            .map(|prompt| Sound::new(prompt.id.as_str(), prompt.text.as_deref().unwrap_or_default()))
+            .map(|prompt| PromptEntity::new(prompt.id.as_str(), prompt.text.as_deref().unwrap_or_default()))
             .collect();
-        self.shared.change(|outgoing| outgoing.announcements.set(sources, sounds, period));
+        self.delivery.change(|outgoing| outgoing.set_devices(sources, prompts, period));
     }
 
     /// The topics of this node.
@@ -126,43 +128,41 @@ impl Publisher {
         &self.outbox
     }
 
-    /// What somebody wants done; waits for it for `patience`.
-    pub fn request(&self, patience: Duration) -> Option<Request> {
-        self.shared.requests.take(patience)
+    /// The request that has waited longest; waits for one for `patience`.
+    pub fn next_request(&self, patience: Duration) -> Option<Request> {
+        self.delivery.next_request(patience)
     }
 
     /// Counts a request that is not even answered.
-    pub fn ignore(&self, reason: &str) {
-        self.shared.drop_command(reason);
+    pub fn ignore_request(&self, reason: &str) {
+        self.delivery.count_dropped_command(reason);
     }
 
-    /// Tells a score, if the broker is there, or else the newest of them once it is.
-    pub fn score(&self, route: &Route, score: Score, at: SystemTime) {
+    /// Publishes a score, if the broker is there, or else the newest of them once it is.
+    pub fn publish_score(&self, route: &Route, score: Score, at: SystemTime) {
         let Some(payload) = written(&route.score, message::score(score, at)) else { return };
-        let dropped = self.shared.change(|outgoing| outgoing.score(&route.score, payload));
-        let counter = &self.shared.counters.scores_dropped;
-        if dropped && counter.add(1) {
-            log::debug!("mqtt: {} scores replaced by newer ones so far", counter.get());
+        if self.delivery.change(|outgoing| outgoing.set_score(&route.score, payload)) {
+            self.delivery.count_dropped_score();
         }
     }
 
-    /// An event that was told is open still, and had gone on for so long when the window with this score ended: that is how
-    /// it ends if this process does not get to end it.
-    pub fn heard(&self, route: &Route, lasted: Duration, score: f32) {
-        self.outbox.hear(&route.event, lasted, score);
+    /// The route's open event had gone on for so long when the window with this score ended: that is how it ends if this
+    /// process does not get to end it.
+    pub fn touch_event(&self, route: &Route, lasted: Duration, score: f32) {
+        self.outbox.touch(&route.event, lasted, score);
     }
 
-    /// Tells whether an event is open; the broker keeps the last word.
-    pub fn state(&self, route: &Route, on: bool) {
+    /// Publishes whether an event is open; the broker retains it.
+    pub fn publish_state(&self, route: &Route, on: bool) {
         self.retain(&route.state, Ok(if on { message::ON } else { message::OFF }.into()));
     }
 
     /// A prompt is listened for no more: what the broker has retained of it is removed.
-    pub fn forget(&self, route: &Route) {
-        self.shared.change(|outgoing| outgoing.forget_state(&route.state));
+    pub fn remove_state(&self, route: &Route) {
+        self.delivery.change(|outgoing| outgoing.remove_state(&route.state));
     }
 
-    /// Tells what came of a command: data, or why there is none.
+    /// Answers a command: with data, or with why there is none.
     pub fn respond(&self, reply: &Reply, outcome: &std::result::Result<Value, String>) {
         let topic = self.topics.response(&reply.command);
         let Some(mut payload) = written(&topic, message::response(reply.transaction.as_ref(), outcome)) else { return };
@@ -173,36 +173,36 @@ impl Publisher {
             };
             payload = error;
         }
-        if self.shared.change(|outgoing| outgoing.respond(topic, payload)) {
-            self.shared.drop_command("too many responses wait");
+        if self.delivery.change(|outgoing| outgoing.add_response(topic, payload)) {
+            self.delivery.count_dropped_command("too many responses wait");
         }
     }
 
-    /// Tells a start or an end; the outbox has it until the broker has acknowledged it.
-    pub fn event(&self, route: &Route, notice: Notice) {
-        match notice.duration {
-            None => self.outbox.start(&route.event, notice),
-            Some(_) => self.outbox.end(&notice),
+    /// Publishes a start or an end; the outbox has it until the broker has acknowledged it.
+    pub fn publish_event(&self, route: &Route, record: EventRecord) {
+        match record.duration {
+            None => self.outbox.start(&route.event, record),
+            Some(_) => self.outbox.end(&record),
         }
-        self.shared.change(|_| ());
+        self.delivery.change(|_| ());
     }
 
-    /// Tells how the daemon is doing.
-    pub fn health(&self, health: &Health) {
+    /// Publishes how the daemon is doing.
+    pub fn publish_health(&self, health: &Health) {
         self.retain(&self.topics.health, message::health(health));
     }
 
-    /// Gives what waits up to `patience` to be acknowledged, says `stopped`, and takes leave. Returns how many starts and ends
-    /// the broker does not have; a log line says what becomes of them.
+    /// Gives what waits up to `patience` to be acknowledged, publishes `stopped`, and disconnects. Returns how many starts and
+    /// ends the broker does not have; a log line says what becomes of them.
     pub fn stop(self, patience: Duration) -> usize {
         let deadline = Instant::now() + patience;
-        self.shared.stop(deadline);
-        self.shared.wait_until_settled(deadline);
+        self.delivery.stop(deadline);
+        self.delivery.wait_until_settled(deadline);
         self.retain(&self.topics.status, Ok(message::STOPPED.into()));
-        self.shared.wait_until_settled(deadline);
-        let left = self.shared.disconnect(deadline);
-        let kept = self.outbox.close(deadline.max(Instant::now() + SYNC_WITHIN));
-        match (left, kept) {
+        self.delivery.wait_until_settled(deadline);
+        let left = self.delivery.disconnect(deadline);
+        let is_stored = self.outbox.close(deadline.max(Instant::now() + SYNC_TIMEOUT));
+        match (left, is_stored) {
             (0, _) => {}
             (left, true) => log::info!("mqtt: {left} messages wait in the outbox for the next start"),
             (left, false) => {
@@ -214,7 +214,7 @@ impl Publisher {
 
     fn retain(&self, topic: &Arc<str>, payload: serde_json::Result<Vec<u8>>) {
         if let Some(payload) = written(topic, payload) {
-            self.shared.change(|outgoing| outgoing.retain(topic, payload));
+            self.delivery.change(|outgoing| outgoing.retain(topic, payload));
         }
     }
 }

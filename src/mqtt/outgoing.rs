@@ -1,16 +1,19 @@
-//! What is still to be told.
+//! What waits to be published.
 //!
-//! In: payloads with their topics. Out: the next [`Message`] to send, until the broker has acknowledged it.
-//! Four kinds wait in four ways. A retained topic holds its newest payload, and all of them are due again on a new connection.
-//! A score waits until a newer one of its topic comes, a response until it is sent. Events wait in the outbox, which has them until they are acknowledged.
-//! Beside them Home Assistant is told of our devices (`announce`), for which scores and events wait a moment.
-//! Never: grows without a bound: the first two are as many as there are topics, the outbox has its own bounds.
+//! Four kinds wait in four ways. A retained topic holds its newest payload, and all of them are due again on a new
+//! connection. A score waits until a newer one of its topic comes, a response until it is sent. Events wait in the
+//! outbox, which has them until they are acknowledged. Beside them our devices are announced to Home Assistant
+//! (`announcements`), for which scores and events wait a moment.
+//!
+//! Nothing grows without a bound: retained topics and scores are as many as there are topics, and the outbox has its
+//! own bounds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::announce::{Announcement, Announcements};
+use super::announcements::{Announcement, Announcements};
+use super::discovery::PromptEntity;
 use super::message;
 use crate::outbox::Outbox;
 
@@ -23,7 +26,7 @@ pub(super) enum Ticket {
     Stale,
     /// An event, by its number.
     Event(u64),
-    /// What a command came to.
+    /// The answer to a command.
     Response,
     /// A score; nobody acknowledges those.
     Score,
@@ -33,7 +36,7 @@ pub(super) enum Ticket {
 
 /// A publish to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Message {
+pub(super) struct OutgoingMessage {
     pub(super) ticket: Ticket,
     pub(super) topic: Arc<str>,
     pub(super) payload: Vec<u8>,
@@ -56,9 +59,9 @@ const MAX_STALE: usize = 16_384;
 /// Somebody who asks reads the answer at once. As many as this wait only where the broker is away, and with it whoever asked.
 const MAX_RESPONSES: usize = 32;
 
-/// Who is mending the broker's access list waits for no longer to see that it works. (mosquitto 2.0.11 ends a connection on which
-/// it refuses something: that must not be all the time.)
-const ASK_AGAIN: Duration = Duration::from_secs(300);
+/// When refused topics are tried again: who is mending the broker's access list waits for no longer to see that it works.
+/// (mosquitto 2.0.11 ends a connection on which it refuses something: that must not be all the time.)
+const RETRY_REFUSED_AFTER: Duration = Duration::from_secs(300);
 
 /// All that waits.
 #[derive(Debug)]
@@ -72,17 +75,17 @@ pub(super) struct Outgoing {
     due: BTreeSet<usize>,
     /// Topics that the broker has refused, and when.
     refused: HashMap<Arc<str>, Instant>,
-    /// States at the broker that no prompt has any more, with what is to be said of them.
+    /// States at the broker that no prompt has any more, with the payload that they are to get.
     stale: VecDeque<(Arc<str>, &'static str)>,
     responses: VecDeque<(Arc<str>, Vec<u8>)>,
     scores: HashMap<Arc<str>, Vec<u8>>,
     /// The topics in `scores`, the longest waiting first.
     score_order: VecDeque<Arc<str>>,
-    pub(super) announcements: Announcements,
+    announcements: Announcements,
     /// The topics of devices that were announced.
-    devices: Vec<Arc<str>>,
-    /// Home Assistant has begun: once it has heard of our devices, it wants to hear all that is retained.
-    welcomed: bool,
+    device_topics: Vec<Arc<str>>,
+    /// Home Assistant has begun: once it knows our devices, it needs all that is retained.
+    ha_birth_pending: bool,
 }
 
 impl Outgoing {
@@ -99,8 +102,8 @@ impl Outgoing {
             scores: HashMap::new(),
             score_order: VecDeque::new(),
             announcements,
-            devices: Vec::new(),
-            welcomed: false,
+            device_topics: Vec::new(),
+            ha_birth_pending: false,
         }
     }
 
@@ -121,8 +124,18 @@ impl Outgoing {
         }
     }
 
-    /// A state is no prompt's any more: whoever looks at it is told so, now or on the next connection.
-    pub(super) fn forget_state(&mut self, topic: &str) {
+    /// Sets what is announced to Home Assistant from now on: `prompts` at each of `sources`, with a score every `period`.
+    pub(super) fn set_devices(&mut self, sources: Vec<String>, prompts: Vec<PromptEntity>, period: Duration) {
+        self.announcements.set(sources, prompts, period);
+    }
+
+    /// The end of the pause in which events and scores wait, if there is one.
+    pub(super) fn pause_until(&self, now: Instant) -> Option<Instant> {
+        self.announcements.pause_until(now)
+    }
+
+    /// A state is no prompt's any more: whoever subscribes to it learns so, now or on the next connection.
+    pub(super) fn remove_state(&mut self, topic: &str) {
         if let Some(index) = self.index.remove(topic) {
             self.retained.remove(&index);
             self.due.remove(&index);
@@ -131,7 +144,7 @@ impl Outgoing {
     }
 
     /// Sends a response once; true where the oldest was dropped for it.
-    pub(super) fn respond(&mut self, topic: Arc<str>, payload: Vec<u8>) -> bool {
+    pub(super) fn add_response(&mut self, topic: Arc<str>, payload: Vec<u8>) -> bool {
         self.responses.push_back((topic, payload));
         let dropped = self.responses.len() > MAX_RESPONSES;
         if dropped {
@@ -141,7 +154,7 @@ impl Outgoing {
     }
 
     /// Sets a topic's newest score; true where an older one was dropped for it.
-    pub(super) fn score(&mut self, topic: &Arc<str>, payload: Vec<u8>) -> bool {
+    pub(super) fn set_score(&mut self, topic: &Arc<str>, payload: Vec<u8>) -> bool {
         let dropped = self.scores.insert(Arc::clone(topic), payload).is_some();
         if !dropped {
             self.score_order.push_back(Arc::clone(topic));
@@ -149,47 +162,53 @@ impl Outgoing {
         dropped
     }
 
-    /// The broker has retained this state. Where no prompt has it any more, whoever looks at it now is told `OFF`, and
-    /// the topic is removed, which alone would leave them with the last they heard.
+    /// The broker has retained this state. Where no prompt has it any more, whoever subscribes to it now gets `OFF`, and
+    /// the topic is removed, which alone would leave them with the last payload.
     pub(super) fn found_state(&mut self, topic: &str) {
         if !self.index.contains_key(topic) && self.stale.len() < MAX_STALE {
-            if let Some((source, prompt)) = self.announcements.topics().of_state(topic) {
-                self.announcements.found(source, prompt);
+            if let Some((source, prompt)) = self.announcements.topics().parse_state(topic) {
+                self.announcements.found_prompt(source, prompt);
             }
             let topic: Arc<str> = topic.into();
             self.stale.extend([(Arc::clone(&topic), message::OFF), (topic, "")]);
         }
     }
 
+    /// A new connection, whose broker takes packets of at most `max_packet` bytes, if it has said so.
+    pub(super) fn begin_connection(&mut self, max_packet: Option<u32>) {
+        self.announcements.set_max_payload(max_packet);
+        self.begin();
+    }
+
     /// A new connection knows nothing of what the one before it was given.
-    pub(super) fn begin(&mut self) {
+    fn begin(&mut self) {
         self.stale.clear();
         self.due = self.retained.keys().copied().collect();
         self.outbox.rewind();
-        self.announcements.begin();
-        self.welcomed = false;
+        self.announcements.begin_connection();
+        self.ha_birth_pending = false;
     }
 
-    /// Home Assistant has begun, and knows nothing of us: it is told of our devices and then of all that is retained.
-    pub(super) fn welcome(&mut self, now: Instant) {
-        self.announcements.welcome(now);
-        self.welcomed = true;
+    /// Home Assistant has begun, and knows nothing of us: it gets our devices and then all that is retained.
+    pub(super) fn on_ha_birth(&mut self, now: Instant) {
+        self.announcements.on_ha_birth(now);
+        self.ha_birth_pending = true;
     }
 
     /// What to send next: retained topics, so that the picture is right, devices, responses, then events in
     /// their order, then scores.
-    pub(super) fn next(&mut self, now: Instant) -> Option<Message> {
-        if self.welcomed && !self.announcements.is_under_way(now) {
-            self.welcomed = false;
+    pub(super) fn next(&mut self, now: Instant) -> Option<OutgoingMessage> {
+        if self.ha_birth_pending && !self.announcements.is_in_progress(now) {
+            self.ha_birth_pending = false;
             self.due = self.retained.keys().copied().collect();
         }
         if let Some(message) = self.retained().or_else(|| self.device(now)) {
             return Some(message);
         }
         if let Some((topic, payload)) = self.responses.pop_front() {
-            return Some(Message { ticket: Ticket::Response, topic, payload });
+            return Some(OutgoingMessage { ticket: Ticket::Response, topic, payload });
         }
-        if self.announcements.is_under_way(now) {
+        if self.announcements.is_in_progress(now) {
             return None;
         }
         if let Some(event) = self.event() {
@@ -197,45 +216,45 @@ impl Outgoing {
         }
         let topic = self.score_order.pop_front()?;
         let payload = self.scores.remove(&topic)?;
-        Some(Message { ticket: Ticket::Score, topic, payload })
+        Some(OutgoingMessage { ticket: Ticket::Score, topic, payload })
     }
 
-    fn retained(&mut self) -> Option<Message> {
+    fn retained(&mut self) -> Option<OutgoingMessage> {
         while let Some(index) = self.due.pop_first() {
             let Some((topic, payload)) = self.retained.get(&index).cloned() else { continue };
             if !self.refused.contains_key(&topic) {
-                return Some(Message { ticket: Ticket::Retained(index), topic, payload });
+                return Some(OutgoingMessage { ticket: Ticket::Retained(index), topic, payload });
             }
         }
         while let Some((topic, payload)) = self.stale.pop_front() {
             // A prompt may have come since.
             if !self.index.contains_key(&topic) {
-                return Some(Message { ticket: Ticket::Stale, topic, payload: payload.into() });
+                return Some(OutgoingMessage { ticket: Ticket::Stale, topic, payload: payload.into() });
             }
         }
         None
     }
 
-    fn device(&mut self, now: Instant) -> Option<Message> {
+    fn device(&mut self, now: Instant) -> Option<OutgoingMessage> {
         let refused = &self.refused;
         let Announcement { topic, payload, retained } =
             self.announcements.next(now, |topic| refused.contains_key(topic))?;
-        let index = self.devices.iter().position(|known| *known == topic).unwrap_or_else(|| {
-            self.devices.push(Arc::clone(&topic));
-            self.devices.len() - 1
+        let index = self.device_topics.iter().position(|known| *known == topic).unwrap_or_else(|| {
+            self.device_topics.push(Arc::clone(&topic));
+            self.device_topics.len() - 1
         });
-        Some(Message { ticket: Ticket::Device { topic: index, retained }, topic, payload })
+        Some(OutgoingMessage { ticket: Ticket::Device { topic: index, retained }, topic, payload })
     }
 
-    fn event(&mut self) -> Option<Message> {
+    fn event(&mut self) -> Option<OutgoingMessage> {
         loop {
             let waiting = self.outbox.next()?;
             if self.refused.contains_key(&waiting.topic) {
                 continue;
             }
             let ticket = Ticket::Event(waiting.number);
-            match message::event(&waiting.notice) {
-                Ok(payload) => return Some(Message { ticket, topic: waiting.topic, payload }),
+            match message::event(&waiting.record) {
+                Ok(payload) => return Some(OutgoingMessage { ticket, topic: waiting.topic, payload }),
                 Err(error) => {
                     // It would never be written, and must not stand in the way of the others.
                     log::error!("mqtt: {}: a payload cannot be written: {error}", waiting.topic);
@@ -252,14 +271,16 @@ impl Outgoing {
         }
     }
 
-    /// The topic of a message, to speak of it.
+    /// The topic of a message, for the log.
     pub(super) fn topic(&self, ticket: Ticket) -> String {
         match ticket {
             Ticket::Retained(index) => {
                 self.retained.get(&index).map_or_else(String::new, |(topic, _)| topic.to_string())
             }
             Ticket::Event(number) => self.outbox.topic(number).map_or_else(String::new, |topic| topic.to_string()),
-            Ticket::Device { topic, .. } => self.devices.get(topic).map_or_else(String::new, |topic| topic.to_string()),
+            Ticket::Device { topic, .. } => {
+                self.device_topics.get(topic).map_or_else(String::new, |topic| topic.to_string())
+            }
             Ticket::Stale => "a state that no prompt has any more".into(),
             Ticket::Response => "a response".into(),
             Ticket::Score => "a score".into(),
@@ -280,22 +301,22 @@ impl Outgoing {
         let topic = match ticket {
             Ticket::Retained(index) => self.retained.get(&index).map(|(topic, _)| Arc::clone(topic)),
             Ticket::Event(number) => self.outbox.topic(number),
-            Ticket::Device { topic, .. } => self.devices.get(topic).cloned(),
+            Ticket::Device { topic, .. } => self.device_topics.get(topic).cloned(),
             Ticket::Stale | Ticket::Response | Ticket::Score => None,
         };
         topic.and_then(|topic| self.refused.insert(topic, Instant::now()));
     }
 
     /// Once a refusal is old enough: begins as on a new connection, refused topics and all.
-    pub(super) fn ask_again(&mut self) {
-        if self.refused.values().any(|at| at.elapsed() > ASK_AGAIN) {
+    pub(super) fn retry_refused(&mut self) {
+        if self.refused.values().any(|at| at.elapsed() > RETRY_REFUSED_AFTER) {
             self.refused.clear();
             self.begin();
         }
     }
 
     /// Starts and ends that wait, handed out or not.
-    pub(super) fn events(&self) -> usize {
+    pub(super) fn waiting_events(&self) -> usize {
         self.outbox.waiting()
     }
 }

@@ -1,11 +1,11 @@
 //! Whether a broker would do, step by step, before anybody relies on it.
 //!
-//! In: a [`Broker`] and the node's id. Out: what each step saw, up to the first that fails, with its remedy. The way to the broker
-//! (name, TCP, TLS) is gone in `way`, what is said there (login, publish, receive) in `talk`.
-//! Never: leaves anything at the broker, takes the place of a daemon that runs, tries again, or shows a password.
+//! Each step says what it saw, up to the first that fails, which comes with its remedy. `transport_check` takes the
+//! steps to the broker (name, TCP, TLS), `session_check` those with it (login, publish, receive). Nothing is left at
+//! the broker, nothing is tried again, and a daemon of this node that runs is not disturbed.
 
-mod talk;
-mod way;
+mod session_check;
+mod transport_check;
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::config::Broker;
 
 /// The steps, in the order in which they are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum ProbeStep {
     /// The broker's name has an address.
     Name,
     /// Somebody listens at its port.
@@ -30,9 +30,9 @@ pub enum Step {
     Discovery,
 }
 
-impl Step {
-    /// A word for it.
-    pub fn word(self) -> &'static str {
+impl ProbeStep {
+    /// Its name.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Name => "name",
             Self::Tcp => "TCP",
@@ -45,37 +45,37 @@ impl Step {
     }
 }
 
-/// Where it ended; prints as `step: what was seen; what to do`.
+/// The step that failed; prints as `step: what was seen; what to do`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ProbeFailure {
     /// The step that failed.
-    pub step: Step,
+    pub step: ProbeStep,
     /// What was seen.
     pub seen: String,
     /// What to do about it.
     pub remedy: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ProbeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.step.word(), self.seen, self.remedy)
+        write!(f, "{}: {}; {}", self.step.name(), self.seen, self.remedy)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for ProbeFailure {}
 
-impl Fault {
-    fn new(step: Step, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
+impl ProbeFailure {
+    fn new(step: ProbeStep, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { step, seen: seen.into(), remedy: remedy.into() }
     }
 }
 
-/// Takes the steps one after the other, and tells `passed` what each has seen. Takes a second, and where the broker does not
+/// Takes the steps one after the other, and calls `passed` with what each has seen. Takes a second, and where the broker does not
 /// answer at most some 10 s a step (a name that no server knows: as long as the system's resolver takes).
 ///
 /// # Errors
 /// The first step that fails.
-pub fn probe(broker: &Broker, node: &str, passed: &mut dyn FnMut(Step, &str)) -> Result<(), Fault> {
-    way::go(broker, passed)?;
-    talk::talk(broker, node, passed)
+pub fn probe(broker: &Broker, node: &str, passed: &mut dyn FnMut(ProbeStep, &str)) -> Result<(), ProbeFailure> {
+    transport_check::run(broker, passed)?;
+    session_check::run(broker, node, passed)
 }

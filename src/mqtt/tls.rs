@@ -1,8 +1,7 @@
 //! What a TLS connection to the broker trusts, and how it says who we are.
 //!
-//! In: PEM texts of the configuration. Out: a rustls configuration, with ring as its only cryptography: it builds with a C
-//! compiler alone, where the other provider wants cmake.
-//! Never: connects without checking the broker's certificate and name.
+//! The PEM texts of the configuration become a rustls configuration, which checks the broker's certificate and name.
+//! ring is its only cryptography: it builds with a C compiler alone, where the other provider wants cmake.
 
 use std::sync::Arc;
 

@@ -1,7 +1,6 @@
-//! Every topic that clapd uses.
+//! Every topic that clapd uses; no other module puts one together.
 //!
-//! In: the node's, a source's and a prompt's id, which `config` let through: letters, digits, `_` and `-`. Out: topics.
-//! Never: a topic is put together anywhere else.
+//! The ids of node, source and prompt are what `config` let through: letters, digits, `_` and `-`.
 
 use std::sync::Arc;
 
@@ -42,7 +41,7 @@ impl Topics {
     }
 
     /// Source and prompt of such a state; none where somebody else made it up, who may have used any letters.
-    pub(super) fn of_state<'a>(&self, topic: &'a str) -> Option<(&'a str, &'a str)> {
+    pub(super) fn parse_state<'a>(&self, topic: &'a str) -> Option<(&'a str, &'a str)> {
         let ids = topic.strip_prefix(&self.root)?.strip_prefix('/')?.strip_suffix("/state")?;
         let plain = |id: &str| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
         ids.split_once('/').filter(|(source, prompt)| plain(source) && plain(prompt))
@@ -53,7 +52,7 @@ impl Topics {
         format!("{}/request/", self.root)
     }
 
-    /// Where what came of a command is told.
+    /// Where the answer to a command is published.
     pub(super) fn response(&self, command: &str) -> Arc<str> {
         format!("{}/response/{command}", self.root).into()
     }
@@ -77,9 +76,9 @@ mod tests {
             ["clapd/kitchen/status", "clapd/kitchen/info", "clapd/kitchen/health"]
         );
         assert_eq!(topics.states(), "clapd/kitchen/+/+/state");
-        assert_eq!(topics.of_state("clapd/kitchen/mic/dog/state"), Some(("mic", "dog")));
+        assert_eq!(topics.parse_state("clapd/kitchen/mic/dog/state"), Some(("mic", "dog")));
         for other in ["clapd/kitchen/a/b/c/state", "clapd/kitchen/it's/dog/state", "clapd/kitchen2/mic/dog/state"] {
-            assert_eq!(topics.of_state(other), None, "{other}");
+            assert_eq!(topics.parse_state(other), None, "{other}");
         }
         assert_eq!(topics.requests(), "clapd/kitchen/request/");
         assert_eq!(&*topics.response("prompts/get"), "clapd/kitchen/response/prompts/get");

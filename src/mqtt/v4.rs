@@ -1,35 +1,33 @@
-//! A connection in MQTT 3.1.1.
+//! A connection in MQTT 3.1.1: rumqttc's client and connection, with its events and errors in the words of `protocol`.
 //!
-//! In: a [`Plan`]. Out: rumqttc's client and connection, and its events and errors in the words of `session`.
-//! Never: reconnects, or resumes a broker's session: the outbox knows better what is acknowledged.
+//! It neither reconnects nor resumes a broker's session: the outbox knows better what is acknowledged.
 
 use rumqttc_v4::{
     Client, ConnectReturnCode, Connection, ConnectionError, Error, Event, Incoming, LastWill, MqttOptions, Outgoing,
     PublishOptions, QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 
-use super::inbox::Filter;
-use super::session::{Failure, Happened, KEEP_ALIVE_S, MAX_PACKET, MAX_UNASKED, Plan};
+use super::protocol::{ConnectOptions, Failure, Filter, KEEP_ALIVE_S, MAX_PACKET, MAX_UNASKED, SessionEvent};
 
-pub(super) fn open(plan: &Plan) -> Result<(Client, Connection), String> {
-    let mut options = MqttOptions::new(&*plan.client_id, (plan.broker.host.as_str(), plan.broker.port));
+pub(super) fn open(with: &ConnectOptions) -> Result<(Client, Connection), String> {
+    let mut options = MqttOptions::new(&*with.client_id, (with.broker.host.as_str(), with.broker.port));
     options
         .set_keep_alive(KEEP_ALIVE_S)
-        // One packet at a time: of those read together with the end of a connection, rumqttc tells the end only.
+        // One packet at a time: of those read together with the end of a connection, rumqttc reports the end only.
         .set_read_batch_size(1)
         .set_max_packet_size(MAX_PACKET as usize, MAX_UNASKED as usize);
-    if let Some((topic, payload)) = &plan.will {
+    if let Some((topic, payload)) = &with.will {
         options.set_last_will(LastWill::new(&**topic, *payload, QoS::AtLeastOnce, true));
     }
-    match (&plan.broker.user, &plan.broker.password) {
+    match (&with.broker.user, &with.broker.password) {
         (Some(user), Some(password)) => options.set_credentials(user, password.reveal().to_owned()),
         (Some(user), None) => options.set_username(user),
         (None, _) => &mut options,
     };
-    if let Some(tls) = &plan.tls {
+    if let Some(tls) = &with.tls {
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls.clone())));
     }
-    Client::builder(options).capacity(plan.capacity).try_build().map_err(|error| error.to_string())
+    Client::builder(options).capacity(with.capacity).try_build().map_err(|error| error.to_string())
 }
 
 pub(super) fn publish(client: &Client, topic: &str, payload: Vec<u8>, acknowledged: bool, retain: bool) -> bool {
@@ -43,23 +41,23 @@ pub(super) fn subscribe(client: &Client, filters: Vec<Filter>) -> bool {
     client.try_subscribe_many(filters).is_ok()
 }
 
-pub(super) fn happened(event: Result<Event, ConnectionError>) -> Result<Happened, Failure> {
+pub(super) fn session_event(event: Result<Event, ConnectionError>) -> Result<SessionEvent, Failure> {
     Ok(match event.map_err(|error| failure(&error))? {
-        Event::Incoming(Incoming::ConnAck(_)) => Happened::Accepted(Some(MAX_UNASKED)),
+        Event::Incoming(Incoming::ConnAck(_)) => SessionEvent::Accepted(Some(MAX_UNASKED)),
         // A broker of this version acknowledges what it refuses, too.
-        Event::Incoming(Incoming::PubAck(ack)) => Happened::Answered(ack.pkid, Ok(())),
-        Event::Incoming(Incoming::Publish(publish)) => Happened::Received {
+        Event::Incoming(Incoming::PubAck(ack)) => SessionEvent::Acknowledged(ack.pkid, Ok(())),
+        Event::Incoming(Incoming::Publish(publish)) => SessionEvent::Received {
             topic: String::from_utf8_lossy(&publish.topic).into_owned(),
             payload: publish.payload.into(),
             retained: publish.retain,
         },
         Event::Incoming(Incoming::SubAck(ack)) => {
-            Happened::Subscribed(ack.return_codes.iter().map(subscribed).collect())
+            SessionEvent::Subscribed(ack.return_codes.iter().map(subscribed).collect())
         }
-        Event::Outgoing(Outgoing::Publish(packet_id)) => Happened::Written(packet_id),
-        Event::Outgoing(Outgoing::PingReq) => Happened::Asked,
-        Event::Outgoing(Outgoing::Disconnect) => Happened::Left,
-        _ => Happened::Nothing,
+        Event::Outgoing(Outgoing::Publish(packet_id)) => SessionEvent::Written(packet_id),
+        Event::Outgoing(Outgoing::PingReq) => SessionEvent::PingSent,
+        Event::Outgoing(Outgoing::Disconnect) => SessionEvent::Disconnected,
+        _ => SessionEvent::Other,
     })
 }
 

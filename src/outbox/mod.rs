@@ -1,44 +1,46 @@
-//! A bounded, crash-safe spool: what happens between an event and the broker's acknowledgement of it.
+//! A bounded, crash-safe queue of events: what happens between an event and the broker's acknowledgement of it.
 //!
-//! In: starts and ends from the daemon, acknowledgements from mqtt. Out: messages in their order, again and again until each is
-//! acknowledged, also after a restart of the daemon or a power cut. A thread of its own writes: an event is in the
-//! system's cache before `start` or `end` returns, and on the disk a second later, if the broker does not have it by then.
-//! Over a bound the oldest start and end go together, and are counted.
-//! Never: waits for a disk that does not answer; frees an event that is not acknowledged, but over a bound; fails because of a
-//! disk: without one, events wait in memory, and health says so.
+//! The daemon adds starts and ends. mqtt takes messages in their order, again and again until each is acknowledged,
+//! also after a restart of the daemon or a power cut. A thread of its own writes: an event is in the system's cache
+//! before `start` or `end` returns, and on the disk a second later, if the broker does not have it by then.
+//!
+//! An event leaves the outbox when the broker has acknowledged it, or over a bound: then the oldest start and end go
+//! together, and are counted. Nobody waits longer than [`WRITE_TIMEOUT`] for a disk; without one, events wait in
+//! memory, and health says so.
 
-mod disk;
-mod notice;
+mod event_record;
+mod log_entry;
+mod log_file;
 mod queue;
-mod record;
-mod spool;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::counter::Counter;
 use crate::time::Clocks;
-use disk::Log;
-pub use notice::Notice;
+pub use event_record::EventRecord;
+use log_file::LogFile;
 use queue::{Limits, Queue};
 
 /// A disk answers within a millisecond, a card that tidies up within some hundred. Who captures sound has 30 s of patience, and
 /// what a process that is killed takes with it is what it detected in this time on a disk that hangs.
-const WRITE_WITHIN: Duration = Duration::from_millis(200);
+const WRITE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Where events are kept, and how many for how long.
+/// Where events are stored, and how many for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxSpec {
-    /// The folder; none keeps events in memory.
+    /// The folder; none: events wait in memory.
     pub dir: Option<PathBuf>,
     /// Events that have ended and wait.
     pub max_events: usize,
-    /// How long after its end an event is worth telling.
+    /// How long after its end an event is worth publishing.
     pub max_age: Duration,
 }
 
 impl Default for OutboxSpec {
-    /// In memory. A busy house makes a few hundred events a day: ten thousand are a month's, and 2 MB. After three days, a
+    /// In memory. A busy home makes a few hundred events a day: ten thousand are a month's, and 2 MB. After three days, a
     /// long weekend, nobody acts on what was heard.
     fn default() -> Self {
         Self { dir: None, max_events: 10_000, max_age: Duration::from_secs(72 * 3600) }
@@ -47,23 +49,23 @@ impl Default for OutboxSpec {
 
 /// A start or an end to be sent.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Waiting {
+pub struct PendingMessage {
     /// Its number, for [`Outbox::acknowledge`].
     pub number: u64,
     /// Where it goes.
     pub topic: Arc<str>,
     /// What it says.
-    pub notice: Notice,
+    pub record: EventRecord,
 }
 
-/// The spool. A clone is another handle to the same one; the last one closes it.
+/// The outbox. A clone is another handle to the same one; the last one closes it.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     handle: Arc<Handle>,
 }
 
 #[derive(Debug)]
-struct Handle(Arc<Shared>);
+struct Handle(Arc<SharedOutbox>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
@@ -73,21 +75,21 @@ impl Drop for Handle {
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct SharedOutbox {
+    state: Mutex<OutboxState>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
-struct State {
+struct OutboxState {
     queue: Queue,
     storage: Storage,
-    /// Changes that somebody waits for, and how many of them are written.
-    asked: u64,
-    written: u64,
+    /// Writes that somebody waits for, and how many of them are done.
+    requested: u64,
+    finished: u64,
     /// When changes that nobody waits for are due, and the sync of those before.
     due: Option<Instant>,
-    dropped: u64,
+    dropped: Counter,
     closing: bool,
     closed: bool,
 }
@@ -102,8 +104,8 @@ enum Storage {
     Memory,
 }
 
-impl State {
-    /// Looks whether the time of day was set; where times on the disk are wrong for it, they are written anew soon.
+impl OutboxState {
+    /// Finds out whether the time of day was set; where times on the disk are wrong for it, they are written anew soon.
     fn follow_clock(&mut self, now: Clocks) {
         self.queue.follow_clock(now);
         self.mark_due();
@@ -112,33 +114,33 @@ impl State {
     fn mark_due(&mut self) {
         if self.storage != Storage::Disk {
             self.queue.take_journal();
-        } else if self.queue.has_news() {
-            self.due.get_or_insert_with(|| Instant::now() + spool::SYNC_AFTER);
+        } else if self.queue.has_unwritten() {
+            self.due.get_or_insert_with(|| Instant::now() + writer::SYNC_AFTER);
         }
     }
 }
 
 impl Outbox {
-    /// Opens the spool, with what an earlier run left in it; events that it left open are ended at the time that they were heard
-    /// last. Where the folder cannot be used a log line says why, and events wait in memory: a house would rather be told
-    /// now and perhaps not after a power cut than not be listened to.
+    /// Opens the outbox, with what an earlier run left in it; events that it left open are ended at the time at which they were
+    /// touched last. Where the folder cannot be used a log line says why, and events wait in memory: that they may be lost in a
+    /// power cut is better than not to listen at all.
     pub fn open(spec: &OutboxSpec) -> Self {
         let mut queue = Queue::new(Limits { max_events: spec.max_events, max_age: spec.max_age });
         let opened = spec.dir.as_deref().and_then(|dir| Self::read(dir, &mut queue));
         let storage = opened.as_ref().map_or(Storage::Memory, |(_, storage)| *storage);
-        let state = State {
+        let state = OutboxState {
             queue,
             storage,
-            asked: 0,
-            written: 0,
+            requested: 0,
+            finished: 0,
             due: None,
-            dropped: 0,
+            dropped: Counter::default(),
             closing: false,
             closed: opened.is_none(),
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let shared = Arc::new(SharedOutbox { state: Mutex::new(state), changed: Condvar::new() });
         if let Some((log, _)) = opened
-            && let Err(error) = spool::spawn(Arc::clone(&shared), log)
+            && let Err(error) = writer::spawn(Arc::clone(&shared), log)
         {
             log::warn!("outbox: its thread cannot be started ({error}): events wait in memory");
             let mut state = shared.lock();
@@ -147,18 +149,18 @@ impl Outbox {
         let outbox = Self { handle: Arc::new(Handle(shared)) };
         // What was left open has ended, and limits may have been lowered since.
         outbox.change(|queue, now| {
-            queue.begin(now);
+            queue.begin_run(now);
             queue.rewind(now)
         });
         outbox
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &SharedOutbox {
         &self.handle.0
     }
 
-    fn read(dir: &Path, queue: &mut Queue) -> Option<(Log, Storage)> {
-        let (log, found) = Log::open(dir)
+    fn read(dir: &Path, queue: &mut Queue) -> Option<(LogFile, Storage)> {
+        let (log, found) = LogFile::open(dir)
             .inspect_err(|error| {
                 log::warn!(
                     "outbox: {}: {error}; events wait in memory and do not outlive this process; see outbox.dir",
@@ -169,32 +171,32 @@ impl Outbox {
         if found.damaged > 0 {
             log::warn!("outbox: {}: {} damaged bytes are passed over", dir.display(), found.damaged);
         }
-        let storage = found.full.as_ref().map_or(Storage::Disk, spool::failing);
+        let storage = found.full.as_ref().map_or(Storage::Disk, writer::disk_failed);
         let now = Clocks::now();
-        found.records.into_iter().for_each(|record| queue.apply(record, now));
+        found.entries.into_iter().for_each(|entry| queue.apply(entry, now));
         if queue.waiting() > 0 {
             log::info!("outbox: {} messages of an earlier run wait", queue.waiting());
         }
         Some((log, storage))
     }
 
-    /// Keeps a start.
-    pub fn start(&self, topic: &Arc<str>, notice: Notice) {
-        self.keep(|queue, now| queue.start(topic, notice, now));
+    /// Adds a start.
+    pub fn start(&self, topic: &Arc<str>, record: EventRecord) {
+        self.store(|queue, now| queue.start(topic, record, now));
     }
 
-    /// Keeps an end.
-    pub fn end(&self, notice: &Notice) {
-        self.keep(|queue, now| queue.end(notice, now));
+    /// Adds an end.
+    pub fn end(&self, record: &EventRecord) {
+        self.store(|queue, now| queue.end(record, now));
     }
 
-    /// A window was scored that ended `lasted` after the topic's open event had begun: it was still heard then.
-    pub fn hear(&self, topic: &Arc<str>, lasted: Duration, score: f32) {
-        self.shared().lock().queue.hear(topic, lasted, score);
+    /// The topic's open event was still going on when a window with this score ended, `lasted` after the event had begun.
+    pub fn touch(&self, topic: &Arc<str>, lasted: Duration, score: f32) {
+        self.shared().lock().queue.touch(topic, lasted, score);
     }
 
     /// The next message that was not handed out since [`Self::rewind`].
-    pub fn next(&self) -> Option<Waiting> {
+    pub fn next(&self) -> Option<PendingMessage> {
         self.shared().lock().queue.next()
     }
 
@@ -228,7 +230,7 @@ impl Outbox {
 
     /// Events that were dropped over a bound.
     pub fn dropped(&self) -> u64 {
-        self.shared().lock().dropped
+        self.shared().lock().dropped.get()
     }
 
     /// Where events are: `disk`, or `memory`, where they end with this process.
@@ -239,7 +241,7 @@ impl Outbox {
     /// Has the disk take what waits, for the next run, and ends the thread; returns whether that is done.
     pub fn close(&self, deadline: Instant) -> bool {
         let mut state = self.shared().lock();
-        state.queue.journal_heard();
+        state.queue.journal_touches();
         state.closing = true;
         self.shared().changed.notify_all();
         let state = self.shared().wait_until(state, deadline, |state| state.closed);
@@ -247,18 +249,18 @@ impl Outbox {
     }
 
     /// Changes the queue and waits until the change is written, but not for long.
-    fn keep(&self, change: impl FnOnce(&mut Queue, Clocks) -> u64) {
+    fn store(&self, change: impl FnOnce(&mut Queue, Clocks) -> u64) {
         let mut state = self.shared().lock();
         self.shared().change(&mut state, change);
         if state.storage != Storage::Disk {
             return;
         }
-        state.asked += 1;
-        let mine = state.asked;
+        state.requested += 1;
+        let mine = state.requested;
         self.shared().changed.notify_all();
-        let deadline = Instant::now() + WRITE_WITHIN;
+        let deadline = Instant::now() + WRITE_TIMEOUT;
         drop(
-            self.shared().wait_until(state, deadline, |state| state.written >= mine || state.storage != Storage::Disk),
+            self.shared().wait_until(state, deadline, |state| state.finished >= mine || state.storage != Storage::Disk),
         );
     }
 
@@ -273,29 +275,26 @@ impl Outbox {
     }
 }
 
-impl Shared {
+impl SharedOutbox {
     /// Every change is one step: a thread that panicked left whole values behind.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, OutboxState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, state: &mut State, change: impl FnOnce(&mut Queue, Clocks) -> u64) {
+    fn change(&self, state: &mut OutboxState, change: impl FnOnce(&mut Queue, Clocks) -> u64) {
         let dropped = change(&mut state.queue, Clocks::now());
-        if dropped > 0 {
-            state.dropped += dropped;
-            if (state.dropped - dropped).checked_ilog2() < state.dropped.checked_ilog2() {
-                log::warn!("outbox: {} events dropped so far, over outbox.max_events or max_age_h", state.dropped);
-            }
+        if let Some(count) = state.dropped.add(dropped) {
+            log::warn!("outbox: {count} events dropped so far, over outbox.max_events or max_age_h");
         }
         state.mark_due();
     }
 
     fn wait_until<'a>(
         &'a self,
-        state: MutexGuard<'a, State>,
+        state: MutexGuard<'a, OutboxState>,
         deadline: Instant,
-        mut done: impl FnMut(&State) -> bool,
-    ) -> MutexGuard<'a, State> {
+        mut done: impl FnMut(&OutboxState) -> bool,
+    ) -> MutexGuard<'a, OutboxState> {
         let patience = deadline.saturating_duration_since(Instant::now());
         let waited = self.changed.wait_timeout_while(state, patience, |state| !done(state));
         waited.unwrap_or_else(PoisonError::into_inner).0

@@ -4,10 +4,9 @@ use std::io::{Read as _, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use clapd::capture::{Read, Source, SourceCounters, SourceKind, SourceSpec, State};
+use clapd::capture::{Read, Source, SourceCounters, SourceKind, SourceSpec, SourceState};
 use clapd_core::channel::Channel;
 
 use crate::wav::{Wav, tone};
@@ -58,7 +57,7 @@ fn a_file_is_a_source_in_blocks_of_half_a_second() {
     assert_eq!(lengths, [8_000, 8_000, 4_500]);
     assert_tone(&all, 16_000, 0.75, 1e-4);
     assert!(matches!(source.read(SOON).unwrap(), Read::End));
-    assert_eq!((counters.state(), counters.samples.load(Ordering::Relaxed)), (State::Ended, 20_500));
+    assert_eq!((counters.state(), counters.samples.get()), (SourceState::Ended, 20_500));
     // An amplitude of 0.375.
     assert_eq!(counters.level_db(), Some(-12));
 }
@@ -107,7 +106,7 @@ fn a_file_without_a_sample_is_an_error_even_in_a_loop() {
         let error = source.read(SOON).map(|_| ()).unwrap_err();
         assert!(format!("{error:#}").contains("not a single sample"), "{error:#}");
         assert!(matches!(source.read(SOON).unwrap(), Read::End));
-        assert_eq!(counters.state(), State::Ended);
+        assert_eq!(counters.state(), SourceState::Ended);
     }
 }
 

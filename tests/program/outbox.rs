@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use clapd::outbox::{Notice, Outbox, OutboxSpec};
+use clapd::outbox::{EventRecord, Outbox, OutboxSpec};
 use proptest::prelude::*;
 
 /// A log as version 1 wrote it: two events, of which the first's start was told, and one that is open.
@@ -24,15 +24,15 @@ fn began() -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(1_795_370_400_123_456_789)
 }
 
-fn notice(id: &str, duration: Option<Duration>) -> Notice {
-    Notice { id: id.into(), prompt: "a dog barking".into(), score: 7.25, peak: 8.5, started_at: began(), duration }
+fn record(id: &str, duration: Option<Duration>) -> EventRecord {
+    EventRecord { id: id.into(), prompt: "a dog barking".into(), score: 7.25, peak: 8.5, started_at: began(), duration }
 }
 
 /// A whole event, as the daemon names it.
 fn bark(outbox: &Outbox, n: usize) {
     let id = format!("0123456789abcdef-mic-{n}");
-    outbox.start(&topic(), notice(&id, None));
-    outbox.end(&notice(&id, Some(Duration::from_millis(2_345))));
+    outbox.start(&topic(), record(&id, None));
+    outbox.end(&record(&id, Some(Duration::from_millis(2_345))));
 }
 
 /// What waits, in order: `+` a start, `-` an end, and the event's number.
@@ -40,8 +40,8 @@ fn waits(outbox: &Outbox) -> Vec<String> {
     outbox.rewind();
     std::iter::from_fn(|| outbox.next())
         .map(|waiting| {
-            let sign = if waiting.notice.duration.is_some() { '-' } else { '+' };
-            format!("{sign}{}", waiting.notice.id.rsplit('-').next().expect("has a number"))
+            let sign = if waiting.record.duration.is_some() { '-' } else { '+' };
+            format!("{sign}{}", waiting.record.id.rsplit('-').next().expect("has a number"))
         })
         .collect()
 }
@@ -83,22 +83,22 @@ fn a_killed_process_leaves_every_event_behind() {
     assert_eq!(outbox.storage(), "disk");
     outbox.rewind();
     let first = outbox.next().expect("waits");
-    assert_eq!((first.notice, first.topic), (notice("0123456789abcdef-mic-0", None), topic()), "to the nanosecond");
+    assert_eq!((first.record, first.topic), (record("0123456789abcdef-mic-0", None), topic()), "to the nanosecond");
 }
 
 #[test]
 fn an_event_that_a_crash_cut_off_ends_when_it_was_heard_last() {
     let folder = tempfile::tempdir().expect("a folder");
     let outbox = Outbox::open(&spec(folder.path()));
-    outbox.start(&topic(), notice("r-1", None));
-    outbox.hear(&topic(), Duration::from_secs(7), 9.5);
-    outbox.hear(&"clapd/attic/mic/cat/event".into(), Duration::from_secs(8), 9.9);
+    outbox.start(&topic(), record("r-1", None));
+    outbox.touch(&topic(), Duration::from_secs(7), 9.5);
+    outbox.touch(&"clapd/attic/mic/cat/event".into(), Duration::from_secs(8), 9.9);
     // The start of another is written, and with it nothing of the windows; those are written by closing at the latest.
     assert!(close(outbox));
     let next = Outbox::open(&spec(folder.path()));
     assert_eq!(waits(&next), ["+1", "-1"]);
     next.rewind();
-    let end = [next.next(), next.next()].into_iter().flatten().last().expect("waits").notice;
+    let end = [next.next(), next.next()].into_iter().flatten().last().expect("waits").record;
     assert_eq!((end.duration, end.peak, end.id), (Some(Duration::from_secs(7)), 9.5, "r-1".into()));
 }
 

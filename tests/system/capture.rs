@@ -53,8 +53,7 @@ fn child() {
             Read::Idle => "idle".to_owned(),
             Read::End => panic!("a device has no end"),
         };
-        let (reopens, errors) =
-            (counters.reopens.load(Ordering::Relaxed), counters.stream_errors.load(Ordering::Relaxed));
+        let (reopens, errors) = (counters.reopens.get(), counters.stream_errors.get());
         let open = counters.streams_open.load(Ordering::Relaxed);
         println!("{line} state={:?} reopens={reopens} errors={errors} open={open}", counters.state());
     }
@@ -100,12 +99,12 @@ impl Line {
 }
 
 /// The child process and what it says.
-struct Listening {
+struct CaptureProcess {
     child: Child,
     lines: Receiver<Line>,
 }
 
-impl Listening {
+impl CaptureProcess {
     fn start(server: &SoundServer, settings: &[(&str, &str)]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "capture::child", "--nocapture", "--test-threads=1"])
@@ -153,7 +152,7 @@ impl Listening {
     }
 }
 
-impl Drop for Listening {
+impl Drop for CaptureProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -192,7 +191,7 @@ fn assert_is_our_tone(line: &Line, peak: f64) {
 }
 
 /// A whole block of tone, three seconds after its first: by then the latency of the sound server has settled.
-fn steady_tone(listening: &Listening) -> Line {
+fn steady_tone(listening: &CaptureProcess) -> Line {
     let (first, _) = listening.wait_for("a tone", Line::is_tone);
     let settled = first.number("at") + 3.0;
     listening.wait_for("a steady tone", |line| line.is_tone() && line.number("at") > settled).0
@@ -203,7 +202,7 @@ fn a_tone_is_heard_at_its_level_pitch_and_time() {
     let mut server = SoundServer::start(true);
     let tone = write_tone(&server, TONE_PEAK, TONE_PEAK);
     server.play(&tone);
-    let listening = Listening::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE)]);
+    let listening = CaptureProcess::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE)]);
     let first = steady_tone(&listening);
     assert_is_our_tone(&first, TONE_PEAK);
     assert_eq!(first.number("rate"), f64::from(RATE));
@@ -224,10 +223,10 @@ fn one_channel_is_heard_alone() {
     let mut server = SoundServer::start(true);
     let tone = write_tone(&server, 0.0, 0.8);
     server.play(&tone);
-    let right = Listening::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE), ("CLAPD_TEST_CHANNEL", "1")]);
+    let right = CaptureProcess::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE), ("CLAPD_TEST_CHANNEL", "1")]);
     assert_is_our_tone(&steady_tone(&right), 0.8);
     right.end();
-    let left = Listening::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE), ("CLAPD_TEST_CHANNEL", "0")]);
+    let left = CaptureProcess::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE), ("CLAPD_TEST_CHANNEL", "0")]);
     let (line, _) = left.wait_for("half a second", |line| line.kind == "block" && line.number("at") > 0.5);
     assert_eq!(line.number("rms"), 0.0);
     left.end();
@@ -236,7 +235,7 @@ fn one_channel_is_heard_alone() {
 #[test]
 fn devices_are_listed_by_name() {
     let server = SoundServer::start(true);
-    let listing = Listening::start(&server, &[("CLAPD_TEST_LIST", "1")]);
+    let listing = CaptureProcess::start(&server, &[("CLAPD_TEST_LIST", "1")]);
     let (mic, before) =
         listing.wait_for("the microphone", |line| line.fields.get("name").is_some_and(|name| name == "mic"));
     assert_eq!(mic.fields["usable"], "true");
@@ -248,7 +247,7 @@ fn survives_the_server(shm: bool) {
     let mut server = SoundServer::start(shm);
     let tone = write_tone(&server, TONE_PEAK, TONE_PEAK);
     server.play(&tone);
-    let listening = Listening::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE)]);
+    let listening = CaptureProcess::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE)]);
     for death in 1..=2 {
         let before = steady_tone(&listening);
         server.kill();
@@ -282,7 +281,7 @@ fn a_server_that_hangs_is_survived() {
     let mut server = SoundServer::start(true);
     let tone = write_tone(&server, TONE_PEAK, TONE_PEAK);
     server.play(&tone);
-    let listening = Listening::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE)]);
+    let listening = CaptureProcess::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE)]);
     let before = steady_tone(&listening);
     server.freeze(true);
     listening.wait_for("the loss to be noticed", |line| line.fields["state"] == "Stalled");
@@ -301,15 +300,15 @@ fn a_server_that_hangs_is_survived() {
 fn a_device_that_is_not_there_is_waited_for() {
     let mut server = SoundServer::start(true);
     server.kill();
-    let listening = Listening::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE)]);
+    let listening = CaptureProcess::start(&server, &[("CLAPD_TEST_DEVICE", DEVICE)]);
     let (line, _) = listening.wait_for("an attempt", |line| line.number("reopens") >= 2.0);
     assert_eq!((line.kind.as_str(), line.fields["state"].as_str()), ("idle", "Lost"));
     server.restart();
     let tone = write_tone(&server, TONE_PEAK, TONE_PEAK);
     server.play(&tone);
-    let heard = steady_tone(&listening);
-    assert_is_our_tone(&heard, TONE_PEAK);
+    let received = steady_tone(&listening);
+    assert_is_our_tone(&received, TONE_PEAK);
     // Time begins with the first sample, not with the waiting for it.
-    assert!(heard.number("at") < heard.number("wall"));
+    assert!(received.number("at") < received.number("wall"));
     listening.end();
 }

@@ -15,14 +15,14 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 
 use crate::support::broker::{Broker, PATIENCE};
-use crate::support::faults::{Gate, Heard, Subscriber, TimeOfDay};
+use crate::support::faults::{Gate, Received, Subscriber, TimeOfDay};
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audio/demo.ogg");
 /// Sounds of the recording, and rules that let it make many events.
 const PROMPTS: [&str; 6] =
     ["a dog barking", "people applauding", "rain", "a person speaking", "footsteps on gravel", "music"];
 
-/// Half a frame. Times are told in whole milliseconds, and a clock that is set is followed to about one.
+/// Half a frame. Times are published in whole milliseconds, and a clock that is set is followed to about one.
 const NEAR_MS: u128 = 5;
 /// A clock is set by more than two hours, and no event of a run of the test lasts for one.
 const STEP_S: std::ops::Range<i64> = 7_200..90_000;
@@ -30,12 +30,12 @@ const LONGEST_S: f64 = 3_600.0;
 /// Starts after a step by which the new time of day is used: one or two may be under way.
 const STARTS_AFTER_STEP: usize = 6;
 
-/// The house under test.
-struct House {
+/// What is under test: a daemon with its broker, link, disk and clock.
+struct Rig {
     folder: tempfile::TempDir,
     broker: Broker,
     gate: Gate,
-    heard: Heard,
+    received: Received,
     subscriber: Option<Subscriber>,
     daemon: Option<Child>,
     /// One for each run of the daemon.
@@ -46,7 +46,7 @@ struct House {
     tmpfs: bool,
 }
 
-impl House {
+impl Rig {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let broker = Broker::start();
@@ -64,11 +64,11 @@ impl House {
         if clock.is_none() {
             eprintln!("no libfaketime: clocks that are set are left out");
         }
-        let mut house = Self {
+        let mut rig = Self {
             folder,
             broker,
             gate,
-            heard: Heard::default(),
+            received: Received::default(),
             subscriber: None,
             daemon: None,
             logs: Vec::new(),
@@ -76,9 +76,9 @@ impl House {
             clock,
             tmpfs,
         };
-        house.configure("loop = true");
-        house.listen();
-        house
+        rig.configure("loop = true");
+        rig.listen();
+        rig
     }
 
     fn outbox(&self) -> PathBuf {
@@ -101,7 +101,7 @@ impl House {
 
     /// Has the subscriber at the broker before the daemon can be there.
     fn listen(&mut self) {
-        self.subscriber = Some(Subscriber::start(self.broker.port, &self.heard));
+        self.subscriber = Some(Subscriber::start(self.broker.port, &self.received));
         self.gate.open();
     }
 
@@ -124,7 +124,7 @@ impl House {
     fn end(&mut self, signal: &str) {
         let Some(mut daemon) = self.daemon.take() else { return };
         assert_eq!(daemon.try_wait().expect("is ours"), None, "it ended by itself: {}", self.log());
-        signalled(&daemon, signal);
+        send_signal(&daemon, signal);
         let began = Instant::now();
         while daemon.try_wait().expect("is ours").is_none() {
             assert!(began.elapsed() < PATIENCE, "it does not end: {}", self.log());
@@ -192,7 +192,7 @@ impl House {
         let new = if clock.offset_s == 0 { by_s } else { 0 };
         self.steps.push((self.logs.len() - 1, i128::from(new - clock.offset_s) * 1000));
         clock.set(new);
-        let starts = |house: &Self| house.log().matches("\" started, ").count();
+        let starts = |rig: &Self| rig.log().matches("\" started, ").count();
         let (before, began) = (starts(self), Instant::now());
         while starts(self) < before + STARTS_AFTER_STEP {
             assert!(began.elapsed() < PATIENCE, "nothing more is heard: {}", self.log());
@@ -201,7 +201,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for Rig {
     fn drop(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
             let _ = daemon.kill();
@@ -213,14 +213,14 @@ impl Drop for House {
     }
 }
 
-fn signalled(process: &Child, signal: &str) {
+fn send_signal(process: &Child, signal: &str) {
     let sent = Command::new("kill").args([signal, &process.id().to_string()]).status();
     assert!(sent.expect("kill runs").success());
 }
 
 /// What an event is, apart from its id and the time of day: kind, prompt, and for an end its length and its peak.
 #[derive(Debug, Clone, PartialEq)]
-struct Told {
+struct ReceivedEvent {
     kind: String,
     prompt: String,
     id: String,
@@ -228,10 +228,10 @@ struct Told {
     duration: Option<f64>,
 }
 
-fn told(payload: &str) -> Told {
+fn parse_event(payload: &str) -> ReceivedEvent {
     let value: Value = serde_json::from_str(payload).expect("is JSON");
     let text = |name: &str| value[name].as_str().expect("a text").to_owned();
-    Told {
+    ReceivedEvent {
         kind: text("event_type"),
         prompt: text("prompt"),
         id: text("id"),
@@ -241,23 +241,23 @@ fn told(payload: &str) -> Told {
 }
 
 /// What a run's log says that happened: its ids' beginning, and kind and prompt of each start and end in order.
-fn logged(log: &Path) -> Option<(String, Vec<(String, String)>)> {
+fn parse_log(log: &Path) -> Option<(String, Vec<(String, String)>)> {
     let text = fs::read_to_string(log).expect("a text");
     let (_, rest) = text.split_once("ids of events begin with ")?;
     let run = rest.split_whitespace().next()?.to_owned();
-    let said = text.lines().filter_map(|line| {
+    let logged = text.lines().filter_map(|line| {
         let (_, rest) = line.split_once("demo: \"")?;
         let (prompt, what) = rest.split_once("\" ")?;
         let kind = ["started", "ended"].into_iter().find(|kind| what.starts_with(kind))?;
         Some((kind.to_owned(), prompt.to_owned()))
     });
-    Some((run, said.collect()))
+    Some((run, logged.collect()))
 }
 
 /// Every event of a run, in the order in which it was first heard.
-fn of_run(heard: &[Told], run: &str) -> Vec<Told> {
-    let mut events: Vec<Told> = Vec::new();
-    for event in heard.iter().filter(|event| event.id.starts_with(run)) {
+fn of_run(received: &[ReceivedEvent], run: &str) -> Vec<ReceivedEvent> {
+    let mut events: Vec<ReceivedEvent> = Vec::new();
+    for event in received.iter().filter(|event| event.id.starts_with(run)) {
         if !events.iter().any(|other| (&other.id, &other.kind) == (&event.id, &event.kind)) {
             events.push(event.clone());
         }
@@ -266,19 +266,25 @@ fn of_run(heard: &[Told], run: &str) -> Vec<Told> {
 }
 
 /// Milliseconds from the run's first start.
-fn offset(events: &[Told], event: &Told) -> i128 {
+fn offset(events: &[ReceivedEvent], event: &ReceivedEvent) -> i128 {
     let millis = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
     i128::try_from(millis(event.started_at)).unwrap_or(0) - i128::try_from(millis(events[0].started_at)).unwrap_or(0)
 }
 
 /// Compares what was heard of a run with what it logged and with the undisturbed run; returns how many events that were. `steps` are
 /// how its clock was set meanwhile, in milliseconds.
-fn check(events: &[Told], said: &[(String, String)], truth: &[Told], run: &str, steps: &[i128]) -> usize {
-    let heard: Vec<(&str, &str)> = events.iter().map(|event| (event.kind.as_str(), event.prompt.as_str())).collect();
-    let said: Vec<(&str, &str)> = said.iter().map(|(kind, prompt)| (kind.as_str(), prompt.as_str())).collect();
-    assert!(heard.len() >= said.len(), "{run}: {} were logged, {} heard", said.len(), heard.len());
-    assert_eq!(heard[..said.len()], said[..], "{run}: in the order of the log");
-    let mut open: HashMap<&str, &Told> = HashMap::new();
+fn check(
+    events: &[ReceivedEvent],
+    logged: &[(String, String)],
+    truth: &[ReceivedEvent],
+    run: &str,
+    steps: &[i128],
+) -> usize {
+    let received: Vec<(&str, &str)> = events.iter().map(|event| (event.kind.as_str(), event.prompt.as_str())).collect();
+    let logged: Vec<(&str, &str)> = logged.iter().map(|(kind, prompt)| (kind.as_str(), prompt.as_str())).collect();
+    assert!(received.len() >= logged.len(), "{run}: {} were logged, {} heard", logged.len(), received.len());
+    assert_eq!(received[..logged.len()], logged[..], "{run}: in the order of the log");
+    let mut open: HashMap<&str, &ReceivedEvent> = HashMap::new();
     for event in events {
         match event.kind.as_str() {
             "started" => assert!(open.insert(&event.id, event).is_none()),
@@ -295,7 +301,7 @@ fn check(events: &[Told], said: &[(String, String)], truth: &[Told], run: &str, 
         |events: &[(&str, &str)]| events.iter().rposition(|(kind, _)| *kind == "started").map_or(0, |at| at + 1);
     let expected: Vec<(&str, &str)> = truth.iter().map(|event| (event.kind.as_str(), event.prompt.as_str())).collect();
     let mut shifts = Vec::new();
-    for (event, expected) in events[..undisturbed(&said)].iter().zip(&truth[..undisturbed(&expected)]) {
+    for (event, expected) in events[..undisturbed(&logged)].iter().zip(&truth[..undisturbed(&expected)]) {
         assert_eq!((&event.kind, &event.prompt), (&expected.kind, &expected.prompt), "{run}");
         shifts.push(offset(events, event) - offset(truth, expected));
         assert_eq!(event.duration.is_some(), expected.duration.is_some());
@@ -303,7 +309,7 @@ fn check(events: &[Told], said: &[(String, String)], truth: &[Told], run: &str, 
         assert!(lengths.is_none_or(|(a, b)| (a - b).abs() < 0.0015), "{run}: {event:?}, not {expected:?}");
     }
     assert!(follow(&shifts, steps), "{run}: off by {shifts:?} ms, where the clock was set by {steps:?}");
-    said.len()
+    logged.len()
 }
 
 /// Whether times are off by nothing but how the clock was set: each by all steps up to some moment. The first may have waited for
@@ -349,33 +355,33 @@ fn plan(count: usize, random: &mut fastrand::Rng) -> Vec<&'static str> {
 }
 
 /// One fault; true where the daemon has to be started again.
-fn fault(house: &mut House, what: &str, random: &mut fastrand::Rng) -> bool {
+fn inject_fault(rig: &mut Rig, what: &str, random: &mut fastrand::Rng) -> bool {
     let away = Duration::from_millis(random.u64(0..1500));
     match what {
-        "daemon killed" => house.end("-KILL"),
-        "daemon stopped" => house.end("-TERM"),
+        "daemon killed" => rig.end("-KILL"),
+        "daemon stopped" => rig.end("-TERM"),
         "clock set" => {
             let by_s = random.i64(STEP_S);
-            house.set_clock(if random.bool() { by_s } else { -by_s });
+            rig.set_clock(if random.bool() { by_s } else { -by_s });
         }
-        "broker killed" => house.restart_broker(true, random.bool(), away),
-        "broker restarted" => house.restart_broker(false, random.bool(), away),
-        "link cut" => house.gate.cut(),
+        "broker killed" => rig.restart_broker(true, random.bool(), away),
+        "broker restarted" => rig.restart_broker(false, random.bool(), away),
+        "link cut" => rig.gate.cut(),
         "link closed for a while" => {
-            house.gate.close();
+            rig.gate.close();
             thread::sleep(away);
-            house.gate.open();
+            rig.gate.open();
         }
         "link dead" => {
-            let connected = || house.log().matches("mqtt: connected").count();
+            let connected = || rig.log().matches("mqtt: connected").count();
             let before = connected();
-            house.gate.freeze();
+            rig.gate.freeze();
             let began = Instant::now();
             while connected() == before && began.elapsed() < PATIENCE {
                 thread::sleep(Duration::from_millis(100));
             }
         }
-        _ if house.tmpfs => house.fill_disk(away),
+        _ if rig.tmpfs => rig.fill_disk(away),
         _ => {}
     }
     what.starts_with("daemon")
@@ -387,79 +393,82 @@ fn nothing_is_lost() {
     let seed = number("CLAPD_CHAOS_SEED").unwrap_or(7);
     let mut random = fastrand::Rng::with_seed(seed);
     let faults = plan(usize::try_from(faults).expect("a few"), &mut random);
-    let mut house = House::new();
-    house.start();
+    let mut rig = Rig::new();
+    rig.start();
     for what in &faults {
         thread::sleep(Duration::from_millis(random.u64(100..1500)));
-        if fault(&mut house, what, &mut random) {
-            house.start();
+        if inject_fault(&mut rig, what, &mut random) {
+            rig.start();
         }
     }
-    house.end("-KILL");
+    rig.end("-KILL");
     // Nothing new is heard; what is left is delivered.
-    house.configure("realtime = true");
-    house.start();
+    rig.configure("realtime = true");
+    rig.start();
     let began = Instant::now();
-    while fs::metadata(house.outbox().join("events.log")).map_or(0, |log| log.len()) > 15 {
-        assert!(began.elapsed() < 2 * PATIENCE, "the outbox does not empty: {}", house.log());
+    while fs::metadata(rig.outbox().join("events.log")).map_or(0, |log| log.len()) > 15 {
+        assert!(began.elapsed() < 2 * PATIENCE, "the outbox does not empty: {}", rig.log());
         thread::sleep(Duration::from_millis(50));
     }
-    house.end("-TERM");
-    let disturbed = house.logs.len() - 1;
+    rig.end("-TERM");
+    let disturbed = rig.logs.len() - 1;
     // The same without faults, from the first start on: what the recording's events are.
-    house.configure("");
-    house.start();
-    house.wait_for_log("stopped");
-    house.daemon.take().expect("was started").wait().expect("ends");
-    house.broker.stop();
-    house.subscriber.take().expect("listens").end();
+    rig.configure("");
+    rig.start();
+    rig.wait_for_log("stopped");
+    rig.daemon.take().expect("was started").wait().expect("ends");
+    rig.broker.stop();
+    rig.subscriber.take().expect("listens").end();
 
-    let heard = house.heard.lock().expect("is whole");
-    let heard: Vec<Told> =
-        heard.iter().filter(|(topic, _)| topic.ends_with("/event")).map(|(_, payload)| told(payload)).collect();
-    let (run, said) = logged(house.logs.last().expect("ran")).expect("has run");
-    let truth = of_run(&heard, &run);
-    assert_eq!(check(&truth, &said, &truth, &run, &[]), truth.len());
+    let received = rig.received.lock().expect("is whole");
+    let received: Vec<ReceivedEvent> = received
+        .iter()
+        .filter(|(topic, _)| topic.ends_with("/event"))
+        .map(|(_, payload)| parse_event(payload))
+        .collect();
+    let (run, logged) = parse_log(rig.logs.last().expect("ran")).expect("has run");
+    let truth = of_run(&received, &run);
+    assert_eq!(check(&truth, &logged, &truth, &run, &[]), truth.len());
     assert!(truth.len() > 20, "the recording makes {} messages", truth.len());
     let full = |log: &PathBuf| fs::read_to_string(log).map_or(0, |log| log.matches("events wait in memory").count());
-    let filled = faults.iter().filter(|what| **what == "disk full" && house.tmpfs).count();
-    assert_eq!(house.logs.iter().map(full).sum::<usize>(), filled, "times that the disk was full");
+    let filled = faults.iter().filter(|what| **what == "disk full" && rig.tmpfs).count();
+    assert_eq!(rig.logs.iter().map(full).sum::<usize>(), filled, "times that the disk was full");
     let (mut messages, mut runs) = (0, 0);
-    for (number, log) in house.logs[..disturbed].iter().enumerate() {
+    for (number, log) in rig.logs[..disturbed].iter().enumerate() {
         // A daemon may be killed before it has begun.
-        let Some((run, said)) = logged(log) else { continue };
-        let steps: Vec<i128> = house.steps.iter().filter(|(run, _)| *run == number).map(|(_, step)| *step).collect();
-        messages += check(&of_run(&heard, &run), &said, &truth, &run, &steps);
+        let Some((run, logged)) = parse_log(log) else { continue };
+        let steps: Vec<i128> = rig.steps.iter().filter(|(run, _)| *run == number).map(|(_, step)| *step).collect();
+        messages += check(&of_run(&received, &run), &logged, &truth, &run, &steps);
         runs += 1;
     }
     assert!(messages > 0, "nothing was heard");
-    let known: std::collections::HashSet<_> = heard.iter().map(|event| (&event.id, &event.kind)).collect();
+    let known: std::collections::HashSet<_> = received.iter().map(|event| (&event.id, &event.kind)).collect();
     let counts = FAULTS.map(|(what, _)| (what, faults.iter().filter(|other| **other == what).count()));
     eprintln!(
         "seed {seed}: {} faults in {runs} runs ({counts:?}): {messages} messages logged, 0 lost, {} sent twice",
         faults.len(),
-        heard.len() - known.len()
+        received.len() - known.len()
     );
 }
 
 /// Found by 200 faults on a slow machine, which filled the disk before the daemon had begun its log: it never tried again.
 #[test]
 fn a_disk_that_is_full_at_the_start_takes_events_once_there_is_room() {
-    let mut house = House::new();
-    if !house.tmpfs {
+    let mut rig = Rig::new();
+    if !rig.tmpfs {
         return;
     }
-    let filler = house.fill();
-    house.start();
-    house.wait_for_log("events wait in memory");
+    let filler = rig.fill();
+    rig.start();
+    rig.wait_for_log("events wait in memory");
     fs::remove_file(filler).expect("is there");
-    house.wait_for_log("the disk takes events again");
-    house.end("-KILL");
+    rig.wait_for_log("the disk takes events again");
+    rig.end("-KILL");
     // What the disk took, the next run finds.
-    house.gate.close();
-    house.start();
-    house.wait_for_log("\" started, ");
-    house.end("-KILL");
-    house.start();
-    house.wait_for_log("messages of an earlier run wait");
+    rig.gate.close();
+    rig.start();
+    rig.wait_for_log("\" started, ");
+    rig.end("-KILL");
+    rig.start();
+    rig.wait_for_log("messages of an earlier run wait");
 }

@@ -1,5 +1,5 @@
 //! A computer that does not know the time yet: it starts in 1970, or where it was shut down, hears something, and is then set by
-//! the network. What it heard is not too old for that, and it is told with the time at which it was.
+//! the network. What it detected is not too old for that, and is published with the time at which it was.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -47,7 +47,7 @@ fn wait_for_starts(folder: &Path, count: usize) {
 
 /// Hears something while the time of day is off by `off_s` and no broker is there, is set right, hears more, and dies before it
 /// can tell anybody. The next run delivers all of it.
-fn hear_then_learn_the_time(off_s: i64) {
+fn listen_then_learn_the_time(off_s: i64) {
     let folder = tempfile::tempdir().expect("a folder");
     let Some(mut clock) = TimeOfDay::new(folder.path()) else {
         eprintln!("no libfaketime: left out");
@@ -60,7 +60,7 @@ fn hear_then_learn_the_time(off_s: i64) {
     clock.set(0);
     let before = fs::read_to_string(folder.path().join("log")).expect("a text").matches("\" started, ").count();
     wait_for_starts(folder.path(), before + 3);
-    // The spool looks for itself every ten seconds, and writes a second later; an event makes it look at once.
+    // The outbox looks for itself every ten seconds, and writes a second later; an event makes it look at once.
     thread::sleep(Duration::from_secs(2));
     daemon.kill().and_then(|()| daemon.wait()).expect("is there");
     let broker = Broker::start();
@@ -96,10 +96,10 @@ fn hear_then_learn_the_time(off_s: i64) {
 #[test]
 fn a_clock_that_starts_in_1970_makes_nothing_too_old() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("is later").as_secs();
-    hear_then_learn_the_time(30 - i64::try_from(now).expect("fits"));
+    listen_then_learn_the_time(30 - i64::try_from(now).expect("fits"));
 }
 
 #[test]
 fn a_clock_that_starts_where_it_was_shut_down_makes_nothing_too_old() {
-    hear_then_learn_the_time(-OFF_S);
+    listen_then_learn_the_time(-OFF_S);
 }

@@ -19,7 +19,7 @@ const PIPE: &str = "[[source]]\nid = \"pipe\"\nstdin = true\n";
 const SECONDS: usize = 1_000;
 
 /// A daemon that hears what it is fed.
-struct Fed {
+struct FedDaemon {
     daemon: Daemon,
     stdin: ChildStdin,
     broker: Broker,
@@ -27,7 +27,7 @@ struct Fed {
     asked: u32,
 }
 
-impl Fed {
+impl FedDaemon {
     fn start(prompts: &str) -> Self {
         let broker = Broker::start();
         Self::start_in(tempfile::tempdir().expect("a folder"), broker, prompts)
@@ -104,7 +104,7 @@ impl Fed {
     }
 }
 
-/// Without Home Assistant: while it hears of a device, scores wait, and the newer takes the older one's place.
+/// Without Home Assistant: while a device is announced, scores wait, and the newer takes the older one's place.
 fn mqtt_alone(broker: &Broker) -> String {
     format!("{}discovery_prefix = \"\"\n", mqtt(broker))
 }
@@ -123,77 +123,77 @@ fn near(step: &Duration) -> bool {
 
 #[test]
 fn prompts_are_set_while_it_listens_and_outlive_it() {
-    let mut fed = Fed::start(ANY);
-    fed.feed(5);
-    fed.events("any", 1);
-    assert_eq!(fed.prompts(), (vec!["dog".into(), "any".into()], "file".into()));
-    let before = peak_mb(fed.daemon.process.id());
+    let mut daemon = FedDaemon::start(ANY);
+    daemon.feed(5);
+    daemon.events("any", 1);
+    assert_eq!(daemon.prompts(), (vec!["dog".into(), "any".into()], "file".into()));
+    let before = peak_mb(daemon.daemon.process.id());
     let merge = json!([{ "text": "heavy rain on a tin roof", "id": "rain", "start": 0, "stop": 0, "confirm": [1, 1] }]);
-    let response = fed.ask("prompts/set", json!({ "merge": merge, "remove": ["dog"] }));
+    let response = daemon.ask("prompts/set", json!({ "merge": merge, "remove": ["dog"] }));
     assert_eq!((&response["status"], &response["data"]["kept"]), (&json!("ok"), &json!(true)), "{response}");
     assert_eq!(response["data"]["prompts"][1]["text"], "heavy rain on a tin roof");
-    let grown = peak_mb(fed.daemon.process.id()) - before;
+    let grown = peak_mb(daemon.daemon.process.id()) - before;
     assert!(grown < 25, "the text model of 90 MB was loaded into the daemon: {before} MB grew by {grown} MB");
     // In force from the next window on.
-    fed.feed(2);
-    fed.events("rain", 1);
-    fed.feed(3);
-    fed.watcher.wait_for("0 0 clapd/attic/pipe/rain/score");
-    while fed.watcher.payloads("clapd/attic/pipe/dog/state").last() != Some(&"") {
-        fed.watcher.wait_for("0 1 clapd/attic/pipe/dog/state");
+    daemon.feed(2);
+    daemon.events("rain", 1);
+    daemon.feed(3);
+    daemon.watcher.wait_for("0 0 clapd/attic/pipe/rain/score");
+    while daemon.watcher.payloads("clapd/attic/pipe/dog/state").last() != Some(&"") {
+        daemon.watcher.wait_for("0 1 clapd/attic/pipe/dog/state");
     }
-    assert_eq!(fed.watcher.payloads("clapd/attic/pipe/any/event").len(), 1, "its event goes on");
-    let steps = fed.steps("any");
+    assert_eq!(daemon.watcher.payloads("clapd/attic/pipe/any/event").len(), 1, "its event goes on");
+    let steps = daemon.steps("any");
     assert!(steps.len() >= 5 && steps.iter().all(near), "no window is missing: {steps:?}");
 
-    let (folder, broker, _) = fed.stop();
-    let mut fed = Fed::start_in(folder, broker, ANY);
-    assert_eq!(fed.prompts(), (vec!["any".into(), "rain".into()], "mqtt".into()));
-    let response = fed.ask("prompts/set", json!({ "prompts": [{ "text": "a cat", "start": 4.5 }] }));
+    let (folder, broker, _) = daemon.stop();
+    let mut daemon = FedDaemon::start_in(folder, broker, ANY);
+    assert_eq!(daemon.prompts(), (vec!["any".into(), "rain".into()], "mqtt".into()));
+    let response = daemon.ask("prompts/set", json!({ "prompts": [{ "text": "a cat", "start": 4.5 }] }));
     assert_eq!(
         response["data"]["prompts"],
         json!([{ "id": "a_cat", "text": "a cat", "start": 4.5, "stop": 3.0, "confirm": [2, 3], "cooldown_s": 10.0 }])
     );
-    assert_eq!(fed.ask("prompts/set", json!({ "reset": true }))["status"], "ok");
-    assert_eq!(fed.prompts(), (vec!["dog".into(), "any".into()], "file".into()));
-    assert!(!fed.daemon.folder.path().join("state/prompts.toml").exists());
-    fed.stop();
+    assert_eq!(daemon.ask("prompts/set", json!({ "reset": true }))["status"], "ok");
+    assert_eq!(daemon.prompts(), (vec!["dog".into(), "any".into()], "file".into()));
+    assert!(!daemon.daemon.folder.path().join("state/prompts.toml").exists());
+    daemon.stop();
 }
 
 #[test]
-fn a_paused_source_is_not_heard() {
-    let mut fed = Fed::start(ANY);
-    fed.feed(4);
-    fed.events("any", 1);
+fn a_paused_source_is_not_scored() {
+    let mut daemon = FedDaemon::start(ANY);
+    daemon.feed(4);
+    daemon.events("any", 1);
     assert_eq!(
-        fed.ask("pause", json!({ "source": "pipe" })),
+        daemon.ask("pause", json!({ "source": "pipe" })),
         json!({ "status": "ok", "data": { "paused": ["pipe"] } })
     );
-    fed.events("any", 2);
-    while !fed.watcher.heard.iter().any(|line| line.contains("\"pipe\":{\"state\":\"paused\"")) {
-        fed.watcher.wait_for("0 1 clapd/attic/health");
+    daemon.events("any", 2);
+    while !daemon.watcher.received.iter().any(|line| line.contains("\"pipe\":{\"state\":\"paused\"")) {
+        daemon.watcher.wait_for("0 1 clapd/attic/health");
     }
     // A reload does not resume.
-    assert_eq!(fed.ask("reload", json!({}))["status"], "ok");
-    let heard = fed.watcher.payloads("clapd/attic/pipe/any/score").len();
-    fed.feed(10);
-    let info = fed.ask("info", json!({}));
+    assert_eq!(daemon.ask("reload", json!({}))["status"], "ok");
+    let received = daemon.watcher.payloads("clapd/attic/pipe/any/score").len();
+    daemon.feed(10);
+    let info = daemon.ask("info", json!({}));
     assert_eq!((&info["data"]["bundle"], &info["data"]["paused"]), (&json!("mini"), &json!(["pipe"])));
-    assert_eq!(fed.ask("resume", json!({})), json!({ "status": "ok", "data": { "paused": [] } }));
-    fed.feed(5);
-    fed.events("any", 3);
-    let after = fed.watcher.payloads("clapd/attic/pipe/any/score").len();
-    assert!(after - heard <= 5, "{} scores of a pause and 5 s", after - heard);
-    let error = fed.ask("pause", json!({ "source": "mike" }))["error"].take();
+    assert_eq!(daemon.ask("resume", json!({})), json!({ "status": "ok", "data": { "paused": [] } }));
+    daemon.feed(5);
+    daemon.events("any", 3);
+    let after = daemon.watcher.payloads("clapd/attic/pipe/any/score").len();
+    assert!(after - received <= 5, "{} scores of a pause and 5 s", after - received);
+    let error = daemon.ask("pause", json!({ "source": "mike" }))["error"].take();
     assert_eq!(error, "`source` is \"mike\", and this node has pipe; leave it out for all");
-    fed.stop();
+    daemon.stop();
 }
 
 #[test]
 fn hostile_requests_get_an_error_and_do_no_harm() {
-    let mut fed = Fed::start(ANY);
-    fed.feed(4);
-    fed.events("any", 1);
+    let mut daemon = FedDaemon::start(ANY);
+    daemon.feed(4);
+    daemon.events("any", 1);
     let deep = [&b"{\"prompts\":"[..], &[b'['; 50_000]].concat();
     let long = format!("{{\"prompts\":[{{\"text\":\"{}\"}}]}}", "dog ".repeat(20_000));
     let many = format!("{{\"prompts\":[{}{{}}]}}", "{\"text\":\"x\"},".repeat(2_000));
@@ -214,82 +214,82 @@ fn hostile_requests_get_an_error_and_do_no_harm() {
         ("prompts/set", b"{\"remove\":[\"nobody\"]}", "there is no such prompt"),
         ("prompts/set", b"{\"remove\":[\"dog\",\"any\"]}", "prompt: has no prompts"),
     ] {
-        fed.broker.publish(&format!("clapd/attic/request/{command}"), payload);
-        fed.watcher.wait_for_with(
+        daemon.broker.publish(&format!("clapd/attic/request/{command}"), payload);
+        daemon.watcher.wait_for_with(
             &format!("0 1 clapd/attic/response/{command} {{\"status\":\"error\""),
             &words.replace('"', "\\\""),
         );
     }
     // Larger than a packet may be: a broker of MQTT 5 keeps it to itself. Under a name that is no topic: not even answered.
-    fed.broker.publish("clapd/attic/request/prompts/set", vec![b'['; 400_000]);
-    fed.broker.publish("clapd/attic/request/in fo", b"{}");
+    daemon.broker.publish("clapd/attic/request/prompts/set", vec![b'['; 400_000]);
+    daemon.broker.publish("clapd/attic/request/in fo", b"{}");
     // Nothing of it has changed anything.
-    assert_eq!(fed.prompts(), (vec!["dog".into(), "any".into()], "file".into()));
-    fed.broker.publish_lines("clapd/attic/request/info", &"{\"transaction\":\"flood\"}\n".repeat(3_000));
-    fed.feed(4);
+    assert_eq!(daemon.prompts(), (vec!["dog".into(), "any".into()], "file".into()));
+    daemon.broker.publish_lines("clapd/attic/request/info", &"{\"transaction\":\"flood\"}\n".repeat(3_000));
+    daemon.feed(4);
     // Of the flood some are answered; afterwards it is as before.
-    fed.watcher.wait_for_with("0 1 clapd/attic/response/info", "\"transaction\":\"flood\",\"status\":\"ok\"");
-    while !fed.watcher.heard.iter().any(|line| line.contains("\"transaction\":\"after\"")) {
-        fed.broker.publish("clapd/attic/request/info", b"{\"transaction\":\"after\"}");
-        fed.watcher.wait_for("0 1 clapd/attic/response/info");
+    daemon.watcher.wait_for_with("0 1 clapd/attic/response/info", "\"transaction\":\"flood\",\"status\":\"ok\"");
+    while !daemon.watcher.received.iter().any(|line| line.contains("\"transaction\":\"after\"")) {
+        daemon.broker.publish("clapd/attic/request/info", b"{\"transaction\":\"after\"}");
+        daemon.watcher.wait_for("0 1 clapd/attic/response/info");
     }
-    let steps = fed.steps("any");
+    let steps = daemon.steps("any");
     assert!(steps.iter().all(near), "no window is missing: {steps:?}");
-    assert_eq!(fed.watcher.payloads("clapd/attic/pipe/any/event").len(), 1, "and its event goes on");
-    let (_, _, log) = fed.stop();
+    assert_eq!(daemon.watcher.payloads("clapd/attic/pipe/any/event").len(), 1, "and its event goes on");
+    let (_, _, log) = daemon.stop();
     assert!(log.contains("a command is not carried out"), "{log}");
 }
 
 #[test]
 fn sighup_changes_prompts_and_sources_and_a_bad_file_changes_nothing() {
-    let mut fed = Fed::start(ANY);
-    fed.feed(5);
-    fed.events("any", 1);
-    let mqtt = mqtt_alone(&fed.broker);
+    let mut daemon = FedDaemon::start(ANY);
+    daemon.feed(5);
+    daemon.events("any", 1);
+    let mqtt = mqtt_alone(&daemon.broker);
 
-    fed.daemon.configure(&format!("{ANY}start = 11\n{PIPE}{mqtt}[outbox]\nmax_evnts = 5\n"));
-    let error = fed.ask("reload", json!({}))["error"].take();
+    daemon.daemon.configure(&format!("{ANY}start = 11\n{PIPE}{mqtt}[outbox]\nmax_evnts = 5\n"));
+    let error = daemon.ask("reload", json!({}))["error"].take();
     let error = error.as_str().expect("a text");
     assert!(error.contains("max_evnts: is not a known key; did you mean `max_events`?"), "{error}");
     assert!(error.contains("clapd.toml:"), "{error}");
-    fed.daemon.signal("-HUP");
-    fed.feed(2);
-    assert_eq!(fed.prompts(), (vec!["dog".into(), "any".into()], "file".into()));
+    daemon.daemon.signal("-HUP");
+    daemon.feed(2);
+    assert_eq!(daemon.prompts(), (vec!["dog".into(), "any".into()], "file".into()));
 
     // A prompt and a source come; a prompt goes on by another rule; the model would need a restart.
     let cat = "[[prompt]]\nid = \"cat\"\ntext = \"a cat\"\nstart = 0\nstop = 0\nconfirm = [1, 1]\n";
     let calm = ANY.replace("start = 0", "start = 9");
     let second = format!("[[source]]\nid = \"second\"\nfile = {RECORDING:?}\nrealtime = true\nloop = true\n");
-    fed.daemon.configure(&format!("{cat}{calm}{PIPE}{second}{mqtt}[model]\nthreads = 2\n"));
-    fed.daemon.signal("-HUP");
-    fed.watcher.wait_for("0 1 clapd/attic/second/cat/state OFF");
-    // Either may be told first: that it is heard, or what its new prompt says.
+    daemon.daemon.configure(&format!("{cat}{calm}{PIPE}{second}{mqtt}[model]\nthreads = 2\n"));
+    daemon.daemon.signal("-HUP");
+    daemon.watcher.wait_for("0 1 clapd/attic/second/cat/state OFF");
+    // Either may be published first: that it is live, or the score of its new prompt.
     let live =
         |line: &String| line.starts_with("0 1 clapd/attic/health") && line.contains("\"second\":{\"state\":\"live\"");
-    while !fed.watcher.heard.iter().any(live) {
-        fed.watcher.wait_for("0 1 clapd/attic/health");
+    while !daemon.watcher.received.iter().any(live) {
+        daemon.watcher.wait_for("0 1 clapd/attic/health");
     }
-    fed.feed(4);
-    fed.events("cat", 1);
-    assert_eq!(fed.watcher.payloads("clapd/attic/pipe/any/event").len(), 1, "its event goes on");
+    daemon.feed(4);
+    daemon.events("cat", 1);
+    assert_eq!(daemon.watcher.payloads("clapd/attic/pipe/any/event").len(), 1, "its event goes on");
 
     // The prompt with the open event goes, and so does the source.
-    fed.daemon.configure(&format!("{cat}{PIPE}{mqtt}"));
-    let response = fed.ask("reload", json!({}));
+    daemon.daemon.configure(&format!("{cat}{PIPE}{mqtt}"));
+    let response = daemon.ask("reload", json!({}));
     assert_eq!(response["data"]["sources"], json!({ "added": [], "changed": [], "removed": ["second"] }), "{response}");
-    while fed.watcher.payloads("clapd/attic/pipe/any/state").last() != Some(&"")
-        || fed.watcher.payloads("clapd/attic/second/cat/state").last() != Some(&"")
+    while daemon.watcher.payloads("clapd/attic/pipe/any/state").last() != Some(&"")
+        || daemon.watcher.payloads("clapd/attic/second/cat/state").last() != Some(&"")
     {
-        fed.watcher.wait_for("0 1 clapd/attic/");
+        daemon.watcher.wait_for("0 1 clapd/attic/");
     }
-    fed.feed(3);
-    fed.watcher.wait_for("0 0 clapd/attic/pipe/dog/score");
-    let any = fed.watcher.payloads("clapd/attic/pipe/any/event");
+    daemon.feed(3);
+    daemon.watcher.wait_for("0 0 clapd/attic/pipe/dog/score");
+    let any = daemon.watcher.payloads("clapd/attic/pipe/any/event");
     assert!(any.len() == 2 && any[1].contains("\"event_type\":\"ended\""), "{any:?}");
-    let steps = fed.steps("dog");
+    let steps = daemon.steps("dog");
     assert!(steps.len() >= 8 && steps.iter().all(near), "no window is missing: {steps:?}");
-    assert_eq!(fed.watcher.payloads("clapd/attic/status"), ["online"], "one connection for all of it");
-    let (_, _, log) = fed.stop();
+    assert_eq!(daemon.watcher.payloads("clapd/attic/status"), ["online"], "one connection for all of it");
+    let (_, _, log) = daemon.stop();
     assert!(
         log.contains("everything stays as it was")
             && log.contains("model.threads has changed, which takes effect when"),

@@ -1,4 +1,4 @@
-//! The daemon as a process: what a house hears of a recording, what systemd hears, and how it ends.
+//! The daemon as a process: what is published of a recording, what systemd receives, and how it ends.
 
 use std::fs;
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::support::node::{Daemon, NOBODY, RECORDING, mqtt, wav};
 use crate::support::sound_server::{DEVICE, SoundServer};
 
 #[test]
-fn a_recording_is_heard_to_its_end() {
+fn a_recording_is_read_to_its_end() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let source = format!("[[source]]\nid = \"demo\"\nfile = {RECORDING:?}\n");
@@ -50,7 +50,7 @@ fn a_recording_is_heard_to_its_end() {
     let states = watcher.payloads("clapd/attic/demo/dog/state");
     assert_eq!((states.first(), states.last()), (Some(&"OFF"), Some(&"OFF")));
     let [device] = watcher.payloads("homeassistant/device/attic_demo/config")[..] else {
-        panic!("{:#?}", watcher.heard)
+        panic!("{:#?}", watcher.received)
     };
     assert!(device.contains("\"name\":\"Dog barking\"") && device.contains("clapd/attic/demo/dog/state"), "{device}");
     let info: Value = serde_json::from_str(watcher.payloads("clapd/attic/info")[0]).expect("is JSON");
@@ -81,19 +81,20 @@ fn standard_input_and_no_broker_do_as_well() {
 }
 
 /// What systemd hears until it hears `wanted`.
-fn heard_by_systemd(socket: &UnixDatagram, wanted: &str) -> Vec<String> {
-    let mut heard = Vec::new();
+fn notifications(socket: &UnixDatagram, wanted: &str) -> Vec<String> {
+    let mut received = Vec::new();
     let mut message = [0; 4096];
-    while !heard.iter().any(|message| message == wanted) {
-        let count =
-            socket.recv(&mut message).unwrap_or_else(|error| panic!("{wanted} was not heard, {heard:?} was: {error}"));
-        heard.push(String::from_utf8_lossy(&message[..count]).into_owned());
+    while !received.iter().any(|message| message == wanted) {
+        let count = socket
+            .recv(&mut message)
+            .unwrap_or_else(|error| panic!("{wanted} was not heard, {received:?} was: {error}"));
+        received.push(String::from_utf8_lossy(&message[..count]).into_owned());
     }
-    heard
+    received
 }
 
 #[test]
-fn systemd_hears_of_start_progress_and_stop() {
+fn systemd_is_notified_of_start_progress_and_stop() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let mut socket = None;
@@ -106,26 +107,26 @@ fn systemd_hears_of_start_progress_and_stop() {
     });
     let socket = socket.expect("was bound");
     assert!(daemon.folder.path().exists());
-    let heard = heard_by_systemd(&socket, "READY=1");
-    assert!(heard[0].starts_with("STATUS=mic "), "{heard:?}");
+    let received = notifications(&socket, "READY=1");
+    assert!(received[0].starts_with("STATUS=mic "), "{received:?}");
     // A device that is away is waited for: that is no reason to be restarted.
-    heard_by_systemd(&socket, "WATCHDOG=1");
-    heard_by_systemd(&socket, "WATCHDOG=1");
+    notifications(&socket, "WATCHDOG=1");
+    notifications(&socket, "WATCHDOG=1");
     watcher.wait_for("0 1 clapd/attic/status online");
     daemon.signal("-HUP");
-    heard_by_systemd(&socket, "RELOADING=1");
-    heard_by_systemd(&socket, "READY=1");
-    heard_by_systemd(&socket, "WATCHDOG=1");
+    notifications(&socket, "RELOADING=1");
+    notifications(&socket, "READY=1");
+    notifications(&socket, "WATCHDOG=1");
     // Who reloads a file at fault is told in `systemctl status`.
     daemon.configure("[nonsense]\n");
     daemon.signal("-HUP");
-    heard_by_systemd(&socket, "RELOADING=1");
-    let heard = heard_by_systemd(&socket, "READY=1");
-    let status = heard.iter().find(|word| word.starts_with("STATUS=everything stays as it was: "));
-    assert!(status.is_some_and(|status| status.contains("nonsense: is not a known key")), "{heard:?}");
-    heard_by_systemd(&socket, "WATCHDOG=1");
+    notifications(&socket, "RELOADING=1");
+    let received = notifications(&socket, "READY=1");
+    let status = received.iter().find(|word| word.starts_with("STATUS=everything stays as it was: "));
+    assert!(status.is_some_and(|status| status.contains("nonsense: is not a known key")), "{received:?}");
+    notifications(&socket, "WATCHDOG=1");
     daemon.signal("-TERM");
-    heard_by_systemd(&socket, "STOPPING=1");
+    notifications(&socket, "STOPPING=1");
     watcher.wait_for("0 1 clapd/attic/status stopped");
     let (status, log) = daemon.end();
     assert!(status.success(), "{log}");

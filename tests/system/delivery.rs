@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use clapd::config::{self, Secret, Tls};
 use clapd::health::DeliveryCounters;
 use clapd::mqtt::{self, Info, Publisher};
-use clapd::outbox::{Notice, Outbox, OutboxSpec};
+use clapd::outbox::{EventRecord, Outbox, OutboxSpec};
 
 use crate::support::broker::{Broker, Link, PATIENCE, free_port};
 use crate::support::certificates::Authority;
@@ -68,7 +68,7 @@ fn bark(publisher: &Publisher, id: &str) {
     let started_at = UNIX_EPOCH + Duration::from_millis(1_795_370_400_123);
     for duration in [None, Some(Duration::from_millis(2_345))] {
         let (id, prompt) = (id.into(), "a dog barking".into());
-        publisher.event(&route, Notice { id, prompt, score: 7.0, peak: 8.0, started_at, duration });
+        publisher.publish_event(&route, EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at, duration });
     }
 }
 
@@ -163,7 +163,7 @@ fn certificates_that_are_none_are_found_before_the_start() {
 }
 
 #[test]
-fn a_broker_of_the_old_version_is_spoken_to_in_it() {
+fn an_old_broker_is_served_in_its_version() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let (publisher, _) = start(&at(Link::old(&broker)), "old", &OutboxSpec::default());
@@ -175,7 +175,7 @@ fn a_broker_of_the_old_version_is_spoken_to_in_it() {
 }
 
 #[test]
-fn a_refused_event_is_counted_named_and_kept() {
+fn a_refused_event_is_counted_named_and_stored() {
     let list = |more: &str| format!("pattern readwrite #\n{more}");
     let mut broker = Broker::start_with(|folder| {
         let access = folder.join("access");
@@ -191,7 +191,10 @@ fn a_refused_event_is_counted_named_and_kept() {
     // Others are not kept from it by the one that is refused.
     let route = publisher.topics().route("mic", "cat");
     let (id, prompt) = ("c".into(), "a cat".into());
-    publisher.event(&route, Notice { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None });
+    publisher.publish_event(
+        &route,
+        EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None },
+    );
     watcher.wait_for("0 1 clapd/shy/mic/cat/event");
     assert!(counters.refused.get() >= 1, "{counters:?}");
     assert_eq!(publisher.stop(SOON), 2);
@@ -205,7 +208,7 @@ fn a_refused_event_is_counted_named_and_kept() {
 }
 
 #[test]
-fn somebody_with_our_name_is_named() {
+fn another_client_with_our_id_is_named() {
     let (publisher, _) = start(&at(Link::taken_over()), "twin", &OutboxSpec::default());
     wait_for_log("somebody else has connected as clapd-twin; give every computer its own node.id");
     drop(publisher);
@@ -219,22 +222,22 @@ fn somebody_with_our_name_is_named() {
 }
 
 #[test]
-fn a_wrong_password_is_said_once() {
+fn a_wrong_password_is_logged_once() {
     let broker = Broker::start_with_password("clapd", "hunter2");
     let stranger =
         config::Broker { user: Some("clapd".into()), password: Some(Secret::new("wrong".into())), ..at(broker.port) };
     let (publisher, _) = start(&stranger, "forgetful", &OutboxSpec::default());
-    let said = format!("no connection to 127.0.0.1:{}: the broker refuses the user or the password", broker.port);
-    wait_for_log(&said);
+    let expected = format!("no connection to 127.0.0.1:{}: the broker refuses the user or the password", broker.port);
+    wait_for_log(&expected);
     bark(&publisher, "a");
     let began = Instant::now();
     assert_eq!(publisher.stop(PATIENCE), 2);
     assert!(began.elapsed() < PATIENCE / 2, "a door that is shut is not knocked at until the end");
-    assert_eq!(logged(&said), 1);
+    assert_eq!(logged(&expected), 1);
 }
 
 #[test]
-fn a_state_that_no_prompt_has_any_more_is_off_and_gone() {
+fn a_state_that_no_prompt_has_any_more_is_off_and_removed() {
     let broker = Broker::start();
     for state in ["mic/cat/state", "attic/dog/state", "mic/dog/state"] {
         broker.publish_retained(&format!("clapd/tidy/{state}"), "ON");
@@ -242,7 +245,7 @@ fn a_state_that_no_prompt_has_any_more_is_off_and_gone() {
     broker.publish_retained("clapd/other/mic/cat/state", "ON");
     let mut watcher = broker.watch();
     let (publisher, _) = start(&at(broker.port), "tidy", &OutboxSpec::default());
-    publisher.state(&publisher.topics().route("mic", "dog"), true);
+    publisher.publish_state(&publisher.topics().route("mic", "dog"), true);
     watcher.wait_for("0 1 clapd/tidy/mic/cat/state OFF");
     assert_eq!(publisher.stop(PATIENCE), 0);
     watcher.wait_for("0 1 clapd/tidy/status stopped");
@@ -268,11 +271,11 @@ fn the_next_run_delivers_what_this_one_could_not() {
     bark(&publisher, "c");
     assert_eq!(publisher.stop(PATIENCE), 0);
     watcher.wait_for("0 1 clapd/heir/status stopped");
-    let heard = watcher.payloads("clapd/heir/mic/dog/event");
-    let ids: Vec<&str> = heard.iter().filter_map(|event| event.split('"').nth(7)).collect();
+    let received = watcher.payloads("clapd/heir/mic/dog/event");
+    let ids: Vec<&str> = received.iter().filter_map(|event| event.split('"').nth(7)).collect();
     assert_eq!(ids, ["a", "a", "b", "b", "c", "c"]);
     let expected = r#"{"event_type":"ended","id":"a","prompt":"a dog barking","score":7.0,"peak":8.0,"started_at":"2026-11-22T18:00:00.123Z","ended_at":"2026-11-22T18:00:02.468Z","duration_s":2.345}"#;
-    assert_eq!(heard[1], expected);
+    assert_eq!(received[1], expected);
     assert!(
         fs::metadata(folder.path().join("outbox/events.log")).expect("is there").len() < 20,
         "nothing is left in it"

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clapd::config;
 use clapd::mqtt::{Info, Publisher};
-use clapd::outbox::{Notice, Outbox, OutboxSpec};
+use clapd::outbox::{EventRecord, Outbox, OutboxSpec};
 use clapd_core::prompts::{Prompt, PromptId, Rule};
 use serde_json::Value;
 
@@ -33,9 +33,9 @@ fn discover(publisher: &Publisher, sources: &[&str], prompts: &[&str]) {
     let rule = Rule { start: 6.0, stop: 4.0, confirm: (1, 1), cooldown: Duration::ZERO };
     let prompt = |id: &&str| Prompt::of_text(PromptId::new(id).expect("an id"), format!("a {id}"), rule);
     let all: Vec<Prompt> = prompts.iter().map(prompt).collect();
-    publisher.discover(sources.iter().copied(), &all, Duration::from_secs(1));
+    publisher.announce(sources.iter().copied(), &all, Duration::from_secs(1));
     for (source, prompt) in sources.iter().flat_map(|source| prompts.iter().map(move |prompt| (source, prompt))) {
-        publisher.state(&publisher.topics().route(source, prompt), false);
+        publisher.publish_state(&publisher.topics().route(source, prompt), false);
     }
 }
 
@@ -63,25 +63,32 @@ fn last<'a>(watcher: &'a Watcher, topic: &str) -> &'a str {
 }
 
 fn position(watcher: &Watcher, start: &str) -> usize {
-    watcher.heard.iter().position(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start:?} was not heard"))
+    watcher
+        .received
+        .iter()
+        .position(|line| line.starts_with(start))
+        .unwrap_or_else(|| panic!("{start:?} was not heard"))
 }
 
 #[test]
-fn devices_are_told_of_before_their_events_and_again_when_home_assistant_begins() {
+fn devices_are_announced_before_their_events_and_again_when_home_assistant_begins() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let publisher = start(&broker, Some("homeassistant"));
     discover(&publisher, &["mic", "yard"], &["dog", "cat"]);
     let route = publisher.topics().route("mic", "dog");
     let (id, prompt) = ("a".into(), "a dog".into());
-    publisher.event(&route, Notice { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None });
+    publisher.publish_event(
+        &route,
+        EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None },
+    );
     // Nothing but the end of the pause has the event sent.
     watcher.wait_for("0 1 clapd/den/mic/dog/event");
     let event = position(&watcher, "0 1 clapd/den/mic/dog/event");
     assert!(position(&watcher, &format!("0 1 {MIC}")) < event && position(&watcher, &format!("0 1 {YARD}")) < event);
     assert_eq!(entities(last(&watcher, MIC)), of(&["cat", "dog"]));
 
-    watcher.heard.clear();
+    watcher.received.clear();
     broker.publish("homeassistant/status", "offline");
     broker.publish("homeassistant/status", "online");
     watcher.wait_for("0 1 clapd/den/yard/cat/state OFF");
@@ -122,12 +129,12 @@ fn what_is_not_there_any_more_is_removed_in_this_run_and_the_next() {
 }
 
 #[test]
-fn without_a_prefix_nobody_is_told() {
+fn without_a_prefix_nothing_is_announced() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let publisher = start(&broker, None);
     discover(&publisher, &["mic"], &["dog"]);
     assert_eq!(publisher.stop(PATIENCE), 0);
     watcher.wait_for("0 1 clapd/den/status stopped");
-    assert!(!watcher.heard.iter().any(|line| line.contains("homeassistant")), "{:#?}", watcher.heard);
+    assert!(!watcher.received.iter().any(|line| line.contains("homeassistant")), "{:#?}", watcher.received);
 }

@@ -1,4 +1,4 @@
-//! A deaf microphone is told, a quiet room is not taken for one, and what a daemon missed it does not chase: the daemon as a process
+//! A dead microphone is reported, a quiet room is not taken for one, and what a daemon missed it does not chase: the daemon as a process
 //! with a real sound server, a real broker, and a socket in systemd's place.
 
 use std::fs;
@@ -56,14 +56,14 @@ impl Daemon {
         let mut word = [0; 4096];
         while self.watchdog.recv(&mut word).is_ok() {}
         self.watchdog.set_nonblocking(false).expect("is set");
-        let mut heard = 0;
-        while heard < times {
+        let mut pings = 0;
+        while pings < times {
             let count = match self.watchdog.recv(&mut word) {
                 // A child of the test has ended.
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                received => received.unwrap_or_else(|error| panic!("{heard} of {times}: {error}; {}", self.log())),
+                received => received.unwrap_or_else(|error| panic!("{pings} of {times}: {error}; {}", self.log())),
             };
-            heard += u32::from(&word[..count] == b"WATCHDOG=1");
+            pings += u32::from(&word[..count] == b"WATCHDOG=1");
         }
     }
 
@@ -149,7 +149,7 @@ fn a_dead_microphone_a_loud_one_and_a_quiet_room_are_told_apart() {
     wait_for_state(&mut watcher, "live");
     server.play(&loud);
     wait_for_state(&mut watcher, "clipping");
-    server.hush();
+    server.stop_playing();
     wait_for_state(&mut watcher, "silent");
     // Between hearing nothing and being away there is a difference, too.
     server.control(&["suspend-sink", "mic", "1"]);
@@ -204,7 +204,7 @@ fn a_server_behind_which_closing_hangs_neither_stops_the_daemon_nor_the_watchdog
     daemon.end(&mut watcher);
 }
 
-/// Times, by the wall clock, of the windows whose scores were told so far.
+/// Times, by the wall clock, of the windows whose scores were published so far.
 fn scored_at(watcher: &Watcher) -> Vec<SystemTime> {
     let time = |payload: &str| {
         let score: Value = serde_json::from_str(payload).expect("is JSON");

@@ -1,4 +1,4 @@
-//! What a house hears, through a real broker: status and last will, states, scores, events, and what an outage does to them.
+//! What is published through a real broker: status and last will, states, scores, events, and what an outage does to them.
 
 use std::env;
 use std::process::Command;
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clapd::config::{self, Secret};
 use clapd::health::{DeliveryCounters, Health, SourceHealth};
 use clapd::mqtt::{Info, Publisher, Route};
-use clapd::outbox::{Notice, Outbox, OutboxSpec};
+use clapd::outbox::{EventRecord, Outbox, OutboxSpec};
 use clapd_core::score::Score;
 
 use crate::support::broker;
@@ -43,15 +43,15 @@ fn dog(publisher: &Publisher) -> Route {
     publisher.topics().route("mic", "dog")
 }
 
-fn notice(id: &str, duration: Option<Duration>) -> Notice {
+fn record(id: &str, duration: Option<Duration>) -> EventRecord {
     let started_at = UNIX_EPOCH + Duration::from_secs(1_795_370_400);
-    Notice { id: id.into(), prompt: "a dog barking".into(), score: 7.25, peak: 8.5, started_at, duration }
+    EventRecord { id: id.into(), prompt: "a dog barking".into(), score: 7.25, peak: 8.5, started_at, duration }
 }
 
 /// Tells a whole event.
 fn pair(publisher: &Publisher, n: usize) {
-    publisher.event(&dog(publisher), notice(&format!("r-mic-{n}"), None));
-    publisher.event(&dog(publisher), notice(&format!("r-mic-{n}"), Some(Duration::from_secs(2))));
+    publisher.publish_event(&dog(publisher), record(&format!("r-mic-{n}"), None));
+    publisher.publish_event(&dog(publisher), record(&format!("r-mic-{n}"), Some(Duration::from_secs(2))));
 }
 
 /// What [`events`] makes of such events.
@@ -77,22 +77,22 @@ fn events(watcher: &broker::Watcher) -> Vec<String> {
 }
 
 #[test]
-fn a_house_hears_status_states_scores_and_events() {
+fn status_states_scores_and_events_are_published() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let (publisher, _) = start(broker.port, None);
     let route = dog(&publisher);
-    publisher.state(&route, false);
+    publisher.publish_state(&route, false);
     watcher.wait_for("0 1 clapd/attic/mic/dog/state OFF");
-    publisher.score(&route, score(7.25), UNIX_EPOCH);
-    publisher.state(&route, true);
-    publisher.event(&route, notice("r-mic-0", None));
+    publisher.publish_score(&route, score(7.25), UNIX_EPOCH);
+    publisher.publish_state(&route, true);
+    publisher.publish_event(&route, record("r-mic-0", None));
     watcher.wait_for("0 1 clapd/attic/mic/dog/event");
     let source = SourceHealth { id: "mic".into(), state: "live", ..SourceHealth::default() };
-    publisher.health(&Health { outbox: "disk", sources: vec![source], ..Health::default() });
+    publisher.publish_health(&Health { outbox: "disk", sources: vec![source], ..Health::default() });
     watcher.wait_for("0 1 clapd/attic/health {\"uptime_s\":0,");
-    publisher.event(&route, notice("r-mic-0", Some(Duration::from_secs(3))));
-    publisher.state(&route, false);
+    publisher.publish_event(&route, record("r-mic-0", Some(Duration::from_secs(3))));
+    publisher.publish_state(&route, false);
     assert_eq!(publisher.stop(PATIENCE), 0);
     watcher.wait_for("0 1 clapd/attic/status stopped");
 
@@ -108,7 +108,7 @@ fn a_house_hears_status_states_scores_and_events() {
         r#"0 1 clapd/attic/mic/dog/state OFF"#,
         r#"0 1 clapd/attic/status stopped"#,
     ];
-    assert_eq!(watcher.heard, expected);
+    assert_eq!(watcher.received, expected);
 
     // Whoever comes later hears how things stand, and no event and no score of the past.
     let mut topics = broker.watch().retained.clone();
@@ -142,15 +142,15 @@ fn a_killed_daemon_is_offline() {
 }
 
 #[test]
-fn a_broker_that_comes_late_hears_what_waited() {
+fn a_broker_that_comes_late_gets_what_waited() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let port = free_port();
     let (publisher, counters) = start(port, None);
     let route = dog(&publisher);
-    publisher.state(&route, true);
-    publisher.event(&route, notice("r-mic-0", None));
-    (1..=9).for_each(|n| publisher.score(&route, score(n as f32), UNIX_EPOCH));
+    publisher.publish_state(&route, true);
+    publisher.publish_event(&route, record("r-mic-0", None));
+    (1..=9).for_each(|n| publisher.publish_score(&route, score(n as f32), UNIX_EPOCH));
     Link::open(port, &broker);
     watcher.wait_for("0 0 clapd/attic/mic/dog/score {\"score\":9.0");
     assert_eq!(events(&watcher), ["started r-mic-0"]);
@@ -166,12 +166,12 @@ fn a_broker_that_restarts_loses_no_event() {
     let mut watcher = broker.watch();
     let (publisher, counters) = start(broker.port, None);
     let route = dog(&publisher);
-    publisher.event(&route, notice("r-mic-0", None));
+    publisher.publish_event(&route, record("r-mic-0", None));
     watcher.wait_for("0 1 clapd/attic/mic/dog/event");
     broker.stop();
-    publisher.event(&route, notice("r-mic-0", Some(Duration::ZERO)));
-    publisher.event(&route, notice("r-mic-1", None));
-    publisher.state(&route, true);
+    publisher.publish_event(&route, record("r-mic-0", Some(Duration::ZERO)));
+    publisher.publish_event(&route, record("r-mic-1", None));
+    publisher.publish_state(&route, true);
     broker.resume();
     watcher.wait_for("0 1 clapd/attic/mic/dog/event {\"event_type\":\"started\",\"id\":\"r-mic-1\"");
     assert_eq!(events(&watcher), ["started r-mic-0", "ended r-mic-0", "started r-mic-1"]);
@@ -200,7 +200,7 @@ fn a_burst_arrives_whole_and_in_order() {
     let (publisher, counters) = start(broker.port, None);
     for n in 0..1_000 {
         pair(&publisher, n);
-        publisher.score(&dog(&publisher), score(5.0), SystemTime::now());
+        publisher.publish_score(&dog(&publisher), score(5.0), SystemTime::now());
     }
     let dropped = publisher.outbox().dropped();
     assert_eq!(publisher.stop(PATIENCE), 0);
@@ -211,9 +211,9 @@ fn a_burst_arrives_whole_and_in_order() {
 }
 
 #[test]
-fn leaving_without_a_broker_says_what_is_left() {
+fn stopping_without_a_broker_reports_what_is_left() {
     let (publisher, _) = start(free_port(), None);
-    publisher.event(&dog(&publisher), notice("r-mic-0", None));
+    publisher.publish_event(&dog(&publisher), record("r-mic-0", None));
     assert_eq!(publisher.stop(Duration::from_secs(1)), 1);
 }
 
@@ -226,10 +226,10 @@ fn requests_wait_and_old_ones_and_too_many_are_dropped() {
     watcher.wait_for("0 1 clapd/attic/info");
     // What was subscribed to before is answered before what comes now.
     broker.publish("clapd/attic/request/info", b"\xff{");
-    let request = publisher.request(PATIENCE).expect("one came");
+    let request = publisher.next_request(PATIENCE).expect("one came");
     assert_eq!((request.command.as_str(), request.payload.as_slice()), ("info", &b"\xff{"[..]));
     broker.publish_lines("clapd/attic/request/info", &"{}\n".repeat(100));
-    publisher.state(&dog(&publisher), true);
+    publisher.publish_state(&dog(&publisher), true);
     watcher.wait_for("0 1 clapd/attic/mic/dog/state ON");
     while counters.commands_dropped.get() == 0 {
         broker.publish("clapd/attic/request/info", b"");
@@ -244,22 +244,22 @@ fn a_message_that_is_too_large_keeps_nobody_away() {
     broker.publish_retained_bytes("clapd/attic/request/info", &vec![b'x'; 300 * 1024]);
     // In 3.1.1 nothing keeps the broker from sending it, on every connection that asks for commands.
     let (publisher, _) = start(Link::old(&broker), None);
-    publisher.state(&dog(&publisher), true);
+    publisher.publish_state(&dog(&publisher), true);
     watcher.wait_for("0 1 clapd/attic/mic/dog/state ON");
-    publisher.event(&dog(&publisher), notice("r-mic-0", None));
+    publisher.publish_event(&dog(&publisher), record("r-mic-0", None));
     watcher.wait_for("0 1 clapd/attic/mic/dog/event");
-    publisher.state(&dog(&publisher), false);
+    publisher.publish_state(&dog(&publisher), false);
     watcher.wait_for("0 1 clapd/attic/mic/dog/state OFF");
     assert_eq!(publisher.stop(PATIENCE), 0);
 }
 
 #[test]
-fn home_assistant_hears_all_again_when_it_begins() {
+fn home_assistant_gets_all_again_when_it_begins() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
     let with_discovery = config::Broker { discovery_prefix: Some("homeassistant".into()), ..at(broker.port, None) };
     let (publisher, _) = start_with(&with_discovery, &OutboxSpec::default());
-    publisher.state(&dog(&publisher), true);
+    publisher.publish_state(&dog(&publisher), true);
     watcher.wait_for("0 1 clapd/attic/mic/dog/state ON");
     broker.publish("homeassistant/status", b"online");
     watcher.wait_for("0 1 clapd/attic/mic/dog/state ON");
@@ -268,11 +268,11 @@ fn home_assistant_hears_all_again_when_it_begins() {
 }
 
 #[test]
-fn a_password_opens_the_door() {
+fn a_password_lets_us_in() {
     let broker = Broker::start_with_password("clapd", "hunter2");
     let mut watcher = broker.watch();
     let (stranger, _) = start(broker.port, Some(("clapd", "wrong")));
-    stranger.event(&dog(&stranger), notice("stranger", None));
+    stranger.publish_event(&dog(&stranger), record("stranger", None));
     assert_eq!(stranger.stop(PATIENCE), 1, "the door stays shut");
     let (publisher, _) = start(broker.port, Some(("clapd", "hunter2")));
     assert_eq!(publisher.stop(PATIENCE), 0);

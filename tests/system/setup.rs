@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::broker::{Broker, Link, free_port};
 use crate::support::certificates::Authority;
-use crate::support::place::{CLAPD, NULL, Place, mode};
+use crate::support::setup_run::{CLAPD, NULL, SetupFolder, mode};
 use crate::support::sound_server::{DEVICE, RATE, SoundServer};
 use crate::wav::Wav;
 
@@ -24,8 +24,8 @@ fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
 fn a_configuration_is_written_that_the_daemon_runs_with() {
     let broker = Broker::start();
     let mut watcher = broker.watch();
-    let place = Place::new();
-    let outcome = place.setup(&with(&["--broker", &at(&broker), "-p", "rain"]));
+    let folder = SetupFolder::new();
+    let outcome = folder.setup(&with(&["--broker", &at(&broker), "-p", "rain"]));
     let address = format!("127.0.0.1:{} answers", broker.port);
     outcome.is(
         0,
@@ -37,17 +37,17 @@ fn a_configuration_is_written_that_the_daemon_runs_with() {
             "clapd run --config",
         ],
     );
-    assert_eq!(place.written(), ["clapd.toml"]);
-    assert_eq!(mode(&place.config()), 0o644, "the service's user has to read it");
-    let text = place.read("etc/clapd.toml");
+    assert_eq!(folder.written(), ["clapd.toml"]);
+    assert_eq!(mode(&folder.config()), 0o644, "the service's user has to read it");
+    let text = folder.read("etc/clapd.toml");
     assert!(
         text.contains("\nid = \"attic\" ") && text.contains("# Where events wait while the broker is away."),
         "{text}"
     );
 
     let mut daemon = Command::new(CLAPD);
-    daemon.args(["run", "--config"]).arg(place.config());
-    daemon.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).env("XDG_STATE_HOME", place.path("state"));
+    daemon.args(["run", "--config"]).arg(folder.config());
+    daemon.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR")).env("XDG_STATE_HOME", folder.path("state"));
     let mut daemon = daemon.stderr(Stdio::null()).spawn().expect("clapd runs");
     watcher.wait_for("0 1 clapd/attic/status online");
     watcher.wait_for("0 1 clapd/attic/mic/rain/state OFF");
@@ -60,34 +60,34 @@ fn a_configuration_is_written_that_the_daemon_runs_with() {
 #[test]
 fn a_password_lies_in_a_file_of_its_own_and_is_never_seen() {
     let broker = Broker::start_with_password("clapd", SECRET);
-    let place = Place::new();
+    let folder = SetupFolder::new();
     let url = format!("mqtt://clapd@127.0.0.1:{}", broker.port);
-    let wrong = place.write("wrong", "hunter2-wrong\n");
-    let file = place.write("secret", &format!("{SECRET}\n"));
+    let wrong = folder.write("wrong", "hunter2-wrong\n");
+    let file = folder.write("secret", &format!("{SECRET}\n"));
 
-    let outcome = place.setup(&with(&["--broker", &url, "--password-file", wrong.to_str().unwrap()]));
+    let outcome = folder.setup(&with(&["--broker", &url, "--password-file", wrong.to_str().unwrap()]));
     outcome.is(5, &["login: the user clapd or the password is wrong"]);
     outcome.hides("hunter2-wrong");
-    assert_eq!(place.written(), Vec::<String>::new(), "nothing is written before all is well");
-    place.setup(&with(&["--broker", &url])).is(5, &["does not let clapd in without a password", "--password-file"]);
-    place.setup(&with(&["--broker", &at(&broker)])).is(5, &["lets nobody in without a user", "mqtt://USER@127.0.0.1"]);
-    let nameless = place.setup(&with(&["--broker", &at(&broker), "--password-file", file.to_str().unwrap()]));
+    assert_eq!(folder.written(), Vec::<String>::new(), "nothing is written before all is well");
+    folder.setup(&with(&["--broker", &url])).is(5, &["does not let clapd in without a password", "--password-file"]);
+    folder.setup(&with(&["--broker", &at(&broker)])).is(5, &["lets nobody in without a user", "mqtt://USER@127.0.0.1"]);
+    let nameless = folder.setup(&with(&["--broker", &at(&broker), "--password-file", file.to_str().unwrap()]));
     nameless.is(2, &["--password-file needs a user"]);
-    let told = place.setup(&with(&["--broker", &url.replace("clapd@", &format!("clapd:{SECRET}@"))]));
+    let told = folder.setup(&with(&["--broker", &url.replace("clapd@", &format!("clapd:{SECRET}@"))]));
     told.is(2, &["holds a password, and a configuration is no place for one"]);
     told.hides(SECRET);
 
-    let outcome = place.setup(&with(&["--broker", &url, "--password-file", file.to_str().unwrap()]));
+    let outcome = folder.setup(&with(&["--broker", &url, "--password-file", file.to_str().unwrap()]));
     outcome.is(0, &["as clapd, in MQTT 5", "comes back", "-u 'clapd'", "in order"]);
     outcome.hides(SECRET);
-    assert_eq!(place.written(), ["clapd.toml", "mqtt-password"]);
+    assert_eq!(folder.written(), ["clapd.toml", "mqtt-password"]);
     assert_eq!(
-        (place.read("etc/mqtt-password"), mode(&place.path("etc/mqtt-password"))),
+        (folder.read("etc/mqtt-password"), mode(&folder.path("etc/mqtt-password"))),
         (format!("{SECRET}\n"), 0o600)
     );
-    let text = place.read("etc/clapd.toml");
+    let text = folder.read("etc/clapd.toml");
     assert!(text.contains("\npassword_file = \"mqtt-password\"") && !text.contains(SECRET), "{text}");
-    let by_variable = place.setup_with(&with(&["--broker", &url, "--force"]), |command| {
+    let by_variable = folder.setup_with(&with(&["--broker", &url, "--force"]), |command| {
         command.env("CLAPD_MQTT_PASSWORD", SECRET);
     });
     by_variable.is(0, &["as clapd"]);
@@ -107,28 +107,28 @@ fn a_certificate_is_explained() {
         };
         format!("allow_anonymous true\n{}{}", tls(secure, &cert, &key), tls(misnamed, &elsewhere, &its_key))
     });
-    let place = Place::new();
+    let folder = SetupFolder::new();
     let reach = |port: u16, ca: Option<&Authority>| {
         let url = format!("mqtts://127.0.0.1:{port}");
         let mut arguments = with(&["--broker", &url]);
         let ca = ca.map(|ca| ca.path.to_str().unwrap().to_owned());
         arguments.extend(ca.iter().flat_map(|ca| ["--ca-file", ca.as_str()]));
-        place.setup(&arguments)
+        folder.setup(&arguments)
     };
     reach(secure, Some(&other)).is(5, &["TLS: the authority in mqtt.ca_file does not vouch"]);
     reach(misnamed, Some(&ours))
         .is(5, &["TLS: the broker's certificate is for", "broker.elsewhere", "not for \"127.0.0.1\""]);
     reach(plain.port, Some(&ours)).is(5, &["TLS: ", "is that the port for TLS"]);
-    let place_2 = Place::new();
+    let place_2 = SetupFolder::new();
     let url = format!("mqtt://127.0.0.1:{secure}");
     place_2.setup(&with(&["--broker", &url])).is(5, &["login: ", "does it want TLS on this port"]);
     let ca = ours.path.to_str().unwrap();
     place_2.setup(&with(&["--broker", &url, "--ca-file", ca])).is(2, &["is for TLS, and mqtt.url begins with mqtt://"]);
-    assert_eq!(place.written(), Vec::<String>::new());
+    assert_eq!(folder.written(), Vec::<String>::new());
 
     reach(secure, Some(&ours)).is(0, &["TLS 1.3, and the certificate is good for 127.0.0.1", "comes back", "--cafile"]);
-    assert_eq!(place.written(), ["ca.pem", "clapd.toml"], "what lies in somebody's home no service sees");
-    assert_eq!(place.read("etc/ca.pem"), fs::read_to_string(&ours.path).expect("is there"));
+    assert_eq!(folder.written(), ["ca.pem", "clapd.toml"], "what lies in somebody's home no service sees");
+    assert_eq!(folder.read("etc/ca.pem"), fs::read_to_string(&ours.path).expect("is there"));
 }
 
 #[test]
@@ -144,31 +144,31 @@ fn an_authority_that_nobody_knows_is_named() {
         )
     });
     let url = format!("mqtts://127.0.0.1:{secure}");
-    Place::new()
+    SetupFolder::new()
         .setup(&with(&["--broker", &url]))
         .is(5, &["TLS: no authority that this system trusts vouches", "--ca-file"]);
 }
 
 #[test]
 fn a_way_that_leads_nowhere_is_described() {
-    let place = Place::new();
+    let folder = SetupFolder::new();
     let dead = format!("127.0.0.1:{}", free_port());
-    place.setup(&with(&["--broker", &dead])).is(5, &[&format!("TCP: nobody listens at {dead} (connection refused)")]);
+    folder.setup(&with(&["--broker", &dead])).is(5, &[&format!("TCP: nobody listens at {dead} (connection refused)")]);
     // No server is asked for a name with so long a part.
     let nobody = format!("{}.example", "x".repeat(64));
-    place.setup(&with(&["--broker", &nobody])).is(5, &["name: \"xxx", "has no address"]);
-    place.setup(&with(&["--broker", "tcp://host"])).is(2, &["mqtt.url: \"tcp\" is not a scheme for MQTT"]);
-    assert_eq!(place.written(), Vec::<String>::new());
+    folder.setup(&with(&["--broker", &nobody])).is(5, &["name: \"xxx", "has no address"]);
+    folder.setup(&with(&["--broker", "tcp://host"])).is(2, &["mqtt.url: \"tcp\" is not a scheme for MQTT"]);
+    assert_eq!(folder.written(), Vec::<String>::new());
     // Somebody who knows that the broker comes later.
-    place.setup(&with(&["--broker", &dead, "--keep-going"])).is(0, &["passed over TCP: nobody listens", "in order"]);
-    assert!(place.read("etc/clapd.toml").contains(&format!("\nurl = \"mqtt://{dead}\"")));
+    folder.setup(&with(&["--broker", &dead, "--keep-going"])).is(0, &["passed over TCP: nobody listens", "in order"]);
+    assert!(folder.read("etc/clapd.toml").contains(&format!("\nurl = \"mqtt://{dead}\"")));
 }
 
 #[test]
 fn an_old_broker_will_do() {
     let broker = Broker::start();
     let url = format!("mqtt://127.0.0.1:{}", Link::old(&broker));
-    Place::new().setup(&with(&["--broker", &url])).is(0, &["in MQTT 3.1.1", "comes back", "refuses in silence"]);
+    SetupFolder::new().setup(&with(&["--broker", &url])).is(0, &["in MQTT 3.1.1", "comes back", "refuses in silence"]);
 }
 
 /// A broker with an access list.
@@ -183,8 +183,8 @@ fn picky(list: &str) -> Broker {
 #[test]
 fn an_access_list_that_is_too_narrow_is_noticed() {
     let broker = picky("pattern deny clapd/attic/setup/test/state");
-    let place = Place::new();
-    let outcome = place.setup(&with(&["--broker", &at(&broker)]));
+    let folder = SetupFolder::new();
+    let outcome = folder.setup(&with(&["--broker", &at(&broker)]));
     outcome.is(
         5,
         &[
@@ -193,15 +193,15 @@ fn an_access_list_that_is_too_narrow_is_noticed() {
         ],
     );
     let old = format!("mqtt://127.0.0.1:{}", Link::old(&broker));
-    let outcome = place.setup(&with(&["--broker", &old]));
+    let outcome = folder.setup(&with(&["--broker", &old]));
     // MQTT 3.1.1 leaves it to the broker whether it drops what is refused in silence, or the connection.
     outcome.is(5, &[]);
-    let complaint = &outcome.complained;
+    let complaint = &outcome.stderr;
     let (silent, hung_up) = (complaint.contains("read and write clapd/attic/#"), complaint.contains("its access list"));
     assert!(silent || hung_up, "{complaint}");
 
     let broker = picky("pattern deny homeassistant/#");
-    let outcome = place.setup(&with(&["--broker", &at(&broker)]));
+    let outcome = folder.setup(&with(&["--broker", &at(&broker)]));
     outcome.is(
         0,
         &[
@@ -213,30 +213,30 @@ fn an_access_list_that_is_too_narrow_is_noticed() {
 
 #[test]
 fn somebodys_configuration_is_not_written_over_unasked() {
-    let place = Place::new();
+    let folder = SetupFolder::new();
     let none = with(&["--broker", "none"]);
-    place.write("etc/clapd.toml", EXAMPLE);
-    place.setup(&none).is(0, &["in order", "mqtt: is missing: events are logged"]);
-    assert_eq!(place.written(), ["clapd.toml"], "what a package installed is nobody's work");
-    let mine = place.read("etc/clapd.toml");
+    folder.write("etc/clapd.toml", EXAMPLE);
+    folder.setup(&none).is(0, &["in order", "mqtt: is missing: events are logged"]);
+    assert_eq!(folder.written(), ["clapd.toml"], "what a package installed is nobody's work");
+    let mine = folder.read("etc/clapd.toml");
     assert!(!mine.contains("\n[mqtt]") && mine.contains("\n# [mqtt]"), "{mine}");
-    place.setup(&none).is(2, &["is there already, and stays as it is; --force replaces it"]);
-    assert_eq!(place.read("etc/clapd.toml"), mine);
-    place.setup(&[&none[..], &["--force", "-p", "rain"]].concat()).is(0, &["2 prompt(s)"]);
-    assert_eq!((place.read("etc/clapd.toml.old"), place.written().len()), (mine, 2));
+    folder.setup(&none).is(2, &["is there already, and stays as it is; --force replaces it"]);
+    assert_eq!(folder.read("etc/clapd.toml"), mine);
+    folder.setup(&[&none[..], &["--force", "-p", "rain"]].concat()).is(0, &["2 prompt(s)"]);
+    assert_eq!((folder.read("etc/clapd.toml.old"), folder.written().len()), (mine, 2));
 }
 
 #[test]
 fn what_is_missing_or_wrong_is_named() {
-    let place = Place::new();
+    let folder = SetupFolder::new();
     let fails = |arguments: &[&str], status: i32, words: &[&str]| {
         let output =
             Command::new(CLAPD).arg("setup").args(arguments).stdin(Stdio::null()).output().expect("clapd runs");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(status), "{said}");
-        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        let stdout = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{stdout}");
+        assert!(words.iter().all(|word| stdout.contains(word)), "{stdout}");
     };
-    let config = place.config().display().to_string();
+    let config = folder.config().display().to_string();
     fails(&["--config", &config, "-p", "rain"], 2, &["there is no broker; give --broker URL"]);
     fails(&["--config", &config, "--broker", "none"], 2, &["nothing to listen for; give -p"]);
     fails(
@@ -244,10 +244,10 @@ fn what_is_missing_or_wrong_is_named() {
         2,
         &["cannot write to /proc/clapd", "use sudo, or name a file of yours"],
     );
-    place
+    folder
         .setup(&["--device", "alsa:nobody", "--broker", "none"])
         .is(4, &["the device delivers no sound (lost)", "alsa:nobody", "choose another"]);
-    assert_eq!(place.written(), Vec::<String>::new());
+    assert_eq!(folder.written(), Vec::<String>::new());
 }
 
 /// A tone of some minutes.
@@ -261,15 +261,15 @@ fn tone(server: &SoundServer, peak: f64) -> std::path::PathBuf {
 #[test]
 fn a_microphone_is_judged_by_its_signal() {
     let mut server = SoundServer::start(true);
-    let place = Place::new();
+    let folder = SetupFolder::new();
     let mut hear = |play: Option<f64>| {
-        server.hush();
+        server.stop_playing();
         if let Some(peak) = play {
             let tone = tone(&server, peak);
             server.play(&tone);
         }
         let environment = server.environment();
-        place.setup_with(&["--device", DEVICE, "--broker", "none", "--force"], |command| {
+        folder.setup_with(&["--device", DEVICE, "--broker", "none", "--force"], |command| {
             command.envs(environment);
         })
     };
@@ -277,14 +277,14 @@ fn a_microphone_is_judged_by_its_signal() {
     // 0.1 of full scale, a sine: -23 dB.
     let live = hear(Some(0.1));
     live.is(0, &["48000 Hz; level -23 dBFS"]);
-    assert!(!live.said.contains("warning  "), "{}", live.said);
+    assert!(!live.stdout.contains("warning  "), "{}", live.stdout);
     hear(Some(4.0)).is(0, &["warning    it is cut off at full scale"]);
 }
 
 #[test]
 fn a_person_is_asked_and_may_answer_again() {
     let broker = Broker::start_with_password("clapd", SECRET);
-    let place = Place::new();
+    let folder = SetupFolder::new();
     let port = broker.port;
     let port = port.to_string();
     let broker = |password| {
@@ -297,7 +297,7 @@ fn a_person_is_asked_and_may_answer_again() {
         &broker(SECRET),
         &[("A sound", "a kettle whistling")],
     ];
-    let outcome = place.typed("--node attic", &talk.concat());
+    let outcome = folder.typed("--node attic", &talk.concat());
     outcome.is(
         0,
         &[
@@ -309,21 +309,21 @@ fn a_person_is_asked_and_may_answer_again() {
     );
     outcome.hides(SECRET);
     outcome.hides("hunter2-wrong");
-    assert_eq!(place.read("etc/mqtt-password"), format!("{SECRET}\n"));
-    let text = place.read("etc/clapd.toml");
+    assert_eq!(folder.read("etc/mqtt-password"), format!("{SECRET}\n"));
+    let text = folder.read("etc/clapd.toml");
     assert!(text.contains("\ntext = \"a kettle whistling\"") && text.contains("\ndevice = \"alsa:null\""), "{text}");
 
     // What is there is kept where the answer is not yes; and who stops, stops.
-    place.typed("", &[("[y/N]", "")]).is(2, &["Replace it (it is kept as", "--force replaces it"]);
+    folder.typed("", &[("[y/N]", "")]).is(2, &["Replace it (it is kept as", "--force replaces it"]);
     let dead = format!("--device alsa:null --broker 127.0.0.1:{} -p rain --force", free_port());
-    place.typed(&dead, &[("(s)top", "s")]).is(5, &["(s)top", "nobody listens"]);
-    assert_eq!(place.read("etc/clapd.toml"), text);
+    folder.typed(&dead, &[("(s)top", "s")]).is(5, &["(s)top", "nobody listens"]);
+    assert_eq!(folder.read("etc/clapd.toml"), text);
 }
 
 #[test]
 fn ctrl_c_at_the_password_gives_the_terminal_back() {
     let broker = Broker::start_with_password("clapd", SECRET);
-    let place = Place::new();
+    let folder = SetupFolder::new();
     let port = broker.port.to_string();
     let talk = [
         ("broker (", "127.0.0.1"),
@@ -333,6 +333,6 @@ fn ctrl_c_at_the_password_gives_the_terminal_back() {
         ("Password", "half\x03"),
     ];
     // 130: by SIGINT. 99 would be a terminal whose settings are others than before.
-    place.typed("--device alsa:null --node attic", &talk).is(130, &["Password"]);
-    assert_eq!(place.written(), [""; 0]);
+    folder.typed("--device alsa:null --node attic", &talk).is(130, &["Password"]);
+    assert_eq!(folder.written(), [""; 0]);
 }

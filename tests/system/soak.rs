@@ -35,13 +35,13 @@ const SLACK_KB: u64 = 3_000;
 
 /// What was seen of the daemon at a moment.
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct Measurement {
     rss_kb: u64,
     descriptors: u64,
     threads: u64,
 }
 
-impl Look {
+impl Measurement {
     fn at(process: &Child) -> Self {
         let folder = Path::new("/proc").join(process.id().to_string());
         let status = fs::read_to_string(folder.join("status")).expect("clapd runs");
@@ -111,15 +111,15 @@ fn median(values: impl Iterator<Item = u64>) -> u64 {
 }
 
 /// Fails where one of the figures has grown.
-fn judge(looks: &[Look], log: &str) {
-    let quarter = looks.len() / 4;
+fn judge(measurements: &[Measurement], log: &str) {
+    let quarter = measurements.len() / 4;
     for (what, of, slack) in [
-        ("KB of memory", (|look: &Look| look.rss_kb) as fn(&Look) -> u64, SLACK_KB),
-        ("descriptors", |look| look.descriptors, 0),
-        ("threads", |look| look.threads, 0),
+        ("KB of memory", (|measurement: &Measurement| measurement.rss_kb) as fn(&Measurement) -> u64, SLACK_KB),
+        ("descriptors", |measurement| measurement.descriptors, 0),
+        ("threads", |measurement| measurement.threads, 0),
     ] {
-        let second = looks[quarter..2 * quarter].iter().map(of).max().expect("there are looks");
-        let last = median(looks[looks.len() - quarter..].iter().map(of));
+        let second = measurements[quarter..2 * quarter].iter().map(of).max().expect("there are looks");
+        let last = median(measurements[measurements.len() - quarter..].iter().map(of));
         println!("{what}: {second} at the most in the second quarter, {last} in the last ({slack} more are allowed)");
         assert!(last <= second + slack, "{what} grow from {second} to {last}; the log ends with\n{log}");
     }
@@ -143,14 +143,14 @@ fn nothing_grows() {
     broker.resume();
     println!("     time   times real time   memory KB   descriptors   threads");
     let (began, fed_before) = (Instant::now(), fed_ms.load(Relaxed));
-    let (mut looks, mut restarts) = (Vec::new(), 0_u32);
+    let (mut measurements, mut restarts) = (Vec::new(), 0_u32);
     while began.elapsed() < length {
         thread::sleep(every);
-        let look = Look::at(&daemon);
-        let (elapsed, fed) = (began.elapsed().as_secs_f64(), fed_ms.load(Relaxed) - fed_before);
-        let Look { rss_kb, descriptors, threads } = look;
-        looks.push(look);
-        println!("{elapsed:7.1} s {:17.1} {rss_kb:11} {descriptors:13} {threads:9}", fed as f64 / 1e3 / elapsed);
+        let measurement = Measurement::at(&daemon);
+        let (elapsed, daemon) = (began.elapsed().as_secs_f64(), fed_ms.load(Relaxed) - fed_before);
+        let Measurement { rss_kb, descriptors, threads } = measurement;
+        measurements.push(measurement);
+        println!("{elapsed:7.1} s {:17.1} {rss_kb:11} {descriptors:13} {threads:9}", daemon as f64 / 1e3 / elapsed);
         // In a long soak sixteen restarts of the broker, as many in each quarter.
         if began.elapsed() > (length / 17).max(BETWEEN_RESTARTS) * (restarts + 1) {
             restarts += 1;
@@ -158,8 +158,8 @@ fn nothing_grows() {
             broker.resume();
         }
     }
-    let told = Command::new("kill").arg(daemon.id().to_string()).status();
-    assert!(told.expect("kill runs").success());
+    let parse_event = Command::new("kill").arg(daemon.id().to_string()).status();
+    assert!(parse_event.expect("kill runs").success());
     watcher.wait_for("0 1 clapd/attic/status stopped");
     let ended = daemon.wait().expect("ends");
     let log = fs::read_to_string(folder.path().join("log")).expect("is text");
@@ -168,7 +168,7 @@ fn nothing_grows() {
     assert!(feeder.join().expect("does not panic").is_err(), "it feeds until nobody reads");
 
     let events = |kind: &str| -> BTreeSet<&str> {
-        let lines = watcher.heard.iter().filter(|line| line.contains(kind));
+        let lines = watcher.received.iter().filter(|line| line.contains(kind));
         lines.filter_map(|line| line.split_once("\"id\":\"")?.1.split('"').next()).collect()
     };
     let (started, over) = (events("\"event_type\":\"started\""), events("\"event_type\":\"ended\""));
@@ -176,5 +176,5 @@ fn nothing_grows() {
     println!("{hours:.2} h of sound, {} events, {restarts} restarts of the broker", started.len());
     assert!(!started.is_empty(), "{log}");
     assert_eq!(started, over, "what began has ended: {log}");
-    judge(&looks, log);
+    judge(&measurements, log);
 }

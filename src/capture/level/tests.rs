@@ -9,10 +9,10 @@ const SECOND: usize = RATE as usize;
 
 /// Signals after each tenth of a second.
 fn signals(meter: &mut LevelMeter, samples: &[f32]) -> Vec<Signal> {
-    let blocks = samples.chunks(SECOND / BLOCKS_A_SECOND as usize);
+    let blocks = samples.chunks(SECOND / BLOCKS_PER_SECOND as usize);
     blocks
         .map(|block| {
-            meter.take(RATE, block);
+            meter.push(RATE, block);
             meter.signal()
         })
         .collect()
@@ -21,7 +21,7 @@ fn signals(meter: &mut LevelMeter, samples: &[f32]) -> Vec<Signal> {
 /// Seconds until a fresh meter says so; none where it does not within `samples`.
 fn noticed(wanted: Signal, samples: &[f32]) -> Option<f64> {
     let at = signals(&mut LevelMeter::default(), samples).iter().position(|signal| *signal == wanted)?;
-    Some((at + 1) as f64 / f64::from(BLOCKS_A_SECOND))
+    Some((at + 1) as f64 / f64::from(BLOCKS_PER_SECOND))
 }
 
 /// Noise with this RMS, as a converter with steps of `step` gives it; 0 is a float's.
@@ -109,13 +109,13 @@ fn a_click_does_not_wake_a_dead_input_and_a_second_of_sound_does() {
 #[test]
 fn levels_are_those_of_the_last_second() {
     let meter = &mut LevelMeter::default();
-    meter.take(RATE, &tone(0.5, 1)[1..]);
+    meter.push(RATE, &tone(0.5, 1)[1..]);
     assert_eq!(meter.level_db(), None, "a sample is missing");
-    meter.take(RATE, &tone(0.5, 1));
+    meter.push(RATE, &tone(0.5, 1));
     assert_eq!(meter.level_db(), Some(-9), "a sine of half of full scale");
-    meter.take(RATE, &noise(decibels(-70.0), 0.0, 2));
+    meter.push(RATE, &noise(decibels(-70.0), 0.0, 2));
     assert_eq!(meter.level_db(), Some(-70));
-    meter.take(RATE, &vec![0.25; 2 * SECOND]);
+    meter.push(RATE, &vec![0.25; 2 * SECOND]);
     assert_eq!(meter.level_db(), Some(-144), "a constant is no sound");
 }
 
@@ -132,9 +132,9 @@ proptest! {
         let (mut rest, mut cuts) = (&samples[..], cuts.into_iter().cycle());
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(cuts.next().unwrap_or(1)));
-            pieces.take(RATE, now);
+            pieces.push(RATE, now);
             whole = LevelMeter::default();
-            whole.take(RATE, &samples[..samples.len() - later.len()]);
+            whole.push(RATE, &samples[..samples.len() - later.len()]);
             prop_assert_eq!((pieces.signal(), pieces.level_db()), (whole.signal(), whole.level_db()));
             rest = later;
         }
@@ -150,8 +150,8 @@ proptest! {
         let (mut meter, mut before, mut entered) = (LevelMeter::default(), Signal::Sound, [None::<u32>; 2]);
         for at in 0..3_000 {
             let kind = if random.f64() < still { 0 } else { 2 - usize::from(random.f64() < clipped) };
-            meter.take(RATE, &kinds[kind]);
-            let (now, least) = (meter.signal(), SILENT_AFTER / MOVING_COUNTS + SILENT_AFTER);
+            meter.push(RATE, &kinds[kind]);
+            let (now, least) = (meter.signal(), SILENT_AFTER / MOVING_SUBTRACTS + SILENT_AFTER);
             if now != before && now != Signal::Sound {
                 let last = &mut entered[usize::from(now == Signal::Clipping)];
                 // Clipping may go on where silence has interrupted it: as long a time as silence takes to come and go.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use super::tell;
-use crate::capture::{Read, Source, SourceCounters, SourceSpec, State, device};
+use crate::capture::{Read, Source, SourceCounters, SourceSpec, SourceState, device};
 
 /// Silence is told from a quiet room after 5 s of it, clipping after 2.5 s; and a stream's first second is often empty.
 const LISTEN: Duration = Duration::from_secs(6);
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// What was heard.
 #[derive(Debug)]
 pub(super) struct Heard {
-    state: State,
+    state: SourceState,
     rate: u32,
     /// dB below full scale, whose RMS is 1, one for each second.
     levels: Vec<i32>,
@@ -37,7 +37,7 @@ pub(super) fn listen(spec: &SourceSpec) -> Result<Heard> {
     let counters = Arc::<SourceCounters>::default();
     let mut source = Source::open(spec, Arc::clone(&counters))?;
     let began = Instant::now();
-    let mut heard = Heard { state: State::Starting, rate: 0, levels: Vec::new() };
+    let mut heard = Heard { state: SourceState::Starting, rate: 0, levels: Vec::new() };
     let mut samples = 0;
     while heard.levels.len() < LISTEN.as_secs() as usize {
         if let Read::Block { rate, samples: block, .. } = source.read(LOOK)? {
@@ -47,9 +47,9 @@ pub(super) fn listen(spec: &SourceSpec) -> Result<Heard> {
                 heard.levels.extend(counters.level_db());
             }
         }
-        let failed = matches!(counters.state(), State::Lost | State::Stalled);
+        let failed = matches!(counters.state(), SourceState::Lost | SourceState::Stalled);
         if failed || began.elapsed() > BEGIN_WITHIN + LISTEN {
-            bail!("the device delivers no sound ({}), the line above says why; {}", counters.state().word(), remedy());
+            bail!("the device delivers no sound ({}), the line above says why; {}", counters.state().name(), remedy());
         }
     }
     heard.state = counters.state();
@@ -77,11 +77,11 @@ impl Heard {
     /// What is odd about it.
     pub(super) fn warning(&self) -> Option<&'static str> {
         match self.state {
-            State::Silent => Some(
+            SourceState::Silent => Some(
                 "digital silence: samples come, and there is nothing in them. Is the microphone muted or unplugged? See `alsamixer` \
                  (F4: capture), or choose another device",
             ),
-            State::Clipping => Some(
+            SourceState::Clipping => Some(
                 "it is cut off at full scale in more than a fifth of the time: lower its capture volume, in `alsamixer` (F4: capture)",
             ),
             _ => None,

@@ -20,7 +20,7 @@ use clap::builder::NonEmptyStringValueParser;
 use super::exit::{AtStage, Failure, Stage};
 use super::{check, locate};
 use crate::config::{self, Environment, Faults, Settings};
-use crate::mqtt::probe::{Step, probe};
+use crate::mqtt::probe::{ProbeStep, probe};
 use answers::Answers;
 use store::Target;
 use terminal::{Terminal, Verdict};
@@ -145,7 +145,7 @@ impl Setup {
             say("none", "events are logged, and told to nobody");
             return Ok(());
         };
-        probe(broker, &settings.node, &mut |step: Step, seen| say(step.word(), seen)).at(Stage::Broker)
+        probe(broker, &settings.node, &mut |step: ProbeStep, seen| say(step.name(), seen)).at(Stage::Broker)
     }
 
     /// Writes what was found; the settings that a daemon makes of it.

@@ -3,9 +3,9 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
-use crate::mqtt::discovery::{Node, Sound};
+use crate::mqtt::discovery::{Node, PromptEntity};
 use crate::mqtt::topics::Topics;
-use crate::outbox::{Notice, OutboxSpec};
+use crate::outbox::{EventRecord, OutboxSpec};
 
 fn topic(name: &str) -> Arc<str> {
     name.into()
@@ -17,8 +17,8 @@ fn outgoing() -> (Outgoing, Outbox) {
     (Outgoing::new(outbox.clone(), Announcements::new(node, Some("ha"))), outbox)
 }
 
-fn notice(duration: Option<Duration>) -> Notice {
-    Notice { id: "i".into(), prompt: "p".into(), score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration }
+fn record(duration: Option<Duration>) -> EventRecord {
+    EventRecord { id: "i".into(), prompt: "p".into(), score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration }
 }
 
 fn sent(outgoing: &mut Outgoing) -> Vec<String> {
@@ -39,9 +39,9 @@ fn sent_at(outgoing: &mut Outgoing, now: Instant) -> Vec<String> {
 #[test]
 fn retained_topics_come_first_and_again_on_each_connection() {
     let (mut outgoing, outbox) = outgoing();
-    outgoing.score(&topic("score"), b"1".into());
-    outbox.start(&topic("event"), notice(None));
-    outbox.end(&notice(Some(Duration::ZERO)));
+    outgoing.set_score(&topic("score"), b"1".into());
+    outbox.start(&topic("event"), record(None));
+    outbox.end(&record(Some(Duration::ZERO)));
     outgoing.retain(&topic("status"), b"online".into());
     outgoing.retain(&topic("a"), b"OFF".into());
     assert_eq!(sent(&mut outgoing), ["status=online", "a=OFF", "event=started", "event=ended", "score=1"]);
@@ -49,23 +49,23 @@ fn retained_topics_come_first_and_again_on_each_connection() {
     assert_eq!(sent(&mut outgoing), [""; 0], "nothing has changed");
     outgoing.retain(&topic("a"), b"ON".into());
     assert_eq!(sent(&mut outgoing), ["a=ON"]);
-    outgoing.welcome(Instant::now());
+    outgoing.on_ha_birth(Instant::now());
     assert_eq!(sent(&mut outgoing), ["status=online", "a=ON"], "and no event twice");
     outgoing.acknowledged(Ticket::Event(0));
-    outgoing.begin();
+    outgoing.begin_connection(None);
     assert_eq!(sent(&mut outgoing), ["status=online", "a=ON", "event=ended"], "the end was not acknowledged");
-    assert_eq!((outgoing.is_handed_out(), outgoing.events()), (true, 1));
+    assert_eq!((outgoing.is_handed_out(), outgoing.waiting_events()), (true, 1));
     outgoing.acknowledged(Ticket::Event(1));
-    assert_eq!(outgoing.events(), 0);
+    assert_eq!(outgoing.waiting_events(), 0);
 }
 
 #[test]
-fn a_state_without_a_prompt_is_told_off_and_removed() {
+fn a_state_without_a_prompt_is_set_to_off_and_removed() {
     let (mut outgoing, _) = outgoing();
     outgoing.retain(&topic("a"), b"OFF".into());
     outgoing.found_state("a");
-    outgoing.found_state("gone");
-    assert_eq!(sent(&mut outgoing), ["a=OFF", "gone=OFF", "gone="]);
+    outgoing.found_state("removed");
+    assert_eq!(sent(&mut outgoing), ["a=OFF", "removed=OFF", "removed="]);
 }
 
 #[test]
@@ -73,10 +73,10 @@ fn a_prompt_that_goes_takes_its_state_along() {
     let (mut outgoing, _) = outgoing();
     outgoing.retain(&topic("a"), b"ON".into());
     outgoing.retain(&topic("b"), b"OFF".into());
-    outgoing.forget_state("a");
-    outgoing.forget_state("unknown");
+    outgoing.remove_state("a");
+    outgoing.remove_state("unknown");
     assert_eq!(sent(&mut outgoing), ["b=OFF", "a=OFF", "a="]);
-    outgoing.begin();
+    outgoing.begin_connection(None);
     assert_eq!(sent(&mut outgoing), ["b=OFF"]);
     outgoing.retain(&topic("a"), b"OFF".into());
     assert_eq!(sent(&mut outgoing), ["a=OFF"], "it may come again");
@@ -86,7 +86,7 @@ fn a_prompt_that_goes_takes_its_state_along() {
 fn responses_are_sent_once_and_are_bounded() {
     let (mut outgoing, _) = outgoing();
     let dropped: Vec<bool> =
-        (0..MAX_RESPONSES + 2).map(|n| outgoing.respond(topic(&n.to_string()), b"r".into())).collect();
+        (0..MAX_RESPONSES + 2).map(|n| outgoing.add_response(topic(&n.to_string()), b"r".into())).collect();
     assert_eq!(dropped.iter().filter(|dropped| **dropped).count(), 2);
     let sent = sent(&mut outgoing);
     assert_eq!((sent.len(), sent[0].as_str()), (MAX_RESPONSES, "2=r"));
@@ -95,19 +95,19 @@ fn responses_are_sent_once_and_are_bounded() {
 #[test]
 fn only_the_newest_score_of_a_topic_waits() {
     let (mut outgoing, _) = outgoing();
-    assert!(!outgoing.score(&topic("b"), b"1".into()));
-    assert!(!outgoing.score(&topic("a"), b"2".into()));
-    assert!(outgoing.score(&topic("b"), b"3".into()));
+    assert!(!outgoing.set_score(&topic("b"), b"1".into()));
+    assert!(!outgoing.set_score(&topic("a"), b"2".into()));
+    assert!(outgoing.set_score(&topic("b"), b"3".into()));
     assert_eq!(sent(&mut outgoing), ["b=3", "a=2"]);
 }
 
 #[test]
-fn events_and_scores_wait_for_home_assistant_to_hear_of_the_device() {
+fn events_and_scores_wait_for_home_assistant_to_know_the_device() {
     let (mut outgoing, outbox) = outgoing();
-    outgoing.announcements.set(vec!["mic".into()], vec![Sound::new("dog", "a dog")], Duration::from_secs(1));
+    outgoing.set_devices(vec!["mic".into()], vec![PromptEntity::new("dog", "a dog")], Duration::from_secs(1));
     outgoing.retain(&topic("status"), b"online".into());
-    outbox.start(&topic("event"), notice(None));
-    outgoing.score(&topic("score"), b"1".into());
+    outbox.start(&topic("event"), record(None));
+    outgoing.set_score(&topic("score"), b"1".into());
     let now = Instant::now();
     assert_eq!(sent_at(&mut outgoing, now), ["status=online", "ha/device/n_mic/config=device"]);
     outgoing.retain(&topic("a"), b"ON".into());
@@ -115,7 +115,7 @@ fn events_and_scores_wait_for_home_assistant_to_hear_of_the_device() {
     let now = now + Duration::from_secs(1);
     assert_eq!(sent_at(&mut outgoing, now), ["event=started", "score=1"]);
     // Home Assistant begins: devices first, then all that is retained, and no event twice.
-    outgoing.welcome(now);
+    outgoing.on_ha_birth(now);
     assert_eq!(sent_at(&mut outgoing, now), ["ha/device/n_mic/config=device"]);
     assert_eq!(sent_at(&mut outgoing, now + Duration::from_secs(1)), ["status=online", "a=ON"]);
 }
@@ -123,7 +123,7 @@ fn events_and_scores_wait_for_home_assistant_to_hear_of_the_device() {
 #[test]
 fn a_prompt_of_an_earlier_run_is_removed_from_home_assistant() {
     let (mut outgoing, _) = outgoing();
-    outgoing.announcements.set(vec!["mic".into()], vec![Sound::new("dog", "a dog")], Duration::from_secs(1));
+    outgoing.set_devices(vec!["mic".into()], vec![PromptEntity::new("dog", "a dog")], Duration::from_secs(1));
     let now = Instant::now();
     sent_at(&mut outgoing, now);
     outgoing.found_state("clapd/n/yard/cat/state");

@@ -14,15 +14,15 @@ fn at(wall_s: u64) -> Clocks {
     Clocks { steady: Instant::now(), wall: UNIX_EPOCH + Duration::from_secs(wall_s) }
 }
 
-fn notice(id: &str, duration: Option<Duration>) -> Notice {
-    Notice { id: id.into(), prompt: "p".into(), score: 7.0, peak: 8.0, started_at: UNIX_EPOCH + DAY, duration }
+fn record(id: &str, duration: Option<Duration>) -> EventRecord {
+    EventRecord { id: id.into(), prompt: "p".into(), score: 7.0, peak: 8.0, started_at: UNIX_EPOCH + DAY, duration }
 }
 
 /// Kind, topic and id of all that waits.
 fn all(queue: &mut Queue) -> Vec<(bool, String, String)> {
     queue.cursor = 0;
     std::iter::from_fn(|| queue.next())
-        .map(|waiting| (waiting.notice.duration.is_some(), waiting.topic.to_string(), waiting.notice.id))
+        .map(|waiting| (waiting.record.duration.is_some(), waiting.topic.to_string(), waiting.record.id))
         .collect()
 }
 
@@ -36,10 +36,10 @@ proptest! {
         for (number, (what, topic, which)) in steps.iter().enumerate() {
             let topic = &topics[*topic];
             match what {
-                0 | 1 => _ = queue.start(topic, notice(&number.to_string(), None), at(9)),
+                0 | 1 => _ = queue.start(topic, record(&number.to_string(), None), at(9)),
                 2 if !queue.open.is_empty() => {
-                    let id = queue.events[&queue.open[which.index(queue.open.len())]].notice.id.clone();
-                    queue.end(&notice(&id, Some(DAY)), at(9));
+                    let id = queue.events[&queue.open[which.index(queue.open.len())]].record.id.clone();
+                    queue.end(&record(&id, Some(DAY)), at(9));
                 }
                 3 if !queue.waiting.is_empty() => {
                     let message = *queue.waiting.keys().nth(which.index(queue.waiting.len())).unwrap();
@@ -52,9 +52,9 @@ proptest! {
         }
         let waits = all(&mut queue);
         for bytes in [journal, queue.snapshot()] {
-            let (records, damaged) = Record::read_all(&bytes);
+            let (entries, damaged) = LogEntry::read_all(&bytes);
             let mut again = self::queue(4);
-            records.into_iter().for_each(|record| again.apply(record, at(9)));
+            entries.into_iter().for_each(|entry| again.apply(entry, at(9)));
             prop_assert_eq!((all(&mut again), damaged, again.open.len()), (waits.clone(), 0, queue.open.len()));
         }
     }
@@ -65,61 +65,61 @@ fn age_is_of_the_steady_clock_and_between_runs_of_one_that_was_set() {
     let mut queue = queue(10);
     let topic: Arc<str> = "t".into();
     let now = at(2_000_000_000);
-    queue.start(&topic, notice("a", None), now);
-    queue.end(&notice("a", Some(DAY)), now);
+    queue.start(&topic, record("a", None), now);
+    queue.end(&record("a", Some(DAY)), now);
     let set_forward = Clocks { wall: now.wall + 1000 * DAY, ..now };
     assert_eq!(queue.rewind(set_forward), 0, "a clock that is set makes nothing older");
     assert_eq!(queue.rewind(Clocks { steady: now.steady + DAY, ..now }), 1);
-    for (kept_s, now_s, dropped) in [
+    for (stored_s, now_s, dropped) in [
         (1_999_900_000, 2_000_000_000, 1),
         (1_999_990_000, 2_000_000_000, 0),
         (77, 2_000_000_000, 0),
         (2_000_000_000, 77, 0),
     ] {
         let mut queue = self::queue(10);
-        let kept_at = UNIX_EPOCH + Duration::from_secs(kept_s);
-        queue.apply(Record::Started { event: 1, kept_at, topic: "t".into(), notice: notice("a", None) }, at(now_s));
+        let stored_at = UNIX_EPOCH + Duration::from_secs(stored_s);
+        queue.apply(LogEntry::Started { event: 1, stored_at, topic: "t".into(), record: record("a", None) }, at(now_s));
         let duration = Duration::ZERO;
-        queue.apply(Record::Ended { event: 1, kept_at, score: 0.0, peak: 0.0, duration }, at(now_s));
-        assert_eq!(queue.rewind(at(now_s)), dropped, "kept at {kept_s} s, now {now_s} s");
+        queue.apply(LogEntry::Ended { event: 1, stored_at, score: 0.0, peak: 0.0, duration }, at(now_s));
+        assert_eq!(queue.rewind(at(now_s)), dropped, "stored at {stored_s} s, now {now_s} s");
     }
 }
 
-/// A computer without a clock of its own: what it hears before it is told the time is neither too old afterwards, nor told with
-/// a time that never was.
+/// A computer without a clock of its own: what it detects before it knows the time is neither too old afterwards, nor published
+/// with a time that never was.
 #[test]
-fn what_was_kept_before_the_clock_was_set_is_young_and_told_with_the_right_time() {
+fn what_was_stored_before_the_clock_was_set_is_young_and_gets_the_right_time() {
     let topic: Arc<str> = "t".into();
     let (shut_down, now_s) = (1_999_000_000, 2_000_000_000);
     for booted_s in [10, shut_down] {
         let mut queue = queue(10);
         let booted = at(booted_s);
-        queue.begin(booted);
-        let started = |id: &str| Notice { started_at: booted.wall - Duration::from_secs(5), ..notice(id, None) };
-        queue.start(&topic, started("told"), booted);
+        queue.begin_run(booted);
+        let started = |id: &str| EventRecord { started_at: booted.wall - Duration::from_secs(5), ..record(id, None) };
+        queue.start(&topic, started("sent"), booted);
         assert!(queue.next().is_some());
-        queue.end(&notice("told", Some(DAY)), booted);
+        queue.end(&record("sent", Some(DAY)), booted);
         queue.start(&topic, started("waits"), booted);
-        queue.end(&notice("waits", Some(Duration::from_secs(3))), booted);
+        queue.end(&record("waits", Some(Duration::from_secs(3))), booted);
         queue.start(&topic, started("open"), booted);
-        queue.hear(&topic, Duration::from_secs(4), 9.0);
+        queue.touch(&topic, Duration::from_secs(4), 9.0);
         queue.take_journal();
         let set = Clocks { steady: booted.steady + Duration::from_secs(60), wall: at(now_s).wall };
         queue.follow_clock(set);
-        assert!(queue.has_news() && queue.take_outdated() && !queue.has_news());
+        assert!(queue.has_unwritten() && queue.take_outdated() && !queue.has_unwritten());
         // The next run finds them in the log, an hour later.
         let later = at(now_s + 3600);
         let mut next = self::queue(10);
-        Record::read_all(&queue.snapshot()).0.into_iter().for_each(|record| next.apply(record, later));
-        next.begin(later);
+        LogEntry::read_all(&queue.snapshot()).0.into_iter().for_each(|entry| next.apply(entry, later));
+        next.begin_run(later);
         assert_eq!(next.rewind(later), 0, "nothing is too old");
-        let waits: Vec<_> = std::iter::from_fn(|| next.next()).map(|waiting| waiting.notice).collect();
+        let waits: Vec<_> = std::iter::from_fn(|| next.next()).map(|waiting| waiting.record).collect();
         let right = set.wall - Duration::from_secs(65);
-        for notice in &waits {
-            let told = if notice.id == "told" { booted.wall - Duration::from_secs(5) } else { right };
-            assert_eq!(notice.started_at, told, "{notice:?}");
+        for record in &waits {
+            let expected = if record.id == "sent" { booted.wall - Duration::from_secs(5) } else { right };
+            assert_eq!(record.started_at, expected, "{record:?}");
         }
-        let lengths: Vec<_> = waits.iter().filter_map(|notice| notice.duration).collect();
+        let lengths: Vec<_> = waits.iter().filter_map(|record| record.duration).collect();
         assert_eq!(lengths, [DAY, Duration::from_secs(3), Duration::from_secs(4)]);
     }
 }
@@ -129,16 +129,17 @@ fn what_was_kept_before_the_clock_was_set_is_young_and_told_with_the_right_time(
 fn a_log_that_counts_twice_is_believed_once() {
     let (now, topic) = (at(2_000_000_000), Arc::<str>::from("t"));
     let mut queue = queue(10);
-    let started = |event, id| Record::Started { event, kept_at: now.wall, topic: "t".into(), notice: notice(id, None) };
-    let ended = Record::Ended { event: 1, kept_at: now.wall, score: 1.0, peak: 1.0, duration: DAY };
-    for record in [started(1, "first"), ended, started(1, "again"), started(u64::MAX, "far")] {
-        queue.apply(record, now);
+    let started =
+        |event, id| LogEntry::Started { event, stored_at: now.wall, topic: "t".into(), record: record(id, None) };
+    let ended = LogEntry::Ended { event: 1, stored_at: now.wall, score: 1.0, peak: 1.0, duration: DAY };
+    for entry in [started(1, "first"), ended, started(1, "again"), started(u64::MAX, "far")] {
+        queue.apply(entry, now);
     }
-    queue.begin(now);
-    queue.start(&topic, notice("own", None), now);
+    queue.begin_run(now);
+    queue.start(&topic, record("own", None), now);
     let ids: Vec<_> = all(&mut queue).into_iter().map(|(ended, _, id)| (ended, id)).collect();
     assert_eq!(ids, [(false, "first".into()), (true, "first".into()), (false, "own".to_owned())]);
-    queue.end(&notice("own", Some(DAY)), now);
+    queue.end(&record("own", Some(DAY)), now);
     queue.rewind(now);
     while let Some(waiting) = queue.next() {
         queue.acknowledge(waiting.number, now);

@@ -92,8 +92,8 @@ impl Broker {
     /// Ends it as an administrator would.
     pub fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
-            let told = Command::new("kill").arg(process.id().to_string()).status();
-            assert!(told.expect("kill runs").success());
+            let parse_event = Command::new("kill").arg(process.id().to_string()).status();
+            assert!(parse_event.expect("kill runs").success());
             process.wait().expect("ends");
         }
     }
@@ -166,10 +166,10 @@ impl Broker {
             let lines = BufReader::new(stdout).split(b'\n').map_while(Result::ok);
             lines.map(|line| String::from_utf8_lossy(&line).into_owned()).try_for_each(|line| sender.send(line))
         });
-        let mut watcher = Watcher { process, lines, retained: Vec::new(), heard: Vec::new() };
+        let mut watcher = Watcher { process, lines, retained: Vec::new(), received: Vec::new() };
         // Subscribed to last, and so told last of what the broker has retained.
         watcher.wait_for("1 1 ready now");
-        watcher.retained = std::mem::take(&mut watcher.heard);
+        watcher.retained = std::mem::take(&mut watcher.received);
         watcher
     }
 }
@@ -190,7 +190,7 @@ pub struct Watcher {
     /// What the broker told at once.
     pub retained: Vec<String>,
     /// What it told since.
-    pub heard: Vec<String>,
+    pub received: Vec<String>,
 }
 
 impl Watcher {
@@ -207,19 +207,19 @@ impl Watcher {
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    self.heard.push(line.clone());
+                    self.received.push(line.clone());
                     if line.starts_with(start) && line.contains(part) {
                         return line;
                     }
                 }
-                Err(_) => panic!("{start:?} ... {part:?} was not heard; heard was {:#?}", self.heard),
+                Err(_) => panic!("{start:?} ... {part:?} was not heard; heard was {:#?}", self.received),
             }
         }
     }
 
     /// The payloads heard so far on a topic.
     pub fn payloads(&self, topic: &str) -> Vec<&str> {
-        self.heard.iter().filter_map(|line| line[4..].strip_prefix(topic)?.strip_prefix(' ')).collect()
+        self.received.iter().filter_map(|line| line[4..].strip_prefix(topic)?.strip_prefix(' ')).collect()
     }
 }
 

@@ -14,21 +14,21 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Publishes on `clapd/#`, topic and payload, in the order in which the broker told them.
-pub type Heard = Arc<Mutex<Vec<(String, String)>>>;
+/// Publishes on `clapd/#`, topic and payload, in the order in which the broker sent them.
+pub type Received = Arc<Mutex<Vec<(String, String)>>>;
 
 /// Listens, at QoS 0, until the broker ends: what a broker has written is read also after its death.
 pub struct Subscriber(JoinHandle<()>);
 
 impl Subscriber {
     /// Returns once the broker has confirmed the subscription.
-    pub fn start(port: u16, heard: &Heard) -> Self {
+    pub fn start(port: u16, received: &Received) -> Self {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the broker is there");
-        // CONNECT: MQTT 3.1.1, clean session, no keep-alive, client id "ear"; SUBSCRIBE clapd/# at QoS 0.
-        stream.write_all(b"\x10\x0f\0\x04MQTT\x04\x02\0\0\0\x03ear").expect("is there");
+        // CONNECT: MQTT 3.1.1, clean session, no keep-alive, client id "sub"; SUBSCRIBE clapd/# at QoS 0.
+        stream.write_all(b"\x10\x0f\0\x04MQTT\x04\x02\0\0\0\x03sub").expect("is there");
         assert_eq!(packet(&mut stream).expect("a CONNACK"), (0x20, vec![0, 0]));
         stream.write_all(b"\x82\x0c\0\x01\0\x07clapd/#\0").expect("is there");
-        let heard = Arc::clone(heard);
+        let received = Arc::clone(received);
         while packet(&mut stream).expect("a SUBACK").0 != 0x90 {}
         Self(thread::spawn(move || {
             while let Ok((kind, body)) = packet(&mut stream) {
@@ -36,7 +36,7 @@ impl Subscriber {
                 if kind & 0xF1 == 0x30 {
                     let length = usize::from(u16::from_be_bytes([body[0], body[1]]));
                     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                    heard.lock().expect("is whole").push((text(&body[2..2 + length]), text(&body[2 + length..])));
+                    received.lock().expect("is whole").push((text(&body[2..2 + length]), text(&body[2 + length..])));
                 }
             }
         }))

@@ -1,8 +1,8 @@
-//! What the tests stand on.
+//! What the tests share: brokers, sound servers, daemons, faults.
 
 pub mod broker;
 pub mod certificates;
 pub mod faults;
 pub mod node;
-pub mod place;
+pub mod setup_run;
 pub mod sound_server;

@@ -25,8 +25,8 @@ pub struct SoundServer {
 impl SoundServer {
     /// Starts a server. `shm`: whether clients and server share memory; a server's death looks different to them then.
     pub fn start(shm: bool) -> Self {
-        need("pulseaudio");
-        need("paplay");
+        require("pulseaudio");
+        require("paplay");
         let dir = tempfile::Builder::new().prefix("clapd-sound").tempdir().unwrap();
         let mut it = Self { dir, server: None, player: None };
         let switch = if shm { "yes" } else { "no" };
@@ -109,7 +109,7 @@ impl SoundServer {
 
     /// Plays a wav file into the microphone, in the background; whatever played before stops.
     pub fn play(&mut self, wav: &Path) {
-        self.hush();
+        self.stop_playing();
         let player = Command::new("paplay")
             .arg(format!("--server=unix:{}", self.socket().display()))
             .arg("--device=mic")
@@ -122,7 +122,7 @@ impl SoundServer {
     }
 
     /// Ends what plays; the microphone then hears zeros.
-    pub fn hush(&mut self) {
+    pub fn stop_playing(&mut self) {
         if let Some(mut player) = self.player.take() {
             let _ = player.kill();
             let _ = player.wait();
@@ -156,7 +156,7 @@ impl Drop for SoundServer {
     }
 }
 
-fn need(program: &str) {
+fn require(program: &str) {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
     assert!(found, "{program} is not installed: `make test` installs it (package pulseaudio, pulseaudio-utils)");

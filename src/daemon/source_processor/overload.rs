@@ -1,4 +1,5 @@
-//! A listener whose encoder is too slow, or never comes back: the one seam at which that can be made to happen for certain.
+//! A processor whose encoder is too slow, or never comes back: the one seam at which that can be made to happen for
+//! certain.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -11,15 +12,15 @@ use clapd_core::channel::Channel;
 use clapd_core::model::Encode;
 use proptest::prelude::*;
 
-use super::tests::ear_with;
+use super::tests::processor_with;
 use super::*;
 use crate::capture::{Source, SourceSpec};
-use crate::daemon::listener::Listener;
-use crate::daemon::teller::Told;
+use crate::daemon::event_reporter::SourceReport;
+use crate::daemon::source_thread::SourceThread;
 use crate::daemon::watchdog::Watchdog;
 
 const RATE: u32 = 16_000;
-/// How often a listener whose encoder is idle looks for sound.
+/// How often a processor whose encoder is idle gets sound.
 const BLOCK_MS: u64 = 100;
 /// Scores come on whole frames of the model.
 const FRAME_MS: u64 = 10;
@@ -54,39 +55,39 @@ impl Encode for Slow {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// A minute of sound, of which the listener gets what has gathered whenever it has time.
+    /// A minute of sound, of which the processor gets what has gathered whenever it has time.
     #[test]
     fn an_encoder_slower_than_the_hop_skips_and_is_never_late(cost_ms in 0_u64..9_000, hop_ms in 200_u64..3_000) {
-        let (now_ms, told) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Vec<(SystemTime, u64)>>>::default());
+        let (now_ms, reports) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Vec<(SystemTime, u64)>>>::default());
         let kind = SourceKind::Device { name: "default".into() };
-        let (clock, scores) = (Arc::clone(&now_ms), Arc::clone(&told));
-        let house = Box::new(move |word| {
-            if let Told::Score(_, _, at) = word {
+        let (clock, scores) = (Arc::clone(&now_ms), Arc::clone(&reports));
+        let sink = Box::new(move |report| {
+            if let SourceReport::Score(_, _, at) = report {
                 scores.lock().unwrap().push((at, clock.load(Relaxed)));
             }
         });
         let slow = Slow { now_ms: Arc::clone(&now_ms), cost_ms };
-        let mut ear = ear_with(Arc::new(slow), Duration::from_millis(hop_ms), &kind, house);
+        let mut processor = processor_with(Arc::new(slow), Duration::from_millis(hop_ms), &kind, sink);
         let (sound, mut taken) = (vec![0.1; 60 * RATE as usize], 0);
         while taken < sound.len() {
             let before = now_ms.load(Relaxed);
             let gathered = sound.len().min((before * u64::from(RATE) / 1_000) as usize);
             let at = SampleTime::from_samples(taken as u64, RATE);
             let anchor = WallAnchor { at, wall: SystemTime::UNIX_EPOCH + at.since(SampleTime::ZERO) };
-            ear.hear(RATE, Samples::whole(&sound[taken..gathered]), anchor).unwrap();
+            processor.process(RATE, Samples::whole(&sound[taken..gathered]), anchor).unwrap();
             taken = gathered;
             if now_ms.load(Relaxed) == before {
                 now_ms.store(before + BLOCK_MS, Relaxed);
             }
         }
-        let told = told.lock().unwrap();
+        let reports = reports.lock().unwrap();
         // A window whose scoring began when the sound was over has only grown old waiting for more.
-        for (at, told_ms) in told.iter().filter(|(_, told_ms)| told_ms - cost_ms <= 60_000) {
-            let late = *told_ms - at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
+        for (at, reported_ms) in reports.iter().filter(|(_, reported_ms)| reported_ms - cost_ms <= 60_000) {
+            let late = *reported_ms - at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
             prop_assert!(late <= hop_ms + cost_ms + BLOCK_MS + FRAME_MS, "{} ms late", late);
         }
-        let (scored, skipped) = (ear.seen.scoring.windows_scored.get(), ear.seen.scoring.windows_skipped.get());
-        prop_assert_eq!(scored, told.len() as u64);
+        let (scored, skipped) = (processor.status.scoring.windows_scored.get(), processor.status.scoring.windows_skipped.get());
+        prop_assert_eq!(scored, reports.len() as u64);
         let due = (60_000 - 960) / hop_ms;
         prop_assert!((scored + skipped).abs_diff(due) <= due * FRAME_MS / hop_ms + 2, "{} + {} of {}", scored, skipped, due);
         // Falling behind by a little at every window, it must skip only once a whole hop has gathered.
@@ -96,10 +97,10 @@ proptest! {
     }
 }
 
-/// Says that it was asked, and answers when nobody holds it back any more.
+/// Signals that it was called, and returns once the sender of `release` is dropped.
 struct Wedged {
-    asked: SyncSender<()>,
-    held: Mutex<Receiver<()>>,
+    called: SyncSender<()>,
+    release: Mutex<Receiver<()>>,
 }
 
 impl Encode for Wedged {
@@ -112,8 +113,8 @@ impl Encode for Wedged {
     }
 
     fn encode(&self, _: &[f32], features: &mut [f32]) -> Result<()> {
-        let _ = self.asked.try_send(());
-        let _ = self.held.lock().unwrap().recv();
+        let _ = self.called.try_send(());
+        let _ = self.release.lock().unwrap().recv();
         features[0] = 1.0;
         Ok(())
     }
@@ -128,18 +129,18 @@ impl Encode for Wedged {
 fn a_wedged_pipeline_starves_the_watchdog_and_a_freed_one_feeds_it() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audio/demo.ogg").into();
     let kind = SourceKind::File { path, looped: true, realtime: false };
-    let ((asked, was_asked), (hold, held)) = (sync_channel(1), sync_channel(0));
-    let wedged = Wedged { asked, held: held.into() };
-    let ear = ear_with(Arc::new(wedged), Duration::from_secs(1), &kind, Box::new(drop));
-    let seen = Arc::clone(&ear.seen);
+    let ((called, was_called), (hold, release)) = (sync_channel(1), sync_channel(0));
+    let wedged = Wedged { called, release: release.into() };
+    let processor = processor_with(Arc::new(wedged), Duration::from_secs(1), &kind, Box::new(drop));
+    let status = Arc::clone(&processor.status);
     let spec = SourceSpec { id: "mic".into(), kind, channel: Channel::Mix };
-    let source = Source::open(&spec, Arc::clone(&seen.capture)).unwrap();
-    let orders = Arc::new(Orders::new(Arc::clone(&ear.task), false));
-    let thread = Listener { source, ear, orders: Arc::clone(&orders) }.spawn().unwrap();
-    was_asked.recv().unwrap();
+    let source = Source::open(&spec, Arc::clone(&status.capture)).unwrap();
+    let control = Arc::new(SourceControl::new(Arc::clone(&processor.config), false));
+    let thread = SourceThread::new(source, processor, Arc::clone(&control)).spawn().unwrap();
+    was_called.recv().unwrap();
 
-    let mut watchdog = Watchdog::every(Some(Duration::ZERO));
-    let mut is_satisfied = || watchdog.is_satisfied(std::iter::once(&*seen));
+    let mut watchdog = Watchdog::with_interval(Some(Duration::ZERO));
+    let mut is_satisfied = || watchdog.is_satisfied(std::iter::once(&*status));
     assert!(is_satisfied(), "there is nothing to compare with yet");
     for _ in 0..10 {
         thread::sleep(Duration::from_millis(50));
@@ -149,6 +150,6 @@ fn a_wedged_pipeline_starves_the_watchdog_and_a_freed_one_feeds_it() {
     while !is_satisfied() {
         thread::sleep(Duration::from_millis(50));
     }
-    orders.stop();
+    control.stop();
     thread.join().unwrap().unwrap();
 }

@@ -1,8 +1,8 @@
-//! Word to systemd, as sd_notify(3) describes it: one datagram a message.
+//! Notifications to systemd, as sd_notify(3) describes them: one datagram a message.
 //!
-//! In: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`. Out: `READY=1`, `RELOADING=1`,
-//! `STATUS=...`, `WATCHDOG=1`, `STOPPING=1`.
-//! Never: blocks, and never fails the daemon: without systemd there is nobody to tell.
+//! Sending never blocks and never fails the daemon: without systemd nobody needs to know. The crate sd-notify (0.5.0)
+//! is not used, since its socket blocks where systemd does not read, and it takes the name of an abstract socket for a
+//! path.
 
 use std::env;
 use std::ffi::OsStr;
@@ -42,8 +42,8 @@ fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// How often systemd wants to hear of us at the least; none where it does not watch us.
-pub(super) fn watchdog() -> Option<Duration> {
+/// How often systemd wants to be notified at the least; none where it does not watch us.
+pub(super) fn watchdog_interval() -> Option<Duration> {
     let number = |name| env::var(name).ok()?.parse::<u64>().ok();
     let for_us = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
     number("WATCHDOG_USEC").filter(|micros| for_us && *micros > 0).map(Duration::from_micros)
@@ -62,19 +62,19 @@ mod tests {
         let by_name = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         for (socket, at) in [(by_path, path.into_os_string()), (by_name, format!("@{name}").into())] {
             Notifier(Some(connect(&at).unwrap())).send("READY=1");
-            let mut heard = [0; 64];
-            let count = socket.recv(&mut heard).unwrap();
-            assert_eq!(&heard[..count], b"READY=1");
+            let mut received = [0; 64];
+            let count = socket.recv(&mut received).unwrap();
+            assert_eq!(&received[..count], b"READY=1");
         }
     }
 
     #[test]
-    fn a_deaf_reader_stops_nobody() {
-        let (deaf, ours) = UnixDatagram::pair().unwrap();
+    fn a_reader_that_does_not_read_stops_nobody() {
+        let (theirs, ours) = UnixDatagram::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let notifier = Notifier(Some(ours));
         (0..10_000).for_each(|_| notifier.send("WATCHDOG=1"));
-        drop(deaf);
+        drop(theirs);
         notifier.send("WATCHDOG=1");
     }
 }

@@ -1,12 +1,9 @@
-//! Where a source stands, in a word that health, logs and Home Assistant share.
-//!
-//! In: what the supervisor, the reader and the level meter found. Out: one [`State`].
-//! Never: a state is left out of [`State::ALL`], from which an atomic's number is turned back.
+//! What a source is doing, in a word that health, logs and Home Assistant share.
 
-/// Where a source stands.
+/// What a source is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum State {
+pub enum SourceState {
     /// Opened for the first time; no sample has come yet.
     Starting,
     /// Sound comes, be it the noise of a quiet room.
@@ -25,8 +22,8 @@ pub enum State {
     Ended,
 }
 
-impl State {
-    /// All of them, in the order of their numbers.
+impl SourceState {
+    /// All of them, in the order of their numbers, so that an atomic's number is turned back.
     const ALL: [Self; 8] = [
         Self::Starting,
         Self::Live,
@@ -38,8 +35,8 @@ impl State {
         Self::Ended,
     ];
 
-    /// The word for it in health messages and logs.
-    pub fn word(self) -> &'static str {
+    /// Its name in health messages and logs.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Live => "live",
@@ -62,7 +59,7 @@ impl State {
     }
 
     /// The state with this number; a number that is none is read as the first.
-    pub(super) fn numbered(number: u8) -> Self {
+    pub(super) fn from_number(number: u8) -> Self {
         Self::ALL.get(usize::from(number)).copied().unwrap_or(Self::Starting)
     }
 }
@@ -72,13 +69,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_state_survives_its_number_and_has_a_word_of_its_own() {
-        let mut words: Vec<_> = State::ALL.iter().map(|state| state.word()).collect();
-        for state in State::ALL {
-            assert_eq!(State::numbered(state.number()), state);
+    fn every_state_survives_its_number_and_has_a_name_of_its_own() {
+        let mut names: Vec<_> = SourceState::ALL.iter().map(|state| state.name()).collect();
+        for state in SourceState::ALL {
+            assert_eq!(SourceState::from_number(state.number()), state);
         }
-        words.sort_unstable();
-        words.dedup();
-        assert_eq!(words.len(), State::ALL.len());
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SourceState::ALL.len());
     }
 }

@@ -3,15 +3,15 @@
 use super::*;
 use crate::capture::ring::ring;
 
-fn supervised() -> (Supervised, SyncSender<RingReader>) {
-    let (sender, streams) = sync_channel(STREAMS_AHEAD);
+fn device_source() -> (DeviceSource, SyncSender<RingReader>) {
+    let (sender, streams) = sync_channel(MAX_WAITING_STREAMS);
     let (counters, stop) = (Arc::default(), Arc::default());
-    let it = Supervised { streams, current: None, ended: None, samples: Vec::new(), counters, id: "t".into(), stop };
+    let it = DeviceSource { streams, current: None, ended: None, samples: Vec::new(), counters, id: "t".into(), stop };
     (it, sender)
 }
 
 /// Reads one block: rate, samples lost before it, its length, its place in seconds.
-fn block(source: &mut Supervised) -> (u32, u64, usize, f64) {
+fn block(source: &mut DeviceSource) -> (u32, u64, usize, f64) {
     match source.read(Duration::ZERO).unwrap() {
         Read::Block { rate, samples, anchor } => (rate, samples.lost, samples.data.len(), anchor.at.as_secs_f64()),
         other => panic!("{other:?}"),
@@ -20,7 +20,7 @@ fn block(source: &mut Supervised) -> (u32, u64, usize, f64) {
 
 #[test]
 fn an_outage_is_time_and_a_new_rate_begins_anew() {
-    let (mut source, sender) = supervised();
+    let (mut source, sender) = device_source();
     let start = Instant::now();
     let (mut writer, reader) = ring(8_000, source.counters.clone());
     sender.send(reader).unwrap();
@@ -32,7 +32,7 @@ fn an_outage_is_time_and_a_new_rate_begins_anew() {
     assert!(matches!(source.read(Duration::ZERO).unwrap(), Read::Idle));
     next.write(start + Duration::from_secs(6), vec![0.1; 800].into_iter());
     assert_eq!(block(&mut source), (8_000, 40_000, 800, 6.0));
-    assert_eq!(source.counters.samples_lost.load(Ordering::Relaxed), 40_000);
+    assert_eq!(source.counters.samples_lost.get(), 40_000);
     let (mut other, reader) = ring(16_000, source.counters.clone());
     sender.send(reader).unwrap();
     other.write(start + Duration::from_secs(9), vec![0.1; 1_600].into_iter());
@@ -42,18 +42,21 @@ fn an_outage_is_time_and_a_new_rate_begins_anew() {
 #[test]
 fn what_was_away_is_recovering_before_it_is_live() {
     let (soon, later) = (Duration::from_millis(100), RECOVERED_AFTER);
-    for before in [State::Lost, State::Stalled, State::Recovering] {
-        assert_eq!((flowing(before, soon), flowing(before, later)), (State::Recovering, State::Live));
+    for before in [SourceState::Lost, SourceState::Stalled, SourceState::Recovering] {
+        assert_eq!(
+            (state_of_flow(before, soon), state_of_flow(before, later)),
+            (SourceState::Recovering, SourceState::Live)
+        );
     }
-    for before in [State::Starting, State::Live, State::Silent, State::Clipping] {
-        assert_eq!(flowing(before, soon), State::Live, "{before:?}");
+    for before in [SourceState::Starting, SourceState::Live, SourceState::Silent, SourceState::Clipping] {
+        assert_eq!(state_of_flow(before, soon), SourceState::Live, "{before:?}");
     }
 }
 
 #[test]
 fn too_many_hanging_streams_are_an_error() {
-    let (mut source, _sender) = supervised();
-    source.counters.streams_open.store(MAX_HANGING + 1, Ordering::Relaxed);
+    let (mut source, _sender) = device_source();
+    source.counters.streams_open.store(MAX_HANGING_STREAMS + 1, Ordering::Relaxed);
     let error = source.read(Duration::ZERO).unwrap_err().to_string();
     assert!(error.contains("9 streams hang") && error.contains("restart"), "{error}");
 }

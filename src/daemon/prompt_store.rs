@@ -1,8 +1,7 @@
-//! Prompts that were set while the daemon ran, kept for its next start.
+//! Prompts that were set while the daemon ran, stored for its next start.
 //!
-//! In: the state folder. Out: `prompts.toml` in it: `[[prompt]]` tables that stand in for those of the configuration, until they
-//! are reset, or somebody removes the file.
-//! Never: leaves half a file; keeps the daemon from starting.
+//! `prompts.toml` in the state folder has `[[prompt]]` tables that stand in for those of the configuration, until they
+//! are reset, or somebody removes the file. A file at fault does not keep the daemon from starting.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
@@ -19,17 +18,17 @@ use crate::prompts;
 const FILE: &str = "prompts.toml";
 const HEADER: &str = "# Set over MQTT. These stand in for every [[prompt]] of the configuration, until a request prompts/set\n\
                       # with {\"reset\":true}, or until this file is removed and clapd restarted.\n\n";
-/// What a house listens for is nobody else's business.
+/// What somebody listens for is nobody else's business.
 const PRIVATE_FOLDER: u32 = 0o700;
 /// More than `config` takes, so that it says what is wrong with it.
-const MOST: u64 = 2 << 20;
+const MAX_BYTES: u64 = 2 << 20;
 
-/// Where such prompts are kept; nowhere, where there is no state folder.
+/// Where such prompts are stored; nowhere, where there is no state folder.
 #[derive(Debug, Clone)]
-pub struct Kept(Option<PathBuf>);
+pub struct PromptStore(Option<PathBuf>);
 
-impl Kept {
-    /// In this folder, which is made when there is something to keep.
+impl PromptStore {
+    /// In this folder, which is made when there is something to store.
     pub fn in_folder(state: Option<&Path>) -> Self {
         Self(state.map(|state| state.join(FILE)))
     }
@@ -39,7 +38,7 @@ impl Kept {
         self.0.as_deref().filter(|path| path.exists())
     }
 
-    /// The prompts that are kept. Of a file that is at fault a log line says so: then it is those of the configuration.
+    /// The stored prompts. Where the file is at fault a log line says so: then it is those of the configuration.
     pub fn load(&self) -> Option<Vec<Prompt>> {
         let path = self.0.as_deref()?;
         let text = match read(path) {
@@ -63,11 +62,11 @@ impl Kept {
         }
     }
 
-    /// Keeps these; synced.
+    /// Stores these; synced.
     ///
     /// # Errors
     /// No state folder, or one that cannot be written.
-    pub(super) fn store(&self, prompts: &[Prompt]) -> Result<()> {
+    pub(super) fn save(&self, prompts: &[Prompt]) -> Result<()> {
         let path = self.0.as_deref().context("there is no state folder; set STATE_DIRECTORY or HOME")?;
         let folder = path.parent().unwrap_or(Path::new("/"));
         let text = config::prompts_text(prompts)?;
@@ -76,7 +75,7 @@ impl Kept {
         write_atomically(path, (HEADER.to_owned() + &text).as_bytes(), Access::Private, Durability::Synced)
     }
 
-    /// Keeps none.
+    /// Stores none.
     ///
     /// # Errors
     /// A file that cannot be removed.
@@ -93,7 +92,7 @@ impl Kept {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?.take(MOST).read_to_string(&mut text)?;
+    File::open(path)?.take(MAX_BYTES).read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -105,10 +104,10 @@ mod tests {
     use clapd_core::prompts::{PromptId, Rule};
 
     #[test]
-    fn prompts_are_kept_until_they_are_removed_and_a_broken_file_stops_nobody() {
+    fn prompts_are_stored_until_they_are_removed_and_a_broken_file_stops_nobody() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = Kept::in_folder(Some(&folder.path().join("new")));
-        assert_eq!(kept.load(), None);
+        let store = PromptStore::in_folder(Some(&folder.path().join("new")));
+        assert_eq!(store.load(), None);
         let rule = Rule { start: 4.2, stop: 2.1, confirm: (1, 2), cooldown: Duration::from_millis(1500) };
         let prompt = Prompt {
             id: PromptId::new("dog").unwrap(),
@@ -117,13 +116,13 @@ mod tests {
             rule,
             contrast: vec!["a cat".into()],
         };
-        kept.store(std::slice::from_ref(&prompt)).unwrap();
-        assert_eq!(kept.load(), Some(vec![prompt]));
-        fs::write(kept.0.as_ref().unwrap(), "[[prompt]]\ntext = 5\n").unwrap();
-        assert_eq!(kept.load(), None);
-        kept.remove().unwrap();
-        kept.remove().unwrap();
+        store.save(std::slice::from_ref(&prompt)).unwrap();
+        assert_eq!(store.load(), Some(vec![prompt]));
+        fs::write(store.0.as_ref().unwrap(), "[[prompt]]\ntext = 5\n").unwrap();
+        assert_eq!(store.load(), None);
+        store.remove().unwrap();
+        store.remove().unwrap();
         assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 0);
-        assert!(Kept::in_folder(None).store(&[]).is_err());
+        assert!(PromptStore::in_folder(None).save(&[]).is_err());
     }
 }

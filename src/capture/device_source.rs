@@ -1,12 +1,12 @@
-//! A device that is kept listening: opened, watched, given up, waited for, opened again.
+//! A device as a source: opened, watched, given up, waited for, opened again, on one time line that outages are part
+//! of.
 //!
-//! In: a device's name. Out: its samples on one time line that outages are part of.
-//! Never: nothing here waits for the sound system without a limit. Opening and closing a stream may hang for ever (a
+//! Nothing here waits for the sound system without a limit. Opening and closing a stream may hang for ever (a
 //! PulseAudio that is killed does that to ALSA), so each stream lives and dies on a thread of its own that is abandoned
 //! where it hangs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,47 +15,50 @@ use anyhow::{Context, Result, anyhow, bail};
 use clapd_core::samples::Samples;
 use clapd_core::time::SampleTime;
 
-use super::alsa_log::caught;
+use super::alsa_log::log_alsa_messages;
 use super::clock::{StreamClock, samples_in};
-use super::counters::{SourceCounters, add};
-use super::device::{self, Health};
-use super::rarely::Rarely;
+use super::counters::SourceCounters;
+use super::device::{self, StreamHealth};
 use super::ring::RingReader;
-use super::state::State;
+use super::source_state::SourceState;
 use super::{Channel, Read};
+use crate::backoff::{Backoff, random_time};
+use crate::counter::Counter;
 use crate::time::WallAnchor;
 
-/// How often a stream's counters are looked at. A dead server's error flood burns a core for as long.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the watcher reads a stream's counters. A dead server's error flood burns a core for as long.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Opening takes milliseconds, with a sound server that has to start a second or two.
-const OPEN_WITHIN: Duration = Duration::from_secs(10);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first samples take up to 1.7 s through a sound server; three times that is silence of the wrong kind.
-const FIRST_WITHIN: Duration = Duration::from_secs(5);
+const FIRST_BLOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A running stream brings a block every 0.1 s. Thirty that fail to come are no hiccup.
-const NEXT_WITHIN: Duration = Duration::from_secs(3);
+const NEXT_BLOCK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Samples without a break after which a device that was away is relied on again: longer than a stream takes to die in which a sound
 /// server only promised to deliver, shorter than anybody waits.
 const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 /// Errors without a block between them after which a stream is given up: an overrun or two are recovered from, a dead
 /// server's errors come in thousands.
-const ERRORS_IN_A_ROW: u32 = 3;
-/// The wait before the first attempt to open again, and the longest: a device that returns is heard within 5 s.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+const MAX_ERRORS_IN_A_ROW: u32 = 3;
+/// The wait before the first attempt to open again.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait: a device that returns is heard within some 5 s.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// A stream that has lived for so long was healthy: the next wait begins at the shortest again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// Streams of one source that may hang in the sound system at once. Each costs three threads and some hundred KB; a
 /// server that dies eight times in a process's life has an owner who should look, and a new process starts clean. Sixteen
 /// sources at this bound stay within the unit's TasksMax and the 1,024 descriptors that a process has (seven a stream).
-const MAX_HANGING: u64 = 8;
-/// How long a reader sleeps between looks at the ring: a fifth of a block.
-const READER_LOOK: Duration = Duration::from_millis(20);
-/// Room for new streams that the reader has not taken yet; while there is none the supervisor waits.
-const STREAMS_AHEAD: usize = 2;
+const MAX_HANGING_STREAMS: u64 = 8;
+/// How long a reader sleeps before it reads the ring again: a fifth of a block.
+const READER_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Room for new streams that the reader has not taken yet; while there is none the watcher waits.
+const MAX_WAITING_STREAMS: usize = 2;
 
-/// The reader's end of a supervised device.
-pub(super) struct Supervised {
+/// The reader's end of a device.
+pub(super) struct DeviceSource {
     streams: Receiver<RingReader>,
-    current: Option<Current>,
+    current: Option<CurrentStream>,
     /// Where the last stream ended: its rate, the moment, and the position on the time line.
     ended: Option<(u32, Instant, u64)>,
     samples: Vec<f32>,
@@ -64,7 +67,7 @@ pub(super) struct Supervised {
     stop: Arc<AtomicBool>,
 }
 
-struct Current {
+struct CurrentStream {
     ring: RingReader,
     /// Set up by the first sample.
     clock: Option<StreamClock>,
@@ -72,25 +75,25 @@ struct Current {
     base: u64,
 }
 
-impl Supervised {
+impl DeviceSource {
     pub fn start(id: &str, name: &str, channel: Channel, counters: &Arc<SourceCounters>) -> Result<Self> {
-        let (sender, streams) = sync_channel(STREAMS_AHEAD);
+        let (sender, streams) = sync_channel(MAX_WAITING_STREAMS);
         let stop = Arc::new(AtomicBool::new(false));
         if device::is_index(name) {
             log::warn!("source {id:?}: {name:?} counts cards, which change places; `clapd devices` lists stable names");
         }
-        let supervisor = Supervisor {
+        let watcher = DeviceWatcher {
             id: id.to_owned(),
             name: name.to_owned(),
             channel,
             counters: counters.clone(),
             stop: stop.clone(),
             sender,
-            troubles: Rarely::default(),
+            failures: Counter::default(),
         };
         thread::Builder::new()
             .name(format!("watch-{id}"))
-            .spawn(move || supervisor.run())
+            .spawn(move || watcher.run())
             .with_context(|| format!("source {id:?}: can't start its thread"))?;
         let (id, counters) = (id.to_owned(), counters.clone());
         Ok(Self { streams, current: None, ended: None, samples: Vec::new(), counters, id, stop })
@@ -107,7 +110,7 @@ impl Supervised {
                 self.check_hanging()?;
                 return Ok(Read::Idle);
             }
-            thread::sleep(left.min(READER_LOOK));
+            thread::sleep(left.min(READER_POLL_INTERVAL));
         };
         let Some(current) = &self.current else { return Ok(Read::Idle) };
         let rate = current.ring.rate;
@@ -134,15 +137,15 @@ impl Supervised {
             if let Some(ended) = self.current.take().and_then(|current| current.end()) {
                 self.ended = Some(ended);
             }
-            self.current = Some(Current { ring, clock: None, base: 0 });
+            self.current = Some(CurrentStream { ring, clock: None, base: 0 });
         }
     }
 
     fn check_hanging(&self) -> Result<()> {
         let hanging = self.counters.streams_open.load(Ordering::Relaxed);
-        if hanging > MAX_HANGING {
+        if hanging > MAX_HANGING_STREAMS {
             bail!(
-                "source {:?}: {hanging} streams hang in the sound system, at most {MAX_HANGING} are allowed; restart clapd, and \
+                "source {:?}: {hanging} streams hang in the sound system, at most {MAX_HANGING_STREAMS} are allowed; restart clapd, and \
                  see why the sound server keeps dying",
                 self.id
             );
@@ -151,13 +154,13 @@ impl Supervised {
     }
 }
 
-impl Drop for Supervised {
+impl Drop for DeviceSource {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 }
 
-impl Current {
+impl CurrentStream {
     /// Reads from the ring and keeps the time line: what was lost before the samples, an outage before the stream
     /// included. On a stream with a new rate the time line begins again at zero.
     fn take(
@@ -182,7 +185,7 @@ impl Current {
             }
         })?;
         *base += inserted;
-        add(&counters.samples_lost, inserted);
+        counters.samples_lost.add(inserted);
         Some(lost + inserted)
     }
 
@@ -192,75 +195,75 @@ impl Current {
     }
 }
 
-/// The thread that opens, watches and gives up.
-struct Supervisor {
+/// The thread that opens a device's streams, watches them and gives them up.
+struct DeviceWatcher {
     id: String,
     name: String,
     channel: Channel,
     counters: Arc<SourceCounters>,
     stop: Arc<AtomicBool>,
     sender: SyncSender<RingReader>,
-    troubles: Rarely,
+    failures: Counter,
 }
 
 /// Why a stream was given up, and where that leaves its source until samples come again.
-struct Trouble {
-    state: State,
+struct StreamFailure {
+    state: SourceState,
     reason: anyhow::Error,
 }
 
 /// The device is away, or says that it is.
-fn lost(reason: anyhow::Error) -> Trouble {
-    Trouble { state: State::Lost, reason }
+fn lost(reason: anyhow::Error) -> StreamFailure {
+    StreamFailure { state: SourceState::Lost, reason }
 }
 
 /// The device is there, and nothing comes of it.
-fn stalled(reason: anyhow::Error) -> Trouble {
-    Trouble { state: State::Stalled, reason }
+fn stalled(reason: anyhow::Error) -> StreamFailure {
+    StreamFailure { state: SourceState::Stalled, reason }
 }
 
 /// The state of a source in `before` whose samples have been coming for so long.
-fn flowing(before: State, since: Duration) -> State {
-    let troubled = matches!(before, State::Lost | State::Stalled | State::Recovering);
-    if troubled && since < RECOVERED_AFTER { State::Recovering } else { State::Live }
+fn state_of_flow(before: SourceState, since: Duration) -> SourceState {
+    let troubled = matches!(before, SourceState::Lost | SourceState::Stalled | SourceState::Recovering);
+    if troubled && since < RECOVERED_AFTER { SourceState::Recovering } else { SourceState::Live }
 }
 
-/// What the stream's own thread tells the supervisor.
-type Started = Result<(RingReader, Arc<Health>, String)>;
+/// What the stream's own thread sends the watcher.
+type Started = Result<(RingReader, Arc<StreamHealth>, String)>;
 
-impl Supervisor {
+impl DeviceWatcher {
     fn run(mut self) {
-        let mut wait = BACKOFF.0;
-        while !self.stopped() {
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        while !self.is_stopped() {
             let began = Instant::now();
-            let Trouble { state, reason } = self.one_stream();
-            if self.stopped() {
+            let StreamFailure { state, reason } = self.run_stream();
+            if self.is_stopped() {
                 return;
             }
             self.counters.set_state(state);
-            if let Some(times) = self.troubles.happened(1) {
+            if let Some(times) = self.failures.add(1) {
                 log::warn!("source {:?}: {reason:#}; trying again (trouble {times})", self.id);
             }
             if began.elapsed() >= HEALTHY_AFTER {
-                wait = BACKOFF.0;
+                backoff.reset();
             }
             // Jitter of a quarter either way: sources that lost the same server do not return to it in step.
-            self.rest(wait.mul_f64(0.75 + 0.5 * fastrand::f64()));
-            wait = (wait * 2).min(BACKOFF.1);
-            add(&self.counters.reopens, 1);
+            let wait = backoff.fail();
+            self.sleep(random_time(wait.mul_f64(0.75), wait.mul_f64(1.25)));
+            self.counters.reopens.add(1);
         }
     }
 
     /// Opens the device and watches it until it is given up; why it was.
-    fn one_stream(&mut self) -> Trouble {
-        if self.counters.streams_open.load(Ordering::Relaxed) > MAX_HANGING {
+    fn run_stream(&mut self) -> StreamFailure {
+        if self.counters.streams_open.load(Ordering::Relaxed) > MAX_HANGING_STREAMS {
             return stalled(anyhow!("too many streams hang in the sound system"));
         }
         let (opened, _close) = match self.spawn_stream() {
             Ok(handles) => handles,
             Err(error) => return lost(error),
         };
-        let (ring, health, description) = match opened.recv_timeout(OPEN_WITHIN) {
+        let (ring, health, description) = match opened.recv_timeout(OPEN_TIMEOUT) {
             Ok(Ok(started)) => started,
             Ok(Err(error)) => return lost(error),
             Err(RecvTimeoutError::Timeout) => {
@@ -278,53 +281,53 @@ impl Supervisor {
 
     /// Starts the thread that holds one stream: it opens, waits until its `close` end is dropped, and closes.
     fn spawn_stream(&self) -> Result<(Receiver<Started>, SyncSender<()>)> {
-        let (tell, opened) = sync_channel(1);
+        let (result, opened) = sync_channel(1);
         let (close, closing) = sync_channel::<()>(0);
         let (name, channel, counters) = (self.name.clone(), self.channel, self.counters.clone());
-        add(&counters.streams_open, 1);
-        let alive = Alive(counters.clone());
+        counters.streams_open.fetch_add(1, Ordering::Relaxed);
+        let open_stream = OpenStream(counters.clone());
         thread::Builder::new()
             .name(format!("stream-{}", self.id))
             .spawn(move || {
-                let _alive = alive;
-                match caught(|| device::open(&name, channel, &counters)) {
+                let _open_stream = open_stream;
+                match log_alsa_messages(|| device::open(&name, channel, &counters)) {
                     Ok(opened) => {
                         let started = (opened.samples, opened.health, opened.description);
-                        if tell.send(Ok(started)).is_ok() {
+                        if result.send(Ok(started)).is_ok() {
                             let _ = closing.recv();
                         }
                         drop(opened.stream);
                     }
-                    Err(error) => drop(tell.send(Err(error))),
+                    Err(error) => drop(result.send(Err(error))),
                 }
             })
             .context("can't start a thread for the stream")?;
         Ok((opened, close))
     }
 
-    fn watch(&mut self, health: &Health, description: &str) -> Trouble {
+    fn watch(&mut self, health: &StreamHealth, description: &str) -> StreamFailure {
         let (mut blocks, mut since, mut first) = (0, Instant::now(), None);
-        while !self.stopped() {
-            thread::sleep(LOOK);
+        while !self.is_stopped() {
+            thread::sleep(POLL_INTERVAL);
             let now = health.blocks.load(Ordering::Relaxed);
             if now > 0 && first.is_none() {
                 log::info!("source {:?}: listening to {:?} ({description})", self.id, self.name);
                 first = Some(Instant::now());
             }
             if let Some(first) = first {
-                self.counters.set_state(flowing(self.counters.state(), first.elapsed()));
+                self.counters.set_state(state_of_flow(self.counters.state(), first.elapsed()));
             }
             if now != blocks {
                 (blocks, since) = (now, Instant::now());
             }
             let errors = health.errors_since_block.load(Ordering::Relaxed);
-            if health.gone.load(Ordering::Relaxed) {
+            if health.is_removed.load(Ordering::Relaxed) {
                 return lost(anyhow!("device {:?} is gone", self.name));
             }
-            if errors >= ERRORS_IN_A_ROW {
+            if errors >= MAX_ERRORS_IN_A_ROW {
                 return lost(anyhow!("device {:?} reported {errors} errors and no sound", self.name));
             }
-            let limit = if blocks == 0 { FIRST_WITHIN } else { NEXT_WITHIN };
+            let limit = if blocks == 0 { FIRST_BLOCK_TIMEOUT } else { NEXT_BLOCK_TIMEOUT };
             if since.elapsed() >= limit {
                 return stalled(anyhow!("device {:?} has delivered nothing for {} s", self.name, limit.as_secs()));
             }
@@ -332,26 +335,25 @@ impl Supervisor {
         lost(anyhow!("the source is closed"))
     }
 
-    fn stopped(&self) -> bool {
+    fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
     /// Sleeps, but not past a stop.
-    fn rest(&self, wait: Duration) {
+    fn sleep(&self, wait: Duration) {
         let until = Instant::now() + wait;
-        while !self.stopped() && Instant::now() < until {
-            thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
+        while !self.is_stopped() && Instant::now() < until {
+            thread::sleep(POLL_INTERVAL.min(until.saturating_duration_since(Instant::now())));
         }
     }
 }
 
 /// Counts a stream's thread for as long as it lives.
-struct Alive(Arc<SourceCounters>);
+struct OpenStream(Arc<SourceCounters>);
 
-impl Drop for Alive {
+impl Drop for OpenStream {
     fn drop(&mut self) {
-        let open: &AtomicU64 = &self.0.streams_open;
-        open.fetch_sub(1, Ordering::Relaxed);
+        self.0.streams_open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

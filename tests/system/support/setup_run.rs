@@ -20,22 +20,22 @@ pub const NULL: [&str; 2] = ["--device", "alsa:null"];
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A folder for a configuration.
-pub struct Place {
+pub struct SetupFolder {
     folder: TempDir,
 }
 
 /// How it went.
 pub struct Outcome {
     pub status: ExitStatus,
-    pub said: String,
-    pub complained: String,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 impl Outcome {
     /// The exit status, which must be this one, and what was said must hold these words.
     #[track_caller]
     pub fn is(&self, status: i32, words: &[&str]) {
-        let all = format!("{}\n{}", self.said, self.complained);
+        let all = format!("{}\n{}", self.stdout, self.stderr);
         assert_eq!(self.status.code(), Some(status), "{all}");
         for word in words {
             assert!(all.contains(word), "{word:?} is not in: {all}");
@@ -44,11 +44,11 @@ impl Outcome {
 
     #[track_caller]
     pub fn hides(&self, secret: &str) {
-        assert!(!self.said.contains(secret) && !self.complained.contains(secret), "{}\n{}", self.said, self.complained);
+        assert!(!self.stdout.contains(secret) && !self.stderr.contains(secret), "{}\n{}", self.stdout, self.stderr);
     }
 }
 
-impl Place {
+impl SetupFolder {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         Self { folder }
@@ -107,8 +107,8 @@ impl Place {
         let output = command.output().expect("clapd runs");
         Outcome {
             status: output.status,
-            said: String::from_utf8_lossy(&output.stdout).into_owned(),
-            complained: String::from_utf8_lossy(&output.stderr).into_owned(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
 
@@ -133,25 +133,25 @@ impl Place {
                 }
             }
         });
-        let (mut said, mut read) = (Vec::new(), 0);
+        let (mut stdout, mut read) = (Vec::new(), 0);
         for (words, answer) in talk {
             loop {
-                if let Some(at) = String::from_utf8_lossy(&said[read..]).find(words) {
+                if let Some(at) = String::from_utf8_lossy(&stdout[read..]).find(words) {
                     read += at + words.len();
                     break;
                 }
                 let Ok(more) = shown.recv_timeout(PATIENCE) else {
                     let _ = script.kill();
-                    panic!("{words:?} is not asked: {}", String::from_utf8_lossy(&said));
+                    panic!("{words:?} is not asked: {}", String::from_utf8_lossy(&stdout));
                 };
-                said.extend(more);
+                stdout.extend(more);
             }
             keyboard.write_all(format!("{answer}\n").as_bytes()).expect("is read");
         }
-        shown.iter().for_each(|more| said.extend(more));
+        shown.iter().for_each(|more| stdout.extend(more));
         let status = script.wait().expect("ends");
         drop(keyboard);
-        Outcome { status, said: String::from_utf8_lossy(&said).into_owned(), complained: String::new() }
+        Outcome { status, stdout: String::from_utf8_lossy(&stdout).into_owned(), stderr: String::new() }
     }
 }
 

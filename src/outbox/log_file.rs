@@ -1,30 +1,32 @@
 //! The log on disk: one file that is appended to, and rewritten now and then.
 //!
-//! In: bytes of records. Out: the same bytes after a crash, but for what was not synced. An append is one write; a rewrite is
-//! a new file that takes the old one's name, so that there is a whole log at any moment.
-//! Chosen over an embedded store, all of which write pages: an event is 170 bytes here, where a commit is at least two pages
-//! of 4 kB and two syncs in SQLite (WAL, synchronous=FULL) and in redb. Nothing is looked up, so there is nothing to index.
-//! Never: syncs on its own; leaves half an append behind if it can be helped; is used by two processes.
+//! An append is one write; a rewrite is a new file that takes the old one's name, so that there is a whole log at any
+//! moment. This is not `clapd_core::files::write_atomically`: the log stays open and locked between writes, a rewrite
+//! that fails must leave it as it was, and syncs are the writer thread's decision, since each wears a memory card.
+//!
+//! This was chosen over an embedded store, all of which write pages: an event is 170 bytes here, where a commit is at
+//! least two pages of 4 kB and two syncs in SQLite (WAL, synchronous=FULL) and in redb. Nothing is looked up, so there
+//! is nothing to index.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::record::Record;
+use super::log_entry::LogEntry;
 
 /// Names the format: a later one has another line here.
 const HEADER: &[u8] = b"clapd outbox 1\n";
 const FILE: &str = "events.log";
 const NEW: &str = "events.new";
 const LOCK: &str = "lock";
-/// What a house sounds like is nobody else's business.
+/// What is heard in a home is nobody else's business.
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_FOLDER: u32 = 0o700;
 
-/// An open log. Others are locked out as long as it lives.
+/// An open log. Other processes are locked out as long as it lives.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(super) struct LogFile {
     dir: PathBuf,
     file: File,
     /// Bytes that are whole; what a failed append left behind lies after them.
@@ -32,24 +34,24 @@ pub(super) struct Log {
     _lock: File,
 }
 
-/// What a log held.
+/// What was in a log when it was opened.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) records: Vec<Record>,
-    /// Bytes that belong to no record.
+pub(super) struct LogContents {
+    pub(super) entries: Vec<LogEntry>,
+    /// Bytes that belong to no entry.
     pub(super) damaged: usize,
-    /// Why the disk took no header: it is full, and the log can't be appended to before a [`Log::rewrite`].
+    /// Why the disk took no header: it is full, and the log can't be appended to before a [`LogFile::rewrite`].
     pub(super) full: Option<io::Error>,
 }
 
-impl Log {
+impl LogFile {
     /// Opens the log in this folder, and makes both where there is none.
     ///
     /// # Errors
     /// A folder that cannot be made or written, one that another process uses, and a file that is no log of this version.
-    pub(super) fn open(dir: &Path) -> io::Result<(Self, Found)> {
+    pub(super) fn open(dir: &Path) -> io::Result<(Self, LogContents)> {
         DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER).create(dir)?;
-        let lock = private().open(dir.join(LOCK))?;
+        let lock = private_options().open(dir.join(LOCK))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -64,11 +66,11 @@ impl Log {
             Err(error) => return Err(error),
         };
         let mut found = read(&bytes)?;
-        let file = private().append(true).open(&path)?;
+        let file = private_options().append(true).open(&path)?;
         let mut log = Self { dir: dir.into(), len: file.metadata()?.len(), file, _lock: lock };
         if !bytes.starts_with(HEADER) {
             let mut whole = Vec::new();
-            found.records.iter().for_each(|record| record.write(&mut whole));
+            found.entries.iter().for_each(|entry| entry.write(&mut whole));
             match log.rewrite(&whole) {
                 Err(error) if [ErrorKind::StorageFull, ErrorKind::QuotaExceeded].contains(&error.kind()) => {
                     found.full = Some(error);
@@ -84,12 +86,12 @@ impl Log {
         self.len
     }
 
-    /// Whether there is no record.
+    /// Whether there is no entry.
     pub(super) fn is_empty(&self) -> bool {
         self.len <= HEADER.len() as u64
     }
 
-    /// Writes records at the end, to the system's cache: they outlive this process, and the computer once they are synced.
+    /// Writes entries at the end, to the system's cache: they outlive this process, and the computer once they are synced.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.file.write_all(bytes) {
             Ok(()) => {
@@ -98,7 +100,7 @@ impl Log {
             }
             Err(error) => {
                 if let Err(error) = self.file.set_len(self.len) {
-                    log::debug!("outbox: half a record stays: {error}");
+                    log::debug!("outbox: half a entry stays: {error}");
                 }
                 Err(error)
             }
@@ -110,7 +112,7 @@ impl Log {
         self.file.sync_data()
     }
 
-    /// Forgets all records. Not synced: what a power cut brings back was told before, and is told twice.
+    /// Removes all entries. Not synced: what a power cut brings back was published before, and is published twice.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         if !self.is_empty() {
             self.file.set_len(HEADER.len() as u64)?;
@@ -119,46 +121,46 @@ impl Log {
         Ok(())
     }
 
-    /// Has exactly these records, synced.
-    pub(super) fn rewrite(&mut self, records: &[u8]) -> io::Result<()> {
+    /// Replaces all entries with these, synced.
+    pub(super) fn rewrite(&mut self, entries: &[u8]) -> io::Result<()> {
         let new = self.dir.join(NEW);
-        if let Err(error) = write_new(&new, records) {
+        if let Err(error) = write_new(&new, entries) {
             // A full disk is not made fuller by what is of no use.
             let _ = fs::remove_file(&new);
             return Err(error);
         }
         fs::rename(&new, self.dir.join(FILE))?;
-        self.file = private().append(true).open(self.dir.join(FILE))?;
-        self.len = (HEADER.len() + records.len()) as u64;
+        self.file = private_options().append(true).open(self.dir.join(FILE))?;
+        self.len = (HEADER.len() + entries.len()) as u64;
         File::open(&self.dir)?.sync_all()
     }
 }
 
-fn private() -> OpenOptions {
+fn private_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.create(true).write(true).truncate(false).mode(PRIVATE_FILE);
     options
 }
 
-fn write_new(path: &Path, records: &[u8]) -> io::Result<()> {
-    let mut file = private().truncate(true).open(path)?;
+fn write_new(path: &Path, entries: &[u8]) -> io::Result<()> {
+    let mut file = private_options().truncate(true).open(path)?;
     file.write_all(HEADER)?;
-    file.write_all(records)?;
+    file.write_all(entries)?;
     file.sync_all()
 }
 
-fn read(bytes: &[u8]) -> io::Result<Found> {
-    if let Some(records) = bytes.strip_prefix(HEADER) {
-        let (records, damaged) = Record::read_all(records);
-        return Ok(Found { records, damaged, full: None });
+fn read(bytes: &[u8]) -> io::Result<LogContents> {
+    if let Some(entries) = bytes.strip_prefix(HEADER) {
+        let (entries, damaged) = LogEntry::read_all(entries);
+        return Ok(LogContents { entries, damaged, full: None });
     }
     // A power cut may leave a new file torn or zeroed from anywhere in its first page on; another format has another header.
     let page = &bytes[..bytes.len().min(HEADER.len())];
     let written = page.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let torn = HEADER.starts_with(&page[..written]);
     if torn {
-        let (records, damaged) = Record::read_all(bytes);
-        return Ok(Found { records, damaged, full: None });
+        let (entries, damaged) = LogEntry::read_all(bytes);
+        return Ok(LogContents { entries, damaged, full: None });
     }
     Err(io::Error::new(ErrorKind::InvalidData, format!("{FILE} is no outbox of this version; move it away")))
 }
@@ -169,56 +171,56 @@ mod tests {
 
     use super::*;
 
-    fn told(event: u64) -> Vec<u8> {
+    fn entry_bytes(event: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
-        Record::StartTold { event }.write(&mut bytes);
+        LogEntry::StartAcked { event }.write(&mut bytes);
         bytes
     }
 
-    fn found(dir: &Path) -> (Vec<Record>, usize) {
-        let (_, Found { records, damaged, .. }) = Log::open(dir).unwrap();
-        (records, damaged)
+    fn found(dir: &Path) -> (Vec<LogEntry>, usize) {
+        let (_, LogContents { entries, damaged, .. }) = LogFile::open(dir).unwrap();
+        (entries, damaged)
     }
 
     #[test]
     fn what_was_appended_is_found_again() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("a/b");
-        let (mut log, Found { records, damaged, .. }) = Log::open(&dir).unwrap();
-        assert_eq!((records.len(), damaged), (0, 0));
-        log.append(&told(1)).unwrap();
-        log.append(&told(2)).unwrap();
+        let (mut log, LogContents { entries, damaged, .. }) = LogFile::open(&dir).unwrap();
+        assert_eq!((entries.len(), damaged), (0, 0));
+        log.append(&entry_bytes(1)).unwrap();
+        log.append(&entry_bytes(2)).unwrap();
         log.sync().unwrap();
-        assert!(Log::open(&dir).is_err(), "it is locked");
+        assert!(LogFile::open(&dir).is_err(), "it is locked");
         drop(log);
-        assert_eq!(found(&dir), (vec![Record::StartTold { event: 1 }, Record::StartTold { event: 2 }], 0));
-        let (mut log, _) = Log::open(&dir).unwrap();
-        log.rewrite(&told(3)).unwrap();
-        log.append(&told(4)).unwrap();
+        assert_eq!(found(&dir), (vec![LogEntry::StartAcked { event: 1 }, LogEntry::StartAcked { event: 2 }], 0));
+        let (mut log, _) = LogFile::open(&dir).unwrap();
+        log.rewrite(&entry_bytes(3)).unwrap();
+        log.append(&entry_bytes(4)).unwrap();
         assert_eq!(log.len(), fs::metadata(dir.join(FILE)).unwrap().len());
         drop(log);
-        assert_eq!(found(&dir), (vec![Record::StartTold { event: 3 }, Record::StartTold { event: 4 }], 0));
-        let (mut log, _) = Log::open(&dir).unwrap();
+        assert_eq!(found(&dir), (vec![LogEntry::StartAcked { event: 3 }, LogEntry::StartAcked { event: 4 }], 0));
+        let (mut log, _) = LogFile::open(&dir).unwrap();
         log.clear().unwrap();
-        log.append(&told(5)).unwrap();
+        log.append(&entry_bytes(5)).unwrap();
         drop(log);
-        assert_eq!(found(&dir), (vec![Record::StartTold { event: 5 }], 0));
+        assert_eq!(found(&dir), (vec![LogEntry::StartAcked { event: 5 }], 0));
     }
 
     #[test]
     fn a_file_cut_anywhere_is_read_and_appended_to() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path();
-        let whole = [HEADER, &told(1), &told(2)].concat();
+        let whole = [HEADER, &entry_bytes(1), &entry_bytes(2)].concat();
         for cut in 0..whole.len() {
             fs::write(dir.join(FILE), &whole[..cut]).unwrap();
-            let (mut log, before) = Log::open(dir).unwrap();
-            let heard = Record::Heard { event: 7, at: UNIX_EPOCH, score: 1.0, peak: 2.0 };
+            let (mut log, before) = LogFile::open(dir).unwrap();
+            let touched = LogEntry::Touched { event: 7, at: UNIX_EPOCH, score: 1.0, peak: 2.0 };
             let mut bytes = Vec::new();
-            heard.write(&mut bytes);
+            touched.write(&mut bytes);
             log.append(&bytes).unwrap();
             drop(log);
-            let expected = [before.records, vec![heard]].concat();
+            let expected = [before.entries, vec![touched]].concat();
             assert_eq!(found(dir).0, expected, "cut at {cut}");
         }
     }
@@ -230,11 +232,11 @@ mod tests {
         for cut in 0..=HEADER.len() {
             let bytes = [&HEADER[..cut], &vec![0; HEADER.len() - cut + 20]].concat();
             fs::write(dir.join(FILE), bytes).unwrap();
-            let (mut log, before) = Log::open(dir).unwrap();
-            assert_eq!(before.records, [], "zeros from {cut}");
-            log.append(&told(1)).unwrap();
+            let (mut log, before) = LogFile::open(dir).unwrap();
+            assert_eq!(before.entries, [], "zeros from {cut}");
+            log.append(&entry_bytes(1)).unwrap();
             drop(log);
-            assert_eq!(found(dir).0, [Record::StartTold { event: 1 }], "zeros from {cut}");
+            assert_eq!(found(dir).0, [LogEntry::StartAcked { event: 1 }], "zeros from {cut}");
         }
     }
 
@@ -242,7 +244,7 @@ mod tests {
     fn another_format_is_not_touched() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(FILE), "clapd outbox 2\n...").unwrap();
-        let error = Log::open(folder.path()).unwrap_err().to_string();
+        let error = LogFile::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("move it away"), "{error}");
         assert!(fs::read(folder.path().join(FILE)).unwrap().starts_with(b"clapd outbox 2"));
     }

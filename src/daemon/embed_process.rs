@@ -1,9 +1,8 @@
-//! New texts are embedded by a process of their own.
+//! New texts are embedded by a process of their own, into the cache.
 //!
-//! In: texts. Out: their embeddings, in the cache.
-//! A text tower of 500 MB leaves its heap behind in the process that loads it (measured: 621 MB instead of 233), and a daemon that
-//! listens cannot begin anew for it. So the same program does it once more, beside the daemon, and ends.
-//! Never: waits without a bound; sees a text on a command line, where everybody could read it.
+//! A text tower of 500 MB leaves its heap behind in the process that loads it (measured: 621 MB instead of 233), and a
+//! daemon that listens cannot begin anew for it. So the same program does it once more, beside the daemon, and ends. It
+//! reads the texts from its standard input, since everybody could read them on a command line.
 
 use std::ffi::OsString;
 use std::io::{Seek, Write};
@@ -15,22 +14,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 /// To load the largest text tower from a memory card that reads 10 MB a second.
-const LOAD_WITHIN: Duration = Duration::from_secs(60);
+const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// For each text: the largest tower in f32 on the slowest computer takes a second.
-const TEXT_WITHIN: Duration = Duration::from_secs(2);
+const TEXT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often to look whether it has ended.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The program that reads a JSON list of texts from its standard input, embeds them into the cache, and ends.
 #[derive(Debug, Clone)]
-pub struct Apart {
+pub struct EmbedProcess {
     /// An executable.
     pub program: PathBuf,
     /// What it is started with.
     pub arguments: Vec<OsString>,
 }
 
-impl Apart {
+impl EmbedProcess {
     /// Has `texts` embedded.
     ///
     /// # Errors
@@ -46,7 +45,7 @@ impl Apart {
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start a process to embed the prompts; see the limits of the service (TasksMax)")?;
-        wait(child, LOAD_WITHIN + TEXT_WITHIN * u32::try_from(texts.len()).unwrap_or(u32::MAX))
+        wait(child, LOAD_TIMEOUT + TEXT_TIMEOUT * u32::try_from(texts.len()).unwrap_or(u32::MAX))
     }
 }
 
@@ -61,7 +60,7 @@ fn wait(mut child: Child, patience: Duration) -> Result<()> {
             child.kill().and_then(|()| child.wait().map(drop)).context("cannot end it")?;
             bail!("embedding the prompts took more than {} s; send fewer at a time", patience.as_secs());
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -69,17 +68,17 @@ fn wait(mut child: Child, patience: Duration) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn apart(script: &str) -> Apart {
-        Apart { program: "/bin/sh".into(), arguments: ["-c", script].map(OsString::from).into() }
+    fn process(script: &str) -> EmbedProcess {
+        EmbedProcess { program: "/bin/sh".into(), arguments: ["-c", script].map(OsString::from).into() }
     }
 
     #[test]
-    fn a_process_gets_the_texts_and_its_failure_is_told() {
+    fn a_process_gets_the_texts_and_its_failure_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let seen = folder.path().join("seen");
-        apart(&format!("cat > {}", seen.display())).embed(&["a dog", "\"rain\""]).unwrap();
+        process(&format!("cat > {}", seen.display())).embed(&["a dog", "\"rain\""]).unwrap();
         assert_eq!(std::fs::read_to_string(seen).unwrap(), r#"["a dog","\"rain\""]"#);
-        assert!(apart("exit 3").embed(&["a dog"]).unwrap_err().to_string().contains("exit status: 3"));
+        assert!(process("exit 3").embed(&["a dog"]).unwrap_err().to_string().contains("exit status: 3"));
     }
 
     #[test]

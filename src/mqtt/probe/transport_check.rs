@@ -1,7 +1,7 @@
 //! The way to a broker: its name, its port, its certificate.
 //!
-//! In: a [`Broker`]. Out: what was seen on the way, or where it ended. The connection is closed again: what follows makes its own.
-//! Never: trusts what the daemon would not: TLS is `tls`'s.
+//! The connection is closed again: what follows makes its own. The certificate is checked as the daemon checks it, by
+//! `tls`.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -11,29 +11,29 @@ use rumqttc_v5::tokio_rustls::rustls::pki_types::ServerName;
 use rumqttc_v5::tokio_rustls::rustls::{self, CertificateError, ClientConnection};
 
 use super::super::tls;
-use super::{Fault, Step};
+use super::{ProbeFailure, ProbeStep};
 use crate::config::{Broker, Tls};
 
-/// A broker in the same house answers within milliseconds, one across the world within a second.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// A broker in the same home answers within milliseconds, one across the world within a second.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) fn go(broker: &Broker, passed: &mut dyn FnMut(Step, &str)) -> Result<(), Fault> {
+pub(super) fn run(broker: &Broker, passed: &mut dyn FnMut(ProbeStep, &str)) -> Result<(), ProbeFailure> {
     let addresses = addresses(broker)?;
     let several: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
-    passed(Step::Name, &format!("{} is {}", broker.host, several.join(", ")));
+    passed(ProbeStep::Name, &format!("{} is {}", broker.host, several.join(", ")));
     let (address, stream) = connect(&addresses)?;
-    passed(Step::Tcp, &format!("{address} answers"));
+    passed(ProbeStep::Tcp, &format!("{address} answers"));
     if let Some(tls) = &broker.tls {
         let version = handshake(broker, tls, stream)?;
-        passed(Step::Tls, &format!("{version}, and the certificate is good for {}", broker.host));
+        passed(ProbeStep::Tls, &format!("{version}, and the certificate is good for {}", broker.host));
     }
     Ok(())
 }
 
-fn addresses(broker: &Broker) -> Result<Vec<SocketAddr>, Fault> {
+fn addresses(broker: &Broker) -> Result<Vec<SocketAddr>, ProbeFailure> {
     let fault = |seen: String| {
         let remedy = "see whether `ping` knows that name, or give the broker's address";
-        Fault::new(Step::Name, format!("\"{}\" has no address ({seen})", broker.host), remedy)
+        ProbeFailure::new(ProbeStep::Name, format!("\"{}\" has no address ({seen})", broker.host), remedy)
     };
     let found = (broker.host.as_str(), broker.port).to_socket_addrs().map_err(|error| fault(error.to_string()))?;
     let mut addresses: Vec<_> = found.collect();
@@ -42,10 +42,10 @@ fn addresses(broker: &Broker) -> Result<Vec<SocketAddr>, Fault> {
 }
 
 /// The first address that answers, or why the last did not.
-fn connect(addresses: &[SocketAddr]) -> Result<(SocketAddr, TcpStream), Fault> {
-    let mut fault = Fault::new(Step::Tcp, "there is no address", "give the broker's address");
+fn connect(addresses: &[SocketAddr]) -> Result<(SocketAddr, TcpStream), ProbeFailure> {
+    let mut fault = ProbeFailure::new(ProbeStep::Tcp, "there is no address", "give the broker's address");
     for address in addresses {
-        match TcpStream::connect_timeout(address, ANSWER_WITHIN) {
+        match TcpStream::connect_timeout(address, ANSWER_TIMEOUT) {
             Ok(stream) => return Ok((*address, stream)),
             Err(error) => fault = unreachable(*address, &error),
         }
@@ -53,21 +53,21 @@ fn connect(addresses: &[SocketAddr]) -> Result<(SocketAddr, TcpStream), Fault> {
     Err(fault)
 }
 
-fn unreachable(address: SocketAddr, error: &io::Error) -> Fault {
+fn unreachable(address: SocketAddr, error: &io::Error) -> ProbeFailure {
     match error.kind() {
-        ErrorKind::ConnectionRefused => Fault::new(
-            Step::Tcp,
+        ErrorKind::ConnectionRefused => ProbeFailure::new(
+            ProbeStep::Tcp,
             format!("nobody listens at {address} (connection refused)"),
             "see whether the broker runs, on which port, and whether other computers may reach it \
              (mosquitto: `listener 1883` in its configuration)",
         ),
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => Fault::new(
-            Step::Tcp,
-            format!("{address} does not answer within {} s", ANSWER_WITHIN.as_secs()),
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => ProbeFailure::new(
+            ProbeStep::Tcp,
+            format!("{address} does not answer within {} s", ANSWER_TIMEOUT.as_secs()),
             "see whether that computer is on and whether a firewall stands between",
         ),
-        _ => Fault::new(
-            Step::Tcp,
+        _ => ProbeFailure::new(
+            ProbeStep::Tcp,
             format!("{address} cannot be reached ({error})"),
             "see whether this computer is in the same network",
         ),
@@ -75,15 +75,15 @@ fn unreachable(address: SocketAddr, error: &io::Error) -> Fault {
 }
 
 /// Shakes hands and closes; the version that was agreed upon.
-fn handshake(broker: &Broker, tls: &Tls, mut stream: TcpStream) -> Result<String, Fault> {
-    let fault = |seen: String, remedy: &str| Fault::new(Step::Tls, seen, remedy);
+fn handshake(broker: &Broker, tls: &Tls, mut stream: TcpStream) -> Result<String, ProbeFailure> {
+    let fault = |seen: String, remedy: &str| ProbeFailure::new(ProbeStep::Tls, seen, remedy);
     let configuration = tls::configuration(tls)
         .map_err(|error| fault(format!("{error:#}"), "name files in PEM that belong together"))?;
     let name = ServerName::try_from(broker.host.clone())
         .map_err(|error| fault(format!("{}: {error}", broker.host), "give the name that stands in the certificate"))?;
     let mut session = ClientConnection::new(configuration, name)
         .map_err(|error| fault(error.to_string(), "give the name that stands in the certificate"))?;
-    let limited = stream.set_read_timeout(Some(ANSWER_WITHIN)).and(stream.set_write_timeout(Some(ANSWER_WITHIN)));
+    let limited = stream.set_read_timeout(Some(ANSWER_TIMEOUT)).and(stream.set_write_timeout(Some(ANSWER_TIMEOUT)));
     limited.map_err(|error| fault(error.to_string(), "try again"))?;
     while session.is_handshaking() {
         session.complete_io(&mut stream).map_err(|error| refused(broker, tls, &error))?;
@@ -92,7 +92,7 @@ fn handshake(broker: &Broker, tls: &Tls, mut stream: TcpStream) -> Result<String
 }
 
 /// What went wrong in a handshake, in words for somebody who has never seen one.
-fn refused(broker: &Broker, tls: &Tls, error: &io::Error) -> Fault {
+fn refused(broker: &Broker, tls: &Tls, error: &io::Error) -> ProbeFailure {
     const NO_TLS: &str = "is that the port for TLS (8883 by custom)? Without TLS it is mqtt://";
     let port = broker.port;
     let (seen, remedy) = match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
@@ -104,11 +104,11 @@ fn refused(broker: &Broker, tls: &Tls, error: &io::Error) -> Fault {
         ),
         Some(other) => (other.to_string(), "see the broker's log".into()),
         None if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-            (format!("port {port} does not answer within {} s", ANSWER_WITHIN.as_secs()), NO_TLS.into())
+            (format!("port {port} does not answer within {} s", ANSWER_TIMEOUT.as_secs()), NO_TLS.into())
         }
         None => (format!("the broker hangs up at port {port} ({error})"), NO_TLS.into()),
     };
-    Fault::new(Step::Tls, seen, remedy)
+    ProbeFailure::new(ProbeStep::Tls, seen, remedy)
 }
 
 fn certificate_fault(broker: &Broker, tls: &Tls, fault: &CertificateError) -> (String, String) {

@@ -1,15 +1,16 @@
-//! The records of the log, and their bytes.
+//! The entries of the log, and their bytes.
 //!
-//! In: what became of an event. Out: bytes, and the records that a file's bytes still hold, whatever befell them.
-//! A record is `length: u16 | crc32: u32 | kind: u8 | body`, numbers little-endian; length and checksum are of kind and body.
-//! A power cut leaves a torn last record, or a hole of zeros where a page was not written: reading goes on at the next
-//! offset that holds a whole record. Noise passes for a record with a chance of 2^-32.
-//! Never: a kind changes its meaning or its fields; a new version of one is a new kind.
+//! An entry is `length: u16 | crc32: u32 | kind: u8 | body`, numbers little-endian; length and checksum are of kind and
+//! body. A power cut leaves a torn last entry, or a hole of zeros where a page was not written: reading goes on at the
+//! next offset that holds a whole entry. Noise passes for an entry with a chance of 2^-32.
+//!
+//! A kind keeps its meaning and its fields for good, since a later version reads the log of an earlier one; a new
+//! version of a kind is a new kind.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::Notice;
+use super::EventRecord;
 
 /// Length and checksum.
 const HEAD: usize = 6;
@@ -18,53 +19,53 @@ const MAX_TEXT: usize = 4096;
 /// Three texts and some numbers.
 const MAX_BODY: usize = 3 * (2 + MAX_TEXT) + 64;
 
-/// What became of an event; `event` is its number in this log.
+/// A change of an event; `event` is its number in this log.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Record {
-    /// It began, and its start waits for the broker. Held by the log since `kept_at`, by the time of day.
-    Started { event: u64, kept_at: SystemTime, topic: Arc<str>, notice: Notice },
+pub(super) enum LogEntry {
+    /// It began, and its start waits for the broker. The log has had it since `stored_at`, by the time of day.
+    Started { event: u64, stored_at: SystemTime, topic: Arc<str>, record: EventRecord },
     /// It ended, and its end waits.
-    Ended { event: u64, kept_at: SystemTime, score: f32, peak: f32, duration: Duration },
+    Ended { event: u64, stored_at: SystemTime, score: f32, peak: f32, duration: Duration },
     /// The broker has its start.
-    StartTold { event: u64 },
-    /// The broker has its end, or it was dropped over a bound: it is forgotten.
-    Forgotten { event: u64 },
-    /// It is open still: the last window that was heard, and the highest score so far.
-    Heard { event: u64, at: SystemTime, score: f32, peak: f32 },
+    StartAcked { event: u64 },
+    /// The broker has its end, or it was dropped over a bound.
+    Removed { event: u64 },
+    /// It is open still: the time and the score of the last window, and the highest score so far.
+    Touched { event: u64, at: SystemTime, score: f32, peak: f32 },
 }
 
-impl Record {
+impl LogEntry {
     /// Appends its bytes. Longer texts than any configuration allows are cut.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let head = out.len();
         out.extend([0; HEAD]);
         match self {
-            Self::Started { event, kept_at, topic, notice } => {
+            Self::Started { event, stored_at, topic, record } => {
                 out.push(1);
                 out.extend(event.to_le_bytes());
-                out.extend(nanos(*kept_at).to_le_bytes());
-                out.extend(nanos(notice.started_at).to_le_bytes());
-                out.extend(notice.score.to_le_bytes());
-                out.extend(notice.peak.to_le_bytes());
-                [topic, notice.id.as_str(), notice.prompt.as_str()].iter().for_each(|text| write_text(text, out));
+                out.extend(nanos(*stored_at).to_le_bytes());
+                out.extend(nanos(record.started_at).to_le_bytes());
+                out.extend(record.score.to_le_bytes());
+                out.extend(record.peak.to_le_bytes());
+                [topic, record.id.as_str(), record.prompt.as_str()].iter().for_each(|text| write_text(text, out));
             }
-            Self::Ended { event, kept_at, score, peak, duration } => {
+            Self::Ended { event, stored_at, score, peak, duration } => {
                 out.push(2);
                 out.extend(event.to_le_bytes());
-                out.extend(nanos(*kept_at).to_le_bytes());
+                out.extend(nanos(*stored_at).to_le_bytes());
                 out.extend(score.to_le_bytes());
                 out.extend(peak.to_le_bytes());
                 out.extend(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).to_le_bytes());
             }
-            Self::StartTold { event } => {
+            Self::StartAcked { event } => {
                 out.push(3);
                 out.extend(event.to_le_bytes());
             }
-            Self::Forgotten { event } => {
+            Self::Removed { event } => {
                 out.push(4);
                 out.extend(event.to_le_bytes());
             }
-            Self::Heard { event, at, score, peak } => {
+            Self::Touched { event, at, score, peak } => {
                 out.push(5);
                 out.extend(event.to_le_bytes());
                 out.extend(nanos(*at).to_le_bytes());
@@ -78,11 +79,11 @@ impl Record {
         out[head + 2..head + HEAD].copy_from_slice(&sum.to_le_bytes());
     }
 
-    /// The record at the beginning of `bytes`, and its length; none where there is no whole one.
+    /// The entry at the beginning of `bytes`, and its length; none where there is no whole one.
     fn read(bytes: &[u8]) -> Option<(Self, usize)> {
         let (head, rest) = bytes.split_at_checked(HEAD)?;
         let length = usize::from(u16::from_le_bytes([head[0], head[1]]));
-        // Cheap to ask first, where noise is searched for records.
+        // Cheap to ask first, where noise is searched for entries.
         let likely = |body: &&[u8]| length <= MAX_BODY && matches!(body.first(), Some(1..=5));
         let body = rest.get(..length).filter(likely)?;
         let sum = u32::from_le_bytes([head[2], head[3], head[4], head[5]]);
@@ -90,17 +91,17 @@ impl Record {
             return None;
         }
         let mut fields = Fields(body);
-        let record = fields.record()?;
-        Some((record, HEAD + length))
+        let entry = fields.entry()?;
+        Some((entry, HEAD + length))
     }
 
-    /// Every record in `bytes`, in order, and how many bytes belong to none.
+    /// Every entry in `bytes`, in order, and how many bytes belong to none.
     pub(super) fn read_all(mut bytes: &[u8]) -> (Vec<Self>, usize) {
-        let (mut records, mut damaged) = (Vec::new(), 0);
+        let (mut entries, mut damaged) = (Vec::new(), 0);
         while !bytes.is_empty() {
             let step = match Self::read(bytes) {
-                Some((record, length)) => {
-                    records.push(record);
+                Some((entry, length)) => {
+                    entries.push(entry);
                     length
                 }
                 None => {
@@ -110,7 +111,7 @@ impl Record {
             };
             bytes = &bytes[step..];
         }
-        (records, damaged)
+        (entries, damaged)
     }
 }
 
@@ -118,26 +119,26 @@ impl Record {
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
-    fn record(&mut self) -> Option<Record> {
+    fn entry(&mut self) -> Option<LogEntry> {
         let (kind, event) = (self.bytes::<1>()?[0], self.number()?);
         Some(match kind {
             1 => {
-                let (kept_at, started_at) = (self.time()?, self.time()?);
+                let (stored_at, started_at) = (self.time()?, self.time()?);
                 let (score, peak) = (self.score()?, self.score()?);
                 let (topic, id, prompt) = (self.text()?, self.text()?, self.text()?);
-                let notice = Notice { id, prompt, score, peak, started_at, duration: None };
-                Record::Started { event, kept_at, topic: topic.into(), notice }
+                let record = EventRecord { id, prompt, score, peak, started_at, duration: None };
+                LogEntry::Started { event, stored_at, topic: topic.into(), record }
             }
-            2 => Record::Ended {
+            2 => LogEntry::Ended {
                 event,
-                kept_at: self.time()?,
+                stored_at: self.time()?,
                 score: self.score()?,
                 peak: self.score()?,
                 duration: Duration::from_nanos(self.number()?),
             },
-            3 => Record::StartTold { event },
-            4 => Record::Forgotten { event },
-            5 => Record::Heard { event, at: self.time()?, score: self.score()?, peak: self.score()? },
+            3 => LogEntry::StartAcked { event },
+            4 => LogEntry::Removed { event },
+            5 => LogEntry::Touched { event, at: self.time()?, score: self.score()?, peak: self.score()? },
             _ => return None,
         })
     }
@@ -187,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    fn record() -> impl Strategy<Value = Record> {
+    fn entry() -> impl Strategy<Value = LogEntry> {
         let time = any::<u64>().prop_map(|nanos| UNIX_EPOCH + Duration::from_nanos(nanos));
         let score = 0.0_f32..10.0;
         let number = any::<u64>();
@@ -202,20 +203,22 @@ mod tests {
                 score.clone(),
                 time.clone()
             )
-                .prop_map(|(event, kept_at, topic, id, prompt, score, peak, started_at)| Record::Started {
-                    event,
-                    kept_at,
-                    topic: topic.into(),
-                    notice: Notice { id, prompt, score, peak, started_at, duration: None },
+                .prop_map(|(event, stored_at, topic, id, prompt, score, peak, started_at)| {
+                    LogEntry::Started {
+                        event,
+                        stored_at,
+                        topic: topic.into(),
+                        record: EventRecord { id, prompt, score, peak, started_at, duration: None },
+                    }
                 }),
             (number, time.clone(), score.clone(), score.clone(), number).prop_map(
-                |(event, kept_at, score, peak, nanos)| {
-                    Record::Ended { event, kept_at, score, peak, duration: Duration::from_nanos(nanos) }
+                |(event, stored_at, score, peak, nanos)| {
+                    LogEntry::Ended { event, stored_at, score, peak, duration: Duration::from_nanos(nanos) }
                 }
             ),
-            number.prop_map(|event| Record::StartTold { event }),
-            number.prop_map(|event| Record::Forgotten { event }),
-            (number, time, score.clone(), score).prop_map(|(event, at, score, peak)| Record::Heard {
+            number.prop_map(|event| LogEntry::StartAcked { event }),
+            number.prop_map(|event| LogEntry::Removed { event }),
+            (number, time, score.clone(), score).prop_map(|(event, at, score, peak)| LogEntry::Touched {
                 event,
                 at,
                 score,
@@ -224,10 +227,10 @@ mod tests {
         ]
     }
 
-    fn written(records: &[Record]) -> (Vec<u8>, Vec<usize>) {
+    fn written(entries: &[LogEntry]) -> (Vec<u8>, Vec<usize>) {
         let mut bytes = Vec::new();
-        let ends = records.iter().map(|record| {
-            record.write(&mut bytes);
+        let ends = entries.iter().map(|entry| {
+            entry.write(&mut bytes);
             bytes.len()
         });
         let ends = ends.collect();
@@ -236,39 +239,39 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_come_back(records in prop::collection::vec(record(), 0..20)) {
-            prop_assert_eq!(Record::read_all(&written(&records).0), (records, 0));
+        fn records_come_back(entries in prop::collection::vec(entry(), 0..20)) {
+            prop_assert_eq!(LogEntry::read_all(&written(&entries).0), (entries, 0));
         }
 
         #[test]
-        fn a_torn_end_costs_the_torn_record_only(records in prop::collection::vec(record(), 1..10), cut in any::<prop::sample::Index>()) {
-            let (bytes, ends) = written(&records);
+        fn a_torn_end_costs_the_torn_record_only(entries in prop::collection::vec(entry(), 1..10), cut in any::<prop::sample::Index>()) {
+            let (bytes, ends) = written(&entries);
             let cut = cut.index(bytes.len());
             let whole = ends.iter().filter(|end| **end <= cut).count();
             let damaged = cut - ends.get(whole.wrapping_sub(1)).copied().unwrap_or(0);
-            prop_assert_eq!(Record::read_all(&bytes[..cut]), (records[..whole].to_vec(), damaged));
+            prop_assert_eq!(LogEntry::read_all(&bytes[..cut]), (entries[..whole].to_vec(), damaged));
         }
 
         #[test]
-        fn a_hole_costs_the_records_in_it_only(records in prop::collection::vec(record(), 3..10), hole in any::<prop::sample::Index>()) {
-            let (mut bytes, ends) = written(&records);
-            let hole = hole.index(records.len());
+        fn a_hole_costs_the_records_in_it_only(entries in prop::collection::vec(entry(), 3..10), hole in any::<prop::sample::Index>()) {
+            let (mut bytes, ends) = written(&entries);
+            let hole = hole.index(entries.len());
             let begin = if hole == 0 { 0 } else { ends[hole - 1] };
             bytes[begin..ends[hole]].fill(0);
-            let mut left = records;
+            let mut left = entries;
             left.remove(hole);
-            prop_assert_eq!(Record::read_all(&bytes), (left, ends[hole] - begin));
+            prop_assert_eq!(LogEntry::read_all(&bytes), (left, ends[hole] - begin));
         }
 
         #[test]
         fn noise_is_no_record_and_no_panic(noise in prop::collection::vec(any::<u8>(), 0..500)) {
-            prop_assert_eq!(Record::read_all(&noise), (Vec::new(), noise.len()));
+            prop_assert_eq!(LogEntry::read_all(&noise), (Vec::new(), noise.len()));
         }
     }
 
     #[test]
     fn a_text_beyond_all_bounds_is_cut_at_a_letter() {
-        let notice = Notice {
+        let record = EventRecord {
             id: "i".into(),
             prompt: "ä".repeat(5000),
             score: 1.0,
@@ -277,9 +280,9 @@ mod tests {
             duration: None,
         };
         let mut bytes = Vec::new();
-        Record::Started { event: 1, kept_at: UNIX_EPOCH, topic: "t".into(), notice }.write(&mut bytes);
-        let (records, damaged) = Record::read_all(&bytes);
+        LogEntry::Started { event: 1, stored_at: UNIX_EPOCH, topic: "t".into(), record }.write(&mut bytes);
+        let (entries, damaged) = LogEntry::read_all(&bytes);
         assert_eq!(damaged, 0);
-        assert!(matches!(&records[..], [Record::Started { notice, .. }] if notice.prompt == "ä".repeat(2048)));
+        assert!(matches!(&entries[..], [LogEntry::Started { record, .. }] if record.prompt == "ä".repeat(2048)));
     }
 }

@@ -1,13 +1,10 @@
-//! What the house is told of an event.
-//!
-//! In: nothing. Out: the one value that travels from the daemon through this room to the broker.
-//! Never: JSON, topics' meaning, or a clock; those are mqtt's and capture's.
+//! What is published of an event: the one value that travels from the daemon through the outbox to the broker.
 
 use std::time::{Duration, SystemTime};
 
 /// A start or an end, in the time of day.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Notice {
+pub struct EventRecord {
     /// The same for a start and its end, and for no other event of this or another run.
     pub id: String,
     /// The prompt's text.

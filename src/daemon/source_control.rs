@@ -1,7 +1,7 @@
-//! What the main thread wants of a listener.
+//! What the main thread wants of a source's thread.
 //!
-//! In: orders, given at any time. Out: the newest of each kind, whenever the listener looks, which is between two blocks of sound.
-//! Never: a queue: an order that was overtaken by another need not be carried out.
+//! It is set at any time, and the thread looks at it between two blocks of sound. It is no queue: what was overtaken
+//! need not be carried out.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,37 +10,37 @@ use std::time::Duration;
 use clapd_core::prompts::PromptTable;
 
 /// What is listened for, and how often.
-pub(super) struct Task {
+pub(super) struct ListenConfig {
     pub(super) prompts: Arc<PromptTable>,
     pub(super) hop: Duration,
     /// Level below which a window is silent, in dB; none: every window is scored.
     pub(super) gate_db: Option<f32>,
 }
 
-impl Task {
+impl ListenConfig {
     /// Whether its windows are due when those of the other are.
-    pub(super) fn has_pace_of(&self, other: &Self) -> bool {
+    pub(super) fn has_same_pace(&self, other: &Self) -> bool {
         self.hop == other.hop && self.gate_db == other.gate_db
     }
 }
 
-/// What a listener is to do.
-pub(super) struct Orders {
+/// What a source's thread is to do.
+pub(super) struct SourceControl {
     stop: AtomicBool,
     paused: AtomicBool,
-    task: Mutex<Arc<Task>>,
+    config: Mutex<Arc<ListenConfig>>,
 }
 
-impl Orders {
-    pub(super) fn new(task: Arc<Task>, paused: bool) -> Self {
-        Self { stop: AtomicBool::new(false), paused: AtomicBool::new(paused), task: Mutex::new(task) }
+impl SourceControl {
+    pub(super) fn new(config: Arc<ListenConfig>, paused: bool) -> Self {
+        Self { stop: AtomicBool::new(false), paused: AtomicBool::new(paused), config: Mutex::new(config) }
     }
 
     pub(super) fn stop(&self) {
         self.stop.store(true, Relaxed);
     }
 
-    pub(super) fn is_to_stop(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         self.stop.load(Relaxed)
     }
 
@@ -52,15 +52,15 @@ impl Orders {
         self.paused.load(Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<Task>> {
-        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Arc<ListenConfig>> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_task(&self, task: Arc<Task>) {
-        *self.lock() = task;
+    pub(super) fn set_config(&self, config: Arc<ListenConfig>) {
+        *self.lock() = config;
     }
 
-    pub(super) fn task(&self) -> Arc<Task> {
+    pub(super) fn config(&self) -> Arc<ListenConfig> {
         Arc::clone(&self.lock())
     }
 }

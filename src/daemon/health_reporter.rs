@@ -1,0 +1,69 @@
+//! Health, as it is published and logged: at once when a state changes, and else once a minute.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::notifier::Notifier;
+use crate::health::{DeliveryCounters, Health, SourceHealth, StateLog};
+use crate::mqtt::Publisher;
+use crate::outbox::Outbox;
+
+/// How often health is published when nothing changes.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Publishes and logs health.
+pub(super) struct HealthReporter {
+    began: Instant,
+    delivery: Arc<DeliveryCounters>,
+    /// The health that was published last, and when.
+    published: Option<(Health, Instant)>,
+    states: StateLog,
+}
+
+impl HealthReporter {
+    pub(super) fn new(delivery: Arc<DeliveryCounters>) -> Self {
+        Self { began: Instant::now(), delivery, published: None, states: StateLog::default() }
+    }
+
+    /// Publishes health where it is news or due. To be called often.
+    pub(super) fn report(&mut self, sources: Vec<SourceHealth>, publisher: Option<&Publisher>, notifier: &Notifier) {
+        let health = self.health(sources, publisher.map(Publisher::outbox));
+        for change in self.states.changes(&health) {
+            log::log!(if change.is_trouble { log::Level::Warn } else { log::Level::Info }, "{}", change.text);
+        }
+        let news = self.published.as_ref().is_none_or(|(before, _)| health.is_news(before));
+        let due = self.published.as_ref().is_none_or(|(_, at)| at.elapsed() >= HEALTH_INTERVAL);
+        if !news && !due {
+            return;
+        }
+        if news {
+            let states: Vec<_> =
+                health.sources.iter().map(|source| format!("{} {}", source.id, source.state)).collect();
+            notifier.send(&format!("STATUS={}", states.join(", ")));
+        }
+        if let Some(publisher) = publisher {
+            publisher.publish_health(&health);
+        }
+        self.published = Some((health, Instant::now()));
+    }
+
+    /// Has the next report published in any case.
+    pub(super) fn forget_published(&mut self) {
+        self.published = None;
+    }
+
+    fn health(&self, sources: Vec<SourceHealth>, outbox: Option<&Outbox>) -> Health {
+        Health {
+            uptime: self.began.elapsed(),
+            outbox: outbox.map_or("memory", Outbox::storage),
+            events_waiting: outbox.map_or(0, |outbox| outbox.waiting() as u64),
+            events_dropped: outbox.map_or(0, Outbox::dropped),
+            scores_dropped: self.delivery.scores_dropped.get(),
+            connections: self.delivery.connections.get(),
+            reconnects: self.delivery.reconnects.get(),
+            refused: self.delivery.refused.get(),
+            commands_dropped: self.delivery.commands_dropped.get(),
+            sources,
+        }
+    }
+}

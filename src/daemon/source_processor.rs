@@ -1,0 +1,428 @@
+//! From one source's blocks of sound to its reports, counters and progress.
+//!
+//! The prompts, the pace and a pause may change between any two blocks. A pipeline that begins late begins where the
+//! source is, so that the place in the source's time is not lost.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use clapd_core::embed::Model;
+use clapd_core::pipeline::{MAX_OUTAGE, Output, Pace, Pipeline};
+use clapd_core::samples::Samples;
+use clapd_core::time::SampleTime;
+
+use super::event_reporter::EventReporter;
+use super::source_control::{ListenConfig, SourceControl};
+use super::source_status::SourceStatus;
+use crate::capture::SourceKind;
+use crate::counter::Counter;
+use crate::time::WallAnchor;
+
+/// Runs the pipeline of one source.
+pub(super) struct SourceProcessor {
+    status: Arc<SourceStatus>,
+    model: Model,
+    config: Arc<ListenConfig>,
+    pace: Pace,
+    reporter: EventReporter,
+    current: Option<CurrentPipeline>,
+    /// The sound is dropped.
+    paused: bool,
+    /// Samples a second of the source, and how many came at this rate: a new pipeline's clock agrees with the source's.
+    rate: u32,
+    position: u64,
+    failures: Counter,
+    losses: Counter,
+    /// When sound last came.
+    last_sound: Instant,
+    /// Windows that earlier pipelines of this source skipped.
+    skipped: u64,
+}
+
+struct CurrentPipeline {
+    pipeline: Pipeline,
+    anchor: WallAnchor,
+}
+
+impl SourceProcessor {
+    pub(super) fn new(
+        status: Arc<SourceStatus>,
+        kind: &SourceKind,
+        model: Model,
+        config: Arc<ListenConfig>,
+        reporter: EventReporter,
+    ) -> Self {
+        // What comes at the pace of the world can't wait for us; a file and a pipe can.
+        let pace = match kind {
+            SourceKind::Device { .. } | SourceKind::File { realtime: true, .. } => Pace::Live,
+            SourceKind::File { .. } | SourceKind::Stdin => Pace::Every,
+        };
+        Self {
+            status,
+            model,
+            config,
+            pace,
+            reporter,
+            current: None,
+            paused: false,
+            rate: 0,
+            position: 0,
+            failures: Counter::default(),
+            losses: Counter::default(),
+            last_sound: Instant::now(),
+            skipped: 0,
+        }
+    }
+
+    pub(super) fn status(&self) -> &SourceStatus {
+        &self.status
+    }
+
+    /// Takes up what the control says now.
+    pub(super) fn apply_control(&mut self, control: &SourceControl) {
+        let config = control.config();
+        if !Arc::ptr_eq(&config, &self.config) {
+            self.change_config(config);
+        }
+        self.paused = control.is_paused();
+        if self.paused {
+            self.close_open_events();
+        }
+    }
+
+    /// The sound goes on, and so do the windows and the events of prompts that stay.
+    fn change_config(&mut self, config: Arc<ListenConfig>) {
+        if !config.has_same_pace(&self.config) {
+            self.close_open_events();
+        }
+        if let Some(CurrentPipeline { pipeline, anchor }) = &mut self.current {
+            let reporter = &mut self.reporter;
+            pipeline.change_prompts(Arc::clone(&config.prompts), &mut |output| reporter.report(&output, anchor));
+        }
+        self.reporter.change_prompts(Arc::clone(&config.prompts));
+        self.config = config;
+    }
+
+    /// Ends the open events where they were detected last, and drops the pipeline.
+    pub(super) fn close_open_events(&mut self) {
+        let Some(CurrentPipeline { mut pipeline, anchor }) = self.current.take() else { return };
+        pipeline.interrupt(&mut |output| self.reporter.report(&output, &anchor));
+        self.skipped += pipeline.windows_skipped();
+    }
+
+    /// A new pipeline, whose clock begins where the source is.
+    fn start_pipeline(&mut self, anchor: WallAnchor) -> Result<()> {
+        let ListenConfig { prompts, hop, gate_db } = &*self.config;
+        let mut pipeline = Pipeline::new(self.model.clone(), Arc::clone(prompts), self.rate, *hop, self.pace)?;
+        if let Some(gate_db) = gate_db {
+            pipeline = pipeline.with_gate(*gate_db);
+        }
+        // What came before it counts as lost; nothing can come of it.
+        pipeline.push(Samples { lost: self.position, data: &[] }, &mut |_| ())?;
+        self.current = Some(CurrentPipeline { pipeline, anchor });
+        Ok(())
+    }
+
+    /// Runs a block of sound through the pipeline.
+    ///
+    /// # Errors
+    /// A pipeline that cannot be made for this rate. What fails with a single window is logged.
+    pub(super) fn process(&mut self, rate: u32, samples: Samples<'_>, anchor: WallAnchor) -> Result<()> {
+        if self.rate != rate {
+            self.finish().unwrap_or_else(|error| self.count_failure(&error));
+            log::info!("{}: listening at {rate} Hz", self.status.id);
+            (self.rate, self.position) = (rate, 0);
+        }
+        if self.current.is_none() && !self.paused {
+            self.start_pipeline(anchor)?;
+        }
+        self.position += samples.lost + samples.data.len() as u64;
+        self.last_sound = Instant::now();
+        let Some(current) = &mut self.current else {
+            self.status.progress.record_excused_silence();
+            return Ok(());
+        };
+        current.anchor = anchor;
+        let (reporter, mut scored) = (&mut self.reporter, false);
+        let pushed = current.pipeline.push(samples, &mut |output| {
+            scored |= matches!(output, Output::Window(_));
+            reporter.report(&output, &anchor);
+        });
+        let skipped = self.skipped + current.pipeline.windows_skipped();
+        let more = skipped - self.status.scoring.windows_skipped.get();
+        if self.status.scoring.windows_skipped.add(more).is_some() {
+            log::warn!(
+                "{}: {skipped} windows skipped so far: this computer is too slow, or busy; see scoring.hop_s",
+                self.status.id
+            );
+        }
+        // The next window may go well. If none does, there is no progress, and the watchdog ends it.
+        pushed.unwrap_or_else(|error| self.count_failure(&error));
+        self.report_losses(samples.lost, rate);
+        let length = SampleTime::from_samples(samples.data.len() as u64, rate).since(SampleTime::ZERO);
+        self.status.progress.record_sound(length, scored);
+        Ok(())
+    }
+
+    /// No sound came for a while.
+    pub(super) fn process_idle(&mut self) {
+        // A device that stalls is opened again and again, which a new process would do no better.
+        let flowing = self.status.capture.state().is_flowing();
+        if !self.status.steady || !flowing {
+            self.status.progress.record_excused_silence();
+        }
+        if self.status.steady
+            && !flowing
+            && self.last_sound.elapsed() > MAX_OUTAGE
+            && let Some(CurrentPipeline { pipeline, anchor }) = &mut self.current
+        {
+            pipeline.interrupt(&mut |output| self.reporter.report(&output, anchor));
+        }
+    }
+
+    fn count_failure(&mut self, error: &anyhow::Error) {
+        if let Some(times) = self.failures.add(1) {
+            log::error!("{}: a window could not be scored ({times} so far): {error:#}", self.status.id);
+        }
+    }
+
+    fn report_losses(&mut self, lost: u64, rate: u32) {
+        if lost > 0
+            && let Some(times) = self.losses.add(1)
+        {
+            let seconds = lost as f64 / f64::from(rate);
+            log::warn!("{}: {seconds:.2} s of sound were lost ({times} losses so far)", self.status.id);
+        }
+    }
+
+    /// The sound is over: scores what is left, and ends what is open.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        let Some(mut current) = self.current.take() else { return Ok(()) };
+        let (reporter, anchor) = (&mut self.reporter, current.anchor);
+        let finished = current.pipeline.finish(&mut |output| reporter.report(&output, &anchor));
+        self.skipped += current.pipeline.windows_skipped();
+        finished
+    }
+}
+
+#[cfg(test)]
+mod overload;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::capture::{Read, Source, SourceState};
+    use crate::daemon::event_reporter::{ReportSink, SourceReport};
+    use crate::outbox::EventRecord;
+    use clapd_core::dsp::FrontendSpec;
+    use clapd_core::model::{Encode, TextEmbedding, Windowing};
+    use clapd_core::prompts::{PreparedPrompt, Prompt, PromptId, PromptTable, Rule};
+    use clapd_core::score::Calibration;
+
+    /// Encodes loudness: a loud patch is the prompt, a silent one its opposite.
+    struct Loudness;
+
+    impl Encode for Loudness {
+        fn feature_len(&self) -> usize {
+            1
+        }
+
+        fn embedding_len(&self) -> usize {
+            1
+        }
+
+        fn encode(&self, patch: &[f32], features: &mut [f32]) -> Result<()> {
+            // Silence is ln(0.001) = -6.9 in every band.
+            features[0] = if patch.iter().any(|mel| *mel > -6.0) { 1.0 } else { -1.0 };
+            Ok(())
+        }
+
+        fn embed(&self, mean: &[f32], embedding: &mut [f32]) -> Result<()> {
+            embedding[0] = mean[0].signum();
+            Ok(())
+        }
+    }
+
+    fn processor(kind: &SourceKind, reports: Arc<Mutex<Vec<SourceReport>>>) -> SourceProcessor {
+        let sink = Box::new(move |report| reports.lock().unwrap().push(report));
+        processor_with(Arc::new(Loudness), Duration::from_secs(1), kind, sink)
+    }
+
+    fn table(prompts: impl IntoIterator<Item = Prompt>) -> Arc<PromptTable> {
+        let text = TextEmbedding { vector: vec![1.0], coverage: None };
+        let prepared = prompts.into_iter().map(|prompt| PreparedPrompt::of_text(prompt, text.clone()));
+        PromptTable::new(1, prepared.collect()).unwrap().into()
+    }
+
+    /// A processor with patches of a second, a patch a window.
+    pub(super) fn processor_with(
+        encoder: Arc<dyn Encode>,
+        hop: Duration,
+        kind: &SourceKind,
+        sink: ReportSink,
+    ) -> SourceProcessor {
+        let frontend = FrontendSpec::yamnet();
+        let windowing = Windowing { patch: frontend.patch_samples() as u64, patch_hop: 0, patches: 1 };
+        let calibration = Calibration::new(vec![[-1.0, 0.0], [1.0, 10.0]]).unwrap();
+        let rule = Rule { start: 6.0, stop: 4.0, confirm: (1, 1), cooldown: Duration::ZERO };
+        let model = Model { encoder, frontend, windowing, calibration };
+        let status = Arc::new(SourceStatus::new("mic", kind));
+        let prompt = Prompt::of_text(PromptId::new("loud").unwrap(), "something loud", rule);
+        let config = ListenConfig { prompts: table([prompt]), hop, gate_db: None };
+        let reporter = EventReporter::new("mic", "run", Arc::clone(&config.prompts), sink, Arc::clone(&status.scoring));
+        SourceProcessor::new(status, kind, model, config.into(), reporter)
+    }
+
+    /// Processes a second a level, all at `rate`, from `began` on.
+    fn process_levels(processor: &mut SourceProcessor, rate: u32, began: SystemTime, levels: &[f32]) {
+        for (second, level) in (0_u64..).zip(levels) {
+            let samples: Vec<f32> = (0..rate).map(|n| level * (n as f32 * 0.5).sin()).collect();
+            let at = SampleTime::from_samples(second * u64::from(rate), rate);
+            let anchor = WallAnchor { at, wall: began + at.since(SampleTime::ZERO) };
+            processor.process(rate, Samples::whole(&samples), anchor).unwrap();
+        }
+    }
+
+    fn records(reports: &Mutex<Vec<SourceReport>>) -> Vec<EventRecord> {
+        let reports = reports.lock().unwrap();
+        reports
+            .iter()
+            .filter_map(|report| if let SourceReport::Event(_, record) = report { Some(record.clone()) } else { None })
+            .collect()
+    }
+
+    #[test]
+    fn every_start_has_its_end_also_where_the_rate_changes() {
+        let reports = Arc::default();
+        let mut processor = processor(&SourceKind::Stdin, Arc::clone(&reports));
+        let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        process_levels(&mut processor, 16_000, began, &[0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5]);
+        // The device returns with another rate: its clock begins again.
+        let later = began + Duration::from_secs(3600);
+        process_levels(&mut processor, 48_000, later, &[0.5, 0.5, 0.5, 0.0, 0.0, 0.0]);
+        processor.finish().unwrap();
+        let records = records(&reports);
+        let ids: Vec<_> = records.iter().map(|record| (record.id.as_str(), record.duration.is_some())).collect();
+        let expected = [
+            ("run-mic-0", false),
+            ("run-mic-0", true),
+            ("run-mic-1", false),
+            ("run-mic-1", true),
+            ("run-mic-2", false),
+            ("run-mic-2", true),
+        ];
+        assert_eq!(ids, expected);
+        for pair in records.chunks(2) {
+            assert_eq!(pair[0].started_at, pair[1].started_at);
+        }
+        // The tone began at 3 s, and lasted for 3 s; a window's centre is known to half its length of a second.
+        let near =
+            |time: Duration, seconds: u64| time.abs_diff(Duration::from_secs(seconds)) <= Duration::from_millis(1000);
+        let since = |time: SystemTime| time.duration_since(began).unwrap();
+        assert!(near(since(records[0].started_at), 3), "{:?}", records[0]);
+        assert!(records[1].duration.is_some_and(|duration| near(duration, 3)), "{:?}", records[1]);
+        assert!(near(since(records[4].started_at), 3600), "{:?}", records[4]);
+        assert_eq!(processor.status.health().events_started, 3);
+    }
+
+    fn windows(reports: &Mutex<Vec<SourceReport>>) -> Vec<SystemTime> {
+        let reports = reports.lock().unwrap();
+        let loud = |report: &SourceReport| match report {
+            SourceReport::Score(prompt, _, at) if prompt.as_str() == "loud" => Some(*at),
+            _ => None,
+        };
+        reports.iter().filter_map(loud).collect()
+    }
+
+    #[test]
+    fn other_prompts_come_without_a_gap_and_a_pause_keeps_the_time() {
+        let reports = Arc::default();
+        let mut processor = processor(&SourceKind::Stdin, Arc::clone(&reports));
+        let control = SourceControl::new(Arc::clone(&processor.config), false);
+        let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let process = |processor: &mut SourceProcessor, second: u32| {
+            let samples: Vec<f32> = (0..16_000).map(|n| 0.5 * (n as f32 * 0.5).sin()).collect();
+            let at = SampleTime::from_samples(u64::from(second) * 16_000, 16_000);
+            processor.apply_control(&control);
+            processor
+                .process(16_000, Samples::whole(&samples), WallAnchor { at, wall: began + at.since(SampleTime::ZERO) })
+                .unwrap();
+        };
+        (0..5).for_each(|second| process(&mut processor, second));
+        // The same prompt with another rule, and another before it.
+        let loud = &processor.config.prompts.prompts()[0];
+        let mut prompts = [loud.clone(), loud.clone()];
+        prompts[0].id = PromptId::new("other").unwrap();
+        prompts[1].rule.stop = 1.0;
+        control.set_config(ListenConfig { prompts: table(prompts), hop: processor.config.hop, gate_db: None }.into());
+        (5..10).for_each(|second| process(&mut processor, second));
+        let ends = windows(&reports);
+        let steps: Vec<_> = ends.windows(2).map(|pair| pair[1].duration_since(pair[0]).unwrap().as_millis()).collect();
+        assert_eq!(steps, [1000; 9], "no window is missing, none comes twice");
+        let events: Vec<_> = reports
+            .lock()
+            .unwrap()
+            .iter()
+            .filter_map(|report| match report {
+                SourceReport::Event(prompt, record) => {
+                    Some((prompt.to_string(), record.id.clone(), record.duration.is_some()))
+                }
+                _ => None,
+            })
+            .collect();
+        assert_eq!(
+            events,
+            [("loud".into(), "run-mic-0".into(), false), ("other".into(), "run-mic-1".into(), false)],
+            "the first goes on"
+        );
+
+        control.set_paused(true);
+        (10..20).for_each(|second| process(&mut processor, second));
+        assert_eq!(windows(&reports).len(), ends.len(), "what is paused is not scored");
+        let open = reports
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|report| matches!(report, SourceReport::Event(_, record) if record.duration.is_some()))
+            .count();
+        assert_eq!(open, 2, "both events have ended");
+        control.set_paused(false);
+        (20..25).for_each(|second| process(&mut processor, second));
+        let after = windows(&reports)[ends.len()].duration_since(began).unwrap().as_secs_f64();
+        assert!((20.0..22.0).contains(&after), "the first window after the pause ends at {after}");
+    }
+
+    #[test]
+    fn a_microphone_that_is_live_and_silent_makes_no_progress() {
+        let mut pipe = processor(&SourceKind::Stdin, Arc::default());
+        pipe.process_idle();
+        assert_eq!(pipe.status.progress.count(), 1, "standard input may pause");
+        let mut device = processor(&SourceKind::Device { name: "default".into() }, Arc::default());
+        device.process_idle();
+        assert_eq!(device.status.progress.count(), 1, "a device that starts is waited for");
+        make_live(&device.status);
+        device.process_idle();
+        assert_eq!(device.status.progress.count(), 1);
+    }
+
+    /// Has a block delivered, which is what makes a source live.
+    fn make_live(status: &SourceStatus) {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let (rate, bytes) = (8_000_u32, 1_600_u32);
+        let mut wav = [b"RIFF".as_slice(), &(36 + bytes).to_le_bytes(), b"WAVEfmt ", &16_u32.to_le_bytes()].concat();
+        wav.extend([1_u16.to_le_bytes(), 1_u16.to_le_bytes()].concat());
+        wav.extend([rate.to_le_bytes(), (2 * rate).to_le_bytes()].concat());
+        wav.extend([2_u16.to_le_bytes(), 16_u16.to_le_bytes()].concat());
+        wav.extend([b"data".as_slice(), &bytes.to_le_bytes(), &vec![0; bytes as usize]].concat());
+        std::fs::write(path.path(), wav).unwrap();
+        let kind = SourceKind::File { path: path.path().into(), looped: false, realtime: false };
+        let spec = crate::capture::SourceSpec { id: "mic".into(), kind, channel: clapd_core::channel::Channel::Mix };
+        let mut source = Source::open(&spec, Arc::clone(&status.capture)).unwrap();
+        assert!(matches!(source.read(Duration::from_secs(60)).unwrap(), Read::Block { .. }));
+        assert_eq!(status.capture.state(), SourceState::Live);
+    }
+}
