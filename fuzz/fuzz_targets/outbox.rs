@@ -50,7 +50,7 @@ fn open(dir: &Path) -> Outbox {
     Outbox::open(&spec)
 }
 
-fn tell(outbox: &Outbox, id: &str) {
+fn add_event(outbox: &Outbox, id: &str) {
     let record = |duration| EventRecord {
         id: id.into(),
         prompt: "a dog".into(),
@@ -66,8 +66,8 @@ fn tell(outbox: &Outbox, id: &str) {
 /// Writes a log of two events, and these bytes behind them.
 fn write_log(dir: &Path, bytes: &[u8]) {
     let outbox = open(dir);
-    tell(&outbox, "first");
-    tell(&outbox, "second");
+    add_event(&outbox, "first");
+    add_event(&outbox, "second");
     assert!(outbox.close(Instant::now() + LONG));
     let log = dir.join("events.log");
     let events = fs::read(&log).expect("is there");
@@ -89,7 +89,7 @@ fn waiting_events(outbox: &Outbox) -> Vec<String> {
 fn recovers(dir: &Path) {
     let outbox = open(dir);
     assert_eq!(outbox.storage(), "disk");
-    tell(&outbox, "third");
+    add_event(&outbox, "third");
     let before = waiting_events(&outbox);
     assert!(before.ends_with(&["+third".into(), "-third".into()]), "{before:?}");
     assert!(outbox.close(Instant::now() + LONG));
