@@ -51,7 +51,7 @@
 //! | functions have at most 80 lines | `clippy::too_many_lines` |
 //! | a queue has a bound, a drop has a counter, a log line (the first, then each doubling: [`counter::Counter`]) and a place in [`health`] | review; tests of each bound |
 //! | an event leaves the outbox when the broker has acknowledged it, or over a bound | `tests/program/outbox.rs`, `tests/system/chaos.rs` |
-//! | the watchdog is fed by progress of the sources, never by a timer | `daemon::progress` and its tests |
+//! | the watchdog is fed by progress of the sources, never by a timer | `daemon::source_progress` and its tests |
 //! | what a message or a file looks like is frozen | tests of `mqtt::message`, `mqtt::discovery`, `outbox::log_entry` |
 
 #![forbid(unsafe_code)]

@@ -52,7 +52,7 @@ const LOWEST_DB: f64 = -144.0;
 #[derive(Debug, Default)]
 pub(super) struct LevelMeter {
     rate: u32,
-    block: Block,
+    block: LevelBlock,
     still: u32,
     clipped: u32,
     signal: Signal,
@@ -64,7 +64,7 @@ pub(super) struct LevelMeter {
 
 /// A block that is being filled.
 #[derive(Debug)]
-struct Block {
+struct LevelBlock {
     lowest: f32,
     highest: f32,
     full: u32,
@@ -72,13 +72,13 @@ struct Block {
     power: PowerSums,
 }
 
-impl Default for Block {
+impl Default for LevelBlock {
     fn default() -> Self {
         Self { lowest: f32::INFINITY, highest: f32::NEG_INFINITY, full: 0, count: 0, power: PowerSums::default() }
     }
 }
 
-impl Block {
+impl LevelBlock {
     fn push(&mut self, samples: &[f32]) {
         for &sample in samples {
             self.lowest = self.lowest.min(sample);
@@ -103,7 +103,7 @@ impl LevelMeter {
     /// Takes the next samples, at `rate` a second.
     pub(super) fn push(&mut self, rate: u32, mut samples: &[f32]) {
         if rate != self.rate {
-            (self.rate, self.block) = (rate, Block::default());
+            (self.rate, self.block) = (rate, LevelBlock::default());
         }
         let length = (rate / BLOCKS_PER_SECOND).max(1);
         while !samples.is_empty() {
@@ -128,7 +128,7 @@ impl LevelMeter {
         self.level_db
     }
 
-    fn judge(&mut self, block: &Block) {
+    fn judge(&mut self, block: &LevelBlock) {
         self.still = if block.is_still() {
             (self.still + 1).min(SILENT_AFTER)
         } else {

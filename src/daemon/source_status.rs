@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::progress::Progress;
+use super::source_progress::SourceProgress;
 use crate::capture::{SourceCounters, SourceKind};
 use crate::health::{ScoringCounters, SourceHealth};
 
@@ -14,7 +14,7 @@ pub(super) struct SourceStatus {
     pub(super) steady: bool,
     pub(super) capture: Arc<SourceCounters>,
     pub(super) scoring: Arc<ScoringCounters>,
-    pub(super) progress: Progress,
+    pub(super) progress: SourceProgress,
 }
 
 impl SourceStatus {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::delivery::Delivery;
 use super::inbox::{IncomingKind, Request, Subscriptions};
-use super::protocol::{ConnectOptions, Failure, MAX_PACKET, SessionEvent, Version};
+use super::protocol::{ConnectOptions, MAX_PACKET, SessionEvent, SessionFailure, Version};
 use super::session::{self, Client, Session};
 use crate::backoff::{Backoff, random_time};
 use crate::config::Broker;
@@ -62,13 +62,13 @@ struct ConnectionThread {
     connected_at: Option<Instant>,
     disconnected_at: Instant,
     /// The failure that was logged last.
-    logged_failure: Option<Failure>,
+    logged_failure: Option<SessionFailure>,
 }
 
 impl ConnectionThread {
     fn run(mut self) {
         while let Err(failure) = self.connect() {
-            let hopeless = self.delivery.is_stopping() && matches!(failure, Failure::Denied(_));
+            let hopeless = self.delivery.is_stopping() && matches!(failure, SessionFailure::Denied(_));
             if hopeless || !self.delivery.should_retry() {
                 break;
             }
@@ -78,7 +78,7 @@ impl ConnectionThread {
     }
 
     /// One connection, from its first packet to its last; Ok where we have disconnected.
-    fn connect(&mut self) -> Result<(), Failure> {
+    fn connect(&mut self) -> Result<(), SessionFailure> {
         self.connected_at = None;
         let (client, mut session) = session::open(&self.options, self.version)?;
         let end = self.run_session(&client, &mut session);
@@ -86,7 +86,7 @@ impl ConnectionThread {
         end
     }
 
-    fn run_session(&mut self, client: &Client, session: &mut Session) -> Result<(), Failure> {
+    fn run_session(&mut self, client: &Client, session: &mut Session) -> Result<(), SessionFailure> {
         loop {
             match session.next()? {
                 SessionEvent::Accepted(max_packet) => {
@@ -100,7 +100,7 @@ impl ConnectionThread {
                 SessionEvent::Acknowledged(packet_id, answer) => self.delivery.on_answer(packet_id, answer),
                 SessionEvent::Subscribed(answers) => self.on_subscribed(&answers),
                 SessionEvent::Received { topic, payload, retained } => self.receive(&topic, payload, retained),
-                SessionEvent::PingSent if !self.delivery.is_acknowledging() => return Err(Failure::NoAcks),
+                SessionEvent::PingSent if !self.delivery.is_acknowledging() => return Err(SessionFailure::NoAcks),
                 SessionEvent::Disconnected => return Ok(()),
                 _ => {}
             }
@@ -149,7 +149,7 @@ impl ConnectionThread {
     }
 
     /// Logs a new failure, and an old one at each doubling; waits, or until somebody wants to stop.
-    fn wait_after(&mut self, failure: Failure) {
+    fn wait_after(&mut self, failure: SessionFailure) {
         let accepted = self.connected_at.is_some();
         if let Some(connected_at) = self.connected_at {
             self.disconnected_at = Instant::now();
@@ -159,7 +159,7 @@ impl ConnectionThread {
         }
         // This outlasts a try in another version, which shows nothing of what lies at the broker.
         if accepted {
-            self.skip_subscriptions = failure == Failure::TooLarge;
+            self.skip_subscriptions = failure == SessionFailure::TooLarge;
         }
         let refused = self.version;
         self.choose_version(&failure, accepted);
@@ -167,19 +167,19 @@ impl ConnectionThread {
             thread::sleep(RETRY_WHILE_STOPPING);
             return;
         }
-        if failure == Failure::WrongVersion && refused == Version::V5 {
+        if failure == SessionFailure::WrongVersion && refused == Version::V5 {
             log::debug!("mqtt: {} does not speak MQTT 5", self.address);
             return;
         }
         let longest = self.backoff.fail();
         let wait = match failure {
             // What only a person mends: trying often is of no use, and may have us locked out.
-            Failure::Denied(_) | Failure::TakenOver | Failure::WrongVersion => {
+            SessionFailure::Denied(_) | SessionFailure::TakenOver | SessionFailure::WrongVersion => {
                 random_time(LONGEST_WAIT / 2, LONGEST_WAIT)
             }
             _ => random_time(SHORTEST_WAIT, longest),
         };
-        let again = !matches!(failure, Failure::Denied(_)) && self.backoff.failures().is_power_of_two();
+        let again = !matches!(failure, SessionFailure::Denied(_)) && self.backoff.failures().is_power_of_two();
         if again || self.logged_failure.as_ref() != Some(&failure) {
             let what = if accepted { "connection lost" } else { "no connection" };
             let (seconds, explained) = (wait.as_secs_f64(), self.explain(&failure));
@@ -190,31 +190,31 @@ impl ConnectionThread {
     }
 
     /// MQTT 5 comes first. A broker that knows 3.1.1 only says so, or does not know what to say.
-    fn choose_version(&mut self, failure: &Failure, accepted: bool) {
-        let unknown = matches!(failure, Failure::WrongVersion | Failure::Closed(_)) && !accepted;
+    fn choose_version(&mut self, failure: &SessionFailure, accepted: bool) {
+        let unknown = matches!(failure, SessionFailure::WrongVersion | SessionFailure::Closed(_)) && !accepted;
         self.version = if unknown && self.version == Version::V5 { Version::V4 } else { Version::V5 };
     }
 
     /// The failure, and what a person can do about it.
-    fn explain(&self, failure: &Failure) -> String {
+    fn explain(&self, failure: &SessionFailure) -> String {
         let client_id = &self.options.client_id;
         match failure {
-            Failure::Denied(code) => {
+            SessionFailure::Denied(code) => {
                 format!("the broker refuses the user or the password ({code}); see mqtt.url and mqtt.password_file")
             }
-            Failure::WrongVersion => "the broker speaks neither MQTT 5 nor 3.1.1".into(),
-            Failure::TakenOver => {
+            SessionFailure::WrongVersion => "the broker speaks neither MQTT 5 nor 3.1.1".into(),
+            SessionFailure::TakenOver => {
                 format!("somebody else has connected as {client_id}; give every computer its own node.id")
             }
-            Failure::NoAcks => "the broker acknowledges nothing".into(),
-            Failure::TooLarge => format!(
+            SessionFailure::NoAcks => "the broker acknowledges nothing".into(),
+            SessionFailure::TooLarge => format!(
                 "somebody has published more than {MAX_PACKET} bytes on one of {:?}; the next connection hears no commands",
                 self.subscriptions.filters().iter().map(|filter| filter.path.as_str()).collect::<Vec<_>>()
             ),
-            Failure::Closed(why) if self.connected_at.is_some_and(|at| at.elapsed() < STABLE_AFTER) => {
+            SessionFailure::Closed(why) if self.connected_at.is_some_and(|at| at.elapsed() < STABLE_AFTER) => {
                 format!("{why} (if this goes on: does another computer connect as {client_id}?)")
             }
-            Failure::Closed(why) | Failure::Unreachable(why) => why.clone(),
+            SessionFailure::Closed(why) | SessionFailure::Unreachable(why) => why.clone(),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::config::Broker;
 /// one of the broker's. Two bytes each are no load.
 pub(super) const KEEP_ALIVE_S: u16 = 10;
 /// The largest that a broker may send us is a request to set prompts: a thousand of them, 250 bytes each. MQTT 5 has the
-/// broker keep what is larger to itself; in 3.1.1 it ends the connection, see [`Failure::TooLarge`].
+/// broker keep what is larger to itself; in 3.1.1 it ends the connection, see [`SessionFailure::TooLarge`].
 pub(super) const MAX_PACKET: u32 = 256 * 1024;
 
 /// The largest that is sent to a broker that cannot say how much it takes, in 3.1.1: the least that any of note does.
@@ -80,7 +80,7 @@ pub(super) enum SessionEvent {
 
 /// Why a connection ended, or never was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum SessionFailure {
     /// User or password are wrong, or this client is not allowed.
     Denied(String),
     /// The broker does not speak this version.

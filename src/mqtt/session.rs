@@ -1,6 +1,6 @@
 //! One connection to a broker, in either version of the protocol. Trying again is the task of `connection`.
 
-use super::protocol::{ConnectOptions, Failure, Filter, SessionEvent, Version};
+use super::protocol::{ConnectOptions, Filter, SessionEvent, SessionFailure, Version};
 use super::{v4, v5};
 
 /// Publishes; any thread may.
@@ -17,12 +17,12 @@ pub(super) enum Session {
 }
 
 /// A connection to be; it is begun by the first [`Session::next`].
-pub(super) fn open(options: &ConnectOptions, version: Version) -> Result<(Client, Session), Failure> {
+pub(super) fn open(options: &ConnectOptions, version: Version) -> Result<(Client, Session), SessionFailure> {
     match version {
         Version::V5 => v5::open(options).map(|(client, session)| (Client::V5(client), Session::V5(session.into()))),
         Version::V4 => v4::open(options).map(|(client, session)| (Client::V4(client), Session::V4(session.into()))),
     }
-    .map_err(Failure::Unreachable)
+    .map_err(SessionFailure::Unreachable)
 }
 
 impl Client {
@@ -53,7 +53,7 @@ impl Client {
 
 impl Session {
     /// Blocks until something happens.
-    pub(super) fn next(&mut self) -> Result<SessionEvent, Failure> {
+    pub(super) fn next(&mut self) -> Result<SessionEvent, SessionFailure> {
         match self {
             Self::V5(session) => session.recv().map_or(Ok(SessionEvent::Disconnected), v5::session_event),
             Self::V4(session) => session.recv().map_or(Ok(SessionEvent::Disconnected), v4::session_event),

@@ -7,7 +7,7 @@ use rumqttc_v4::{
     PublishOptions, QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 
-use super::protocol::{ConnectOptions, Failure, Filter, KEEP_ALIVE_S, MAX_PACKET, MAX_UNASKED, SessionEvent};
+use super::protocol::{ConnectOptions, Filter, KEEP_ALIVE_S, MAX_PACKET, MAX_UNASKED, SessionEvent, SessionFailure};
 
 pub(super) fn open(with: &ConnectOptions) -> Result<(Client, Connection), String> {
     let mut options = MqttOptions::new(&*with.client_id, (with.broker.host.as_str(), with.broker.port));
@@ -41,7 +41,7 @@ pub(super) fn subscribe(client: &Client, filters: Vec<Filter>) -> bool {
     client.try_subscribe_many(filters).is_ok()
 }
 
-pub(super) fn session_event(event: Result<Event, ConnectionError>) -> Result<SessionEvent, Failure> {
+pub(super) fn session_event(event: Result<Event, ConnectionError>) -> Result<SessionEvent, SessionFailure> {
     Ok(match event.map_err(|error| failure(&error))? {
         Event::Incoming(Incoming::ConnAck(_)) => SessionEvent::Accepted(Some(MAX_UNASKED)),
         // A broker of this version acknowledges what it refuses, too.
@@ -68,23 +68,27 @@ fn subscribed(code: &SubscribeReasonCode) -> Result<(), String> {
     }
 }
 
-fn failure(error: &ConnectionError) -> Failure {
+fn failure(error: &ConnectionError) -> SessionFailure {
     match error {
         ConnectionError::ConnectionRefused(code) => match code {
-            ConnectReturnCode::RefusedProtocolVersion => Failure::WrongVersion,
+            ConnectReturnCode::RefusedProtocolVersion => SessionFailure::WrongVersion,
             ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
-                Failure::Denied(format!("{code:?}"))
+                SessionFailure::Denied(format!("{code:?}"))
             }
-            code => Failure::Closed(format!("the broker refuses us: {code:?}")),
+            code => SessionFailure::Closed(format!("the broker refuses us: {code:?}")),
         },
-        ConnectionError::MqttState(StateError::AwaitPingResp) => Failure::Closed("the broker answers no more".into()),
-        ConnectionError::MqttState(StateError::ConnectionAborted) => Failure::Closed("the broker closed it".into()),
-        ConnectionError::MqttState(StateError::Deserialization(Error::PayloadSizeLimitExceeded(_))) => {
-            Failure::TooLarge
+        ConnectionError::MqttState(StateError::AwaitPingResp) => {
+            SessionFailure::Closed("the broker answers no more".into())
         }
-        ConnectionError::MqttState(StateError::Deserialization(error)) => Failure::Closed(error.to_string()),
-        ConnectionError::MqttState(error) => Failure::Closed(error.to_string()),
-        ConnectionError::NetworkTimeout => Failure::Closed("no answer within 5 s".into()),
-        other => Failure::Unreachable(other.to_string()),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => {
+            SessionFailure::Closed("the broker closed it".into())
+        }
+        ConnectionError::MqttState(StateError::Deserialization(Error::PayloadSizeLimitExceeded(_))) => {
+            SessionFailure::TooLarge
+        }
+        ConnectionError::MqttState(StateError::Deserialization(error)) => SessionFailure::Closed(error.to_string()),
+        ConnectionError::MqttState(error) => SessionFailure::Closed(error.to_string()),
+        ConnectionError::NetworkTimeout => SessionFailure::Closed("no answer within 5 s".into()),
+        other => SessionFailure::Unreachable(other.to_string()),
     }
 }

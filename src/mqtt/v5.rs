@@ -8,7 +8,7 @@ use rumqttc_v5::{
     SubscribeReasonCode, TlsConfiguration, Transport,
 };
 
-use super::protocol::{ConnectOptions, Failure, Filter, KEEP_ALIVE_S, MAX_PACKET, SessionEvent};
+use super::protocol::{ConnectOptions, Filter, KEEP_ALIVE_S, MAX_PACKET, SessionEvent, SessionFailure};
 
 /// Packet ids that may be in use, as in MQTT 3.1.1; more than ever are under way. Left alone, rumqttc has a table of all 65,536 for each
 /// connection: 16 MB, touched at every reconnect.
@@ -55,7 +55,7 @@ pub(super) fn subscribe(client: &Client, filters: Vec<Filter>) -> bool {
     client.try_subscribe_many(filters).is_ok()
 }
 
-pub(super) fn session_event(event: Result<Event, ConnectionError>) -> Result<SessionEvent, Failure> {
+pub(super) fn session_event(event: Result<Event, ConnectionError>) -> Result<SessionEvent, SessionFailure> {
     Ok(match event.map_err(|error| failure(&error))? {
         Event::Incoming(Incoming::ConnAck(ack)) => {
             SessionEvent::Accepted(ack.properties.and_then(|properties| properties.max_packet_size))
@@ -92,31 +92,38 @@ fn subscribed(code: &SubscribeReasonCode) -> Result<(), String> {
     }
 }
 
-fn failure(error: &ConnectionError) -> Failure {
+fn failure(error: &ConnectionError) -> SessionFailure {
     match error {
         ConnectionError::ConnectionRefused(code) => match code {
             ConnectReturnCode::RefusedProtocolVersion | ConnectReturnCode::UnsupportedProtocolVersion => {
-                Failure::WrongVersion
+                SessionFailure::WrongVersion
             }
             ConnectReturnCode::BadUserNamePassword
             | ConnectReturnCode::NotAuthorized
             | ConnectReturnCode::BadAuthenticationMethod
-            | ConnectReturnCode::Banned => Failure::Denied(format!("{code:?}")),
-            code => Failure::Closed(format!("the broker refuses us: {code:?}")),
+            | ConnectReturnCode::Banned => SessionFailure::Denied(format!("{code:?}")),
+            code => SessionFailure::Closed(format!("the broker refuses us: {code:?}")),
         },
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => match reason_code {
-            DisconnectReasonCode::SessionTakenOver => Failure::TakenOver,
-            DisconnectReasonCode::NotAuthorized => Failure::Denied(format!("{reason_code:?}")),
-            code => Failure::Closed(format!("the broker ends it: {code:?} {}", reason_string.as_deref().unwrap_or(""))),
+            DisconnectReasonCode::SessionTakenOver => SessionFailure::TakenOver,
+            DisconnectReasonCode::NotAuthorized => SessionFailure::Denied(format!("{reason_code:?}")),
+            code => SessionFailure::Closed(format!(
+                "the broker ends it: {code:?} {}",
+                reason_string.as_deref().unwrap_or("")
+            )),
         },
-        ConnectionError::MqttState(StateError::AwaitPingResp) => Failure::Closed("the broker answers no more".into()),
-        ConnectionError::MqttState(StateError::ConnectionAborted) => Failure::Closed("the broker closed it".into()),
-        ConnectionError::MqttState(StateError::Deserialization(Error::PayloadSizeLimitExceeded { .. })) => {
-            Failure::TooLarge
+        ConnectionError::MqttState(StateError::AwaitPingResp) => {
+            SessionFailure::Closed("the broker answers no more".into())
         }
-        ConnectionError::MqttState(StateError::Deserialization(error)) => Failure::Closed(error.to_string()),
-        ConnectionError::MqttState(error) => Failure::Closed(error.to_string()),
-        ConnectionError::Timeout(_) => Failure::Closed("no answer within 5 s".into()),
-        other => Failure::Unreachable(other.to_string()),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => {
+            SessionFailure::Closed("the broker closed it".into())
+        }
+        ConnectionError::MqttState(StateError::Deserialization(Error::PayloadSizeLimitExceeded { .. })) => {
+            SessionFailure::TooLarge
+        }
+        ConnectionError::MqttState(StateError::Deserialization(error)) => SessionFailure::Closed(error.to_string()),
+        ConnectionError::MqttState(error) => SessionFailure::Closed(error.to_string()),
+        ConnectionError::Timeout(_) => SessionFailure::Closed("no answer within 5 s".into()),
+        other => SessionFailure::Unreachable(other.to_string()),
     }
 }

@@ -5,8 +5,8 @@
 //! before `start` or `end` returns, and on the disk a second later, if the broker does not have it by then.
 //!
 //! An event leaves the outbox when the broker has acknowledged it, or over a bound: then the oldest start and end go
-//! together, and are counted. Nobody waits longer than [`WRITE_TIMEOUT`] for a disk; without one, events wait in
-//! memory, and health says so.
+//! together, and are counted. Nobody waits longer than 0.2 s for a disk; without one, events wait in memory, and
+//! health says so.
 
 mod event_record;
 mod log_entry;

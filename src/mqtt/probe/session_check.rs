@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rumqttc_v5::tokio_rustls::rustls::ClientConfig;
 
-use super::super::protocol::{ConnectOptions, Failure, Filter, SessionEvent, Version};
+use super::super::protocol::{ConnectOptions, Filter, SessionEvent, SessionFailure, Version};
 use super::super::session::{self, Client, Session};
 use super::super::tls;
 use super::super::topics::Topics;
@@ -37,44 +37,50 @@ pub(super) fn run(broker: &Broker, node: &str, passed: &mut dyn FnMut(ProbeStep,
 }
 
 /// Tries MQTT 5 first, as the daemon does.
-fn log_in(broker: &Broker, node: &str, tls: Option<Arc<ClientConfig>>) -> Result<(Client, Session, Version), Failure> {
+fn log_in(
+    broker: &Broker,
+    node: &str,
+    tls: Option<Arc<ClientConfig>>,
+) -> Result<(Client, Session, Version), SessionFailure> {
     // A daemon of this node may run: under its own name we would throw it out.
     let client_id = format!("clapd-{node}-setup");
     let options = ConnectOptions { broker: broker.clone(), tls, client_id, will: None, capacity: CAPACITY };
     let first = match connect(&options, Version::V5) {
-        Err(failure @ (Failure::WrongVersion | Failure::Closed(_))) => failure,
+        Err(failure @ (SessionFailure::WrongVersion | SessionFailure::Closed(_))) => failure,
         done => return done,
     };
     // A broker that knows 3.1.1 only says so, or does not know what to say. Where it hangs up on both, the first failure counts.
-    connect(&options, Version::V4).map_err(|second| if second == Failure::WrongVersion { first } else { second })
+    connect(&options, Version::V4).map_err(|second| if second == SessionFailure::WrongVersion { first } else { second })
 }
 
-fn connect(options: &ConnectOptions, version: Version) -> Result<(Client, Session, Version), Failure> {
+fn connect(options: &ConnectOptions, version: Version) -> Result<(Client, Session, Version), SessionFailure> {
     let (client, mut session) = session::open(options, version)?;
     loop {
         match session.next()? {
             SessionEvent::Accepted(_) => return Ok((client, session, version)),
-            SessionEvent::Disconnected | SessionEvent::PingSent => return Err(Failure::Closed("no answer".into())),
+            SessionEvent::Disconnected | SessionEvent::PingSent => {
+                return Err(SessionFailure::Closed("no answer".into()));
+            }
             _ => {}
         }
     }
 }
 
-fn login_failure(broker: &Broker, failure: &Failure) -> ProbeFailure {
+fn login_failure(broker: &Broker, failure: &SessionFailure) -> ProbeFailure {
     const LIST: &str = "see the broker's list of users (mosquitto: `mosquitto_passwd`; Home Assistant's broker: the users of Home Assistant)";
     let (seen, remedy) = match (failure, &broker.user, &broker.password) {
-        (Failure::Denied(code), None, _) => (
+        (SessionFailure::Denied(code), None, _) => (
             format!("the broker lets nobody in without a user ({code})"),
             format!("give a user, as in mqtt://USER@{}, and a password; {LIST}", broker.host),
         ),
-        (Failure::Denied(code), Some(user), None) => (
+        (SessionFailure::Denied(code), Some(user), None) => (
             format!("the broker does not let {user} in without a password ({code})"),
             format!("give the password in a file (`--password-file FILE`); {LIST}"),
         ),
-        (Failure::Denied(code), Some(user), Some(_)) => {
+        (SessionFailure::Denied(code), Some(user), Some(_)) => {
             (format!("the user {user} or the password is wrong ({code})"), LIST.into())
         }
-        (Failure::WrongVersion, ..) => {
+        (SessionFailure::WrongVersion, ..) => {
             ("the broker speaks neither MQTT 5 nor 3.1.1".into(), "see whether it is one for MQTT".into())
         }
         (failure, ..) => {
@@ -89,10 +95,10 @@ fn login_failure(broker: &Broker, failure: &Failure) -> ProbeFailure {
     ProbeFailure::new(ProbeStep::Login, seen, remedy)
 }
 
-fn describe(failure: &Failure) -> String {
+fn describe(failure: &SessionFailure) -> String {
     match failure {
-        Failure::Denied(why) | Failure::Closed(why) | Failure::Unreachable(why) => why.clone(),
-        Failure::TakenOver => "somebody else has connected with our name".into(),
+        SessionFailure::Denied(why) | SessionFailure::Closed(why) | SessionFailure::Unreachable(why) => why.clone(),
+        SessionFailure::TakenOver => "somebody else has connected with our name".into(),
         other => format!("{other:?}"),
     }
 }
@@ -203,7 +209,7 @@ fn not_received(topic: &str, node: &str, why: &str) -> ProbeFailure {
     ProbeFailure::new(ProbeStep::Receive, format!("{topic}: {why}"), remedy)
 }
 
-fn connection_ended(step: ProbeStep, failure: &Failure) -> ProbeFailure {
+fn connection_ended(step: ProbeStep, failure: &SessionFailure) -> ProbeFailure {
     let seen = format!("the broker ends the connection: {}", describe(failure));
     ProbeFailure::new(step, seen, "see the broker's log, and its access list")
 }

@@ -11,13 +11,13 @@ const MAX_UNSCORED: Duration = Duration::from_secs(60);
 
 /// Written by a source's thread, read by the main thread.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct SourceProgress {
     rounds: AtomicU64,
     /// Sound since the last scored window, in milliseconds.
     unscored_ms: AtomicU64,
 }
 
-impl Progress {
+impl SourceProgress {
     /// So much sound came, and whether a window of it was scored.
     pub(super) fn record_sound(&self, length: Duration, scored: bool) {
         if scored {
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn sound_that_is_never_scored_is_no_progress() {
-        let progress = Progress::default();
+        let progress = SourceProgress::default();
         let second = Duration::from_secs(1);
         (0..100).for_each(|_| progress.record_sound(second, false));
         let stuck = progress.count();
