@@ -11,10 +11,10 @@ use clapd_core::embed::Model;
 use clapd_core::model::{Bundle, EmbeddingCache};
 use clapd_core::prompts::{self, Example, Prompt, PromptTable};
 
-use crate::config::{self, Faults, Finding, Origin, Recording, Settings};
+use crate::config::{self, Diagnostic, Faults, PromptOrigin, Recording, Settings};
 
 /// Reads and checks the configuration at `path`, recordings included: the settings with warnings, or all faults.
-pub fn load_settings(path: &Path) -> Result<(Settings, Vec<Finding>), Faults> {
+pub fn load_settings(path: &Path) -> Result<(Settings, Vec<Diagnostic>), Faults> {
     let (settings, warnings) = config::load(path).map_err(with_recordings)?;
     examine(&settings.recordings).map(|()| (settings, warnings))
 }
@@ -23,13 +23,13 @@ pub fn load_settings(path: &Path) -> Result<(Settings, Vec<Finding>), Faults> {
 ///
 /// # Errors
 /// Every fault at once.
-pub fn parse(text: &str, origin: Origin<'_>, folder: &Path) -> Result<Vec<Prompt>, Faults> {
+pub fn parse(text: &str, origin: PromptOrigin<'_>, folder: &Path) -> Result<Vec<Prompt>, Faults> {
     let (prompts, recordings) = config::parse_prompts(text, origin, folder).map_err(with_recordings)?;
     examine(&recordings).map(|()| prompts)
 }
 
 fn examine(recordings: &[Recording]) -> Result<(), Faults> {
-    let faults: Vec<Finding> = recordings.iter().filter_map(fault).collect();
+    let faults: Vec<Diagnostic> = recordings.iter().filter_map(fault).collect();
     if faults.is_empty() { Ok(()) } else { Err(Faults::new(faults, Vec::new())) }
 }
 
@@ -40,9 +40,9 @@ fn with_recordings(faults: Faults) -> Faults {
 }
 
 /// A recording is opened here and again when it is embedded: a fault has a line only here.
-fn fault(recording: &Recording) -> Option<Finding> {
+fn fault(recording: &Recording) -> Option<Diagnostic> {
     let error = Example::open(&recording.path).err()?;
-    Some(recording.place.finding(error.message, error.remedy.into()))
+    Some(recording.location.diagnostic(error.message, error.remedy.into()))
 }
 
 /// Embeds `prompts`, as [`prompts::prepare`] does, on a thread of its own: what the text tower allocates lies in that thread's

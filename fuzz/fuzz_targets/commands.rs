@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use clapd::config::{self, Origin};
+use clapd::config::{self, PromptOrigin};
 use clapd::mqtt::{Call, Command, Request, SetPrompts};
 use libfuzzer_sys::fuzz_target;
 
@@ -35,7 +35,7 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn check_round_trip(text: &str) {
-    let parse = |text: &str| config::parse_prompts(text, Origin::Request("prompts/set"), Path::new("/nowhere"));
+    let parse = |text: &str| config::parse_prompts(text, PromptOrigin::Request("prompts/set"), Path::new("/nowhere"));
     let Ok((prompts, _)) = parse(text) else { return };
     let written = config::prompts_text(&prompts).expect("was read from such a text");
     let (again, _) = parse(&written).unwrap_or_else(|faults| panic!("{written}\n{faults}"));

@@ -1,7 +1,6 @@
 //! What `clapd watch` advises: a start, a stop and a confirmation for each prompt, and what can be claimed for them.
 //!
-//! In: what was heard. Out: text with TOML to paste, or a JSON line a prompt, on standard output.
-//! Never: claims a rate that so short a time cannot show.
+//! It is printed as text with TOML to paste, or as a JSON line a prompt, and claims no rate that so short a time cannot show.
 
 use std::io::Write;
 use std::time::Duration;
@@ -16,7 +15,7 @@ const MIN_HEARD: Duration = Duration::from_secs(10);
 
 /// A line of `--json`; its names are frozen. Rates are alarms an hour.
 #[derive(Serialize)]
-struct Line<'a> {
+struct AdviceLine<'a> {
     prompt: &'a str,
     id: &'a str,
     /// None (as the next two) where no start is high enough.
@@ -123,9 +122,9 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-fn line<'a>(prompt: &'a Prompt, id: &'a str, advice: &Suggestion, heard: Duration, wanted: f64) -> Line<'a> {
+fn line<'a>(prompt: &'a Prompt, id: &'a str, advice: &Suggestion, heard: Duration, wanted: f64) -> AdviceLine<'a> {
     let most = at_most_per_hour(advice.alarms, heard);
-    Line {
+    AdviceLine {
         prompt: prompt.name(),
         id,
         start: advice.rule.map(|rule| rounded(rule.start)),

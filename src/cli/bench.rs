@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use clapd_core::vector::normalize;
 use serde::Serialize;
 
 use super::exit::{AtStage, Failure, Stage};
-use super::locate;
+use super::paths::ModelArguments;
 
 /// What a microphone delivers most often.
 const INPUT_RATE: u32 = 48_000;
@@ -35,12 +34,8 @@ const TEXT: &str = "a smoke alarm in the distance and a man speaks";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Model bundle
-    #[arg(long, value_name = "DIR")]
-    bundle: Option<PathBuf>,
-    /// Threads that the model computes with, where its kernels are clapd's own
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threads: usize,
+    #[command(flatten)]
+    model: ModelArguments,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -78,7 +73,7 @@ struct Report {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let report = measure(&locate::open(arguments.bundle.as_deref(), arguments.threads)?).at(Stage::Bundle)?;
+    let report = measure(&arguments.model.open_bundle()?).at(Stage::Bundle)?;
     let json = serde_json::to_value(&report).at(Stage::Other)?;
     let mut out = std::io::stdout().lock();
     if arguments.json {

@@ -8,7 +8,7 @@ use clapd_core::model::{Bundle, TextEmbedding};
 use clapd_core::prompts::Prompt;
 
 use super::exit::{AtStage, Failure, Stage};
-use super::locate;
+use super::paths;
 use crate::daemon::PromptStore;
 use crate::{mqtt, prompts};
 
@@ -26,12 +26,12 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     if let Some(broker) = &settings.broker {
         mqtt::check(broker).at(Stage::Usage)?;
     }
-    let bundle = locate::open(settings.bundle.as_deref(), settings.threads)?;
+    let bundle = paths::open_bundle(settings.bundle.as_deref(), settings.threads)?;
     // Loading is the only proof that the files fit the manifest and this version.
     bundle.audio_encoder().at(Stage::Bundle)?;
     bundle.text_encoder().at(Stage::Bundle)?;
     let texts = settings.texts();
-    let embeddings = bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle)?;
+    let embeddings = bundle.embed_texts(&texts, &paths::embedding_cache()).at(Stage::Bundle)?;
     for warning in uncovered(&bundle, &texts, &embeddings).chain(unheard(&bundle, settings.hop)) {
         writeln!(out, "warning: {warning}").at(Stage::Other)?;
     }

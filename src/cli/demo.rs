@@ -14,9 +14,9 @@ use clapd_core::pipeline::{Output, Pace, Pipeline};
 use clapd_core::prompts::{self, Prompt, PromptId, Rule};
 use clapd_core::samples::Samples;
 
+use super::display::{LineDisplay, LiveDisplay, ScoreDisplay};
 use super::exit::{AtStage, Failure, Stage};
-use super::screen::{Lines, Live, Show};
-use super::{locate, recording};
+use super::{paths, recording};
 
 /// Sounds and licences: tests/audio/CREDITS.md.
 static RECORDING: &[u8] = include_bytes!("../../tests/audio/demo.ogg");
@@ -68,7 +68,7 @@ fn speed(text: &str) -> Result<f64, String> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let bundle = locate::open(arguments.bundle.as_deref(), 1)?;
+    let bundle = paths::open_bundle(arguments.bundle.as_deref(), 1)?;
     let mut texts: Vec<&str> = arguments.prompts.iter().map(String::as_str).collect();
     if texts.is_empty() {
         texts.extend(PROMPTS);
@@ -78,7 +78,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let prompts: Vec<Prompt> =
         (0..).zip(&texts).map(|(n, text)| Prompt::of_text(PromptId::numbered(n), *text, rule)).collect();
     let model = Model::load(&bundle).at(Stage::Bundle)?;
-    let table = Arc::new(prompts::prepare(&prompts, &bundle, &model, &locate::cache()).at(Stage::Bundle)?);
+    let table = Arc::new(prompts::prepare(&prompts, &bundle, &model, &paths::embedding_cache()).at(Stage::Bundle)?);
     let decoder = match &arguments.file {
         Some(file) => Decoder::open(file, Channel::Mix),
         None => Decoder::from_reader(Box::new(Cursor::new(RECORDING)), "the bundled recording", Channel::Mix),
@@ -87,28 +87,34 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let pipeline = Pipeline::new(model, Arc::clone(&table), decoder.rate(), HOP, Pace::Every).at(Stage::Input)?;
     let name = arguments.file.as_deref().unwrap_or(Path::new("the bundled recording"));
     // A screen that cannot show the bars gets the same lines as a pipe.
-    match Live::fitting(&table) {
+    match LiveDisplay::fitting(&table) {
         Some(live) => play(pipeline, decoder, name, live, Some(arguments.speed)).at(Stage::Input),
-        None => play(pipeline, decoder, name, Lines::new(table), None).at(Stage::Input),
+        None => play(pipeline, decoder, name, LineDisplay::new(table), None).at(Stage::Input),
     }
 }
 
-fn play(mut pipeline: Pipeline, decoder: Decoder, name: &Path, mut show: impl Show, speed: Option<f64>) -> Result<()> {
+fn play(
+    mut pipeline: Pipeline,
+    decoder: Decoder,
+    name: &Path,
+    mut display: impl ScoreDisplay,
+    speed: Option<f64>,
+) -> Result<()> {
     let (rate, begun, mut heard) = (f64::from(decoder.rate()), Instant::now(), 0_usize);
     let mut shown = Ok(());
-    let mut sink = |show: &mut dyn Show, output: Output<'_>| {
+    let mut sink = |display: &mut dyn ScoreDisplay, output: Output<'_>| {
         if shown.is_ok() {
             shown = match output {
-                Output::Window(window) => show.window(&window),
-                Output::Event(event) => show.event(&event),
+                Output::Window(window) => display.show_window(&window),
+                Output::Event(event) => display.show_event(&event),
             };
         }
     };
     recording::read(decoder, name, false, |samples| {
         for chunk in samples.data.chunks(rate as usize / 10) {
             heard += chunk.len();
-            show.level(chunk);
-            pipeline.push(Samples::whole(chunk), &mut |output| sink(&mut show, output))?;
+            display.show_level(chunk);
+            pipeline.push(Samples::whole(chunk), &mut |output| sink(&mut display, output))?;
             if let Some(speed) = speed {
                 let due = Duration::from_secs_f64(heard as f64 / rate / speed);
                 std::thread::sleep(due.saturating_sub(begun.elapsed()));
@@ -116,6 +122,6 @@ fn play(mut pipeline: Pipeline, decoder: Decoder, name: &Path, mut show: impl Sh
         }
         Ok(true)
     })?;
-    pipeline.finish(&mut |output| sink(&mut show, output))?;
+    pipeline.finish(&mut |output| sink(&mut display, output))?;
     shown
 }

@@ -10,7 +10,7 @@ use clapd_core::embed::{ClipEmbedder, Model};
 use serde::Serialize;
 
 use super::exit::{AtStage, Failure, Stage};
-use super::{locate, recording};
+use super::{paths, recording};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -30,13 +30,13 @@ pub(super) struct Arguments {
 
 /// A line of `--json`; its names are frozen.
 #[derive(Serialize)]
-struct Line<'a> {
+struct EmbeddingLine<'a> {
     kind: &'a str,
     source: &'a str,
     embedding: &'a [f32],
 }
 
-impl Line<'_> {
+impl EmbeddingLine<'_> {
     fn print(&self, json: bool) -> Result<()> {
         let mut out = std::io::stdout().lock();
         if json {
@@ -50,20 +50,22 @@ impl Line<'_> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let bundle = locate::open(arguments.bundle.as_deref(), 1)?;
+    let bundle = paths::open_bundle(arguments.bundle.as_deref(), 1)?;
     if !arguments.audio.is_empty() {
         let model = Model::load(&bundle).at(Stage::Bundle)?;
         for file in &arguments.audio {
             let embedding =
                 embed(&model, file).with_context(|| format!("cannot embed {}", file.display())).at(Stage::Input)?;
-            let line = Line { kind: "audio", source: &file.to_string_lossy(), embedding: &embedding };
+            let line = EmbeddingLine { kind: "audio", source: &file.to_string_lossy(), embedding: &embedding };
             line.print(arguments.json).at(Stage::Other)?;
         }
     }
     let texts: Vec<&str> = arguments.text.iter().map(String::as_str).collect();
-    let embeddings = bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle)?;
+    let embeddings = bundle.embed_texts(&texts, &paths::embedding_cache()).at(Stage::Bundle)?;
     for (text, embedding) in texts.iter().zip(&embeddings) {
-        Line { kind: "text", source: text, embedding: &embedding.vector }.print(arguments.json).at(Stage::Other)?;
+        EmbeddingLine { kind: "text", source: text, embedding: &embedding.vector }
+            .print(arguments.json)
+            .at(Stage::Other)?;
     }
     Ok(())
 }

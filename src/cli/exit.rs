@@ -38,7 +38,7 @@ impl Failure {
     }
 
     /// Whether it is a device or a broker that fails, which another day may be there.
-    pub(super) fn is_of_the_world(&self) -> bool {
+    pub(super) fn is_external(&self) -> bool {
         matches!(self.stage, Stage::Input | Stage::Broker)
     }
 

@@ -1,20 +1,19 @@
 //! clapd's command line: what was asked for, and how it went as an exit status.
 //!
-//! In: arguments, environment, files. Out: text or JSON lines on standard output, complaints on standard error.
-//! Never: decides a score, keeps a queue, or talks to a broker; it only wires the rooms that do.
+//! Text or JSON lines go to standard output, complaints to standard error. Each command wires the modules that do the work.
 
 mod advice;
 mod bench;
 mod check;
 mod demo;
 mod devices;
+mod display;
 mod embed;
 mod exit;
-mod locate;
+mod paths;
 mod recording;
 mod run;
 mod score;
-mod screen;
 mod setup;
 mod watch;
 
@@ -40,7 +39,7 @@ enum Command {
     /// Listen and publish, as the configuration says (the daemon)
     Run {
         /// Configuration file
-        #[arg(long, value_name = "FILE", default_value = locate::CONFIG)]
+        #[arg(long, value_name = "FILE", default_value = paths::CONFIG)]
         config: PathBuf,
     },
     /// Hear the bundled recording: scores and events, without configuration or broker
@@ -60,12 +59,12 @@ enum Command {
     /// Name every fault of a configuration, with its line and remedy; nothing is started
     Check {
         /// Configuration file
-        #[arg(long, value_name = "FILE", default_value = locate::CONFIG)]
+        #[arg(long, value_name = "FILE", default_value = paths::CONFIG)]
         config: PathBuf,
     },
     /// Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself
     #[command(hide = true)]
-    Remember {
+    EmbedCache {
         /// Model bundle
         #[arg(long, value_name = "DIR")]
         bundle: PathBuf,
@@ -98,7 +97,7 @@ pub fn main() -> ExitCode {
         Command::Embed(arguments) => embed::run(&arguments),
         Command::Devices { json } => devices::run(json),
         Command::Check { config } => check::run(&config),
-        Command::Remember { bundle, threads } => run::remember(&bundle, threads),
+        Command::EmbedCache { bundle, threads } => run::embed_cache(&bundle, threads),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     outcome.map_or_else(Failure::report, |()| ExitCode::SUCCESS)

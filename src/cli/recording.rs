@@ -8,34 +8,34 @@ use anyhow::{Result, ensure};
 use clapd_core::decode::{Decoder, Faults};
 use clapd_core::samples::Samples;
 
-use super::screen::can_redraw;
+use super::display::can_redraw;
 
 /// Time between two looks of the progress line: a person reads no faster.
 const REDRAW: Duration = Duration::from_millis(200);
 
-/// Hands every block to `take` until the recording or `take` says that it is enough.
+/// Hands every block to `consume` until the recording or `consume` says that it is enough.
 pub(super) fn read(
     mut decoder: Decoder,
     name: &Path,
     progress: bool,
-    mut take: impl FnMut(Samples<'_>) -> Result<bool>,
+    mut consume: impl FnMut(Samples<'_>) -> Result<bool>,
 ) -> Result<()> {
     let mut progress = Progress::new(name, decoder.duration_hint(), progress);
     let (rate, mut read) = (f64::from(decoder.rate()), 0_u64);
     while let Some(samples) = decoder.next_block()? {
         read += samples.lost + samples.data.len() as u64;
-        if !take(samples)? {
+        if !consume(samples)? {
             break;
         }
         progress.show(read as f64 / rate);
     }
-    tell_faults(name, decoder.faults());
+    warn_of_faults(name, decoder.faults());
     ensure!(read > 0, "{}: the recording holds no sound: 0 samples", name.display());
     Ok(())
 }
 
 /// A score of a damaged recording is a score of what is left of it; whoever reads it should know.
-fn tell_faults(name: &Path, faults: Faults) {
+fn warn_of_faults(name: &Path, faults: Faults) {
     let Faults { samples_bad, packets_bad, truncated } = faults;
     for (count, what) in
         [(samples_bad, "samples were no numbers and count as 0"), (packets_bad, "packets were broken and left out")]
@@ -53,20 +53,20 @@ fn tell_faults(name: &Path, faults: Faults) {
 struct Progress {
     name: PathBuf,
     total: Option<Duration>,
-    wanted: bool,
+    enabled: bool,
     shown: Option<Instant>,
     begun: Instant,
 }
 
 impl Progress {
-    fn new(name: &Path, total: Option<Duration>, wanted: bool) -> Self {
-        let wanted = wanted && can_redraw(&std::io::stderr());
-        Self { name: name.to_path_buf(), total, wanted, shown: None, begun: Instant::now() }
+    fn new(name: &Path, total: Option<Duration>, enabled: bool) -> Self {
+        let enabled = enabled && can_redraw(&std::io::stderr());
+        Self { name: name.to_path_buf(), total, enabled, shown: None, begun: Instant::now() }
     }
 
     fn show(&mut self, seconds: f64) {
         let last = self.shown.unwrap_or(self.begun);
-        if !self.wanted || last.elapsed() < REDRAW {
+        if !self.enabled || last.elapsed() < REDRAW {
             return;
         }
         self.shown = Some(Instant::now());

@@ -12,7 +12,7 @@ use clapd_core::model::{Bundle, EmbeddingCache};
 use clapd_core::prompts::Prompt;
 
 use super::exit::{AtStage, Failure, Stage};
-use super::locate;
+use super::paths;
 use crate::daemon::{Daemon, DaemonOptions, EmbedProcess, PromptStore};
 use crate::{mqtt, prompts};
 
@@ -24,10 +24,10 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     if let Some(broker) = &settings.broker {
         mqtt::check(broker).at(Stage::Usage)?;
     }
-    let bundle = locate::open(settings.bundle.as_deref(), settings.threads)?;
+    let bundle = paths::open_bundle(settings.bundle.as_deref(), settings.threads)?;
     let store = PromptStore::in_folder(settings.state.as_deref());
     let set = store.load();
-    let cache = locate::cache();
+    let cache = paths::embedding_cache();
     let prompts = set.as_ref().unwrap_or(&settings.prompts);
     embed_first(prompts, &bundle, &cache).at(Stage::Bundle)?;
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
@@ -36,20 +36,20 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     Daemon::prepare(options).at(Stage::Bundle)?.run().at(Stage::Input)
 }
 
-/// `clapd remember`: embeds the texts of a JSON list on standard input into the cache; the daemon's own helper.
-pub(super) fn remember(bundle: &Path, threads: usize) -> Result<(), Failure> {
+/// `clapd embed-cache`: embeds the texts of a JSON list on standard input into the cache; the daemon's own helper.
+pub(super) fn embed_cache(bundle: &Path, threads: usize) -> Result<(), Failure> {
     let mut text = String::new();
     stdin().take(MAX_TEXTS).read_to_string(&mut text).at(Stage::Input)?;
     let texts: Vec<String> = serde_json::from_str(&text).at(Stage::Input)?;
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let bundle = locate::open(Some(bundle), threads)?;
-    bundle.embed_texts(&texts, &locate::cache()).at(Stage::Bundle).map(drop)
+    let bundle = paths::open_bundle(Some(bundle), threads)?;
+    bundle.embed_texts(&texts, &paths::embedding_cache()).at(Stage::Bundle).map(drop)
 }
 
 /// This very program, also where its file was replaced by a newer one since.
 fn embed_process(bundle: &Bundle, threads: usize) -> EmbedProcess {
     let folder = bundle.dir().as_os_str().to_owned();
-    let arguments = ["remember".into(), "--bundle".into(), folder, "--threads".into(), threads.to_string().into()];
+    let arguments = ["embed-cache".into(), "--bundle".into(), folder, "--threads".into(), threads.to_string().into()];
     EmbedProcess { program: format!("/proc/{}/exe", process::id()).into(), arguments: Vec::<OsString>::from(arguments) }
 }
 

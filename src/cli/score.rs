@@ -17,7 +17,8 @@ use clapd_core::time::SampleTime;
 use serde::Serialize;
 
 use super::exit::{self, AtStage, Failure, Stage};
-use super::{locate, recording};
+use super::paths::ModelArguments;
+use super::{paths, recording};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -33,12 +34,8 @@ pub(super) struct Arguments {
     /// A recording of a sound, as another prompt; may be given several times, for recordings of one sound
     #[arg(long, value_name = "FILE")]
     like: Vec<PathBuf>,
-    /// Model bundle
-    #[arg(long, value_name = "DIR")]
-    bundle: Option<PathBuf>,
-    /// Threads that the model computes with, where its kernels are clapd's own
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threads: usize,
+    #[command(flatten)]
+    model: ModelArguments,
     /// A JSON object a line, for every window and prompt
     #[arg(long)]
     json: bool,
@@ -59,7 +56,7 @@ fn hop(text: &str) -> Result<f64, String> {
 
 /// A line of `--json`; its names are frozen.
 #[derive(Serialize)]
-struct Line<'a> {
+struct ScoreLine<'a> {
     file: &'a str,
     start_s: f64,
     end_s: f64,
@@ -93,13 +90,13 @@ fn prompts_of(arguments: &Arguments) -> (Vec<Prompt>, Vec<String>) {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let bundle = locate::open(arguments.bundle.as_deref(), arguments.threads)?;
+    let bundle = arguments.model.open_bundle()?;
     for file in &arguments.like {
         // Told apart from a fault of the bundle.
         Example::open(file).at(Stage::Input)?;
     }
     let ((prompts, names), model) = (prompts_of(arguments), Model::load(&bundle).at(Stage::Bundle)?);
-    let prompts = prompts::prepare(&prompts, &bundle, &model, &locate::cache()).at(Stage::Bundle)?.into();
+    let prompts = prompts::prepare(&prompts, &bundle, &model, &paths::embedding_cache()).at(Stage::Bundle)?.into();
     let scorer = Scorer { arguments, model, prompts, names };
     let mut failed = None;
     for file in &arguments.files {
@@ -161,7 +158,7 @@ impl Scorer<'_> {
         for (prompt, score) in self.names.iter().zip(scores) {
             if self.arguments.json {
                 let (cosine, score) = (rounded(score.cosine, 1e6), rounded(score.score, 1e2));
-                let line = Line {
+                let line = ScoreLine {
                     file: &name,
                     start_s: (start_s * 1e3).round() / 1e3,
                     end_s: (end_s * 1e3).round() / 1e3,

@@ -17,16 +17,16 @@ use clapd_core::samples::Samples;
 use clapd_core::time::SampleTime;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::display::{LineDisplay, LiveDisplay, ScoreDisplay};
 use super::exit::{AtStage, Failure, Stage};
-use super::screen::{Lines, Live, Show};
-use super::{advice, locate, recording};
+use super::{advice, paths, recording};
 use crate::capture::{Read, Source, SourceKind, SourceSpec};
 use crate::prompts;
 use crate::score_log::{Form, LogSpec, Moment, ScoreLog};
 use crate::time::WallAnchor;
 
 /// How long to wait for sound before a look at Ctrl-C.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The daemon's default.
 const HOP: Duration = Duration::from_secs(1);
 /// A day of 20 prompts; what `--log` writes is for a person who is there.
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Configuration whose prompts and source are watched (default, unless there are prompts with -p)
-    #[arg(long, value_name = "FILE", default_value = locate::CONFIG)]
+    #[arg(long, value_name = "FILE", default_value = paths::CONFIG)]
     config: PathBuf,
     /// A sound in words, instead of a configuration; may be given several times
     #[arg(short, long = "prompt", value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
@@ -78,7 +78,7 @@ fn log_file(text: &str) -> Result<PathBuf, String> {
 }
 
 /// What is watched, before anything is loaded.
-struct Plan {
+struct WatchSpec {
     prompts: Vec<Prompt>,
     /// What each prompt is called in files and for programs: its id, or the text of one that has been given none.
     labels: Vec<String>,
@@ -89,7 +89,7 @@ struct Plan {
     gate_db: Option<f32>,
 }
 
-impl Plan {
+impl WatchSpec {
     fn of(arguments: &Arguments) -> Result<Self, Failure> {
         let bundle = arguments.bundle.clone();
         if !arguments.prompts.is_empty() {
@@ -121,64 +121,64 @@ impl Plan {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let plan = Plan::of(arguments)?;
-    let bundle = locate::open(plan.bundle.as_deref(), plan.threads)?;
+    let spec = WatchSpec::of(arguments)?;
+    let bundle = paths::open_bundle(spec.bundle.as_deref(), spec.threads)?;
     let model = Model::load(&bundle).at(Stage::Bundle)?;
-    let prompts = prompts::prepare(&plan.prompts, &bundle, &model, &locate::cache()).at(Stage::Bundle)?;
-    let mut watch = Watch::new(arguments, &plan, model, prompts.into());
+    let prompts = prompts::prepare(&spec.prompts, &bundle, &model, &paths::embedding_cache()).at(Stage::Bundle)?;
+    let mut watcher = Watcher::new(arguments, &spec, model, prompts.into());
     if arguments.files.is_empty() {
-        watch.listen(&plan.source).at(Stage::Input)?;
+        watcher.listen(&spec.source).at(Stage::Input)?;
     }
     for file in &arguments.files {
-        watch.play(file).at(Stage::Input)?;
+        watcher.play(file).at(Stage::Input)?;
     }
-    let heard = watch.heard();
-    drop(watch.log);
-    advice::print(&plan.prompts, &plan.labels, &watch.series, heard, arguments.false_alarms, arguments.json)
+    let duration = watcher.duration();
+    drop(watcher.log);
+    advice::print(&spec.prompts, &spec.labels, &watcher.series, duration, arguments.false_alarms, arguments.json)
         .at(Stage::Other)
 }
 
 /// Watching: what every window goes through.
-struct Watch<'a> {
-    plan: &'a Plan,
+struct Watcher<'a> {
+    spec: &'a WatchSpec,
     model: Model,
     prompts: Arc<PromptTable>,
-    show: Option<Box<dyn Show>>,
+    display: Option<Box<dyn ScoreDisplay>>,
     log: Option<ScoreLog>,
-    most: Option<Duration>,
+    limit: Option<Duration>,
     /// One a recording, and one for every new beginning of a source's clock.
     series: Vec<Series>,
     full: bool,
 }
 
-impl<'a> Watch<'a> {
-    fn new(arguments: &Arguments, plan: &'a Plan, model: Model, prompts: Arc<PromptTable>) -> Self {
-        let show: Option<Box<dyn Show>> = match Live::fitting(&prompts) {
+impl<'a> Watcher<'a> {
+    fn new(arguments: &Arguments, spec: &'a WatchSpec, model: Model, prompts: Arc<PromptTable>) -> Self {
+        let display: Option<Box<dyn ScoreDisplay>> = match LiveDisplay::fitting(&prompts) {
             _ if arguments.json => None,
             Some(live) => Some(Box::new(live)),
-            None => Some(Box::new(Lines::new(Arc::clone(&prompts)))),
+            None => Some(Box::new(LineDisplay::new(Arc::clone(&prompts)))),
         };
         let log = arguments.log.clone().and_then(|path| Some((Form::of(&path)?, path)));
         let log = log.map(|(form, path)| ScoreLog::new(LogSpec { path, form, max_bytes: LOG_BYTES }));
-        Self { plan, model, prompts, show, log, most: arguments.time, series: Vec::new(), full: false }
+        Self { spec, model, prompts, display, log, limit: arguments.time, series: Vec::new(), full: false }
     }
 
     fn pipeline(&mut self, rate: u32, pace: Pace) -> Result<Pipeline> {
-        self.series.push(Series::new(self.plan.prompts.len()));
-        let pipeline = Pipeline::new(self.model.clone(), Arc::clone(&self.prompts), rate, self.plan.hop, pace)?;
-        Ok(match self.plan.gate_db {
+        self.series.push(Series::new(self.spec.prompts.len()));
+        let pipeline = Pipeline::new(self.model.clone(), Arc::clone(&self.prompts), rate, self.spec.hop, pace)?;
+        Ok(match self.spec.gate_db {
             Some(gate_db) => pipeline.with_gate(gate_db),
             None => pipeline,
         })
     }
 
     /// Sound that was heard so far.
-    fn heard(&self) -> Duration {
-        self.series.iter().map(|series| series.heard(self.plan.hop)).sum()
+    fn duration(&self) -> Duration {
+        self.series.iter().map(|series| series.heard(self.spec.hop)).sum()
     }
 
     fn is_enough(&self) -> bool {
-        self.full || self.most.is_some_and(|most| self.heard() >= most)
+        self.full || self.limit.is_some_and(|most| self.duration() >= most)
     }
 
     fn listen(&mut self, spec: &SourceSpec) -> Result<()> {
@@ -195,13 +195,13 @@ impl<'a> Watch<'a> {
         let mut source = Source::open(spec, Arc::default()).with_context(|| format!("source {}", spec.id))?;
         let mut current: Option<(u32, Pipeline, WallAnchor)> = None;
         while !stop.load(Relaxed) && !self.is_enough() {
-            match source.read(LOOK)? {
+            match source.read(POLL_INTERVAL)? {
                 Read::Block { rate, samples, anchor } => {
                     let (_, mut pipeline, _) = match current.take() {
                         Some(same) if same.0 == rate => same,
                         _ => (rate, self.pipeline(rate, pace)?, anchor),
                     };
-                    self.hear(&mut pipeline, samples, &spec.id, &|time| Moment::Time(anchor.wall_time(time)))?;
+                    self.push(&mut pipeline, samples, &spec.id, &|time| Moment::Time(anchor.wall_time(time)))?;
                     current = Some((rate, pipeline, anchor));
                 }
                 Read::Idle => {}
@@ -219,27 +219,27 @@ impl<'a> Watch<'a> {
         let mut pipeline = self.pipeline(decoder.rate(), Pace::Every)?;
         let name = file.to_string_lossy();
         let moment = |time: SampleTime| Moment::Position(time.as_secs_f64());
-        recording::read(decoder, file, self.show.is_none(), |samples| {
-            self.hear(&mut pipeline, samples, &name, &moment)?;
+        recording::read(decoder, file, self.display.is_none(), |samples| {
+            self.push(&mut pipeline, samples, &name, &moment)?;
             Ok(!self.is_enough())
         })?;
         self.end(pipeline, &name, &moment)
     }
 
-    fn hear(
+    fn push(
         &mut self,
         pipeline: &mut Pipeline,
         samples: Samples<'_>,
         source: &str,
         moment: &dyn Fn(SampleTime) -> Moment,
     ) -> Result<()> {
-        if let Some(show) = &mut self.show {
-            show.level(samples.data);
+        if let Some(display) = &mut self.display {
+            display.show_level(samples.data);
         }
         let mut shown = Ok(());
         pipeline.push(samples, &mut |output| {
             if shown.is_ok() {
-                shown = self.take(&output, source, moment);
+                shown = self.handle(&output, source, moment);
             }
         })?;
         shown
@@ -249,26 +249,26 @@ impl<'a> Watch<'a> {
         let mut shown = Ok(());
         pipeline.finish(&mut |output| {
             if shown.is_ok() {
-                shown = self.take(&output, source, moment);
+                shown = self.handle(&output, source, moment);
             }
         })?;
         shown
     }
 
-    fn take(&mut self, output: &Output<'_>, source: &str, moment: &dyn Fn(SampleTime) -> Moment) -> Result<()> {
+    fn handle(&mut self, output: &Output<'_>, source: &str, moment: &dyn Fn(SampleTime) -> Moment) -> Result<()> {
         if let Output::Window(window) = output {
             if let Some(series) = self.series.last_mut() {
                 self.full |= !series.push(window.start, window.end, window.lost, window.scores);
             }
             if let Some(log) = &mut self.log {
-                for (label, score) in self.plan.labels.iter().zip(window.scores) {
+                for (label, score) in self.spec.labels.iter().zip(window.scores) {
                     log.add(moment(window.end), source, label, *score);
                 }
             }
         }
-        match (&mut self.show, output) {
-            (Some(show), Output::Window(window)) => show.window(window),
-            (Some(show), Output::Event(event)) => show.event(event),
+        match (&mut self.display, output) {
+            (Some(display), Output::Window(window)) => display.show_window(window),
+            (Some(display), Output::Event(event)) => display.show_event(event),
             (None, _) => Ok(()),
         }
     }

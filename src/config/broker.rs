@@ -1,7 +1,7 @@
 //! Where the broker is and how we say who we are.
 //!
-//! In: `[mqtt]` as written, and the places where a password may lie. Out: a [`Broker`].
-//! Never: shows a password: not in a finding, not in `Debug`, and it is not accepted in the url.
+//! A [`Broker`] comes from `[mqtt]` and from the places where a password may lie. A password is not accepted in the url, which
+//! diagnostics show, and is a [`Secret`] wherever else it goes.
 
 use std::fmt;
 use std::fs::File;
@@ -11,10 +11,10 @@ use std::path::Path;
 
 use clapd_core::text::shorten;
 
-use super::check::Check;
-use super::file::WrittenMqtt;
-use super::finding::Place;
-use super::section::At;
+use super::check::Checker;
+use super::diagnostic::Location;
+use super::raw::RawMqtt;
+use super::section::Located;
 use super::tls::{self, Tls};
 
 /// The ports that IANA registered for MQTT, without TLS and with it.
@@ -90,22 +90,22 @@ impl fmt::Debug for Secret {
     }
 }
 
-pub(super) fn check(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Broker> {
-    let discovery_prefix = discovery_prefix(written, check);
-    let url = written.url.as_ref()?;
+pub(super) fn check(raw: &RawMqtt, check: &mut Checker<'_>) -> Option<Broker> {
+    let discovery_prefix = check_discovery_prefix(raw, check);
+    let url = raw.url.as_ref()?;
     let address = match Address::parse(&url.value) {
         Ok(address) => Some(address),
         Err((seen, remedy)) => {
-            check.fault(&url.place, seen, remedy);
+            check.fault(&url.location, seen, remedy);
             None
         }
     };
     let user = address.as_ref().and_then(|address| address.user.clone());
-    let password = password(written, check, address.is_some() && user.is_none(), &url.place);
+    let password = find_password(raw, check, address.is_some() && user.is_none(), &url.location);
     let tls = match &address {
-        Some(Address { secure: true, .. }) => Some(tls::check(written, check)),
+        Some(Address { secure: true, .. }) => Some(tls::check(raw, check)),
         Some(_) => {
-            tls::without(written, check);
+            tls::refuse_files(raw, check);
             None
         }
         None => None,
@@ -120,15 +120,15 @@ pub(super) fn check(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Brok
 
 /// Home Assistant's own default, unless another is written; an empty one turns discovery off. Outer none: there is a fault.
 #[expect(clippy::option_option, reason = "a fault and no discovery are two things")]
-fn discovery_prefix(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Option<String>> {
-    let Some(At { value, place }) = &written.discovery_prefix else { return Some(Some(DEFAULT_PREFIX.into())) };
+fn check_discovery_prefix(raw: &RawMqtt, check: &mut Checker<'_>) -> Option<Option<String>> {
+    let Some(Located { value, location }) = &raw.discovery_prefix else { return Some(Some(DEFAULT_PREFIX.into())) };
     let empty_words = !value.is_empty() && value.split('/').any(str::is_empty);
     if value.contains(['+', '#', '\0']) || empty_words || value.len() > MAX_PREFIX {
         let seen = format!(
             "\"{}\" is no topic of at most {MAX_PREFIX} bytes: words between single slashes, and none of `+`, `#`",
             shorten(value)
         );
-        check.fault(place, seen, format!("write \"{DEFAULT_PREFIX}\", or \"\" to tell Home Assistant nothing"));
+        check.fault(location, seen, format!("write \"{DEFAULT_PREFIX}\", or \"\" to tell Home Assistant nothing"));
         return None;
     }
     Some(Some(value.clone()).filter(|prefix| !prefix.is_empty()))
@@ -138,15 +138,15 @@ fn discovery_prefix(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Opti
 /// this user may not read is root's, and systemd's credential is what the service gets of it.
 /// Outer none: there is a fault.
 #[expect(clippy::option_option, reason = "a fault and no password are two things")]
-fn password(written: &WrittenMqtt, check: &mut Check<'_>, nameless: bool, url: &Place) -> Option<Option<Secret>> {
-    if let Some(file) = &written.password_file {
+fn find_password(raw: &RawMqtt, check: &mut Checker<'_>, nameless: bool, url: &Location) -> Option<Option<Secret>> {
+    if let Some(file) = &raw.password_file {
         if nameless {
             check.fault(url, "names no user, and a password needs one", "write \"mqtt://user@host\"");
         }
-        let path = check.existing_file(file)?;
+        let path = check.require_file(file)?;
         let opened = File::open(&path);
         if is_denied(&opened)
-            && let Some(password) = credential(check, url)?
+            && let Some(password) = read_credential(check, url)?
         {
             return Some(Some(password));
         }
@@ -154,14 +154,14 @@ fn password(written: &WrittenMqtt, check: &mut Check<'_>, nameless: bool, url: &
             Ok(password) => Some(Some(password)),
             Err(seen) => {
                 let seen = format!("{}: {seen}", path.display());
-                check.fault(&file.place, seen, "put the password, and nothing else, into it, readable by this user");
+                check.fault(&file.location, seen, "put the password, and nothing else, into it, readable by this user");
                 None
             }
         };
     }
     let found = match &check.environment.mqtt_password {
         Some(password) => Some(password.clone()),
-        None => credential(check, url)?,
+        None => read_credential(check, url)?,
     };
     if found.is_some() && nameless {
         check.warn(url, "names no user: the password that was found is not used", "write \"mqtt://user@host\"");
@@ -177,7 +177,7 @@ fn is_denied(opened: &io::Result<File>) -> bool {
 /// What systemd has loaded for us, if anything: our unit has an empty line stand in for a file that is not there.
 /// Outer none: there is a fault.
 #[expect(clippy::option_option, reason = "a fault and no password are two things")]
-fn credential(check: &mut Check<'_>, place: &Place) -> Option<Option<Secret>> {
+fn read_credential(check: &mut Checker<'_>, location: &Location) -> Option<Option<Secret>> {
     let Some(path) = check.environment.credentials.as_ref().map(|folder| folder.join(CREDENTIAL)) else {
         return Some(None);
     };
@@ -188,7 +188,7 @@ fn credential(check: &mut Check<'_>, place: &Place) -> Option<Option<Secret>> {
         Ok(password) => Some(Some(password)),
         Err(seen) => {
             let remedy = format!("see `LoadCredential={CREDENTIAL}:...` in the unit");
-            check.fault(place, format!("the credential {}: {seen}", path.display()), remedy);
+            check.fault(location, format!("the credential {}: {seen}", path.display()), remedy);
             None
         }
     }
@@ -204,7 +204,8 @@ struct Address {
 }
 
 impl Address {
-    /// Reads `mqtt[s]://[user@]host[:port]`; else what is wrong with it, and the remedy.
+    /// Reads `mqtt[s]://[user@]host[:port]`; else what is wrong with it, and the remedy. By hand, since the crate `url` (the web's
+    /// standard) refuses the zone of a link-local address, takes an empty port and a port of 0, and encodes the user.
     fn parse(url: &str) -> Result<Self, (String, String)> {
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
         let secure = match scheme {
@@ -215,14 +216,14 @@ impl Address {
                 return Err((format!("\"{}\" is not a scheme for MQTT", shorten(other)), EXAMPLE.into()));
             }
         };
-        let (user, place) = match rest.rsplit_once('@') {
-            Some((user, place)) => (Some(user_name(user)?), place),
+        let (user, authority) = match rest.rsplit_once('@') {
+            Some((user, authority)) => (Some(parse_user(user)?), authority),
             None => (None, rest),
         };
-        let place = place.strip_suffix('/').unwrap_or(place);
-        let (host, port) = split_port(place, if secure { DEFAULT_TLS_PORT } else { DEFAULT_PORT })?;
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        let (host, port) = split_port(authority, if secure { DEFAULT_TLS_PORT } else { DEFAULT_PORT })?;
         let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            Some(address) => ipv6(address, secure)?,
+            Some(address) => check_ipv6(address, secure)?,
             None => host,
         };
         Ok(Self { secure, user, host: host.to_owned(), port })
@@ -231,7 +232,7 @@ impl Address {
 
 const EXAMPLE: &str = "write \"mqtt://user@host:1883\"";
 
-fn user_name(user: &str) -> Result<String, (String, String)> {
+fn parse_user(user: &str) -> Result<String, (String, String)> {
     if user.contains(':') {
         let remedy = "put it into a file and name that as `password_file`";
         return Err(("holds a password, and a configuration is no place for one".into(), remedy.into()));
@@ -243,7 +244,7 @@ fn user_name(user: &str) -> Result<String, (String, String)> {
 }
 
 /// An IPv6 address as it stands between brackets, perhaps with the network interface behind it.
-fn ipv6(address: &str, secure: bool) -> Result<&str, (String, String)> {
+fn check_ipv6(address: &str, secure: bool) -> Result<&str, (String, String)> {
     let (bare, zone) = address.split_once('%').map_or((address, None), |(bare, zone)| (bare, Some(zone)));
     if bare.parse::<Ipv6Addr>().is_err() || zone == Some("") {
         let seen = format!("\"{}\" is no IPv6 address, which is what brackets hold", shorten(address));
@@ -256,12 +257,12 @@ fn ipv6(address: &str, secure: bool) -> Result<&str, (String, String)> {
     Ok(address)
 }
 
-fn split_port(place: &str, default: u16) -> Result<(&str, u16), (String, String)> {
+fn split_port(authority: &str, default: u16) -> Result<(&str, u16), (String, String)> {
     // The brackets of an IPv6 address hold colons of their own.
-    let after_host = place.rfind(']').map_or(0, |bracket| bracket + 1);
-    let (host, port) = match place[after_host..].rfind(':') {
-        Some(colon) => (&place[..after_host + colon], Some(&place[after_host + colon + 1..])),
-        None => (place, None),
+    let after_host = authority.rfind(']').map_or(0, |bracket| bracket + 1);
+    let (host, port) = match authority[after_host..].rfind(':') {
+        Some(colon) => (&authority[..after_host + colon], Some(&authority[after_host + colon + 1..])),
+        None => (authority, None),
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._[]:%".contains(c);
     let bracketed = host.starts_with('[') && host.ends_with(']');

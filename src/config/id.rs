@@ -1,9 +1,7 @@
-//! Names that become part of a topic.
-//!
-//! In: what a person wrote. Out: a name of letters, digits, `_` and `-`, or none.
-//! Never: accepts `/`, `+`, `#` or a space: they mean something in a topic.
+//! Ids made from what a person wrote, and the known name that a wrong one most likely meant.
 
 use clapd_core::prompts::MAX_ID;
+use strsim::levenshtein;
 
 /// The nearest valid id: lower case, every run of anything else one `_`. None where no letter or digit of ASCII is left.
 pub(super) fn slug(text: &str) -> Option<String> {
@@ -18,27 +16,11 @@ pub(super) fn slug(text: &str) -> Option<String> {
 pub(super) fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
     candidates
         .iter()
-        .map(|candidate| (distance(name, candidate), *candidate))
+        .map(|candidate| (levenshtein(name, candidate), *candidate))
         .filter(|(distance, candidate)| *distance * 3 <= candidate.len().max(3))
         .min()
         .map(|(_, candidate)| candidate)
         .or_else(|| candidates.iter().copied().find(|candidate| name.len() > 2 && candidate.starts_with(name)))
-}
-
-/// Levenshtein's distance, over at most the first 64 letters: a key is never longer.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(MAX_ID).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, letter) in a.chars().take(MAX_ID).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, other) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(letter != *other);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -65,6 +47,5 @@ mod tests {
         assert_eq!(nearest("stat", &keys), Some("start"));
         assert_eq!(nearest("password", &["url", "password_file"]), Some("password_file"));
         assert_eq!(nearest("threshold", &keys), None);
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 }

@@ -1,18 +1,17 @@
 //! The configuration: what is written in `clapd.toml`, and what the daemon makes of it.
 //!
-//! In: a TOML file, the host's name, and where secrets may lie. Out: [`Settings`] and warnings, or every fault at once,
-//! each with its line and its remedy. It goes in two steps: `file` reads the shape (keys, types, what must be there), `check`
-//! the meaning (bounds, ids, what contradicts what) and turns it into the types that the rest uses.
-//! Never: starts nothing, asks no device and no broker, and prints no secret.
+//! It goes in two steps: `raw` reads the shape (keys, types, what must be there), and the checks judge the meaning (bounds, ids,
+//! what contradicts what) and make [`Settings`] of it, in the types that the rest uses; or every fault at once, each with its
+//! line and its remedy. Nothing is started, no device and no broker is asked, and no recording is decoded.
 
 mod broker;
 mod check;
-mod file;
-mod finding;
+mod diagnostic;
 mod id;
 mod log;
 mod prompt_list;
 mod prompts;
+mod raw;
 mod section;
 mod sources;
 mod tls;
@@ -28,9 +27,9 @@ use crate::capture::SourceSpec;
 use crate::outbox::OutboxSpec;
 use crate::score_log::LogSpec;
 pub use broker::{Broker, Secret};
-use check::Found;
-pub use finding::{Faults, Finding, Place, Recording};
-pub use prompt_list::{Origin, parse_prompts, prompt_table, prompts_text};
+use check::CheckOutcome;
+pub use diagnostic::{Diagnostic, Faults, Location, Recording};
+pub use prompt_list::{PromptOrigin, parse_prompts, prompt_table, prompts_text};
 pub use tls::Tls;
 
 /// A page of prompts is a few kilobytes; a megabyte is somebody else's file, and must not fill a small computer's memory.
@@ -105,19 +104,19 @@ fn state_folder() -> Option<PathBuf> {
 }
 
 /// Reads and checks the file at `path`: the settings with warnings, or all faults.
-pub fn load(path: &Path) -> Result<(Settings, Vec<Finding>), Faults> {
+pub fn load(path: &Path) -> Result<(Settings, Vec<Diagnostic>), Faults> {
     let text = read(path)?;
     parse(&text, path, &Environment::of_process())
 }
 
-/// The same for a text that is at hand; `path` is named in findings, and relative paths in the text start at its folder.
-pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<(Settings, Vec<Finding>), Faults> {
+/// The same for a text that is at hand; `path` is named in diagnostics, and relative paths in the text start at its folder.
+pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<(Settings, Vec<Diagnostic>), Faults> {
     let mut faults = Vec::new();
-    let written = file::read(text, path, &mut faults);
+    let raw = raw::read(text, path, &mut faults);
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut check = check::Check::new(folder, environment, faults);
-    let settings = check.settings(&written, path);
-    let Found { faults, warnings, recordings } = check.into_found();
+    let mut check = check::Checker::new(folder, environment, faults);
+    let settings = check.check_settings(&raw, path);
+    let CheckOutcome { faults, warnings, recordings } = check.into_outcome();
     match settings {
         Some(settings) if faults.is_empty() => Ok((Settings { recordings, ..settings }, warnings)),
         _ => Err(Faults::new(faults, recordings)),
@@ -125,23 +124,25 @@ pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<(Sett
 }
 
 fn read(path: &Path) -> Result<String, Faults> {
-    let whole = Place::of_file(path);
+    let whole = Location::of_file(path);
     let opened = File::open(path).map_err(|error| {
-        whole
-            .finding(format!("cannot be opened: {error}"), "name a file that exists and that this user may read".into())
+        whole.diagnostic(
+            format!("cannot be opened: {error}"),
+            "name a file that exists and that this user may read".into(),
+        )
     })?;
     let mut bytes = Vec::new();
     opened
         .take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| whole.finding(format!("cannot be read: {error}"), "name an ordinary file".into()))?;
+        .map_err(|error| whole.diagnostic(format!("cannot be read: {error}"), "name an ordinary file".into()))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let seen = format!("is longer than {MAX_FILE_BYTES} bytes, the most a configuration may have");
-        return Err(whole.finding(seen, "name a configuration of clapd".into()).into());
+        return Err(whole.diagnostic(seen, "name a configuration of clapd".into()).into());
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
-        whole.at_line(line).finding("is not UTF-8 here".into(), "save the file as UTF-8".into()).into()
+        whole.at_line(line).diagnostic("is not UTF-8 here".into(), "save the file as UTF-8".into()).into()
     })
 }

@@ -1,26 +1,25 @@
 //! Prompts on their own: as somebody sends them while the daemon runs, and as they are kept for its next start.
 //!
-//! In: a text that holds `[[prompt]]` tables and nothing else. Out: checked [`Prompt`]s, by the same code as the configuration's;
-//! and the way back, a text that gives the same prompts again.
-//! Never: has rules of its own for what a prompt may be.
+//! A text that holds `[[prompt]]` tables and nothing else is checked by the same code as the configuration's, so that a prompt has
+//! one set of rules; the way back is a text that gives the same prompts again.
 
 use std::path::{Path, absolute};
 
 use clapd_core::prompts::{Prompt, Rule};
 use toml::{Table, Value};
 
-use super::check::{Check, Found};
-use super::file;
-use super::finding::{Faults, Place, Recording};
-use super::section::Lines;
+use super::check::{CheckOutcome, Checker};
+use super::diagnostic::{Faults, Location, Recording};
+use super::raw;
+use super::section::LineIndex;
 use super::{Environment, MAX_FILE_BYTES};
 
 /// Where a list of prompts comes from.
 #[derive(Debug, Clone, Copy)]
-pub enum Origin<'a> {
-    /// A file: findings name it, and a line.
+pub enum PromptOrigin<'a> {
+    /// A file: diagnostics name it, and a line.
     File(&'a Path),
-    /// Somebody's request of this name: findings name the key alone.
+    /// Somebody's request of this name: diagnostics name the key alone.
     Request(&'a str),
 }
 
@@ -28,21 +27,25 @@ pub enum Origin<'a> {
 ///
 /// # Errors
 /// Every fault at once.
-pub fn parse_prompts(text: &str, origin: Origin<'_>, folder: &Path) -> Result<(Vec<Prompt>, Vec<Recording>), Faults> {
+pub fn parse_prompts(
+    text: &str,
+    origin: PromptOrigin<'_>,
+    folder: &Path,
+) -> Result<(Vec<Prompt>, Vec<Recording>), Faults> {
     let (path, lines) = match origin {
-        Origin::File(path) => (path, Lines::of(text)),
-        Origin::Request(name) => (Path::new(name), Lines::none()),
+        PromptOrigin::File(path) => (path, LineIndex::of(text)),
+        PromptOrigin::Request(name) => (Path::new(name), LineIndex::none()),
     };
     if text.len() as u64 > MAX_FILE_BYTES {
         let seen = format!("is longer than {MAX_FILE_BYTES} bytes, the most that prompts may have");
-        return Err(Place::of_file(path).finding(seen, "keep fewer prompts".into()).into());
+        return Err(Location::of_file(path).diagnostic(seen, "keep fewer prompts".into()).into());
     }
     let mut faults = Vec::new();
-    let written = file::read_prompts(text, path, &lines, &mut faults);
+    let raw = raw::read_prompts(text, path, &lines, &mut faults);
     let environment = Environment::default();
-    let mut check = Check::new(folder, &environment, faults);
-    let prompts = check.prompts(&written);
-    let Found { faults, recordings, .. } = check.into_found();
+    let mut check = Checker::new(folder, &environment, faults);
+    let prompts = check.check_prompts(&raw);
+    let CheckOutcome { faults, recordings, .. } = check.into_outcome();
     match prompts {
         Some(prompts) if faults.is_empty() => Ok((prompts, recordings)),
         _ => Err(Faults::new(faults, recordings)),
@@ -101,7 +104,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Vec<Prompt>, String> {
-        let parsed = parse_prompts(text, Origin::Request("prompts/set"), Path::new("/"));
+        let parsed = parse_prompts(text, PromptOrigin::Request("prompts/set"), Path::new("/"));
         parsed.map(|(prompts, _)| prompts).map_err(|faults| faults.to_string())
     }
 

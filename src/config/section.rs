@@ -1,27 +1,26 @@
 //! One table of the file, read key by key.
 //!
-//! In: a spanned TOML table. Out: values of the wanted type with their places; a fault for a wrong type, and for every key that
-//! nobody asked for.
-//! Never: judges a value; that is `check`'s.
+//! A [`Section`] gives values of the type that a key has, with their locations, and reports a wrong type and every key that is not
+//! known. Whether a value is allowed is for `check` to say.
 
 use clapd_core::text::shorten;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::finding::{Finding, Place};
+use super::diagnostic::{Diagnostic, Location};
 use super::id;
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
-pub(super) struct At<T> {
+pub(super) struct Located<T> {
     pub(super) value: T,
-    pub(super) place: Place,
+    pub(super) location: Location,
 }
 
 /// Byte offsets into lines, where the text has lines that somebody can look up.
-pub(super) struct Lines(Option<Vec<usize>>);
+pub(super) struct LineIndex(Option<Vec<usize>>);
 
-impl Lines {
+impl LineIndex {
     pub(super) fn of(text: &str) -> Self {
         Self(Some(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset).collect()))
     }
@@ -37,46 +36,46 @@ impl Lines {
     }
 }
 
-/// Where the findings of a file go.
-pub(super) struct Reading<'a> {
-    pub(super) lines: &'a Lines,
-    pub(super) faults: &'a mut Vec<Finding>,
+/// What reading a file needs beside the table: the index of its lines, and where faults go.
+pub(super) struct Reader<'a> {
+    pub(super) lines: &'a LineIndex,
+    pub(super) faults: &'a mut Vec<Diagnostic>,
     /// The parser gave up on some lines: what looks missing may stand there.
     pub(super) broken: bool,
 }
 
-impl Reading<'_> {
+impl Reader<'_> {
     /// Where the value stands.
     fn line(&self, value: &Spanned<DeValue<'_>>) -> Option<usize> {
         self.lines.at(value.span().start)
     }
 
-    pub(super) fn fault(&mut self, place: &Place, message: String, remedy: impl Into<String>) {
-        self.faults.push(place.finding(message, remedy.into()));
+    pub(super) fn fault(&mut self, location: &Location, message: String, remedy: impl Into<String>) {
+        self.faults.push(location.diagnostic(message, remedy.into()));
     }
 
     /// A fault that is only one if the parser saw the whole file.
-    pub(super) fn missing(&mut self, place: &Place, message: &str, remedy: impl Into<String>) {
+    pub(super) fn missing(&mut self, location: &Location, message: &str, remedy: impl Into<String>) {
         if !self.broken {
-            self.fault(place, message.to_owned(), remedy);
+            self.fault(location, message.to_owned(), remedy);
         }
     }
 
-    fn wrong_type(&mut self, place: &Place, seen: &DeValue<'_>, wanted: &str, example: &str) {
-        self.fault(place, format!("{} is not {wanted}", describe(seen)), format!("write it as `{example}`"));
+    fn wrong_type(&mut self, location: &Location, seen: &DeValue<'_>, wanted: &str, example: &str) {
+        self.fault(location, format!("{} is not {wanted}", describe(seen)), format!("write it as `{example}`"));
     }
 }
 
-/// A table and the keys that were asked for so far.
+/// A table and the keys that were known for so far.
 pub(super) struct Section<'a, 'i> {
     table: &'a DeTable<'i>,
-    pub(super) place: Place,
-    asked: Vec<&'static str>,
+    pub(super) location: Location,
+    known: Vec<&'static str>,
 }
 
 impl<'a, 'i> Section<'a, 'i> {
-    pub(super) fn new(table: &'a DeTable<'i>, place: Place) -> Self {
-        Self { table, place, asked: Vec::new() }
+    pub(super) fn new(table: &'a DeTable<'i>, location: Location) -> Self {
+        Self { table, location, known: Vec::new() }
     }
 
     /// Whether the key is there, whatever it holds.
@@ -84,22 +83,22 @@ impl<'a, 'i> Section<'a, 'i> {
         self.table.contains_key(key)
     }
 
-    fn get(&mut self, key: &'static str, reading: &Reading<'_>) -> Option<At<&'a DeValue<'i>>> {
-        self.asked.push(key);
+    fn get(&mut self, key: &'static str, reader: &Reader<'_>) -> Option<Located<&'a DeValue<'i>>> {
+        self.known.push(key);
         let value = self.table.get(key)?;
         // The parser puts an empty span where it recovered from an error: that error is reported already.
         if value.span().is_empty() {
             return None;
         }
-        Some(At { value: value.get_ref(), place: self.place.child(reading.line(value), key) })
+        Some(Located { value: value.get_ref(), location: self.location.child(reader.line(value), key) })
     }
 
-    pub(super) fn string(&mut self, key: &'static str, reading: &mut Reading<'_>) -> Option<At<String>> {
-        let At { value, place } = self.get(key, reading)?;
+    pub(super) fn string(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Option<Located<String>> {
+        let Located { value, location } = self.get(key, reader)?;
         match value {
-            DeValue::String(text) => Some(At { value: text.clone().into_owned(), place }),
+            DeValue::String(text) => Some(Located { value: text.clone().into_owned(), location }),
             other => {
-                reading.wrong_type(&place, other, "a text", &format!("{key} = \"...\""));
+                reader.wrong_type(&location, other, "a text", &format!("{key} = \"...\""));
                 None
             }
         }
@@ -110,44 +109,52 @@ impl<'a, 'i> Section<'a, 'i> {
         &mut self,
         key: &'static str,
         example: &str,
-        reading: &mut Reading<'_>,
-    ) -> Option<At<String>> {
+        reader: &mut Reader<'_>,
+    ) -> Option<Located<String>> {
         if !self.has(key) {
-            let place = self.place.child(self.place.line, key);
-            reading.missing(&place, "is missing", format!("add `{key} = \"{example}\"`"));
+            let location = self.location.child(self.location.line, key);
+            reader.missing(&location, "is missing", format!("add `{key} = \"{example}\"`"));
         }
-        self.string(key, reading)
+        self.string(key, reader)
     }
 
-    pub(super) fn number(&mut self, key: &'static str, reading: &mut Reading<'_>) -> Option<At<f64>> {
-        let At { value, place } = self.get(key, reading)?;
+    pub(super) fn number(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Option<Located<f64>> {
+        let Located { value, location } = self.get(key, reader)?;
         let Some(number) = number(value) else {
-            reading.wrong_type(&place, value, "a number", &format!("{key} = 1.0"));
+            reader.wrong_type(&location, value, "a number", &format!("{key} = 1.0"));
             return None;
         };
-        Some(At { value: number, place })
+        Some(Located { value: number, location })
     }
 
-    pub(super) fn boolean(&mut self, key: &'static str, reading: &mut Reading<'_>) -> Option<At<bool>> {
-        let At { value, place } = self.get(key, reading)?;
+    pub(super) fn boolean(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Option<Located<bool>> {
+        let Located { value, location } = self.get(key, reader)?;
         match value {
-            DeValue::Boolean(value) => Some(At { value: *value, place }),
+            DeValue::Boolean(value) => Some(Located { value: *value, location }),
             other => {
-                reading.wrong_type(&place, other, "true or false", &format!("{key} = true"));
+                reader.wrong_type(&location, other, "true or false", &format!("{key} = true"));
                 None
             }
         }
     }
 
-    pub(super) fn texts(&mut self, key: &'static str, reading: &mut Reading<'_>) -> Option<At<Vec<At<String>>>> {
-        self.list(key, "a list of texts", "[\"...\"]", reading, |value| match value {
+    pub(super) fn texts(
+        &mut self,
+        key: &'static str,
+        reader: &mut Reader<'_>,
+    ) -> Option<Located<Vec<Located<String>>>> {
+        self.list(key, "a list of texts", "[\"...\"]", reader, |value| match value {
             DeValue::String(text) => Some(text.clone().into_owned()),
             _ => None,
         })
     }
 
-    pub(super) fn integers(&mut self, key: &'static str, reading: &mut Reading<'_>) -> Option<At<Vec<At<i64>>>> {
-        self.list(key, "a list of whole numbers", "[2, 3]", reading, integer)
+    pub(super) fn integers(
+        &mut self,
+        key: &'static str,
+        reader: &mut Reader<'_>,
+    ) -> Option<Located<Vec<Located<i64>>>> {
+        self.list(key, "a list of whole numbers", "[2, 3]", reader, integer)
     }
 
     fn list<T>(
@@ -155,21 +162,21 @@ impl<'a, 'i> Section<'a, 'i> {
         key: &'static str,
         wanted: &str,
         example: &str,
-        reading: &mut Reading<'_>,
+        reader: &mut Reader<'_>,
         read: impl Fn(&DeValue<'_>) -> Option<T>,
-    ) -> Option<At<Vec<At<T>>>> {
-        let At { value, place } = self.get(key, reading)?;
+    ) -> Option<Located<Vec<Located<T>>>> {
+        let Located { value, location } = self.get(key, reader)?;
         let DeValue::Array(array) = value else {
-            reading.wrong_type(&place, value, wanted, &format!("{key} = {example}"));
+            reader.wrong_type(&location, value, wanted, &format!("{key} = {example}"));
             return None;
         };
         let mut items = Vec::with_capacity(array.len());
         for (index, item) in array.iter().enumerate() {
-            let place = place.element(reading.line(item), index);
+            let location = location.element(reader.line(item), index);
             match read(item.get_ref()) {
-                Some(value) => items.push(At { value, place }),
-                None => reading.wrong_type(
-                    &place,
+                Some(value) => items.push(Located { value, location }),
+                None => reader.wrong_type(
+                    &location,
                     item.get_ref(),
                     &format!("what {wanted} holds"),
                     &format!("{key} = {example}"),
@@ -177,35 +184,35 @@ impl<'a, 'i> Section<'a, 'i> {
             }
         }
         // With an element short it is another list: what is amiss with that one would be an echo.
-        (items.len() == array.len()).then_some(At { value: items, place })
+        (items.len() == array.len()).then_some(Located { value: items, location })
     }
 
     /// `"mix"`, or a whole number from 0.
     pub(super) fn text_or_integer(
         &mut self,
         key: &'static str,
-        reading: &mut Reading<'_>,
-    ) -> Option<At<TextOrInteger>> {
-        let At { value, place } = self.get(key, reading)?;
+        reader: &mut Reader<'_>,
+    ) -> Option<Located<TextOrInteger>> {
+        let Located { value, location } = self.get(key, reader)?;
         let read = match value {
             DeValue::String(text) => Some(TextOrInteger::Text(text.clone().into_owned())),
             other => integer(other).map(TextOrInteger::Integer),
         };
         if read.is_none() {
-            reading.wrong_type(&place, value, "a text or a whole number", &format!("{key} = 0"));
+            reader.wrong_type(&location, value, "a text or a whole number", &format!("{key} = 0"));
         }
-        read.map(|value| At { value, place })
+        read.map(|value| Located { value, location })
     }
 
     /// A table below this one.
-    pub(super) fn section(&mut self, key: &'static str, reading: &mut Reading<'_>) -> Option<Section<'a, 'i>> {
-        let At { value, place } = self.get(key, reading)?;
+    pub(super) fn section(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Option<Section<'a, 'i>> {
+        let Located { value, location } = self.get(key, reader)?;
         match value {
-            DeValue::Table(table) => Some(Section::new(table, place)),
+            DeValue::Table(table) => Some(Section::new(table, location)),
             // Named by its type alone: a whole url, password and all, could stand here.
             other => {
-                reading.fault(
-                    &place,
+                reader.fault(
+                    &location,
                     format!("is of type {}, not a table", other.type_str()),
                     format!("write it as `[{key}]`"),
                 );
@@ -215,33 +222,33 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// The tables of `[[key]]`; empty where there is none.
-    pub(super) fn sections(&mut self, key: &'static str, reading: &mut Reading<'_>) -> Vec<Section<'a, 'i>> {
-        let Some(At { value, place }) = self.get(key, reading) else { return Vec::new() };
+    pub(super) fn sections(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Vec<Section<'a, 'i>> {
+        let Some(Located { value, location }) = self.get(key, reader) else { return Vec::new() };
         let DeValue::Array(array) = value else {
-            reading.wrong_type(&place, value, "a list of tables", &format!("[[{key}]]"));
+            reader.wrong_type(&location, value, "a list of tables", &format!("[[{key}]]"));
             return Vec::new();
         };
         let mut sections = Vec::with_capacity(array.len());
         for (index, item) in array.iter().enumerate() {
-            let place = place.element(reading.line(item), index);
+            let location = location.element(reader.line(item), index);
             match item.get_ref() {
-                DeValue::Table(table) => sections.push(Section::new(table, place)),
-                other => reading.wrong_type(&place, other, "a table", &format!("[[{key}]]")),
+                DeValue::Table(table) => sections.push(Section::new(table, location)),
+                other => reader.wrong_type(&location, other, "a table", &format!("[[{key}]]")),
             }
         }
         sections
     }
 
-    /// Reports the keys that nobody asked for.
-    pub(super) fn finish(self, reading: &mut Reading<'_>) {
-        for key in self.table.keys().filter(|key| !self.asked.contains(&key.get_ref().as_ref())) {
+    /// Reports the keys that nobody known for.
+    pub(super) fn finish(self, reader: &mut Reader<'_>) {
+        for key in self.table.keys().filter(|key| !self.known.contains(&key.get_ref().as_ref())) {
             let name = shorten(key.get_ref());
-            let place = self.place.child(reading.lines.at(key.span().start), &name);
-            let remedy = match id::nearest(&name, &self.asked) {
+            let location = self.location.child(reader.lines.at(key.span().start), &name);
+            let remedy = match id::nearest(&name, &self.known) {
                 Some(nearest) => format!("did you mean `{nearest}`?"),
-                None => format!("known here: {}", self.asked.join(", ")),
+                None => format!("known here: {}", self.known.join(", ")),
             };
-            reading.fault(&place, "is not a known key".into(), remedy);
+            reader.fault(&location, "is not a known key".into(), remedy);
         }
     }
 }

@@ -1,16 +1,16 @@
 //! What a TLS connection to the broker trusts, and how it says who we are.
 //!
-//! In: `ca_file`, `client_cert`, `client_key` as written, and systemd's credentials. Out: a [`Tls`] with the files' texts.
-//! Never: judges a certificate; that is `mqtt::check`'s, which has the means. Never shows a key.
+//! The files that `ca_file`, `client_cert` and `client_key` name are read here; `mqtt::check` judges the certificates, since it
+//! has the means. A key is a [`Secret`], which is not shown.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use super::broker::Secret;
-use super::check::Check;
-use super::file::WrittenMqtt;
-use super::section::At;
+use super::check::Checker;
+use super::raw::RawMqtt;
+use super::section::Located;
 
 /// Every authority that Mozilla trusts is 230 kB of PEM.
 const MAX_PEM_BYTES: u64 = 1 << 20;
@@ -25,18 +25,22 @@ pub struct Tls {
 }
 
 /// None: there is a fault.
-pub(super) fn check(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Tls> {
-    let ca = written.ca_file.as_ref().map(|file| pem(file, "CERTIFICATE-----", check));
-    let cert = written.client_cert.as_ref().map(|file| pem(file, "CERTIFICATE-----", check));
-    let key = written.client_key.as_ref().map(|file| pem(file, "PRIVATE KEY-----", check));
+pub(super) fn check(raw: &RawMqtt, check: &mut Checker<'_>) -> Option<Tls> {
+    let ca = raw.ca_file.as_ref().map(|file| read_pem(file, "CERTIFICATE-----", check));
+    let cert = raw.client_cert.as_ref().map(|file| read_pem(file, "CERTIFICATE-----", check));
+    let key = raw.client_key.as_ref().map(|file| read_pem(file, "PRIVATE KEY-----", check));
     let client = match (cert, key) {
         (None, None) => None,
         (Some(cert), Some(key)) => Some((cert?, Secret::new(key?))),
         (cert, _) => {
             let (seen, wanted) =
                 if cert.is_some() { ("client_cert", "client_key") } else { ("client_key", "client_cert") };
-            let place = written.client_cert.as_ref().or(written.client_key.as_ref()).map(|at| &at.place)?;
-            check.fault(place, format!("stands alone, and {seen} needs {wanted}"), format!("add `{wanted} = \"...\"`"));
+            let location = raw.client_cert.as_ref().or(raw.client_key.as_ref()).map(|at| &at.location)?;
+            check.fault(
+                location,
+                format!("stands alone, and {seen} needs {wanted}"),
+                format!("add `{wanted} = \"...\"`"),
+            );
             return None;
         }
     };
@@ -48,20 +52,20 @@ pub(super) fn check(written: &WrittenMqtt, check: &mut Check<'_>) -> Option<Tls>
 }
 
 /// Certificates without TLS are a mistake: whoever wrote them wants a connection that nobody reads.
-pub(super) fn without(written: &WrittenMqtt, check: &mut Check<'_>) {
-    for key in [&written.ca_file, &written.client_cert, &written.client_key].into_iter().flatten() {
-        check.fault(&key.place, "is for TLS, and mqtt.url begins with mqtt://", "write mqtt.url = \"mqtts://...\"");
+pub(super) fn refuse_files(raw: &RawMqtt, check: &mut Checker<'_>) {
+    for key in [&raw.ca_file, &raw.client_cert, &raw.client_key].into_iter().flatten() {
+        check.fault(&key.location, "is for TLS, and mqtt.url begins with mqtt://", "write mqtt.url = \"mqtts://...\"");
     }
 }
 
-fn pem(file: &At<String>, block: &str, check: &mut Check<'_>) -> Option<String> {
-    let path = check.existing_file(file)?;
+fn read_pem(file: &Located<String>, block: &str, check: &mut Checker<'_>) -> Option<String> {
+    let path = check.require_file(file)?;
     let seen = match read(&path) {
         Ok(text) if text.contains(block) => return Some(text),
         Ok(_) => format!("has no block that ends its first line with {block}"),
         Err(seen) => seen,
     };
-    check.fault(&file.place, format!("{}: {seen}", path.display()), "name a file in PEM");
+    check.fault(&file.location, format!("{}: {seen}", path.display()), "name a file in PEM");
     None
 }
 

@@ -7,7 +7,7 @@ use clapd_core::prompts::{Prompt, PromptTable};
 
 use super::prompt_store::PromptStore;
 use super::source_control::ListenConfig;
-use crate::config::{self, Faults, Finding, Origin, Settings};
+use crate::config::{self, Diagnostic, Faults, PromptOrigin, Settings};
 use crate::mqtt::SetPrompts;
 use crate::prompts;
 
@@ -64,7 +64,7 @@ impl ActiveSettings {
     }
 
     /// Reads the configuration's file again, and changes nothing.
-    pub(super) fn load(&self) -> Result<(Settings, Vec<Finding>), Faults> {
+    pub(super) fn load(&self) -> Result<(Settings, Vec<Diagnostic>), Faults> {
         prompts::load_settings(&self.path)
     }
 
@@ -73,7 +73,7 @@ impl ActiveSettings {
     pub(super) fn requested_prompts(&self, set: SetPrompts, current: &[Prompt]) -> Result<Option<Vec<Prompt>>, String> {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let parse = |text: &str| {
-            prompts::parse(text, Origin::Request("prompts/set"), folder).map_err(|faults| summarize(&faults))
+            prompts::parse(text, PromptOrigin::Request("prompts/set"), folder).map_err(|faults| summarize(&faults))
         };
         let prompts = match set {
             SetPrompts::Reset => return Ok(None),

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use clapd_core::files::{Access, Durability, write_atomically};
 use clapd_core::prompts::Prompt;
 
-use crate::config::{self, Origin};
+use crate::config::{self, PromptOrigin};
 use crate::prompts;
 
 const FILE: &str = "prompts.toml";
@@ -49,7 +49,7 @@ impl PromptStore {
                 return None;
             }
         };
-        match prompts::parse(&text, Origin::File(path), Path::new("/")) {
+        match prompts::parse(&text, PromptOrigin::File(path), Path::new("/")) {
             Ok(prompts) => {
                 log::info!("{}: {} prompt(s) that were set over MQTT", path.display(), prompts.len());
                 Some(prompts)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clapd::capture::SourceKind;
-use clapd::config::{self, Environment, Faults, Finding, Secret, Settings, Tls};
+use clapd::config::{self, Diagnostic, Environment, Faults, Secret, Settings, Tls};
 use clapd::outbox::OutboxSpec;
 use clapd_core::channel::Channel;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ fn environment() -> Environment {
     Environment { host_name: "Pi in the hall".into(), ..Environment::default() }
 }
 
-fn parse(text: &str) -> Result<(Settings, Vec<Finding>), Faults> {
+fn parse(text: &str) -> Result<(Settings, Vec<Diagnostic>), Faults> {
     config::parse(text, Path::new("clapd.toml"), &environment())
 }
 

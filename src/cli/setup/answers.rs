@@ -1,14 +1,13 @@
 //! What there is to know before a configuration can be written.
 //!
-//! In: flags; answers to questions. Out: [`Answers`], as they were given: `config` judges them.
-//! Never: asks for what a flag has said, unless that failed.
+//! [`Answers`] hold what flags and a person said; `config` judges it. What a flag has said is asked for only if it failed.
 
 use std::path::{self, Path, PathBuf};
 
 use anyhow::{Result, anyhow, ensure};
 
 use super::terminal::Terminal;
-use super::{Arguments, say};
+use super::{Arguments, print_step};
 use crate::capture::device;
 use crate::config::{self, Secret};
 
@@ -23,7 +22,7 @@ const EXAMPLE_PROMPT: &str = "a dog barking";
 pub(super) struct Answers {
     pub(super) node: Option<String>,
     pub(super) device: Option<String>,
-    pub(super) broker: Option<Place>,
+    pub(super) broker: Option<BrokerChoice>,
     pub(super) password: Option<Secret>,
     /// A file in PEM, by a path that holds anywhere.
     pub(super) ca: Option<PathBuf>,
@@ -32,16 +31,16 @@ pub(super) struct Answers {
 
 /// Where events are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum BrokerChoice {
     Url(String),
-    Nowhere,
+    None,
 }
 
-impl Place {
+impl BrokerChoice {
     /// A host's name is a url with the least in it.
     fn of(text: &str) -> Self {
         match text {
-            NONE => Self::Nowhere,
+            NONE => Self::None,
             url if url.contains("://") => Self::Url(url.into()),
             host => Self::Url(format!("mqtt://{host}")),
         }
@@ -57,11 +56,11 @@ impl Answers {
     ///
     /// # Errors
     /// Files that cannot be read; what has no default, is missing, and will not be asked for.
-    pub(super) fn given(arguments: &Arguments, nobody: bool) -> Result<Self> {
+    pub(super) fn from_arguments(arguments: &Arguments, nobody: bool) -> Result<Self> {
         let Arguments { device, broker, password_file, ca_file, prompts, node, .. } = arguments;
         ensure!(broker.is_some() || !nobody, "there is no broker; give --broker URL, or --broker none");
         ensure!(!prompts.is_empty() || !nobody, "there is nothing to listen for; give -p \"{EXAMPLE_PROMPT}\"");
-        let broker = broker.as_deref().map(Place::of);
+        let broker = broker.as_deref().map(BrokerChoice::of);
         let nameless = broker.as_ref().is_some_and(|broker| !broker.has_user());
         ensure!(password_file.is_none() || !nameless, "--password-file needs a user; give --broker mqtt://USER@HOST");
         let password = password_file.as_deref().map(password).transpose()?;
@@ -77,7 +76,7 @@ impl Answers {
 
     /// The broker's password, where it asks who we are.
     pub(super) fn password(&self) -> Option<&Secret> {
-        self.password.as_ref().filter(|_| self.broker.as_ref().is_some_and(Place::has_user))
+        self.password.as_ref().filter(|_| self.broker.as_ref().is_some_and(BrokerChoice::has_user))
     }
 
     pub(super) fn ask_device(&mut self, terminal: &Terminal, again: bool) -> Result<()> {
@@ -87,7 +86,7 @@ impl Answers {
         let devices = device::list()?;
         for (number, device) in (1..).zip(&devices) {
             let problem = device.problem.as_ref().map(|problem| format!(" ({problem})")).unwrap_or_default();
-            say(&number.to_string(), &format!("{:<40} {}{problem}", device.name, device.description));
+            print_step(&number.to_string(), &format!("{:<40} {}{problem}", device.name, device.description));
         }
         let answer = terminal.ask("Number or name of the input device", DEFAULT_DEVICE)?;
         let chosen = answer.parse::<usize>().ok().and_then(|number| devices.get(number.checked_sub(1)?));
@@ -101,7 +100,7 @@ impl Answers {
             self.password = None;
             self.ca = None;
         }
-        let Some(broker @ Place::Url(url)) = &self.broker else { return Ok(()) };
+        let Some(broker @ BrokerChoice::Url(url)) = &self.broker else { return Ok(()) };
         let has_user = broker.has_user();
         if url.starts_with("mqtts://") && self.ca.is_none() {
             let file =
@@ -123,11 +122,11 @@ impl Answers {
 }
 
 /// A url from what people know of their broker.
-fn ask_url(terminal: &Terminal) -> Result<Place> {
+fn ask_url(terminal: &Terminal) -> Result<BrokerChoice> {
     let host = terminal
         .ask(&format!("Name or address of the MQTT broker (\"{NONE}\": events are only logged)"), "localhost")?;
     if host == NONE || host.contains("://") {
-        return Ok(Place::of(&host));
+        return Ok(BrokerChoice::of(&host));
     }
     let (scheme, usual) = if terminal.agrees("Does it want TLS?") { ("mqtts", "8883") } else { ("mqtt", "1883") };
     let port = terminal.ask("Port", usual)?;
@@ -135,7 +134,7 @@ fn ask_url(terminal: &Terminal) -> Result<Place> {
     let user = if user.is_empty() { user } else { format!("{user}@") };
     // An IPv6 address stands in brackets.
     let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
-    Ok(Place::Url(format!("{scheme}://{user}{host}:{port}")))
+    Ok(BrokerChoice::Url(format!("{scheme}://{user}{host}:{port}")))
 }
 
 fn password(path: &Path) -> Result<Secret> {

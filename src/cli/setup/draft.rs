@@ -1,11 +1,10 @@
 //! The text of a configuration: the example that comes with clapd, with the answers in their places.
 //!
-//! In: [`Answers`]. Out: TOML, with the example's remarks.
-//! The example is our own and a test reads the result, so lines are found by their first words; a TOML editor would lose the keys that
+//! The example's remarks stay. It is our own and a test reads the result, so lines are found by their first words; a TOML editor would lose the keys that
 //! stand in it as remarks.
-//! Never: holds a secret; a password is named by its file.
+//! A password is named by its file.
 
-use super::answers::{Answers, DEFAULT_DEVICE, Place};
+use super::answers::{Answers, BrokerChoice, DEFAULT_DEVICE};
 
 /// The example, which a package installs as the configuration to begin with.
 pub(super) const EXAMPLE: &str = include_str!("../../../systemd/clapd.toml");
@@ -20,13 +19,13 @@ pub(super) fn text(answers: &Answers, whole: bool) -> String {
     draft.set("[[source]]", "device", Some(answers.device.as_deref().unwrap_or(DEFAULT_DEVICE)));
     draft.prompts(&answers.prompts);
     match &answers.broker {
-        Some(Place::Url(url)) => {
+        Some(BrokerChoice::Url(url)) => {
             draft.set("[mqtt]", "url", Some(url));
             draft.set("[mqtt]", "password_file", answers.password().filter(|_| whole).map(|_| PASSWORD_FILE));
             let ca = answers.ca.as_ref().map(|file| if whole { CA_FILE.into() } else { file.to_string_lossy() });
             draft.set("[mqtt]", "ca_file", ca.as_deref());
         }
-        _ => draft.silence("[mqtt]"),
+        _ => draft.comment_out("[mqtt]"),
     }
     draft.0.join("\n") + "\n"
 }
@@ -78,7 +77,7 @@ impl Draft {
     }
 
     /// Makes a whole table a remark.
-    fn silence(&mut self, header: &str) {
+    fn comment_out(&mut self, header: &str) {
         for at in self.table(header) {
             if !self.0[at].trim_start().starts_with('#') {
                 self.0[at].insert_str(0, "# ");
@@ -100,7 +99,7 @@ mod tests {
     use crate::capture::SourceKind;
     use crate::config::{self, Environment, Secret};
 
-    fn answers(broker: Place) -> Answers {
+    fn answers(broker: BrokerChoice) -> Answers {
         let prompts = vec!["a \"kettle\" # whistling".into(), "rain".into(), "a cat".into()];
         Answers {
             node: Some("attic".into()),
@@ -121,7 +120,7 @@ mod tests {
 
     #[test]
     fn answers_stand_in_the_example_with_its_remarks() {
-        let text = text(&answers(Place::Url("mqtt://me@broker:1884".into())), false);
+        let text = text(&answers(BrokerChoice::Url("mqtt://me@broker:1884".into())), false);
         let settings = settings(&text);
         assert_eq!(settings.node, "attic");
         assert_eq!(settings.sources[0].kind, SourceKind::Device { name: "hw:CARD=USB,DEV=0".into() });
@@ -141,13 +140,13 @@ mod tests {
             !text.contains("hunter2") && !text.contains("smoke alarm") && !text.contains("\npassword_file"),
             "{text}"
         );
-        let whole = super::text(&answers(Place::Url("mqtt://me@broker".into())), true);
+        let whole = super::text(&answers(BrokerChoice::Url("mqtt://me@broker".into())), true);
         assert!(whole.contains("\npassword_file = \"mqtt-password\" ") && whole.contains("\n# ca_file"), "{whole}");
     }
 
     #[test]
     fn what_nobody_answered_takes_its_default() {
-        let nobody = Answers { node: None, device: None, prompts: vec!["rain".into()], ..answers(Place::Nowhere) };
+        let nobody = Answers { node: None, device: None, prompts: vec!["rain".into()], ..answers(BrokerChoice::None) };
         let settings = settings(&text(&nobody, true));
         assert_eq!((settings.node.as_str(), settings.prompts.len()), ("pi", 1));
         assert!(settings.broker.is_none());

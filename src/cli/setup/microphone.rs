@@ -1,7 +1,6 @@
 //! Whether a device hears anything.
 //!
-//! In: a source. Out: its state and level over some seconds, or why nothing came.
-//! Never: waits without a bound.
+//! A device is listened to for some seconds, within a bound, and its state and level are reported.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::tell;
+use super::print_line;
 use crate::capture::{Read, Source, SourceCounters, SourceSpec, SourceState, device};
 
 /// Silence is told from a quiet room after 5 s of it, clipping after 2.5 s; and a stream's first second is often empty.
@@ -17,11 +16,11 @@ const LISTEN: Duration = Duration::from_secs(6);
 /// For a device to be opened, which may take 10 s, and to deliver first samples, which may take 5 s more.
 const BEGIN_WITHIN: Duration = Duration::from_secs(15);
 /// How often to look.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What was heard.
+/// What was measured.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(super) struct LevelReport {
     state: SourceState,
     rate: u32,
     /// dB below full scale, whose RMS is 1, one for each second.
@@ -32,19 +31,19 @@ pub(super) struct Heard {
 ///
 /// # Errors
 /// A device that cannot be opened, or delivers nothing.
-pub(super) fn listen(spec: &SourceSpec) -> Result<Heard> {
-    tell(&format!("  listening for {} s: make some noise", LISTEN.as_secs()));
+pub(super) fn measure(spec: &SourceSpec) -> Result<LevelReport> {
+    print_line(&format!("  listening for {} s: make some noise", LISTEN.as_secs()));
     let counters = Arc::<SourceCounters>::default();
     let mut source = Source::open(spec, Arc::clone(&counters))?;
     let began = Instant::now();
-    let mut heard = Heard { state: SourceState::Starting, rate: 0, levels: Vec::new() };
+    let mut report = LevelReport { state: SourceState::Starting, rate: 0, levels: Vec::new() };
     let mut samples = 0;
-    while heard.levels.len() < LISTEN.as_secs() as usize {
-        if let Read::Block { rate, samples: block, .. } = source.read(LOOK)? {
-            heard.rate = rate;
+    while report.levels.len() < LISTEN.as_secs() as usize {
+        if let Read::Block { rate, samples: block, .. } = source.read(POLL_INTERVAL)? {
+            report.rate = rate;
             samples += block.data.len() as u64;
-            if samples / u64::from(rate) > heard.levels.len() as u64 {
-                heard.levels.extend(counters.level_db());
+            if samples / u64::from(rate) > report.levels.len() as u64 {
+                report.levels.extend(counters.level_db());
             }
         }
         let failed = matches!(counters.state(), SourceState::Lost | SourceState::Stalled);
@@ -52,8 +51,8 @@ pub(super) fn listen(spec: &SourceSpec) -> Result<Heard> {
             bail!("the device delivers no sound ({}), the line above says why; {}", counters.state().name(), remedy());
         }
     }
-    heard.state = counters.state();
-    Ok(heard)
+    report.state = counters.state();
+    Ok(report)
 }
 
 fn remedy() -> String {
@@ -64,7 +63,7 @@ fn remedy() -> String {
     )
 }
 
-impl fmt::Display for Heard {
+impl fmt::Display for LevelReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut levels = self.levels.clone();
         levels.sort_unstable();
@@ -73,7 +72,7 @@ impl fmt::Display for Heard {
     }
 }
 
-impl Heard {
+impl LevelReport {
     /// What is odd about it.
     pub(super) fn warning(&self) -> Option<&'static str> {
         match self.state {

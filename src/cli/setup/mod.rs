@@ -1,8 +1,7 @@
 //! `clapd setup`: from a microphone and a broker to a configuration, each tried out before it is written.
 //!
-//! In: flags, and on a terminal a person's answers. Out: what each stage saw; `clapd.toml`, and files beside it for what does not
-//! belong into it; what to do next.
-//! Never: writes over somebody's work unasked; prints a secret, or takes one from the command line.
+//! What no flag says is asked for on a terminal. Written are `clapd.toml` and files beside it for what does not belong into it.
+//! Nobody's work is overwritten unasked, and a secret is neither printed nor taken from the command line.
 
 mod answers;
 mod draft;
@@ -18,17 +17,17 @@ use anyhow::anyhow;
 use clap::builder::NonEmptyStringValueParser;
 
 use super::exit::{AtStage, Failure, Stage};
-use super::{check, locate};
+use super::{check, paths};
 use crate::config::{self, Environment, Faults, Settings};
 use crate::mqtt::probe::{ProbeStep, probe};
 use answers::Answers;
 use store::Target;
-use terminal::{Terminal, Verdict};
+use terminal::{FailureChoice, Terminal};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The configuration to write
-    #[arg(long, value_name = "FILE", default_value = locate::CONFIG)]
+    #[arg(long, value_name = "FILE", default_value = paths::CONFIG)]
     config: PathBuf,
     /// The input device, by a name that `clapd devices` lists
     #[arg(long, value_name = "NAME")]
@@ -62,7 +61,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let terminal = if arguments.yes { None } else { Terminal::of_process().at(Stage::Usage)? };
     let target = Target::open(&arguments.config).at(Stage::Usage)?;
-    if target.is_taken() && !arguments.force {
+    if target.has_configuration() && !arguments.force {
         let replace =
             format!("{} is there already. Replace it (it is kept as {})?", target.path().display(), target.old());
         if !terminal.as_ref().is_some_and(|terminal| terminal.agrees(&replace)) {
@@ -70,13 +69,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
             return Err(Failure::message(Stage::Usage, format!("{seen}; --force replaces it")));
         }
     }
-    let answers = Answers::given(arguments, terminal.is_none()).at(Stage::Usage)?;
+    let answers = Answers::from_arguments(arguments, terminal.is_none()).at(Stage::Usage)?;
     let mut setup = Setup { terminal, answers, target, keep_going: arguments.keep_going };
-    setup.stage("Microphone", Answers::ask_device, Setup::hear)?;
-    setup.stage("Broker", Answers::ask_broker, Setup::reach)?;
-    setup.stage("Sounds", Answers::ask_prompts, |setup| setup.settings().map(drop))?;
+    setup.run_stage("Microphone", Answers::ask_device, Setup::test_microphone)?;
+    setup.run_stage("Broker", Answers::ask_broker, Setup::test_broker)?;
+    setup.run_stage("Sounds", Answers::ask_prompts, |setup| setup.settings().map(drop))?;
     let settings = setup.write()?;
-    tell("Configuration");
+    print_line("Configuration");
     check::run(setup.target.path())?;
     next::print(&setup.target, &settings);
     Ok(())
@@ -93,7 +92,7 @@ struct Setup {
 
 impl Setup {
     /// Asks for what was not given and tries it out: again with other answers, as long as somebody has some.
-    fn stage(
+    fn run_stage(
         &mut self,
         name: &str,
         ask: fn(&mut Answers, &Terminal, bool) -> anyhow::Result<()>,
@@ -101,23 +100,23 @@ impl Setup {
     ) -> Result<(), Failure> {
         let mut again = false;
         loop {
-            tell(name);
+            print_line(name);
             if let Some(terminal) = &self.terminal {
                 ask(&mut self.answers, terminal, again).at(Stage::Usage)?;
             }
             let Err(failure) = test(self) else { return Ok(()) };
-            let verdict = match &self.terminal {
-                _ if self.keep_going && failure.is_of_the_world() => Verdict::GoOn,
-                Some(terminal) => terminal.verdict(&failure).at(Stage::Usage)?,
-                None => Verdict::Stop,
+            let choice = match &self.terminal {
+                _ if self.keep_going && failure.is_external() => FailureChoice::Continue,
+                Some(terminal) => terminal.ask_choice(&failure).at(Stage::Usage)?,
+                None => FailureChoice::Stop,
             };
-            match verdict {
-                Verdict::Again => again = true,
-                Verdict::GoOn => {
-                    say("passed over", &failure.to_string());
+            match choice {
+                FailureChoice::Retry => again = true,
+                FailureChoice::Continue => {
+                    print_step("passed over", &failure.to_string());
                     return Ok(());
                 }
-                Verdict::Stop => return Err(failure),
+                FailureChoice::Stop => return Err(failure),
             }
         }
     }
@@ -130,22 +129,22 @@ impl Setup {
         parsed.map(|(settings, _)| settings).map_err(|faults| Failure::message(Stage::Usage, in_words(&faults)))
     }
 
-    fn hear(&self) -> Result<(), Failure> {
+    fn test_microphone(&self) -> Result<(), Failure> {
         let settings = self.settings()?;
         let source = settings.sources.first().ok_or_else(|| anyhow!("there is no source")).at(Stage::Other)?;
-        let heard = microphone::listen(source).at(Stage::Input)?;
-        say("sound", &heard.to_string());
-        heard.warning().iter().for_each(|warning| say("warning", warning));
+        let report = microphone::measure(source).at(Stage::Input)?;
+        print_step("sound", &report.to_string());
+        report.warning().iter().for_each(|warning| print_step("warning", warning));
         Ok(())
     }
 
-    fn reach(&self) -> Result<(), Failure> {
+    fn test_broker(&self) -> Result<(), Failure> {
         let settings = self.settings()?;
         let Some(broker) = &settings.broker else {
-            say("none", "events are logged, and told to nobody");
+            print_step("none", "events are logged, and told to nobody");
             return Ok(());
         };
-        probe(broker, &settings.node, &mut |step: ProbeStep, seen| say(step.name(), seen)).at(Stage::Broker)
+        probe(broker, &settings.node, &mut |step: ProbeStep, seen| print_step(step.name(), seen)).at(Stage::Broker)
     }
 
     /// Writes what was found; the settings that a daemon makes of it.
@@ -162,18 +161,18 @@ impl Setup {
 }
 
 /// A line of what was seen.
-fn say(step: &str, seen: &str) {
-    tell(&format!("  {step:<10} {seen}"));
+fn print_step(step: &str, seen: &str) {
+    print_line(&format!("  {step:<10} {seen}"));
 }
 
 /// A line. Whoever has closed the pipe wants no more of them, and still gets a configuration.
-fn tell(line: &str) {
+fn print_line(line: &str) {
     let _ = writeln!(stdout(), "{line}");
 }
 
 /// Faults of answers: the file and its lines are not written yet.
 fn in_words(faults: &Faults) -> String {
     let words: Vec<_> =
-        faults.iter().map(|fault| format!("{}: {}; {}", fault.place.key, fault.message, fault.remedy)).collect();
+        faults.iter().map(|fault| format!("{}: {}; {}", fault.location.key, fault.message, fault.remedy)).collect();
     words.join("\n")
 }

@@ -1,13 +1,12 @@
 //! What to do once there is a configuration.
 //!
-//! In: where it is, and what it says. Out: commands to paste.
-//! Never: a password in one of them: everybody on the computer can read a command line.
+//! These are commands to paste. None holds a password: everybody on the computer can read a command line.
 
 use std::path::Path;
 
+use super::print_line;
 use super::store::Target;
-use super::tell;
-use crate::cli::locate;
+use crate::cli::paths;
 use crate::config::{Broker, Settings};
 
 /// Where packages and people put a unit.
@@ -16,21 +15,23 @@ const UNITS: [&str; 3] =
 
 pub(super) fn print(target: &Target, settings: &Settings) {
     let path = target.path();
-    let is_service = path == Path::new(locate::CONFIG) && UNITS.iter().any(|unit| Path::new(unit).exists());
-    tell("\nNext");
+    let is_service = path == Path::new(paths::CONFIG) && UNITS.iter().any(|unit| Path::new(unit).exists());
+    print_line("\nNext");
     if is_service {
-        tell("  sudo systemctl enable clapd && sudo systemctl restart clapd    # listens now, and after every start");
-        tell("  journalctl -fu clapd                                           # what it has to say");
+        print_line(
+            "  sudo systemctl enable clapd && sudo systemctl restart clapd    # listens now, and after every start",
+        );
+        print_line("  journalctl -fu clapd                                           # what it has to say");
     } else {
-        tell(&format!("  clapd run --config {}", path.display()));
+        print_line(&format!("  clapd run --config {}", path.display()));
     }
     if let Some(broker) = &settings.broker {
-        tell(&format!("  {}", subscribe(broker, &settings.node, target)));
+        print_line(&format!("  {}", subscribe(broker, &settings.node, target)));
         if broker.password.is_some() {
-            tell("      (its password: `-P ...` as a line of ~/.config/mosquitto_sub, not on the command line)");
+            print_line("      (its password: `-P ...` as a line of ~/.config/mosquitto_sub, not on the command line)");
         }
     }
-    tell(&format!(
+    print_line(&format!(
         "  clapd watch --config {} --for 10m    # live scores, and the start that suits the room",
         path.display()
     ));

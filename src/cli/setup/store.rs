@@ -1,7 +1,6 @@
 //! Where the configuration is written, and the files beside it.
 //!
-//! In: a path, texts. Out: files that are there whole or not at all.
-//! Never: writes a secret where others may read it, or over a configuration that it does not keep.
+//! Files are written whole or not at all, secrets for their owner alone, and a configuration that is replaced is kept.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -21,7 +20,7 @@ const PUBLIC_FOLDER: u32 = 0o755;
 pub(super) struct Target {
     path: PathBuf,
     folder: PathBuf,
-    taken: bool,
+    has_configuration: bool,
 }
 
 impl Target {
@@ -37,8 +36,8 @@ impl Target {
         DirBuilder::new().recursive(true).mode(PUBLIC_FOLDER).create(&folder).with_context(remedy)?;
         AtomicFile::create(&path).with_context(remedy)?;
         // What a package has put there is nobody's work.
-        let taken = path.exists() && fs::read_to_string(&path).map_or(true, |text| text != EXAMPLE);
-        Ok(Self { path, folder, taken })
+        let has_configuration = path.exists() && fs::read_to_string(&path).map_or(true, |text| text != EXAMPLE);
+        Ok(Self { path, folder, has_configuration })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -46,8 +45,8 @@ impl Target {
     }
 
     /// Whether somebody's configuration is there.
-    pub(super) fn is_taken(&self) -> bool {
-        self.taken
+    pub(super) fn has_configuration(&self) -> bool {
+        self.has_configuration
     }
 
     /// Where that one is kept.
@@ -57,7 +56,7 @@ impl Target {
 
     /// Writes the configuration; the one before is kept.
     pub(super) fn write_configuration(&self, text: &str) -> Result<()> {
-        if self.taken {
+        if self.has_configuration {
             let old = self.old();
             fs::copy(&self.path, &old).with_context(|| format!("cannot keep the old one as {old}"))?;
         }

@@ -1,7 +1,6 @@
 //! Questions to a person.
 //!
-//! In: a question and what holds if there is no answer. Out: the answer.
-//! Never: shows a password while it is typed, or asks where nobody sits.
+//! They are asked on a terminal only, and a password is not shown while it is typed.
 
 use std::io::{self, BufRead, IsTerminal, Write, stdin, stdout};
 use std::thread;
@@ -12,7 +11,7 @@ use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-use super::tell;
+use super::print_line;
 use crate::cli::exit::Failure;
 use crate::config::Secret;
 
@@ -22,9 +21,9 @@ pub(super) struct Terminal(());
 
 /// What is to become of a stage that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Again,
-    GoOn,
+pub(super) enum FailureChoice {
+    Retry,
+    Continue,
     Stop,
 }
 
@@ -56,22 +55,22 @@ impl Terminal {
     /// What is typed is not shown.
     pub(super) fn ask_hidden(&self, question: &str) -> Result<Option<Secret>> {
         // First, so that nobody types faster than the terminal obeys.
-        let quiet = Quiet::begin()?;
+        let quiet = EchoGuard::begin()?;
         let answer = prompt(&format!("{question}: ")).and_then(|()| line());
         drop(quiet);
-        tell("");
+        print_line("");
         Ok(Some(answer?).filter(|answer| !answer.is_empty()).map(Secret::new))
     }
 
     /// Shows what failed, and asks what is to become of it.
-    pub(super) fn verdict(&self, failure: &Failure) -> Result<Verdict> {
-        tell(&format!("  failed     {failure}"));
+    pub(super) fn ask_choice(&self, failure: &Failure) -> Result<FailureChoice> {
+        print_line(&format!("  failed     {failure}"));
         loop {
             let answer = self.ask("Try (o)ther answers, (g)o on all the same, or (s)top", "o")?;
             match answer.to_lowercase().chars().next() {
-                Some('o') => return Ok(Verdict::Again),
-                Some('g') => return Ok(Verdict::GoOn),
-                Some('s') => return Ok(Verdict::Stop),
+                Some('o') => return Ok(FailureChoice::Retry),
+                Some('g') => return Ok(FailureChoice::Continue),
+                Some('s') => return Ok(FailureChoice::Stop),
                 _ => {}
             }
         }
@@ -112,9 +111,9 @@ fn restore(usual: &Termios) {
 }
 
 /// A terminal that does not show what is typed, until this is dropped.
-struct Quiet(Termios);
+struct EchoGuard(Termios);
 
-impl Quiet {
+impl EchoGuard {
     fn begin() -> io::Result<Self> {
         let usual = tcgetattr(stdin())?;
         let mut quiet = usual.clone();
@@ -125,7 +124,7 @@ impl Quiet {
     }
 }
 
-impl Drop for Quiet {
+impl Drop for EchoGuard {
     fn drop(&mut self) {
         restore(&self.0);
     }

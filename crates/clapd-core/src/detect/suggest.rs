@@ -132,7 +132,8 @@ fn count(series: &[Series], prompt: usize, rule: Rule, most: u64) -> u64 {
 }
 
 /// The rate an hour that the true one is below with 95% certainty, after `alarms` in `heard`, if alarms come independently
-/// of each other (Poisson). 3 an hour after a silent hour: the "rule of three".
+/// of each other (Poisson). 3 an hour after a silent hour: the "rule of three". By hand: these few lines agree with the tables, and
+/// a crate of statistics in every device's binary would serve nothing else.
 pub fn at_most_per_hour(alarms: u64, heard: Duration) -> f64 {
     // Bisection for the mean at which so few alarms have a chance of 5%.
     let (mut low, mut high) = (0.0, 10.0 + 3.0 * alarms as f64);

@@ -1,7 +1,6 @@
 //! How scores and events look: bars that move on a terminal, plain lines in a pipe or on a dumb terminal.
 //!
-//! In: windows, events, samples for the level. Out: text on standard output.
-//! Never: waits; pacing is the caller's.
+//! A [`ScoreDisplay`] writes to standard output and never waits: the pace is the caller's.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -28,10 +27,10 @@ pub(super) fn can_redraw(stream: &impl IsTerminal) -> bool {
 }
 
 /// Something that shows what is heard.
-pub(super) trait Show {
-    fn level(&mut self, samples: &[f32]);
-    fn window(&mut self, window: &ScoredWindow<'_>) -> Result<()>;
-    fn event(&mut self, event: &Event) -> Result<()>;
+pub(super) trait ScoreDisplay {
+    fn show_level(&mut self, samples: &[f32]);
+    fn show_window(&mut self, window: &ScoredWindow<'_>) -> Result<()>;
+    fn show_event(&mut self, event: &Event) -> Result<()>;
 }
 
 fn event_line(prompts: &PromptTable, event: &Event) -> String {
@@ -45,31 +44,31 @@ fn event_line(prompts: &PromptTable, event: &Event) -> String {
 }
 
 /// One line an event.
-pub(super) struct Lines {
+pub(super) struct LineDisplay {
     prompts: Arc<PromptTable>,
 }
 
-impl Lines {
+impl LineDisplay {
     pub(super) fn new(prompts: Arc<PromptTable>) -> Self {
         Self { prompts }
     }
 }
 
-impl Show for Lines {
-    fn level(&mut self, _: &[f32]) {}
+impl ScoreDisplay for LineDisplay {
+    fn show_level(&mut self, _: &[f32]) {}
 
-    fn window(&mut self, _: &ScoredWindow<'_>) -> Result<()> {
+    fn show_window(&mut self, _: &ScoredWindow<'_>) -> Result<()> {
         Ok(())
     }
 
-    fn event(&mut self, event: &Event) -> Result<()> {
+    fn show_event(&mut self, event: &Event) -> Result<()> {
         writeln!(stdout().lock(), "{}", event_line(&self.prompts, event))?;
         Ok(())
     }
 }
 
 /// A bar a prompt and a level meter that are drawn over; events scroll by above them.
-pub(super) struct Live {
+pub(super) struct LiveDisplay {
     prompts: Arc<PromptTable>,
     active: HashSet<PromptId>,
     width: usize,
@@ -77,7 +76,7 @@ pub(super) struct Live {
     peak: f32,
 }
 
-impl Live {
+impl LiveDisplay {
     /// None where standard output is no terminal that holds the bars: drawn over, they must neither wrap nor scroll.
     pub(super) fn fitting(prompts: &Arc<PromptTable>) -> Option<Self> {
         let live = Self::new(prompts);
@@ -92,19 +91,19 @@ impl Live {
     }
 
     /// Back to the first line of the bars.
-    fn home(&mut self) -> String {
+    fn take_cursor_home(&mut self) -> String {
         let lines = self.prompts.len() + 1;
         if std::mem::take(&mut self.drawn) { format!("\x1b[{lines}A\r\x1b[J") } else { String::new() }
     }
 }
 
-impl Show for Live {
-    fn level(&mut self, samples: &[f32]) {
+impl ScoreDisplay for LiveDisplay {
+    fn show_level(&mut self, samples: &[f32]) {
         self.peak = samples.iter().fold(self.peak, |peak, x| peak.max(x.abs()));
     }
 
-    fn window(&mut self, window: &ScoredWindow<'_>) -> Result<()> {
-        let mut text = self.home();
+    fn show_window(&mut self, window: &ScoredWindow<'_>) -> Result<()> {
+        let mut text = self.take_cursor_home();
         let level = 20.0 * std::mem::take(&mut self.peak).max(1e-6).log10();
         let meter = bar((level + QUIET_DB) / QUIET_DB * 10.0);
         let width = self.width;
@@ -120,12 +119,12 @@ impl Show for Live {
         Ok(())
     }
 
-    fn event(&mut self, event: &Event) -> Result<()> {
+    fn show_event(&mut self, event: &Event) -> Result<()> {
         match event.kind {
             EventKind::Started => self.active.insert(event.prompt.clone()),
             EventKind::Ended => self.active.remove(&event.prompt),
         };
-        let home = self.home();
+        let home = self.take_cursor_home();
         writeln!(stdout().lock(), "{home}{}", event_line(&self.prompts, event))?;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Where things are when nobody says: the default bundle, the cache.
+//! Where things are when nobody says: the configuration, the default bundle, the cache.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -15,16 +15,34 @@ const DEFAULT_BUNDLE: &str = "models/mini";
 /// Forces a kernel, by its name: the one place that reads it.
 const KERNEL: &str = "CLAPD_KERNEL";
 
-/// Opens [`bundle`], to be loaded for `threads` threads and the kernel that the environment asks for.
-pub(super) fn open(asked: Option<&Path>, threads: usize) -> Result<Bundle, Failure> {
+/// What a command that computes with a model takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct ModelArguments {
+    /// Model bundle
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// Threads that the model computes with, where its kernels are clapd's own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threads: usize,
+}
+
+impl ModelArguments {
+    /// Opens the bundle that they name.
+    pub(super) fn open_bundle(&self) -> Result<Bundle, Failure> {
+        open_bundle(self.bundle.as_deref(), self.threads)
+    }
+}
+
+/// Opens the bundle asked for, or the default one, to be loaded for `threads` threads and the kernel that the environment asks for.
+pub(super) fn open_bundle(asked: Option<&Path>, threads: usize) -> Result<Bundle, Failure> {
     let kernel = env::var_os(KERNEL).filter(|name| !name.is_empty());
     let kernel = kernel.as_ref().map(|name| name.to_string_lossy());
     let compute = Compute::new(kernel.as_deref(), threads).at(Stage::Usage)?;
-    Ok(Bundle::open(bundle(asked).at(Stage::Bundle)?).at(Stage::Bundle)?.with_compute(compute))
+    Ok(Bundle::open(find_bundle(asked).at(Stage::Bundle)?).at(Stage::Bundle)?.with_compute(compute))
 }
 
 /// The bundle to use: the one asked for, or the default beside the installation or in the repository.
-fn bundle(asked: Option<&Path>) -> Result<PathBuf> {
+fn find_bundle(asked: Option<&Path>) -> Result<PathBuf> {
     if let Some(asked) = asked {
         return Ok(asked.to_path_buf());
     }
@@ -51,7 +69,7 @@ fn default_places() -> Vec<PathBuf> {
 }
 
 /// Where text embeddings are kept: systemd's cache directory for the daemon, the user's for a person.
-pub(super) fn cache() -> EmbeddingCache {
+pub(super) fn embedding_cache() -> EmbeddingCache {
     let user =
         || env::var_os("XDG_CACHE_HOME").or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cache").into()));
     env::var_os("CACHE_DIRECTORY")

@@ -1,7 +1,6 @@
 //! What is wrong, or odd, in a configuration, and where.
 //!
-//! In: places and sentences from the other files of this room. Out: one printable line each.
-//! Never: carries the value of a secret.
+//! A [`Diagnostic`] prints as one line: its [`Location`], what was seen, and what to do about it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::sync::Arc;
 
 /// Where in a file something stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     path: Arc<Path>,
     /// Counted from 1; none where the file as a whole is meant.
     pub line: Option<usize>,
@@ -17,7 +16,7 @@ pub struct Place {
     pub key: String,
 }
 
-impl Place {
+impl Location {
     /// The file as a whole.
     pub(super) fn of_file(path: &Path) -> Self {
         Self { path: path.into(), line: None, key: String::new() }
@@ -39,13 +38,13 @@ impl Place {
         Self { path: Arc::clone(&self.path), line, key: format!("{}[{index}]", self.key) }
     }
 
-    /// What is to be said of this place: what was seen and what is allowed, then what to do.
-    pub fn finding(&self, message: String, remedy: String) -> Finding {
-        Finding { place: self.clone(), message, remedy }
+    /// A diagnostic of this location: what was seen and what is allowed, then what to do.
+    pub fn diagnostic(&self, message: String, remedy: String) -> Diagnostic {
+        Diagnostic { location: self.clone(), message, remedy }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path.display())?;
         if let Some(line) = self.line {
@@ -57,18 +56,18 @@ impl fmt::Display for Place {
 
 /// One fault or one warning; prints as `path:line: key: message; remedy`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct Diagnostic {
     /// Where.
-    pub place: Place,
+    pub location: Location,
     /// The value seen and the values allowed.
     pub message: String,
     /// What to do about it.
     pub remedy: String,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.place, self.message, self.remedy)
+        write!(f, "{}: {}; {}", self.location, self.message, self.remedy)
     }
 }
 
@@ -78,25 +77,25 @@ pub struct Recording {
     /// The file.
     pub path: PathBuf,
     /// Where it is named.
-    pub place: Place,
+    pub location: Location,
 }
 
 /// Every fault of a configuration, in the order of its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults {
-    faults: Vec<Finding>,
+    faults: Vec<Diagnostic>,
     recordings: Vec<Recording>,
 }
 
 impl Faults {
     /// The faults of a text that names these recordings.
-    pub(crate) fn new(mut faults: Vec<Finding>, recordings: Vec<Recording>) -> Self {
-        faults.sort_by_key(|fault| fault.place.line);
+    pub(crate) fn new(mut faults: Vec<Diagnostic>, recordings: Vec<Recording>) -> Self {
+        faults.sort_by_key(|fault| fault.location.line);
         Self { faults, recordings }
     }
 
     /// One by one.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Finding> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Diagnostic> {
         self.faults.iter()
     }
 
@@ -106,13 +105,13 @@ impl Faults {
     }
 
     /// These and `more`.
-    pub(crate) fn with(self, more: Vec<Finding>) -> Self {
+    pub(crate) fn with(self, more: Vec<Diagnostic>) -> Self {
         Self::new([self.faults, more].concat(), self.recordings)
     }
 }
 
-impl From<Finding> for Faults {
-    fn from(fault: Finding) -> Self {
+impl From<Diagnostic> for Faults {
+    fn from(fault: Diagnostic) -> Self {
         Self::new(vec![fault], Vec::new())
     }
 }
