@@ -83,7 +83,7 @@ struct Line {
 impl Line {
     /// `None` for what the test harness says around the child's lines.
     fn parse(text: &str) -> Option<Self> {
-        let mut words = text.trim_start_matches("test child ... ").split_whitespace();
+        let mut words = text.trim_start_matches("test capture::child ... ").split_whitespace();
         let kind = words.next().filter(|kind| ["block", "idle", "closed", "device"].contains(kind))?.to_owned();
         let fields = words.filter_map(|word| word.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         Some(Self { kind, fields })
