@@ -1,7 +1,7 @@
 //! How far two sets of embeddings, or of scores, agree.
 //!
-//! In: a reference's rows and another's, in the same order. Out: the figures of a table.
-//! Never: centres the two sets apart, which would hide an error that all rows share.
+//! Both sets are centred by the reference's mean: centred each by its own, they would hide an error that all rows
+//! share.
 
 use clapd_core::vector::cosine;
 

@@ -1,7 +1,8 @@
-//! Writing a bundle's folder: whole or not at all.
+//! Writing a bundle's folder.
 //!
-//! In: files and a manifest. Out: the folder, put in place by one rename once all of it is on disk.
-//! Never: leaves a half-written folder where a bundle should be; loses what else lies in the folder of an older bundle.
+//! The folder is staged under a hidden name and put in place by one rename once all of it is on disk and clapd's own
+//! reader has opened it, so that there is never half a bundle. Of the folder of an older bundle, files that the new one
+//! does not have are taken over.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};

@@ -1,8 +1,8 @@
-//! Sounds that a network is calibrated on and judged by: the recording of `clapd demo`, a user's files, and plain signals.
+//! Sounds that a network is calibrated on and judged by: the recording of `clapd demo`, a user's files, and plain
+//! signals.
 //!
-//! In: files, or what is inside the program (tests/audio/CREDITS.md). Out: clips of samples at the front end's rate.
-//! Never: judges by a sound that calibration heard. Of the recording's 16 kinds of sound the first 10 are for the one and
-//! the last 6 for the other.
+//! Of the recording's 16 kinds of sound (tests/audio/CREDITS.md), calibration has the first 10 and verification the
+//! last 6: a network must not be judged by what it was calibrated on.
 
 use std::fs;
 use std::io::Cursor;
@@ -94,8 +94,8 @@ fn read(mut decoder: Decoder, spec: &FrontendSpec, most: usize) -> Result<Vec<f3
 
 /// `count` clips of `length` whose beginnings are equally far apart, the first at the beginning, the last at the end.
 fn spread(samples: &[f32], length: usize, count: usize) -> Vec<Vec<f32>> {
-    let room = samples.len().saturating_sub(length);
-    (0..count).map(|at| samples[at * room / (count - 1)..].iter().take(length).copied().collect()).collect()
+    let span = samples.len().saturating_sub(length);
+    (0..count).map(|at| samples[at * span / (count - 1)..].iter().take(length).copied().collect()).collect()
 }
 
 /// Signals that differ in all a mel spectrogram shows: pitch, noise, time, level, and length (a clip is repeated, padded or

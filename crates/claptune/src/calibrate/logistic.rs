@@ -1,8 +1,7 @@
-//! A logistic curve with least squares.
+//! A logistic curve by least squares, and the straight pieces that stand for it.
 //!
-//! In: cosines and ratings. Out: the curve, and the straight pieces that stand for it.
-//! Never: depends on where a search begins: the two parameters that enter the curve linearly are solved for, and the other two
-//! are searched on a grid before they are refined.
+//! The two parameters that enter the curve linearly are solved for, and the other two are searched on a grid before
+//! they are refined, so that the result does not depend on where a search begins.
 
 /// The curve's asymptotes may lie as far beyond the scale as the scale is wide: its middle third is then as good as a straight
 /// line, which is what Human-CLAP is trained towards. Its values are cut to the scale.

@@ -1,7 +1,5 @@
-//! Recordings as patches, through the cache.
-//!
-//! In: pairs. Out: those whose audio can be used, and a file's patches whenever they are asked for.
-//! Never: finds out in the tenth epoch that a file is broken; [`Clips::prepare`] has looked at each.
+//! Recordings as patches, through the cache. [`Clips::prepare`] reads each file once before training, so that a broken
+//! one is found then and not in the tenth epoch.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;

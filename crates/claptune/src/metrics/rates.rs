@@ -1,7 +1,5 @@
-//! How sure a count is: an interval for events an hour, and one for a share.
-//!
-//! In: counts. Out: 95% intervals.
-//! Never: an interval of no width for a count of zero; no false alarm in an hour is not none ever.
+//! How sure a count is: a 95% interval for events an hour, and one for a share. That of a count of zero has a width
+//! too: no false alarm in an hour is not none ever.
 
 use super::bootstrap::Interval;
 

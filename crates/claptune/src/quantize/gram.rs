@@ -1,10 +1,8 @@
-//! Gram matrices of what goes into linears.
+//! Gram matrices of what goes into linears: for each group of linears that share an input, the sum of x x' over all
+//! tokens, in f32.
 //!
-//! In: a network's forward passes over calibration, watched. Out: for each group of linears that share an input, the sum of
-//! x x' over all tokens, in f32.
-//! Memory: the square of each input's width, 180 MB for HTSAT-tiny, 540 MB for RoBERTa-base; and tokens that are not summed
-//! yet.
-//! Never: keeps more tokens than TOGETHER.
+//! They take the square of each input's width, 180 MB for HTSAT-tiny and 540 MB for RoBERTa-base, and the tokens that
+//! are not summed yet, at most [`TOGETHER`] and one clip's or text's.
 
 use std::collections::HashMap;
 

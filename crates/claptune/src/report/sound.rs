@@ -1,7 +1,6 @@
-//! A recording inside the page.
+//! A recording inside the page: its beginning as a `data:` address that a browser plays.
 //!
-//! In: a sound file. Out: its beginning as a `data:` address that a browser plays.
-//! Never: a page that can't be sent: the sound is cut, mono and at a low rate, and there are only so many.
+//! The sound is cut, mono and at a low rate, and there are only so many, so that the page can be sent.
 
 use std::path::Path;
 
@@ -30,8 +29,8 @@ pub(super) fn address(file: &Path) -> Result<String> {
     let most = SECONDS * rate as usize;
     let mut samples: Vec<f32> = Vec::new();
     while let Some(block) = decoder.next_block()? {
-        let room = most - samples.len();
-        let lost = usize::try_from(block.lost).unwrap_or(usize::MAX).min(room);
+        let space = most - samples.len();
+        let lost = usize::try_from(block.lost).unwrap_or(usize::MAX).min(space);
         samples.resize(samples.len() + lost, 0.0);
         samples.extend(block.data.iter().take(most - samples.len()));
         if samples.len() == most {

@@ -1,9 +1,7 @@
 //! `mini` bundles as what a run trains.
 //!
-//! In: a bundle, and which of its sides to train. Out: [`Towers`] for the loop.
-//! YAMNet and MiniLM stay as they are: each recording and each text goes once through the bundle's own encoders, on clapd's
-//! kernels, and only the common space behind them is trained ([`Captions`]).
-//! Never: keeps anything that a run needs to be resumed.
+//! YAMNet and MiniLM stay as they are: each recording and each text goes once through the bundle's own encoders, on
+//! clapd's kernels, and only the common space behind them is trained ([`CaptionNetwork`]).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,16 +14,16 @@ use clapd_core::dsp::FrontendSpec;
 use clapd_core::model::{AudioEncoder, Bundle, Encode, Tokenizer};
 use clapd_core::score::Calibration;
 use clapd_core::vector::normalize;
-use tract_onnx::prelude::{Tensor as Stored, TypedRunnableModel, tvec};
+use tract_onnx::prelude::{Tensor as TractTensor, TypedRunnableModel, tvec};
 
-use super::optimizer::{Group, pattern};
-use super::parts::{Part, frozen};
-use super::towers::{Look, Towers};
+use super::optimizer::{RateGroup, pattern};
+use super::parts::{FreezablePart, frozen};
+use super::trainable_model::{AudioView, TrainableModel};
 use crate::data::Clips;
 use crate::export::Precision;
-use crate::mini::heads::Heads;
+use crate::mini::space_graphs::SpaceGraphs;
 use crate::mini::tuned;
-use crate::net::captions::Captions;
+use crate::net::captions::CaptionNetwork;
 
 /// Longest text that is counted, in tokens.
 const COUNTED_TOKENS: usize = 1 << 16;
@@ -38,15 +36,15 @@ const NUMBERS: f64 = 150.0;
 const NUMBERED: &str = r"\.(exponent|class_weight|class_share|kappa|background_weight|null)\.";
 
 /// A bundle in training.
-pub struct MiniTowers {
+pub struct TrainableMini {
     bundle: Bundle,
-    heads: Heads,
+    heads: SpaceGraphs,
     encoder: AudioEncoder,
     calibration: Calibration,
     sentences: Arc<TypedRunnableModel>,
     tokenizer: Tokenizer,
     counting: Tokenizer,
-    freeze: Vec<Part>,
+    freeze: Vec<FreezablePart>,
     text_rate: f64,
     device: Device,
     /// Mean probabilities of recordings' patches.
@@ -55,18 +53,20 @@ pub struct MiniTowers {
     texts: HashMap<String, Vec<f32>>,
 }
 
-impl MiniTowers {
+impl TrainableMini {
     /// Opens a bundle, to be trained on `device` but for what `freeze` says; the text side's rate is `text_rate` times the audio
     /// side's.
     ///
     /// # Errors
     /// A bundle of another kind or at fault, or a part that it does not have.
-    pub fn open(folder: &Path, freeze: Vec<Part>, text_rate: f64, device: Device) -> Result<Self> {
-        if let Some(part) = freeze.iter().find(|part| matches!(part, Part::AudioBelow(_) | Part::TextBelow(_))) {
+    pub fn open(folder: &Path, freeze: Vec<FreezablePart>, text_rate: f64, device: Device) -> Result<Self> {
+        if let Some(part) =
+            freeze.iter().find(|part| matches!(part, FreezablePart::AudioBelow(_) | FreezablePart::TextBelow(_)))
+        {
             bail!("--freeze {part}: a mini bundle's networks are always frozen; audio, text and temperature are left");
         }
         let bundle = Bundle::open(folder)?;
-        let heads = Heads::open(&bundle)?;
+        let heads = SpaceGraphs::open(&bundle)?;
         let table = &bundle.manifest().text;
         let path = folder.join(&table.tokenizer);
         let json = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -107,7 +107,7 @@ impl MiniTowers {
     fn sentence(&mut self, text: &str) -> Result<&[f32]> {
         if !self.texts.contains_key(text) {
             let ids = self.tokenizer.ids(text)?;
-            let row = |values: &[i64]| Stored::from_shape(&[1, values.len()], values);
+            let row = |values: &[i64]| TractTensor::from_shape(&[1, values.len()], values);
             let hidden = self.sentences.run(tvec!(row(&ids)?.into(), row(&vec![1; ids.len()])?.into()))?;
             let hidden = hidden[0].to_plain_array_view::<f32>()?;
             let width = hidden.len() / ids.len();
@@ -126,14 +126,14 @@ fn stacked(values: Vec<f32>, rows: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values, [rows, width]), device)
 }
 
-impl Towers for MiniTowers {
-    type Net = Captions;
+impl TrainableModel for TrainableMini {
+    type Net = CaptionNetwork;
 
     fn frontend(&self) -> (FrontendSpec, u64) {
         (self.bundle.frontend(), self.bundle.windowing().patch_hop)
     }
 
-    fn begin(&self) -> Result<Captions> {
+    fn begin(&self) -> Result<CaptionNetwork> {
         let mut net = self.heads.network(&self.device)?;
         for path in self.freeze.iter().flat_map(|part| frozen(*part)) {
             net = net.set_require_grad_group(pattern(&path)?, false);
@@ -141,7 +141,7 @@ impl Towers for MiniTowers {
         Ok(net)
     }
 
-    fn groups(&self) -> Vec<Group> {
+    fn groups(&self) -> Vec<RateGroup> {
         let side = |side: &str, rate: f64| {
             [(format!(r"^{side}\."), MATRICES * rate), (format!(r"^{side}{NUMBERED}"), NUMBERS * rate)]
         };
@@ -149,16 +149,16 @@ impl Towers for MiniTowers {
         [temperature].into_iter().chain(side("audio", 1.0)).chain(side("text", self.text_rate)).collect()
     }
 
-    fn audio(&mut self, net: &Captions, clips: &mut Clips, looks: &[Look<'_>]) -> Result<Tensor<2>> {
+    fn audio(&mut self, net: &CaptionNetwork, clips: &mut Clips, views: &[AudioView<'_>]) -> Result<Tensor<2>> {
         // Masks are of spectrograms; the command line refuses them here.
         let mut values = vec![];
-        for look in looks {
-            values.extend_from_slice(self.probabilities(clips, look.file)?);
+        for view in views {
+            values.extend_from_slice(self.probabilities(clips, view.file)?);
         }
-        Ok(net.audio.forward(stacked(values, looks.len(), &net.audio_scale.device())))
+        Ok(net.audio.forward(stacked(values, views.len(), &net.audio_scale.device())))
     }
 
-    fn text(&mut self, net: &Captions, texts: &[&str]) -> Result<Tensor<2>> {
+    fn text(&mut self, net: &CaptionNetwork, texts: &[&str]) -> Result<Tensor<2>> {
         let mut values = vec![];
         for text in texts {
             values.extend_from_slice(self.sentence(text)?);
@@ -170,7 +170,7 @@ impl Towers for MiniTowers {
         Ok(self.counting.ids(text)?.len() > self.bundle.manifest().text.max_tokens)
     }
 
-    fn scales(&self, net: &Captions) -> [Tensor<1>; 2] {
+    fn scales(&self, net: &CaptionNetwork) -> [Tensor<1>; 2] {
         [net.audio_scale.val(), net.text_scale.val()]
     }
 
@@ -178,14 +178,14 @@ impl Towers for MiniTowers {
         self.calibration.score(cosine).score
     }
 
-    fn save(&self, net: &Captions, out: &Path) -> Result<()> {
+    fn save(&self, net: &CaptionNetwork, out: &Path) -> Result<()> {
         // A bundle's writer puts a whole folder in place.
         std::fs::remove_dir(out).with_context(|| format!("{} should be empty", out.display()))?;
         tuned::write(&self.bundle, &self.heads, &net.valid(), Precision::F32, out)
     }
 
     fn bundle(&self, best: &Path, out: &Path, precision: Precision) -> Result<()> {
-        let best = Heads::open(&Bundle::open(best)?)?.network(&Device::flex())?;
+        let best = SpaceGraphs::open(&Bundle::open(best)?)?.network(&Device::flex())?;
         tuned::write(&self.bundle, &self.heads, &best, precision, out)
     }
 }

@@ -1,7 +1,6 @@
 //! A trained CLAP as a checkpoint that `transformers`, and `claptune import`, read.
 //!
-//! In: a [`Clap`], and the checkpoint that it began as. Out: the folder of a `ClapModel`.
-//! Never: changes what was not trained: rows of the position table that no text reaches are those of the beginning.
+//! What was not trained is what it was: rows of the position table that no text reaches are those of the beginning.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,9 +1,7 @@
 //! Folders of a run that are there whole or not at all, and the state that a resume goes on from.
 //!
-//! In: a network, its optimizer, how far the run is. Out: `state/STEP/`, of which a newer one replaces an older; `best/`.
-//! A state is written beside the older ones, brought to disk and then given its name, so that a kill or a power cut at any
-//! moment leaves the newest that was whole.
-//! Never: changes a file in place.
+//! A state, `state/STEP/`, is written beside the older ones, brought to disk and then given its name, so that a kill or
+//! a power cut at any moment leaves the newest that was whole. `best/` is replaced in the same way.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,7 +23,7 @@ const UNFINISHED: &str = "unfinished";
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct RunProgress {
     /// Steps done.
     pub step: u64,
     /// Steps after which the best model was found.
@@ -40,7 +38,7 @@ pub struct Progress {
     pub seconds: f64,
 }
 
-impl Progress {
+impl RunProgress {
     /// At the start, with no best model.
     pub fn start() -> Self {
         let best_bits = f64::NEG_INFINITY.to_bits();
@@ -69,7 +67,7 @@ impl Progress {
 ///
 /// # Errors
 /// A disk that is full or read-only.
-pub fn save<M: Module>(folder: &Path, net: &M, optimizer: &Optimizer, progress: &Progress) -> Result<()> {
+pub fn save<M: Module>(folder: &Path, net: &M, optimizer: &Optimizer, progress: &RunProgress) -> Result<()> {
     let states = folder.join("state");
     fs::create_dir_all(&states).with_context(|| format!("creating {}", states.display()))?;
     let new = states.join(format!("{:07}", progress.step));
@@ -92,13 +90,13 @@ pub fn save<M: Module>(folder: &Path, net: &M, optimizer: &Optimizer, progress: 
 
 /// A state that was saved.
 #[derive(Debug)]
-pub struct Saved {
+pub struct SavedState {
     folder: PathBuf,
     /// How far the run was.
-    pub progress: Progress,
+    pub progress: RunProgress,
 }
 
-impl Saved {
+impl SavedState {
     /// The newest state in a run's folder; none if there is none yet.
     ///
     /// # Errors

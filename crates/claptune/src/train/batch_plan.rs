@@ -1,7 +1,4 @@
-//! Which pairs each step sees.
-//!
-//! In: training pairs, a recipe. Out: for every step its epoch and batches.
-//! Never: remembers where it is; a step's number says all.
+//! Which pairs each step sees: for every step, by its number alone, its epoch and batches.
 
 use anyhow::{Result, ensure};
 
@@ -13,7 +10,7 @@ const MAX_STEPS: u64 = 1_000_000;
 
 /// The steps of a run.
 #[derive(Clone, Debug)]
-pub struct Schedule {
+pub struct BatchPlan {
     /// The first step of each epoch.
     firsts: Vec<u64>,
     steps: u64,
@@ -31,7 +28,7 @@ pub struct Place {
     pub within: u64,
 }
 
-impl Schedule {
+impl BatchPlan {
     /// Counts the steps: batches of an epoch differ in number a little, since no batch has a text twice.
     ///
     /// # Errors
