@@ -19,7 +19,7 @@ const CUT: u32 = 74;
 /// Clips that calibration takes: one for each sound and one more, as overlaps cost time and show little that is new.
 const CALIBRATION: usize = 11;
 /// Clips that are judged by: one begins every 2.5 s or so.
-const JUDGED: usize = 15;
+const VERIFICATION: usize = 15;
 /// Clips of one file, so that a long one does not outweigh all others.
 const PER_FILE: usize = 30;
 
@@ -36,9 +36,9 @@ pub fn calibration(spec: &FrontendSpec) -> Result<Vec<Vec<f32>>> {
 ///
 /// # Errors
 /// As [`calibration`].
-pub fn judged(spec: &FrontendSpec) -> Result<Vec<Vec<f32>>> {
+pub fn verification(spec: &FrontendSpec) -> Result<Vec<Vec<f32>>> {
     let all = recording(spec)?;
-    Ok(spread(&all[cut(&all, spec)..], spec.patch_samples() / 2, JUDGED))
+    Ok(spread(&all[cut(&all, spec)..], spec.patch_samples() / 2, VERIFICATION))
 }
 
 /// The files among `paths` and in folders among them, in order of their names.

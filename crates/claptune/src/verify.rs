@@ -82,7 +82,7 @@ pub fn verify(bundle: &Path, source: &CheckpointSource, recordings: &[PathBuf]) 
         checkpoint.frontend
     );
     let spec = &checkpoint.frontend;
-    let mut sounds = vec![("recording", clips::judged(spec)?), (SIGNALS, clips::signals(spec))];
+    let mut sounds = vec![("recording", clips::verification(spec)?), (SIGNALS, clips::signals(spec))];
     if !recordings.is_empty() {
         sounds.insert(0, ("clips", read_clips(recordings, |path| clips::file(path, spec))?));
     }

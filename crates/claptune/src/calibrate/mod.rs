@@ -48,13 +48,13 @@ pub struct Fitted {
 /// As [`eval::score_ratings`], [`fit`] and [`write()`].
 pub fn bundle(folder: &Path, ratings: &RatingSelection<'_>) -> Result<(Fitted, String)> {
     let models = [BundleScorer::open(folder)?];
-    let judged = eval::score_ratings(&models, ratings)?;
-    let columns = &judged.columns[0];
-    let fitted = fit(&columns.cosine, &columns.rating, &judged.recordings, ratings.plan)?;
+    let scored = eval::score_ratings(&models, ratings)?;
+    let columns = &scored.columns[0];
+    let fitted = fit(&columns.cosine, &columns.rating, &scored.recordings, ratings.plan)?;
     // Names without their folders: a bundle goes to others.
     let names = ratings.manifests.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy());
     let mut data = names.collect::<Vec<_>>().join(", ");
-    if judged.pairs.iter().any(|pair| pair.split.is_some()) {
+    if scored.pairs.iter().any(|pair| pair.split.is_some()) {
         data += &format!(" ({})", ratings.split);
     }
     let id = write(models[0].bundle().dir(), &fitted, &data)?;

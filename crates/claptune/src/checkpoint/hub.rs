@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use clapd_core::files::HashingReader;
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
@@ -286,7 +287,7 @@ fn damage(path: &Path, size: usize) -> Result<Option<String>> {
     if named.len() != 64 || !named.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(None);
     }
-    let hash = stored_tensor::sha256(&[blob], |_| ())?;
+    let hash = HashingReader::open(&blob, u64::MAX)?.finish()?;
     Ok((hash != named).then(|| format!("with the SHA-256 {hash} instead of {named}")))
 }
 

@@ -10,13 +10,11 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use clapd_core::files::hexadecimal;
 use half::{bf16, f16};
 use pytorch_reader::PytorchReader;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use super::weights::{Weight, Weights};
 
@@ -278,25 +276,4 @@ pub fn read_text(path: &Path, most: u64) -> Result<String> {
     let mut text = String::new();
     file.take(most).read_to_string(&mut text).with_context(|| format!("reading {}", path.display()))?;
     Ok(text)
-}
-
-/// SHA-256 over files, one after the other, in hex; `progress` gets the bytes as they are read.
-///
-/// # Errors
-/// A file that can't be read.
-pub fn sha256(files: &[PathBuf], mut progress: impl FnMut(u64)) -> Result<String> {
-    let mut hash = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    for path in files {
-        let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-        loop {
-            let length = file.read(&mut block).with_context(|| format!("reading {}", path.display()))?;
-            if length == 0 {
-                break;
-            }
-            hash.update(&block[..length]);
-            progress(length as u64);
-        }
-    }
-    Ok(hexadecimal(&hash.finalize()))
 }

@@ -2,14 +2,11 @@
 //! one is found then and not in the tenth epoch.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clapd_core::dsp::FrontendSpec;
-use clapd_core::files::{hexadecimal, sha256_hex};
-use sha2::{Digest, Sha256};
+use clapd_core::files::{HashingReader, sha256_hex};
 
 use super::audio;
 use super::cache::{CacheCounts, MelCache};
@@ -18,9 +15,6 @@ use super::skips::{Skipped, Skips};
 
 /// Raised whenever the front end gives other numbers for the same description.
 const REVISION: u32 = 1;
-
-/// Bytes; fits the second-level cache of a processor.
-const HASHED_AT_ONCE: usize = 128 << 10;
 
 /// Patches of files, for one front end.
 #[derive(Debug)]
@@ -106,16 +100,7 @@ impl Clips {
         if let Some(key) = self.keys.get(file) {
             return Ok(key.clone());
         }
-        let place = || format!("{}: can't open it", file.display());
-        let (mut hash, mut piece) = (Sha256::new(), vec![0; HASHED_AT_ONCE]);
-        let mut source = File::open(file).with_context(place)?;
-        loop {
-            match source.read(&mut piece).with_context(place)? {
-                0 => break,
-                length => hash.update(&piece[..length]),
-            }
-        }
-        let content = hexadecimal(&hash.finalize());
+        let content = HashingReader::open(file, u64::MAX)?.finish().with_context(|| file.display().to_string())?;
         let key = sha256_hex(format!("{REVISION}\n{content}\n{:?}\n{}", self.spec, self.patch_hop).as_bytes());
         self.keys.insert(file.to_path_buf(), key.clone());
         Ok(key)

@@ -49,7 +49,7 @@ pub struct Evaluation {
     /// Its curve from cosine to score.
     pub curve: Calibration,
     /// The tuned model's columns first, then those of the start, if it could be had.
-    pub judged: ScoredPairs,
+    pub scored: ScoredPairs,
     /// Figures, in the same order.
     pub figures: eval::EvalReport,
     /// The split that was judged by.
@@ -66,7 +66,7 @@ pub fn evaluate(run: &LoggedRun, ratings: &ReportOptions, notes: &mut Vec<String
     let audio_root = ratings.audio_root.clone().or_else(|| run.text("audio_root").map(PathBuf::from));
     let split = match ratings.split {
         Some(split) => split,
-        None => judged_by(&manifests, audio_root.as_deref())?,
+        None => default_split(&manifests, audio_root.as_deref())?,
     };
     if split != Split::Test {
         notes.push(format!(
@@ -87,14 +87,14 @@ pub fn evaluate(run: &LoggedRun, ratings: &ReportOptions, notes: &mut Vec<String
         skip: ratings.skip,
         plan: ratings.plan,
     };
-    let judged = eval::score_ratings(&models, &chosen)?;
-    let figures = judged.report(&models, &chosen);
+    let scored = eval::score_ratings(&models, &chosen)?;
+    let figures = scored.report(&models, &chosen);
     let bundle = models[0].bundle();
-    Ok(Evaluation { manifest: bundle.manifest().clone(), curve: bundle.calibration()?, judged, figures, split })
+    Ok(Evaluation { manifest: bundle.manifest().clone(), curve: bundle.calibration()?, scored, figures, split })
 }
 
 /// The test split, or validation where nothing is for the test.
-fn judged_by(manifests: &[PathBuf], audio_root: Option<&Path>) -> Result<Split> {
+fn default_split(manifests: &[PathBuf], audio_root: Option<&Path>) -> Result<Split> {
     let mut splits = Vec::new();
     for manifest in manifests {
         splits.extend(data::read(manifest, audio_root)?.rows.into_iter().filter_map(|row| row.split));

@@ -63,7 +63,7 @@ impl PageData<'_> {
                         (self.summary())
                         (curves::draw(self.run))
                         @if let Some(evaluation) = self.evaluation {
-                            (scatter::draw(&evaluation.judged.columns, raters))
+                            (scatter::draw(&evaluation.scored.columns, raters))
                             (reliability::draw(evaluation, raters))
                             (groups::draw(&evaluation.figures.groups))
                         }
@@ -94,7 +94,7 @@ impl PageData<'_> {
                     @if let Some(loss) = self.run.text("loss") { span { "loss " b { (loss) } } }
                     @if let Some(steps) = steps { span { b { (steps) } " steps" } }
                     @if let Some(evaluation) = self.evaluation {
-                        span { "judged by " b { (evaluation.judged.pairs.len()) } " pairs, " b { (evaluation.figures.ratings) } " ratings, split " b { (evaluation.split) } }
+                        span { "judged by " b { (evaluation.scored.pairs.len()) } " pairs, " b { (evaluation.figures.ratings) } " ratings, split " b { (evaluation.split) } }
                     }
                 }
                 @for note in self.notes { p.warning { (note) } }

@@ -30,7 +30,7 @@ struct Bin {
 }
 
 pub(super) fn draw(evaluation: &Evaluation, raters: &str) -> Markup {
-    let (columns, recordings) = (&evaluation.judged.columns[0], &evaluation.judged.recordings);
+    let (columns, recordings) = (&evaluation.scored.columns[0], &evaluation.scored.recordings);
     let plan = BootstrapPlan { resamples: DRAWS, seed: evaluation.figures.seed };
     html! {
         section #calibration {

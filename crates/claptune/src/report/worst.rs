@@ -23,7 +23,7 @@ pub(super) struct Disagreement<'a> {
 
 /// The pairs whose score is farthest from their rating, one a recording, with their sounds.
 pub(super) fn find(evaluation: &Evaluation) -> Vec<Disagreement<'_>> {
-    let (pairs, columns) = (&evaluation.judged.pairs, &evaluation.judged.columns);
+    let (pairs, columns) = (&evaluation.scored.pairs, &evaluation.scored.columns);
     let distance = |row: usize| (columns[0].score[row] - columns[0].rating[row]).abs();
     let mut order: Vec<usize> = (0..pairs.len()).collect();
     order.sort_by(|&a, &b| distance(b).total_cmp(&distance(a)));

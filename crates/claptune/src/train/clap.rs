@@ -18,7 +18,7 @@ use clapd_core::model::Tokenizer;
 
 use super::optimizer::{RateGroup, pattern};
 use super::parts::{FreezablePart, LayerRates, freeze_batch_statistics, frozen};
-use super::trainable_model::{AudioView, TrainableModel};
+use super::trainable_model::{AudioView, COUNTED_TOKENS, TrainableModel, stacked};
 use super::{augment, save};
 use crate::checkpoint::clap::ClapCheckpoint;
 use crate::checkpoint::clap_config::MAX_TOKENS;
@@ -30,8 +30,6 @@ use crate::net::clap::Clap;
 
 /// Where LoRA's factors go: queries and values, as its authors found best, and the projections into the common space.
 const ADAPTED: &str = r"\.(query|value|linear1|linear2)\.weight$";
-/// Longest text that is counted, in tokens: far beyond what anybody writes, and a bound.
-const COUNTED_TOKENS: usize = 1 << 16;
 
 /// Which parts are trained, and how.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -120,7 +118,7 @@ impl TrainableClap {
 }
 
 /// What frozen parts made of `key`, or what they make of it now.
-fn remembered<K: std::hash::Hash + Eq>(
+fn embedded_once<K: std::hash::Hash + Eq>(
     known: &mut HashMap<K, Vec<f32>>,
     key: K,
     make: impl FnOnce() -> Result<Tensor<2>>,
@@ -131,11 +129,6 @@ fn remembered<K: std::hash::Hash + Eq>(
     let made = make()?.into_data().try_to_vec::<f32>().map_err(|error| anyhow::anyhow!("{error:?}"))?;
     known.insert(key, made.clone());
     Ok(made)
-}
-
-fn stacked(rows: &[Vec<f32>], device: &Device) -> Tensor<2> {
-    let (count, width) = (rows.len(), rows.first().map_or(0, Vec::len));
-    Tensor::from_data(TensorData::new(rows.concat(), [count, width]), device)
 }
 
 impl TrainableModel for TrainableClap {
@@ -173,7 +166,7 @@ impl TrainableModel for TrainableClap {
         };
         let own = |view: &AudioView<'_>| {
             let make = || Ok(net.audio.forward(self.mels(clips, &[*view], &device)?));
-            remembered(&mut known, view.file.to_path_buf(), make)
+            embedded_once(&mut known, view.file.to_path_buf(), make)
         };
         let rows = views.iter().map(own).collect::<Result<Vec<_>>>();
         self.recordings = Some(known);
@@ -188,7 +181,7 @@ impl TrainableModel for TrainableClap {
             Ok(net.text.forward(ids, mask))
         };
         let Some(mut known) = known else { return embed(texts) };
-        let own = |text: &&str| remembered(&mut known, (*text).to_owned(), || embed(&[*text]));
+        let own = |text: &&str| embedded_once(&mut known, (*text).to_owned(), || embed(&[*text]));
         let rows = texts.iter().map(own).collect::<Result<Vec<_>>>();
         self.texts = Some(known);
         Ok(stacked(&rows?, &device))

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use clapd_core::files::HashingReader;
 
 use super::objective::Spread;
 use super::recipe::Recipe;
 use super::run_record::SplitCounts;
-use crate::checkpoint::stored_tensor;
 use crate::data::{self, Clips, ListenerNorms, Pair, Rating, Screened, Screening, Skipped, Split, split};
 use crate::progress;
 
@@ -52,7 +52,9 @@ impl Dataset {
             let read = data::read(manifest, recipe.audio_root.as_deref())?;
             rows.extend(read.rows);
             excluded += read.excluded;
-            sha256.push(stored_tensor::sha256(std::slice::from_ref(manifest), |_| ())?);
+            sha256.push(
+                HashingReader::open(manifest, u64::MAX)?.finish().with_context(|| manifest.display().to_string())?,
+            );
         }
         ensure!(
             rows.iter().any(|row| row.split.is_some()),

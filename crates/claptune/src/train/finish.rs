@@ -28,10 +28,10 @@ pub(super) fn bundle<T: TrainableModel>(
     precision: Precision,
 ) -> Result<()> {
     model.bundle(best, out, precision)?;
-    let judged = eval::score(&[BundleScorer::open(out)?], &dataset.validation, recipe.skip).context("calibrating")?;
-    let columns = &judged.columns[0];
+    let scored = eval::score(&[BundleScorer::open(out)?], &dataset.validation, recipe.skip).context("calibrating")?;
+    let columns = &scored.columns[0];
     let plan = BootstrapPlan { seed: recipe.seed, ..BootstrapPlan::default() };
-    let fitted = calibrate::fit(&columns.cosine, &columns.rating, &judged.recordings, plan)?;
+    let fitted = calibrate::fit(&columns.cosine, &columns.rating, &scored.recordings, plan)?;
     // Without their folders: a bundle is given away, and where its maker keeps files is nobody's business.
     let names: Vec<_> =
         recipe.data.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy()).collect();

@@ -17,6 +17,9 @@ use super::optimizer::RateGroup;
 use crate::data::Clips;
 use crate::export::Precision;
 
+/// Longest text that is counted, in tokens: far beyond what anybody writes, and a bound.
+pub(super) const COUNTED_TOKENS: usize = 1 << 16;
+
 /// A recording, and how it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AudioView<'a> {
@@ -101,4 +104,10 @@ pub fn rows(x: Tensor<2>, places: &[usize]) -> Tensor<2> {
     let indices: Vec<i64> = places.iter().map(|place| *place as i64).collect();
     let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [places.len()]), &x.device());
     x.select(0, indices)
+}
+
+/// Rows of equal width as a tensor, `[rows.len(), D]`.
+pub(super) fn stacked(rows: &[Vec<f32>], device: &Device) -> Tensor<2> {
+    let (count, width) = (rows.len(), rows.first().map_or(0, Vec::len));
+    Tensor::from_data(TensorData::new(rows.concat(), [count, width]), device)
 }

@@ -110,7 +110,7 @@ fn training_sees_what_clapd_hears() {
     let dir = tempfile::tempdir().unwrap();
     dataset(dir.path(), "L");
     let bundle = Bundle::open(root().join("models/mini")).unwrap();
-    let listener = BundleScorer::open(&root().join("models/mini")).unwrap();
+    let scorer = BundleScorer::open(&root().join("models/mini")).unwrap();
     let encoder = bundle.audio_encoder().unwrap();
     for n in [0, 1, 15] {
         let file = dir.path().join(format!("{n}.wav"));
@@ -124,6 +124,6 @@ fn training_sees_what_clapd_hears() {
         let mean: Vec<f32> = sum.iter().map(|sum| (sum / patches.len() as f64) as f32).collect();
         let mut embedding = vec![0.0; encoder.embedding_len()];
         encoder.embed(&mean, &mut embedding).unwrap();
-        assert_eq!(embedding, listener.clip(&file).unwrap(), "sound {n}");
+        assert_eq!(embedding, scorer.clip(&file).unwrap(), "sound {n}");
     }
 }

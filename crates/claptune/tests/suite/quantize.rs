@@ -44,7 +44,7 @@ fn check(linears: &[Int8Linear]) {
 #[test]
 fn calibration_and_judgement_hear_different_sounds() {
     let spec = open("fused").frontend;
-    let (calibration, judged) = (clips::calibration(&spec).unwrap(), clips::judged(&spec).unwrap());
+    let (calibration, judged) = (clips::calibration(&spec).unwrap(), clips::verification(&spec).unwrap());
     assert!(calibration.len() >= 10 && judged.len() >= 10);
     assert!(calibration.iter().all(|clip| clip.len() == spec.patch_samples()));
     // A stretch of sound that is in both would be found by its samples, bit for bit.

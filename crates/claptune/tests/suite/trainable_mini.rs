@@ -68,9 +68,9 @@ fn embed(model: &mut TrainableMini, net: &CaptionNetwork, files: &[PathBuf]) -> 
 
 /// The same by the bundle, through what `clapd score --whole` runs.
 fn device(bundle: &Path, files: &[PathBuf]) -> (Vec<f32>, Vec<f32>) {
-    let listener = claptune::eval::BundleScorer::open(bundle).unwrap();
-    let audio = files.iter().flat_map(|file| listener.clip(file).unwrap()).collect();
-    (audio, listener.texts(&TEXTS).unwrap().into_iter().flat_map(|text| text.vector).collect())
+    let scorer = claptune::eval::BundleScorer::open(bundle).unwrap();
+    let audio = files.iter().flat_map(|file| scorer.clip(file).unwrap()).collect();
+    (audio, scorer.texts(&TEXTS).unwrap().into_iter().flat_map(|text| text.vector).collect())
 }
 
 #[track_caller]
