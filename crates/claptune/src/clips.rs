@@ -15,7 +15,7 @@ use clapd_core::dsp::{FrontendSpec, resample_clip};
 
 static RECORDING: &[u8] = include_bytes!("../../../tests/audio/demo.ogg");
 /// Where the recording's tenth sound has ended and the eleventh not begun, in seconds (tests/audio/demo.csv).
-const CUT: u32 = 74;
+const CALIBRATION_END: u32 = 74;
 /// Clips that calibration takes: one for each sound and one more, as overlaps cost time and show little that is new.
 const CALIBRATION: usize = 11;
 /// Clips that are judged by: one begins every 2.5 s or so.
@@ -29,7 +29,7 @@ const PER_FILE: usize = 30;
 /// A rate that the resampler does not take.
 pub fn calibration(spec: &FrontendSpec) -> Result<Vec<Vec<f32>>> {
     let all = recording(spec)?;
-    Ok(spread(&all[..cut(&all, spec)], spec.patch_samples(), CALIBRATION))
+    Ok(spread(&all[..calibration_end(&all, spec)], spec.patch_samples(), CALIBRATION))
 }
 
 /// Half patches of the recording's end: shorter than a window as most sounds are, and each mostly of one sound.
@@ -38,7 +38,7 @@ pub fn calibration(spec: &FrontendSpec) -> Result<Vec<Vec<f32>>> {
 /// As [`calibration`].
 pub fn verification(spec: &FrontendSpec) -> Result<Vec<Vec<f32>>> {
     let all = recording(spec)?;
-    Ok(spread(&all[cut(&all, spec)..], spec.patch_samples() / 2, VERIFICATION))
+    Ok(spread(&all[calibration_end(&all, spec)..], spec.patch_samples() / 2, VERIFICATION))
 }
 
 /// The files among `paths` and in folders among them, in order of their names.
@@ -77,8 +77,8 @@ fn recording(spec: &FrontendSpec) -> Result<Vec<f32>> {
     read(Decoder::from_reader(Box::new(Cursor::new(RECORDING)), name, Channel::Mix)?, spec, usize::MAX)
 }
 
-fn cut(all: &[f32], spec: &FrontendSpec) -> usize {
-    all.len().min((CUT * spec.sample_rate) as usize)
+fn calibration_end(all: &[f32], spec: &FrontendSpec) -> usize {
+    all.len().min((CALIBRATION_END * spec.sample_rate) as usize)
 }
 
 /// At least `most` samples at the front end's rate, if there are as many.

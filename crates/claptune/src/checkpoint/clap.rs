@@ -133,7 +133,7 @@ impl ClapCheckpoint {
     fn load<M: Module>(&self, tower: Tower, module: M) -> Result<M> {
         let mut faults = vec![];
         let fetch = |path: &str, shape: &[usize]| {
-            let place = self.naming.place(tower, path);
+            let place = self.naming.location(tower, path);
             let weight = self.read(path, &place).map_err(|e| format!("read     {}: {e:#}", place.name))?;
             weight.check(&place.name, shape)
         };
@@ -147,7 +147,7 @@ impl ClapCheckpoint {
     /// # Errors
     /// A tensor that is not there, can't be read, or has a value that is not finite.
     pub fn weight(&self, tower: Tower, path: &str) -> Result<Weight> {
-        let place = self.naming.place(tower, path);
+        let place = self.naming.location(tower, path);
         let weight = self.stored(path, &place).with_context(|| format!("reading {}", place.name))?;
         let shape = weight.shape.clone();
         weight.check(&place.name, &shape).or_else(|fault| {
@@ -184,7 +184,7 @@ impl ClapCheckpoint {
     /// A file that can't be read any more.
     pub fn with_unread(&self, tower: Tower, path: &str, mut weight: Weight) -> Result<Weight> {
         if (tower, path) == (Tower::Text, POSITIONS) {
-            let place = self.naming.place(tower, path);
+            let place = self.naming.location(tower, path);
             let whole = self.inventory.get(&place.name).context("it is not there any more")?.read()?;
             weight.values.extend(whole.values.into_iter().skip(weight.values.len()));
             weight.shape = whole.shape;
@@ -268,7 +268,7 @@ fn compare(inventory: &Inventory, naming: &Naming, config: &ClapConfig) -> Vec<S
     let expected = [(Tower::Audio, audio.shapes), (Tower::Text, text.shapes)];
     let (mut faults, mut read) = (vec![], BTreeSet::new());
     for (tower, (path, shape)) in expected.iter().flat_map(|(tower, shapes)| shapes.iter().map(move |s| (*tower, s))) {
-        let place = naming.place(tower, path);
+        let place = naming.location(tower, path);
         let shape = in_file(path, shape, &place, config);
         // Query, key and value can be one tensor.
         if read.insert(place.name.clone()) {

@@ -46,7 +46,7 @@ pub enum Naming {
 
 impl Naming {
     /// Where the file keeps the tensor at `path` of our `tower`.
-    pub fn place(&self, tower: Tower, path: &str) -> TensorLocation {
+    pub fn location(&self, tower: Tower, path: &str) -> TensorLocation {
         let mut name = match (path.strip_prefix("projection."), self) {
             (Some(rest), Self::Transformers) => format!("{}_projection.{rest}", tower.name()),
             // A sequence: linear, activation, linear.

@@ -96,14 +96,14 @@ pub(super) fn eval(args: &EvalArgs) -> Result<()> {
         let rules =
             AlarmRules { starts: args.starts.clone(), hop: Duration::from_secs_f64(args.hop), ..Default::default() };
         for (place, model) in models.iter().enumerate() {
-            report.alarms.extend(eval::measure(model, place, events, args.audio_root.as_deref(), &rules)?);
+            report.alarms.extend(eval::measure_alarms(model, place, events, args.audio_root.as_deref(), &rules)?);
         }
     }
     let text = if args.json { serde_json::to_string(&report)? + "\n" } else { report.table() };
     std::io::stdout().write_all(text.as_bytes()).context("writing the report")
 }
 
-pub(super) fn divide(args: &SplitArgs) -> Result<()> {
+pub(super) fn split_manifests(args: &SplitArgs) -> Result<()> {
     let shares: [f64; 3] = args.shares.as_slice().try_into().ok().with_context(|| {
         format!("--shares has {} numbers; train,validation,test are needed: 0.8,0.1,0.1", args.shares.len())
     })?;

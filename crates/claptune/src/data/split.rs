@@ -17,7 +17,7 @@ use fastrand::Rng;
 use super::rating::{Rating, Split};
 
 /// Turns after which nothing is gained any more: studies settle in three to six.
-const TURNS: usize = 20;
+const MAX_TURNS: usize = 20;
 
 /// How to split.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -162,11 +162,11 @@ impl RatingGraph {
             order.iter().zip(places).for_each(|(&recording, split)| recordings[recording] = split);
         }
         let mut listeners = self.assign_listeners(&recordings, rules.shares);
-        let mut kept = self.kept(&recordings, &listeners);
-        for _ in 0..if rules.listeners { TURNS } else { 0 } {
+        let mut kept = self.count_kept(&recordings, &listeners);
+        for _ in 0..if rules.listeners { MAX_TURNS } else { 0 } {
             let reassigned = self.assign_recordings(&listeners, quotas, &order);
             let followers = self.assign_listeners(&reassigned, rules.shares);
-            let count = self.kept(&reassigned, &followers);
+            let count = self.count_kept(&reassigned, &followers);
             if count <= kept {
                 break;
             }
@@ -201,7 +201,7 @@ impl RatingGraph {
         }
     }
 
-    fn kept(&self, recordings: &[usize], listeners: &[usize]) -> usize {
+    fn count_kept(&self, recordings: &[usize], listeners: &[usize]) -> usize {
         let same = |(recording, listener): &&(usize, Option<usize>)| {
             listener.is_none_or(|l| listeners[l] == recordings[*recording])
         };

@@ -96,7 +96,7 @@ type EventTimes = BTreeMap<PathBuf, BTreeMap<String, Vec<TimeSpan>>>;
 /// # Errors
 /// A manifest at fault, a recording that can't be read, rules that can't be, or a model that fails. No recording is skipped:
 /// without one, events and hours would be others.
-pub fn measure(
+pub fn measure_alarms(
     scorer: &BundleScorer,
     model: usize,
     events: &Path,

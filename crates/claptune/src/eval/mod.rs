@@ -16,7 +16,7 @@ use anyhow::{Result, ensure};
 
 use super::data::{self, Pair, Screened, Screening, Skipped, Split};
 use super::metrics::{self, BootstrapPlan, Ceiling, Columns};
-pub use alarms::{AlarmCounts, AlarmRules, Alarms, measure};
+pub use alarms::{AlarmCounts, AlarmRules, Alarms, measure_alarms};
 pub use bundle_scorer::BundleScorer;
 pub use records::{CeilingRecord, DifferenceRecord, IntervalRecord, ModelName};
 pub use report::{EvalReport, PairGroup};

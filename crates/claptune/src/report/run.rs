@@ -40,8 +40,8 @@ pub struct LoggedValidation {
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum LoggedLine {
-    LoggedStep(LoggedStep),
-    LoggedValidation(LoggedValidation),
+    Step(LoggedStep),
+    Validation(LoggedValidation),
     #[serde(other)]
     Other,
 }
@@ -81,8 +81,8 @@ impl LoggedRun {
         let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
         for line in String::from_utf8_lossy(&bytes).lines().filter(|line| !line.trim().is_empty()) {
             match serde_json::from_str(line) {
-                Ok(LoggedLine::LoggedStep(step)) => run.steps.push(step),
-                Ok(LoggedLine::LoggedValidation(validation)) => run.validations.push(validation),
+                Ok(LoggedLine::Step(step)) => run.steps.push(step),
+                Ok(LoggedLine::Validation(validation)) => run.validations.push(validation),
                 Ok(LoggedLine::Other) => {}
                 Err(_) => run.torn += 1,
             }

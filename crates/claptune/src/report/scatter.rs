@@ -11,7 +11,7 @@ use crate::metrics::Columns;
 /// From a hexagon's middle to its corner, in units of the picture: 20 columns, half a point wide each.
 const RADIUS: f64 = 11.0;
 /// A hexagon with a single pair is still seen.
-const FAINTEST: f64 = 0.16;
+const MIN_OPACITY: f64 = 0.16;
 
 /// Hexagons by row and column, and their pairs.
 type Cells = BTreeMap<(i64, i64), usize>;
@@ -50,7 +50,7 @@ fn marks(axes: &Axes, cells: &Cells, most: usize, place: usize) -> Markup {
             @for (cell, count) in cells {
                 // The root: one pair in a hundred is to be seen beside the fullest.
                 @let share = (*count as f64 / most as f64).sqrt();
-                path d=(hexagon(middle(*cell))) fill-opacity=(format!("{:.2}", FAINTEST + (1.0 - FAINTEST) * share)) {
+                path d=(hexagon(middle(*cell))) fill-opacity=(format!("{:.2}", MIN_OPACITY + (1.0 - MIN_OPACITY) * share)) {
                     title { (count) (if *count == 1 { " pair" } else { " pairs" }) }
                 }
             }

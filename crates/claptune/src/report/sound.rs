@@ -13,7 +13,7 @@ use clapd_core::dsp::resample_clip;
 use clapd_core::samples::RATES;
 
 /// Sounds of a page: with 10 s of each it has 5 MB at most, which a mail still takes.
-pub(super) const MOST: usize = 12;
+pub(super) const MAX_SOUNDS: usize = 12;
 /// As long as the model listens.
 pub(super) const SECONDS: usize = 10;
 /// Holds all up to 8 kHz: enough to judge what a sound is.

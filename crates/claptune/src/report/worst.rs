@@ -31,7 +31,7 @@ pub(super) fn find(evaluation: &Evaluation) -> Vec<Disagreement<'_>> {
     order
         .into_iter()
         .filter(|&row| recordings.insert(pairs[row].recording.as_str()))
-        .take(sound::MOST)
+        .take(sound::MAX_SOUNDS)
         .map(|row| Disagreement {
             pair: &pairs[row],
             score: columns[0].score[row],

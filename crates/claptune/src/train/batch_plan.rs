@@ -21,7 +21,7 @@ pub struct BatchPlan {
 
 /// Where a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct StepPosition {
     /// From 0.
     pub epoch: u64,
     /// Steps of the epoch before it.
@@ -60,9 +60,9 @@ impl BatchPlan {
     }
 
     /// Where step `step`, from 0, is.
-    pub fn place(&self, step: u64) -> Place {
+    pub fn position(&self, step: u64) -> StepPosition {
         let epoch = self.firsts.partition_point(|first| *first <= step).saturating_sub(1);
-        Place { epoch: epoch as u64, within: step - self.firsts.get(epoch).copied().unwrap_or(0) }
+        StepPosition { epoch: epoch as u64, within: step - self.firsts.get(epoch).copied().unwrap_or(0) }
     }
 
     /// Whether an epoch ends with step `step`.

@@ -29,7 +29,7 @@ use crate::import;
 use crate::net::clap::Clap;
 
 /// Where LoRA's factors go: queries and values, as its authors found best, and the projections into the common space.
-const ADAPTED: &str = r"\.(query|value|linear1|linear2)\.weight$";
+const LORA_PATHS: &str = r"\.(query|value|linear1|linear2)\.weight$";
 
 /// Which parts are trained, and how.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -144,7 +144,7 @@ impl TrainableModel for TrainableClap {
             ensure!(rank > 0, "--lora is 0; a rank of 1 or more is needed (8 is usual)");
             self.device.seed(self.choices.seed);
             // A scale of 1 whatever the rank, so that the rate means the same for each.
-            net = net.apply_lora(Lora::new(rank, rank as f64).set_param_group(pattern(ADAPTED)?));
+            net = net.apply_lora(Lora::new(rank, rank as f64).set_param_group(pattern(LORA_PATHS)?));
         }
         for part in &self.choices.freeze {
             let groups: Vec<ParamGroup> = frozen(*part).iter().map(|text| pattern(text)).collect::<Result<_>>()?;

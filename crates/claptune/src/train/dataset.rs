@@ -18,7 +18,7 @@ use crate::progress;
 /// Below this a correlation is 1 or -1 whatever the model says.
 const LEAST_VALIDATION: usize = 3;
 /// Names that an error lists.
-const NAMED: usize = 5;
+const MAX_NAMES: usize = 5;
 
 /// A run's data.
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ fn usable(pairs: Vec<Pair>, clips: &mut Clips, skip: f64) -> Result<(Vec<Pair>, 
 
 fn refuse_crossings(rows: &[Rating], listeners_shared: bool) -> Result<()> {
     let crossing = split::crossing(rows);
-    let named = |names: &[String]| names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let named = |names: &[String]| names.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>().join(", ");
     let (recordings, listeners) = (&crossing.recordings, &crossing.listeners);
     ensure!(
         recordings.is_empty(),

@@ -26,11 +26,11 @@ use crate::net::captions::CaptionNetwork;
 
 /// Rate of the matrices over the rate that is asked for, whose default suits whole networks: 3e-4 for 2e-5. In a prototype on the
 /// worked example's validation split (SIMULATED ratings) 1e-3 gave an SRCC .01 higher, but named .06 fewer of other sounds.
-const MATRICES: f64 = 15.0;
+const MATRIX_RATE: f64 = 15.0;
 /// The same of single numbers and of a number a class, which are logarithms: 3e-3 a step is 0.3%.
-const NUMBERS: f64 = 150.0;
+const NUMBER_RATE: f64 = 150.0;
 /// Those.
-const NUMBERED: &str = r"\.(exponent|class_weight|class_share|kappa|background_weight|null)\.";
+const NUMBER_PATHS: &str = r"\.(exponent|class_weight|class_share|kappa|background_weight|null)\.";
 
 /// A bundle in training.
 pub struct TrainableMini {
@@ -134,9 +134,9 @@ impl TrainableModel for TrainableMini {
 
     fn groups(&self) -> Vec<RateGroup> {
         let side = |side: &str, rate: f64| {
-            [(format!(r"^{side}\."), MATRICES * rate), (format!(r"^{side}{NUMBERED}"), NUMBERS * rate)]
+            [(format!(r"^{side}\."), MATRIX_RATE * rate), (format!(r"^{side}{NUMBER_PATHS}"), NUMBER_RATE * rate)]
         };
-        let temperature = (r"_scale$".into(), MATRICES);
+        let temperature = (r"_scale$".into(), MATRIX_RATE);
         [temperature].into_iter().chain(side("audio", 1.0)).chain(side("text", self.text_rate)).collect()
     }
 

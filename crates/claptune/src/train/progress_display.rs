@@ -7,9 +7,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::validate::ValidationFigures;
 
 /// Where no bar can be drawn, a line for the steps of this long.
-const LINES_EVERY: Duration = Duration::from_secs(30);
+const LINE_INTERVAL: Duration = Duration::from_secs(30);
 /// How much of the mean loss and speed a step replaces: a bar that can be read.
-const NEWEST: f64 = 0.1;
+const SMOOTHING: f64 = 0.1;
 
 /// The display of a run.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl ProgressDisplay {
     pub fn step(&mut self, done: u64, loss: f64, pairs_per_second: f64) {
         let (loss, speed) = match self.means {
             Some((old_loss, old_speed)) => {
-                (old_loss + NEWEST * (loss - old_loss), old_speed + NEWEST * (pairs_per_second - old_speed))
+                (old_loss + SMOOTHING * (loss - old_loss), old_speed + SMOOTHING * (pairs_per_second - old_speed))
             }
             None => (loss, pairs_per_second),
         };
@@ -50,7 +50,7 @@ impl ProgressDisplay {
         if !self.bar.is_hidden() {
             self.bar.set_message(text);
             self.bar.set_position(done);
-        } else if self.last_line.elapsed() >= LINES_EVERY {
+        } else if self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
             let left = self.begun.elapsed().as_secs_f64() / (done - self.first) as f64 * (self.steps - done) as f64;
             let left = humantime::format_duration(Duration::from_secs(left as u64));

@@ -24,11 +24,11 @@ use crate::data::{Clips, MelCache, Split};
 ///
 /// # Errors
 /// Options, data or a checkpoint at fault; a folder that holds another run; a loss that is no number; a full disk.
-pub fn train<T: TrainableModel>(model: T, recipe: &Recipe, setting: &RunSettings) -> Result<()> {
+pub fn train<T: TrainableModel>(model: T, recipe: &Recipe, settings: &RunSettings) -> Result<()> {
     let objective = recipe.check()?;
-    let existing = open_folder(&setting.out, setting.resume)?;
+    let existing = open_folder(&settings.out, settings.resume)?;
     let (spec, patch_hop) = model.frontend();
-    let cache = MelCache::open(&setting.cache, setting.cache_bytes)?;
+    let cache = MelCache::open(&settings.cache, settings.cache_bytes)?;
     let mut clips = Clips::new(spec, patch_hop, Some(cache));
     let dataset = Dataset::read(recipe, &mut clips)?;
     if objective.needs_listeners() && dataset.splits.get(&Split::Train).is_some_and(|train| train.listeners == 0) {
@@ -38,26 +38,26 @@ pub fn train<T: TrainableModel>(model: T, recipe: &Recipe, setting: &RunSettings
     let run = describe(&model, recipe, &dataset, &batch_plan)?;
     match existing {
         Some(existing) => existing.ensure_same_options(&run)?,
-        None => run.write(&setting.out)?,
+        None => run.write(&settings.out)?,
     }
     let net = model.begin()?;
-    ensure!(!state::paths(&net).is_empty(), "--freeze leaves nothing to train");
+    ensure!(!state::trained_paths(&net).is_empty(), "--freeze leaves nothing to train");
     let optimizer = Optimizer::new(recipe.rates(batch_plan.steps()), &model.groups())?;
-    let saved = SavedState::newest(&setting.out)?;
-    let metrics_log = MetricsLog::open(&setting.out, saved.as_ref().map(|saved| saved.progress.step))?;
+    let saved = SavedState::newest(&settings.out)?;
+    let metrics_log = MetricsLog::open(&settings.out, saved.as_ref().map(|saved| saved.progress.step))?;
     let (net, optimizer, progress) = match &saved {
         Some(saved) => {
             let (net, optimizer) = saved.load(net, optimizer)?;
             (net, optimizer, saved.progress)
         }
-        None => (net, optimizer, RunProgress::start()),
+        None => (net, optimizer, RunProgress::initial()),
     };
     let display = ProgressDisplay::new(batch_plan.steps(), progress.step);
     display.print_line(&start_message(&dataset, &batch_plan, &progress));
     let mut running = TrainLoop {
         model,
         recipe,
-        setting,
+        settings,
         dataset,
         batch_plan,
         objective,

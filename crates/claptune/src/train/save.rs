@@ -63,7 +63,7 @@ impl Named<'_> {
         };
         let rank = weight.shape.len();
         let weight = if is_transposed(inside, rank) { weight.transposed() } else { weight };
-        Ok((Naming::Transformers.place(tower, inside).name, self.checkpoint.with_unread(tower, inside, weight)?))
+        Ok((Naming::Transformers.location(tower, inside).name, self.checkpoint.with_unread(tower, inside, weight)?))
     }
 }
 

@@ -29,7 +29,7 @@ use crate::net::clap::PairEmbeddings;
 pub(super) struct TrainLoop<'a, T> {
     pub model: T,
     pub recipe: &'a Recipe,
-    pub setting: &'a RunSettings,
+    pub settings: &'a RunSettings,
     pub dataset: Dataset,
     pub batch_plan: BatchPlan,
     pub objective: Objective,
@@ -51,11 +51,11 @@ impl<T: TrainableModel> TrainLoop<'_, T> {
         let (mut epoch, mut batches) = (None, vec![]);
         while !self.progress.ended {
             let step = self.progress.step;
-            let place = self.batch_plan.place(step);
-            if epoch != Some(place.epoch) {
-                (epoch, batches) = (Some(place.epoch), self.batch_plan.epoch(&self.dataset.train, place.epoch));
+            let position = self.batch_plan.position(step);
+            if epoch != Some(position.epoch) {
+                (epoch, batches) = (Some(position.epoch), self.batch_plan.epoch(&self.dataset.train, position.epoch));
             }
-            net = self.step(net, &batches[place.within as usize], place.epoch)?;
+            net = self.step(net, &batches[position.within as usize], position.epoch)?;
             self.progress.seconds = before + begun.elapsed().as_secs_f64();
             let done = self.progress.step;
             let last = done == self.batch_plan.steps();
@@ -66,9 +66,9 @@ impl<T: TrainableModel> TrainLoop<'_, T> {
             }
             self.progress.seconds = before + begun.elapsed().as_secs_f64();
             self.progress.ended = last || self.progress.since_best >= self.recipe.patience;
-            if due || last || saved.elapsed() >= self.setting.save_every {
+            if due || last || saved.elapsed() >= self.settings.save_every {
                 self.metrics_log.sync()?;
-                state::save(&self.setting.out, &net, &self.optimizer, &self.progress)?;
+                state::save(&self.settings.out, &net, &self.optimizer, &self.progress)?;
                 saved = Instant::now();
             }
         }
@@ -117,9 +117,9 @@ impl<T: TrainableModel> TrainLoop<'_, T> {
         let pairs = || batch.iter().map(|row| &self.dataset.train[*row]);
         let (files, sounds) = distinct(pairs().map(|pair| pair.audio.as_path()));
         let (texts, words) = distinct(pairs().map(|pair| pair.text.as_str()));
-        let view = |(place, file)| {
+        let view = |(position, file)| {
             // A recording's mask is that of the first pair that it is in.
-            let first = sounds.iter().position(|sound| *sound == place).map(|first| batch[first]);
+            let first = sounds.iter().position(|sound| *sound == position).map(|first| batch[first]);
             let mask =
                 first.filter(|_| self.recipe.spec_augment).map(|row| augment::seed(self.recipe.seed, epoch, row));
             AudioView { file, mask }
@@ -139,10 +139,10 @@ impl<T: TrainableModel> TrainLoop<'_, T> {
         let at = (self.recipe.batch, self.recipe.seed);
         let figures = validate(&mut self.model, &net.valid(), &mut self.clips, &self.dataset, &self.objective, at)?;
         let done = self.progress.step;
-        let epoch = self.batch_plan.place(done.saturating_sub(1)).epoch;
-        let best = self.progress.judge(figures.metrics.srcc);
+        let epoch = self.batch_plan.position(done.saturating_sub(1)).epoch;
+        let best = self.progress.record_validation(figures.metrics.srcc);
         if best {
-            state::replace(&self.setting.out.join(BEST), |folder| self.model.save(net, folder))?;
+            state::replace_folder(&self.settings.out.join(BEST), |folder| self.model.save(net, folder))?;
         }
         self.display.validation(done, epoch, &figures, best);
         self.metrics_log.add(&MetricsLine::Validation {
@@ -160,11 +160,11 @@ impl<T: TrainableModel> TrainLoop<'_, T> {
 
     /// Makes the best model a bundle.
     pub fn finish(self) -> Result<()> {
-        let Self { model, recipe, setting, dataset, progress, display, .. } = self;
+        let Self { model, recipe, settings, dataset, progress, display, .. } = self;
         let srcc = progress.best().map_or_else(|| "none".into(), |srcc| format!("{srcc:.3}"));
         display.print_line(&format!("the best model is that after step {}, SRCC {srcc}", progress.best_step));
         display.end();
-        let out = &setting.out;
-        finish::bundle(&model, recipe, &dataset, &out.join(BEST), &out.join("bundle"), setting.precision)
+        let out = &settings.out;
+        finish::bundle(&model, recipe, &dataset, &out.join(BEST), &out.join("bundle"), settings.precision)
     }
 }

@@ -259,7 +259,7 @@ fn changed(place: &TensorLocation, out: &str) -> BTreeSet<String> {
 }
 
 fn name(tower: Tower, path: &str) -> String {
-    Naming::Transformers.place(tower, path).name
+    Naming::Transformers.location(tower, path).name
 }
 
 #[test]

@@ -105,8 +105,8 @@ fn worst(values: &BTreeMap<String, Vec<f32>>, told: &Value) -> (f64, String) {
 /// PyTorch's name of a parameter.
 fn name(ours: &str) -> String {
     match ours.split_once('.') {
-        Some(("audio", path)) => Naming::Transformers.place(Tower::Audio, path).name,
-        Some((_, path)) => Naming::Transformers.place(Tower::Text, path).name,
+        Some(("audio", path)) => Naming::Transformers.location(Tower::Audio, path).name,
+        Some((_, path)) => Naming::Transformers.location(Tower::Text, path).name,
         None => Naming::Transformers.temperature(if ours == "audio_scale" { Tower::Audio } else { Tower::Text }),
     }
 }

@@ -11,7 +11,7 @@ use claptune::net::clap::Clap;
 use claptune::train::clap::{Choices, TrainableClap};
 use claptune::train::optimizer::{LearningRates, Optimizer, gradient_length};
 use claptune::train::parts::FreezablePart;
-use claptune::train::state::paths;
+use claptune::train::state::trained_paths;
 use claptune::train::trainable_model::{AudioView, TrainableModel, distinct, rows};
 
 use crate::support::copy::golden;
@@ -83,7 +83,7 @@ fn lora_begins_as_the_checkpoint_and_is_merged_into_it() {
     let choices = Choices { lora: Some(4), freeze: vec![FreezablePart::Text], ..Choices::default() };
     let mut bench = Bench::new(&golden("fused"), folder.path(), choices);
     let net = bench.model.begin().unwrap();
-    let trained = paths(&net);
+    let trained = trained_paths(&net);
     assert!(trained.iter().all(|path| path.contains(".lora.") && path.starts_with("audio.")), "{trained:?}");
     assert!(trained.iter().any(|path| path.contains("query")) && trained.iter().any(|path| path.contains("linear2")));
     let convert = bench.model.begin().unwrap();
