@@ -2,7 +2,7 @@
 //! tokens, in f32.
 //!
 //! They take the square of each input's width, 180 MB for HTSAT-tiny and 540 MB for RoBERTa-base, and the tokens that
-//! are not summed yet, at most [`TOKENS_AT_ONCE`] and one clip's or text's.
+//! are not summed yet, at most `TOKENS_AT_ONCE` and one clip's or text's.
 
 use std::collections::HashMap;
 
