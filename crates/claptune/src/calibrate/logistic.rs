@@ -11,7 +11,7 @@ const BEYOND: f64 = 10.0;
 const SLOPES: [f64; 2] = [1.0, 200.0];
 /// Steps of the grid: a factor of 1.6 in slope, a twentieth of the cosines' range in the middle.
 const GRID: [i32; 2] = [11, 40];
-/// Pairs that nobody rated, so that the ends are held where nothing was heard.
+/// Pairs that nobody rated, so that the ends are held where there was no sound.
 const ENDS: [(f64, f64); 2] = [(-1.0, 0.0), (1.0, 10.0)];
 /// What each of them weighs: a hundredth of a pair, enough to decide where nothing else does.
 const END: f64 = 0.01;
@@ -42,7 +42,7 @@ impl Logistic {
         let mut best = at(SLOPES[0], 0.0);
         for i in 0..=GRID[0] {
             for j in 0..=GRID[1] {
-                // The middle may lie half the range beside what was heard: then only one bend of the curve is used.
+                // The middle may lie half the range beside the cosines that were seen: then only one bend of the curve is used.
                 let middle = least - 0.5 * range + 2.0 * range * f64::from(j) / f64::from(GRID[1]);
                 best = better(best, at(SLOPES[0] * factor.powi(i), middle));
             }

@@ -23,7 +23,7 @@ pub use error::CalibrationError;
 use logistic::Logistic;
 pub use store::write;
 
-/// A curve that rises by less over all that was heard tells sounds apart by less than a listener's own spread of a point.
+/// A curve that rises by less over all cosines tells sounds apart by less than a listener's own spread of a point.
 const LEAST_RISE: f64 = 1.0;
 
 /// A calibration, and how well it does.

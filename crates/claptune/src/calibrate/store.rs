@@ -29,7 +29,7 @@ pub fn write(folder: &Path, fitted: &Fitted, data: &str) -> Result<String> {
     Ok(manifest.pipeline_id)
 }
 
-/// What the bundle tells of its curve.
+/// What the bundle states of its curve.
 fn card(fitted: &Fitted, data: &str) -> Table {
     let mut card = Table::new();
     card.insert("method".into(), "logistic curve, least squares".into());

@@ -85,7 +85,7 @@ impl MelCache {
         found
     }
 
-    /// Keeps patches under a key, whole or not at all. The first failure is told in the log.
+    /// Keeps patches under a key, whole or not at all. The first failure is in the log.
     pub fn put(&mut self, key: &str, patches: &[f32]) {
         let name = format!("{key}.mel");
         let bytes = encode(patches);

@@ -75,7 +75,7 @@ impl Clips {
     }
 
     /// Loads the audio of all pairs once, which fills the cache, and leaves out the pairs whose file can't be used.
-    /// `progress` is told how many files of how many are done.
+    /// `progress` gets how many files of how many are done.
     ///
     /// # Errors
     /// More than the share `most` (0 to 1) of the files can't be used, or no pair is left.

@@ -17,7 +17,7 @@ use crate::progress;
 /// The cosine and the score of each pair, and the files that were skipped.
 pub type Scored = (Vec<(f32, f32)>, Vec<Skipped>);
 
-/// A model that listens to files.
+/// A model that scores files.
 pub struct BundleScorer {
     bundle: Bundle,
     /// Its audio side.

@@ -56,7 +56,7 @@ pub struct Evaluation {
     pub split: Split,
 }
 
-/// Judges a run. What can't be had but can be done without is told in `notes`.
+/// Judges a run. What can't be had but can be done without goes into `notes`.
 ///
 /// # Errors
 /// No model to judge, no ratings, or audio that can't be used.

@@ -37,7 +37,7 @@ const SIMULATED: &str = "simulated";
 
 /// Writes the page of the run in `dir` to `out`.
 ///
-/// Whatever can't be had is told on the page and in the log, and the rest is shown; where `ratings` names manifests or a split
+/// Whatever can't be had is stated on the page and in the log, and the rest is shown; where `ratings` names manifests or a split
 /// itself, they have to be there.
 ///
 /// # Errors

@@ -149,7 +149,7 @@ fn whiskers(axes: &Axes, bins: &[Bin]) -> Markup {
     }
 }
 
-/// What the bundle tells of its own curve.
+/// What the bundle states of its own curve.
 fn fitted(evaluation: &Evaluation) -> Markup {
     let card = evaluation.manifest.quality.get("calibration").and_then(toml::Value::as_table);
     let figure = |name: &str| {
