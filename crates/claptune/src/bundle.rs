@@ -1,7 +1,8 @@
-//! Writing a bundle's folder: whole or not at all.
+//! Writing a bundle's folder.
 //!
-//! In: files and a manifest. Out: the folder, put in place by one rename once all of it is on disk.
-//! Never: leaves a half-written folder where a bundle should be; loses what else lies in the folder of an older bundle.
+//! The folder is staged under a hidden name and put in place by one rename once all of it is on disk and clapd's own
+//! reader has opened it, so that there is never half a bundle. Of the folder of an older bundle, files that the new one
+//! does not have are taken over.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -15,12 +16,12 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// A file that is hashed as it is written.
-struct Hashing<W> {
+struct HashingWriter<W> {
     to: W,
     hash: Sha256,
 }
 
-impl<W: Write> Write for Hashing<W> {
+impl<W: Write> Write for HashingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let length = self.to.write(bytes)?;
         self.hash.update(&bytes[..length]);
@@ -75,7 +76,7 @@ impl BundleWriter {
     pub fn add_with(&self, name: &str, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<String> {
         let place = || format!("writing {name}");
         let file = File::create(self.staging.path().join(name)).with_context(place)?;
-        let mut file = Hashing { to: BufWriter::new(file), hash: Sha256::new() };
+        let mut file = HashingWriter { to: BufWriter::new(file), hash: Sha256::new() };
         write(&mut file).with_context(place)?;
         file.flush().with_context(place)?;
         Ok(hexadecimal(&file.hash.finalize()))

@@ -1,8 +1,8 @@
-//! Sounds that a network is calibrated on and judged by: the recording of `clapd demo`, a user's files, and plain signals.
+//! Sounds that a network is calibrated on and judged by: the recording of `clapd demo`, a user's files, and plain
+//! signals.
 //!
-//! In: files, or what is inside the program (tests/audio/CREDITS.md). Out: clips of samples at the front end's rate.
-//! Never: judges by a sound that calibration heard. Of the recording's 16 kinds of sound the first 10 are for the one and
-//! the last 6 for the other.
+//! Of the recording's 16 kinds of sound (tests/audio/CREDITS.md), calibration has the first 10 and verification the
+//! last 6: a network must not be judged by what it was calibrated on.
 
 use std::fs;
 use std::io::Cursor;
@@ -15,11 +15,11 @@ use clapd_core::dsp::{FrontendSpec, resample_clip};
 
 static RECORDING: &[u8] = include_bytes!("../../../tests/audio/demo.ogg");
 /// Where the recording's tenth sound has ended and the eleventh not begun, in seconds (tests/audio/demo.csv).
-const CUT: u32 = 74;
+const CALIBRATION_END: u32 = 74;
 /// Clips that calibration takes: one for each sound and one more, as overlaps cost time and show little that is new.
 const CALIBRATION: usize = 11;
 /// Clips that are judged by: one begins every 2.5 s or so.
-const JUDGED: usize = 15;
+const VERIFICATION: usize = 15;
 /// Clips of one file, so that a long one does not outweigh all others.
 const PER_FILE: usize = 30;
 
@@ -29,16 +29,16 @@ const PER_FILE: usize = 30;
 /// A rate that the resampler does not take.
 pub fn calibration(spec: &FrontendSpec) -> Result<Vec<Vec<f32>>> {
     let all = recording(spec)?;
-    Ok(spread(&all[..cut(&all, spec)], spec.patch_samples(), CALIBRATION))
+    Ok(spread(&all[..calibration_end(&all, spec)], spec.patch_samples(), CALIBRATION))
 }
 
 /// Half patches of the recording's end: shorter than a window as most sounds are, and each mostly of one sound.
 ///
 /// # Errors
 /// As [`calibration`].
-pub fn judged(spec: &FrontendSpec) -> Result<Vec<Vec<f32>>> {
+pub fn verification(spec: &FrontendSpec) -> Result<Vec<Vec<f32>>> {
     let all = recording(spec)?;
-    Ok(spread(&all[cut(&all, spec)..], spec.patch_samples() / 2, JUDGED))
+    Ok(spread(&all[calibration_end(&all, spec)..], spec.patch_samples() / 2, VERIFICATION))
 }
 
 /// The files among `paths` and in folders among them, in order of their names.
@@ -77,8 +77,8 @@ fn recording(spec: &FrontendSpec) -> Result<Vec<f32>> {
     read(Decoder::from_reader(Box::new(Cursor::new(RECORDING)), name, Channel::Mix)?, spec, usize::MAX)
 }
 
-fn cut(all: &[f32], spec: &FrontendSpec) -> usize {
-    all.len().min((CUT * spec.sample_rate) as usize)
+fn calibration_end(all: &[f32], spec: &FrontendSpec) -> usize {
+    all.len().min((CALIBRATION_END * spec.sample_rate) as usize)
 }
 
 /// At least `most` samples at the front end's rate, if there are as many.
@@ -94,8 +94,8 @@ fn read(mut decoder: Decoder, spec: &FrontendSpec, most: usize) -> Result<Vec<f3
 
 /// `count` clips of `length` whose beginnings are equally far apart, the first at the beginning, the last at the end.
 fn spread(samples: &[f32], length: usize, count: usize) -> Vec<Vec<f32>> {
-    let room = samples.len().saturating_sub(length);
-    (0..count).map(|at| samples[at * room / (count - 1)..].iter().take(length).copied().collect()).collect()
+    let span = samples.len().saturating_sub(length);
+    (0..count).map(|at| samples[at * span / (count - 1)..].iter().take(length).copied().collect()).collect()
 }
 
 /// Signals that differ in all a mel spectrogram shows: pitch, noise, time, level, and length (a clip is repeated, padded or

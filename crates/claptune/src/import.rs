@@ -1,7 +1,7 @@
-//! `claptune import` and `export`: a CLAP checkpoint becomes a bundle, or ONNX files.
+//! `claptune import` and `claptune export`: a CLAP checkpoint becomes a bundle, or ONNX files.
 //!
-//! In: a checkpoint. Out: a bundle's folder, or two files.
-//! Never: holds both towers at once; writes anything before the checkpoint is known to be whole.
+//! The towers are made one after the other, so that only one is in memory, and nothing is written before the checkpoint
+//! is known to be sound.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,9 +17,9 @@ use tract_onnx::prelude::TypedModel;
 use super::bundle::BundleWriter;
 use super::checkpoint::clap::ClapCheckpoint;
 use super::checkpoint::clap_config::MAX_TOKENS;
-use super::checkpoint::source::Source;
+use super::checkpoint::source::CheckpointSource;
 use super::export::onnx::Graph;
-use super::export::{self, Length, Precision};
+use super::export::{self, Precision, SymbolicLength};
 use super::layout;
 use super::progress::bar;
 
@@ -31,7 +31,7 @@ const CALIBRATION: [[f32; 2]; 3] = [[-1.0, 0.0], [0.0, 0.0], [1.0, 10.0]];
 ///
 /// # Errors
 /// Says what of the checkpoint is at fault, or which step failed. Nothing is written then.
-pub fn import(source: &Source, out: &Path, precision: Precision) -> Result<()> {
+pub fn import(source: &CheckpointSource, out: &Path, precision: Precision) -> Result<()> {
     import_with(source, out, precision, |_| ())
 }
 
@@ -40,7 +40,7 @@ pub fn import(source: &Source, out: &Path, precision: Precision) -> Result<()> {
 /// # Errors
 /// As [`import`], or a manifest that the device would refuse.
 pub fn import_with(
-    source: &Source,
+    source: &CheckpointSource,
     out: &Path,
     precision: Precision,
     change: impl FnOnce(&mut Manifest),
@@ -81,7 +81,7 @@ pub fn import_with(
 ///
 /// # Errors
 /// As [`import_with`], or a run's bundle that can't be read.
-pub fn export_bundle(source: &Source, folder: &Path, out: &Path, precision: Precision) -> Result<()> {
+pub fn export_bundle(source: &CheckpointSource, folder: &Path, out: &Path, precision: Precision) -> Result<()> {
     let own = folder.join("bundle").join("bundle.toml");
     if !own.is_file() {
         return import(source, out, precision);
@@ -100,7 +100,7 @@ pub fn export_bundle(source: &Source, folder: &Path, out: &Path, precision: Prec
 ///
 /// # Errors
 /// Says what of the checkpoint is at fault, or which file can't be written.
-pub fn export_onnx(source: &Source, out: &Path) -> Result<()> {
+pub fn export_onnx(source: &CheckpointSource, out: &Path) -> Result<()> {
     let checkpoint = ClapCheckpoint::open(source)?;
     let (folder, stem) = if out.extension().is_some_and(|e| e == "onnx") {
         let stem = out.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
@@ -135,7 +135,7 @@ pub fn audio_graph(checkpoint: &ClapCheckpoint) -> Result<Graph> {
 /// As [`audio_graph`].
 pub fn text_graph(checkpoint: &ClapCheckpoint) -> Result<Graph> {
     let network = checkpoint.text(&Device::flex()).context("loading the text tower")?;
-    let length = Length { symbol: "S", input: "ids", axis: 1 };
+    let length = SymbolicLength { symbol: "S", input: "ids", axis: 1 };
     export::export_any_length("text", network, &length, |net, tracer, n| net.trace(tracer, n))
 }
 

@@ -1,7 +1,5 @@
-//! How claptune shows that it is at work.
-//!
-//! In: a number of bytes. Out: a bar on standard error, or nothing where that is no terminal.
-//! Never: writes to standard output.
+//! Bars on standard error that show a long step at work; nothing where that is no terminal. Standard output is for
+//! results.
 
 use std::time::Duration;
 

@@ -1,9 +1,8 @@
 //! `claptune verify`: is the bundle the checkpoint?
 //!
-//! In: a bundle, the checkpoint it came from, perhaps recordings. Out: a table of how far their embeddings are apart, and a
-//! verdict.
-//! The bundle runs as it does in clapd, from samples and words; the network runs in Burn, from the same patches and tokens.
-//! Never: compares a tower with itself; the two sides share the front end and the tokenizer, and nothing else.
+//! The bundle runs as it does in clapd, from samples and words; the network runs in Burn, from the same patches and
+//! tokens. The two sides share the front end and the tokenizer, and nothing else. A table shows how far their
+//! embeddings are apart, and what is beyond the tolerance of its precision is an error.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +14,7 @@ use clapd_core::model::{Bundle, Encode};
 
 use super::agreement::{self, Agreement};
 use super::checkpoint::clap::ClapCheckpoint;
-use super::checkpoint::source::Source;
+use super::checkpoint::source::CheckpointSource;
 use super::clips;
 
 /// Largest difference of a number of an f32 bundle. Both sides have the same weights and add in another order, which is
@@ -55,14 +54,14 @@ const SIGNALS: &str = "signals";
 const TEXT: &str = "text";
 
 /// Embeddings by both sides.
-struct Pair {
+struct EmbeddingPair {
     of: &'static str,
     checkpoint: Vec<Vec<f32>>,
     bundle: Vec<Vec<f32>>,
 }
 
 /// A line of the table.
-struct Row {
+struct TableRow {
     of: &'static str,
     inputs: usize,
     agreement: Agreement,
@@ -73,7 +72,7 @@ struct Row {
 ///
 /// # Errors
 /// A bundle, checkpoint or recording that can't be read, or embeddings that differ by more than their precision explains.
-pub fn verify(bundle: &Path, source: &Source, recordings: &[PathBuf]) -> Result<()> {
+pub fn verify(bundle: &Path, source: &CheckpointSource, recordings: &[PathBuf]) -> Result<()> {
     let bundle = Bundle::open(bundle)?;
     let checkpoint = ClapCheckpoint::open(source)?;
     ensure!(
@@ -83,15 +82,15 @@ pub fn verify(bundle: &Path, source: &Source, recordings: &[PathBuf]) -> Result<
         checkpoint.frontend
     );
     let spec = &checkpoint.frontend;
-    let mut sounds = vec![("recording", clips::judged(spec)?), (SIGNALS, clips::signals(spec))];
+    let mut sounds = vec![("recording", clips::verification(spec)?), (SIGNALS, clips::signals(spec))];
     if !recordings.is_empty() {
-        sounds.insert(0, ("clips", given(recordings, |path| clips::file(path, spec))?));
+        sounds.insert(0, ("clips", read_clips(recordings, |path| clips::file(path, spec))?));
     }
     let mut pairs = audio(&bundle, &checkpoint, &sounds)?;
     pairs.push(text(&bundle, &checkpoint)?);
-    let rows: Vec<Row> = pairs.iter().map(Pair::row).collect();
+    let rows: Vec<TableRow> = pairs.iter().map(EmbeddingPair::row).collect();
     println!("{:<9}  inputs  centred cosine: least       mean  least cosine  max difference", "");
-    for Row { of, inputs, agreement } in &rows {
+    for TableRow { of, inputs, agreement } in &rows {
         let Agreement { centred_least, centred_mean, cosine_least, largest } = agreement;
         println!(
             "{of:<9}  {inputs:>6}  {centred_least:>21.7}  {centred_mean:>9.7}  {cosine_least:>12.7}  {largest:>14.2e}"
@@ -99,11 +98,11 @@ pub fn verify(bundle: &Path, source: &Source, recordings: &[PathBuf]) -> Result<
     }
     let ranks = ranks(&pairs);
     let manifest = bundle.manifest();
-    judge(&[&manifest.audio.precision, &manifest.text.precision], &rows, ranks)
+    check_tolerances(&[&manifest.audio.precision, &manifest.text.precision], &rows, ranks)
 }
 
 /// Clips of all recordings. In a folder there may be other files; those are named and left out.
-fn given(recordings: &[PathBuf], read: impl Fn(&Path) -> Result<Vec<Vec<f32>>>) -> Result<Vec<Vec<f32>>> {
+fn read_clips(recordings: &[PathBuf], read: impl Fn(&Path) -> Result<Vec<Vec<f32>>>) -> Result<Vec<Vec<f32>>> {
     let files = clips::files(recordings)?;
     let mut all = vec![];
     let mut left_out = 0;
@@ -123,22 +122,22 @@ fn given(recordings: &[PathBuf], read: impl Fn(&Path) -> Result<Vec<Vec<f32>>>) 
     Ok(all)
 }
 
-impl Pair {
-    fn row(&self) -> Row {
+impl EmbeddingPair {
+    fn row(&self) -> TableRow {
         let agreement = agreement::compare(&self.checkpoint, &self.bundle);
-        Row { of: self.of, inputs: self.checkpoint.len(), agreement }
+        TableRow { of: self.of, inputs: self.checkpoint.len(), agreement }
     }
 }
 
 /// Prints rank correlations of the scores of all real sounds and texts, and gives that over both.
-fn ranks(pairs: &[Pair]) -> f64 {
-    let (texts, sounds): (Vec<&Pair>, Vec<&Pair>) =
+fn ranks(pairs: &[EmbeddingPair]) -> f64 {
+    let (texts, sounds): (Vec<&EmbeddingPair>, Vec<&EmbeddingPair>) =
         pairs.iter().filter(|pair| pair.of != SIGNALS).partition(|pair| pair.of == TEXT);
-    let rows = |pairs: &[&Pair], side: fn(&Pair) -> &[Vec<f32>]| -> Vec<Vec<f32>> {
+    let rows = |pairs: &[&EmbeddingPair], side: fn(&EmbeddingPair) -> &[Vec<f32>]| -> Vec<Vec<f32>> {
         pairs.iter().flat_map(|pair| side(pair).to_vec()).collect()
     };
     // Text by text.
-    let scores = |side: fn(&Pair) -> &[Vec<f32>]| agreement::scores(&rows(&texts, side), &rows(&sounds, side));
+    let scores = |side: fn(&EmbeddingPair) -> &[Vec<f32>]| agreement::scores(&rows(&texts, side), &rows(&sounds, side));
     let (checkpoint, bundle) = (scores(|pair| &pair.checkpoint), scores(|pair| &pair.bundle));
     let clips: usize = sounds.iter().map(|pair| pair.checkpoint.len()).sum();
     let all = agreement::rank_correlation(&checkpoint, &bundle);
@@ -153,7 +152,7 @@ fn ranks(pairs: &[Pair]) -> f64 {
 }
 
 /// Prints the tolerance of the least exact precision, and fails where the figures are beyond it.
-fn judge(precisions: &[&str], rows: &[Row], ranks: f64) -> Result<()> {
+fn check_tolerances(precisions: &[&str], rows: &[TableRow], ranks: f64) -> Result<()> {
     let has = |precision: &str| precisions.contains(&precision);
     // Written so that a NaN fails.
     let (tolerance, within): (String, fn(&Agreement) -> bool) = if has("int8") {
@@ -186,7 +185,11 @@ fn judge(precisions: &[&str], rows: &[Row], ranks: f64) -> Result<()> {
     Ok(())
 }
 
-fn audio(bundle: &Bundle, checkpoint: &ClapCheckpoint, sounds: &[(&'static str, Vec<Vec<f32>>)]) -> Result<Vec<Pair>> {
+fn audio(
+    bundle: &Bundle,
+    checkpoint: &ClapCheckpoint,
+    sounds: &[(&'static str, Vec<Vec<f32>>)],
+) -> Result<Vec<EmbeddingPair>> {
     let device = Device::flex();
     let (encoder, network) = (bundle.audio_encoder()?, checkpoint.audio(&device)?);
     let sizes = &checkpoint.config.audio;
@@ -204,12 +207,12 @@ fn audio(bundle: &Bundle, checkpoint: &ClapCheckpoint, sounds: &[(&'static str, 
             let mel = TensorData::new(patch.repeat(sizes.input_channels()), shape);
             ours.push(network.forward(Tensor::from_data(mel, &device)).into_data().iter::<f32>().collect());
         }
-        pairs.push(Pair { of, checkpoint: ours, bundle: theirs });
+        pairs.push(EmbeddingPair { of, checkpoint: ours, bundle: theirs });
     }
     Ok(pairs)
 }
 
-fn text(bundle: &Bundle, checkpoint: &ClapCheckpoint) -> Result<Pair> {
+fn text(bundle: &Bundle, checkpoint: &ClapCheckpoint) -> Result<EmbeddingPair> {
     let device = Device::flex();
     let (encoder, network) = (bundle.text_encoder()?, checkpoint.text(&device)?);
     let tokenizer = checkpoint.tokenizer()?;
@@ -221,5 +224,5 @@ fn text(bundle: &Bundle, checkpoint: &ClapCheckpoint) -> Result<Pair> {
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &device);
         ours.push(network.forward(ids, Tensor::ones(shape, &device)).into_data().iter::<f32>().collect());
     }
-    Ok(Pair { of: TEXT, checkpoint: ours, bundle: theirs })
+    Ok(EmbeddingPair { of: TEXT, checkpoint: ours, bundle: theirs })
 }

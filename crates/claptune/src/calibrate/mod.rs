@@ -1,13 +1,11 @@
-//! Cosines to scores, as people rated: the curve of a bundle.
+//! The curve of a bundle: cosines become scores, as people rated.
 //!
-//! In: cosines of pairs that no gradient saw (the validation split), people's mean ratings of them, and which recording each
-//! belongs to. Out: a rising curve from -1 to 1 in cosine and 0 to 10 in score, with its own error on recordings that it was
-//! not fitted to; the same written into a bundle.
-//! Never: falls, leaves the scale, or reports an error measured on what it was fitted to.
+//! The curve rises from -1 to 1 in cosine and 0 to 10 in score. It is fitted to pairs that no gradient saw (the
+//! validation split), and its error is measured on recordings that it was not fitted to.
 //!
-//! The curve is a logistic one, as the quality of video and speech is mapped to people's opinions (ITU-T J.149 and P.1401),
-//! written as the straight pieces that a bundle holds. An isotonic regression would follow a few hundred ratings too closely,
-//! and its steps would make one score of many cosines.
+//! It is a logistic one, as the quality of video and speech is mapped to people's opinions (ITU-T J.149 and P.1401),
+//! written as the straight pieces that a bundle holds. An isotonic regression would follow a few hundred ratings too
+//! closely, and its steps would make one score of many cosines.
 
 mod error;
 mod logistic;
@@ -19,13 +17,13 @@ use anyhow::{Result, ensure};
 use clapd_core::score::Calibration;
 
 use crate::data::SCORES;
-use crate::eval::{self, Listener, Ratings};
-use crate::metrics::Plan;
+use crate::eval::{self, BundleScorer, RatingSelection};
+use crate::metrics::BootstrapPlan;
 pub use error::CalibrationError;
 use logistic::Logistic;
 pub use store::write;
 
-/// A curve that rises by less over all that was heard tells sounds apart by less than a listener's own spread of a point.
+/// A curve that rises by less over all cosines tells sounds apart by less than a listener's own spread of a point.
 const LEAST_RISE: f64 = 1.0;
 
 /// A calibration, and how well it does.
@@ -47,16 +45,16 @@ pub struct Fitted {
 /// the fit and the bundle's new pipeline id. The ratings have to be some that the model did not learn from, and is not judged by.
 ///
 /// # Errors
-/// As [`eval::judge`], [`fit`] and [`write()`].
-pub fn bundle(folder: &Path, ratings: &Ratings<'_>) -> Result<(Fitted, String)> {
-    let models = [Listener::open(folder)?];
-    let judged = eval::judge(&models, ratings)?;
-    let columns = &judged.columns[0];
-    let fitted = fit(&columns.cosine, &columns.rating, &judged.recordings, ratings.plan)?;
+/// As [`eval::score_ratings`], [`fit`] and [`write()`].
+pub fn bundle(folder: &Path, ratings: &RatingSelection<'_>) -> Result<(Fitted, String)> {
+    let models = [BundleScorer::open(folder)?];
+    let scored = eval::score_ratings(&models, ratings)?;
+    let columns = &scored.columns[0];
+    let fitted = fit(&columns.cosine, &columns.rating, &scored.recordings, ratings.plan)?;
     // Names without their folders: a bundle goes to others.
     let names = ratings.manifests.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy());
     let mut data = names.collect::<Vec<_>>().join(", ");
-    if judged.pairs.iter().any(|pair| pair.split.is_some()) {
+    if scored.pairs.iter().any(|pair| pair.split.is_some()) {
         data += &format!(" ({})", ratings.split);
     }
     let id = write(models[0].bundle().dir(), &fitted, &data)?;
@@ -71,7 +69,7 @@ pub fn bundle(folder: &Path, ratings: &Ratings<'_>) -> Result<(Fitted, String)> 
 ///
 /// # Errors
 /// No pairs, columns of unequal length, a cosine outside -1 to 1, a rating outside 0 to 10.
-pub fn fit(cosines: &[f64], ratings: &[f64], recordings: &[usize], plan: Plan) -> Result<Fitted> {
+pub fn fit(cosines: &[f64], ratings: &[f64], recordings: &[usize], plan: BootstrapPlan) -> Result<Fitted> {
     check(cosines, ratings, recordings)?;
     let logistic = Logistic::fit(cosines, ratings);
     let points = logistic.points();

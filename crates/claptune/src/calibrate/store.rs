@@ -1,7 +1,5 @@
-//! A calibration's way into a bundle.
-//!
-//! In: a bundle's folder, a fitted curve. Out: the same folder with another `bundle.toml`: curve, measured error, pipeline id.
-//! Never: leaves a half-written manifest, or one that clapd would refuse; touches a tower.
+//! A calibration is written into a bundle: `bundle.toml` is replaced by one with another curve, its measured error and
+//! a new pipeline id. The towers are not touched.
 
 use std::path::Path;
 
@@ -31,7 +29,7 @@ pub fn write(folder: &Path, fitted: &Fitted, data: &str) -> Result<String> {
     Ok(manifest.pipeline_id)
 }
 
-/// What the bundle tells of its curve.
+/// What the bundle states of its curve.
 fn card(fitted: &Fitted, data: &str) -> Table {
     let mut card = Table::new();
     card.insert("method".into(), "logistic curve, least squares".into());

@@ -1,10 +1,12 @@
 //! A CLAP checkpoint: configuration, weights, front end and tokenizer, checked against each other.
 //!
-//! In: the folder of a `ClapModel` or LAION's `.pt` and, where it is another one, the folder of its processor. Out:
-//! [`ClapCheckpoint`], which gives the towers one at a time, so that only one is in memory.
-//! Never: reads a weight before the shapes of all are known to be right.
+//! It is the folder of a `ClapModel` or LAION's `.pt` and, where it is another one, the folder of its processor.
+//! [`ClapCheckpoint`] gives the towers one at a time, so that only one is in memory, and reads no weight before the
+//! shapes of all are known to be right.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,13 +14,16 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use clapd_core::dsp::FrontendSpec;
+use clapd_core::files::hexadecimal;
 use clapd_core::model::Tokenizer;
+use sha2::{Digest, Sha256};
 
 use super::clap_config::{self, ClapConfig, MAX_CONFIG, MAX_TOKENS};
-use super::clap_names::{Naming, Place, Tower, is_transposed};
-use super::source::Source;
-use super::stored::{self, Inventory, Stored};
-use super::{Weight, fill, laion, processor, refuse};
+use super::clap_names::{Naming, TensorLocation, Tower, is_transposed};
+use super::source::CheckpointSource;
+use super::stored_tensor::{self, Inventory, StoredTensor};
+use super::weights::{Weight, fail_on_faults, load_parameters};
+use super::{laion, processor};
 use crate::net::clap::Clap;
 use crate::net::htsat::Htsat;
 use crate::net::roberta::Roberta;
@@ -47,8 +52,8 @@ impl ClapCheckpoint {
     ///
     /// # Errors
     /// Names the file at fault; of keys and of tensors, all that are wrong.
-    pub fn open(source: &Source) -> Result<Self> {
-        let Source { weights, processor, .. } = source;
+    pub fn open(source: &CheckpointSource) -> Result<Self> {
+        let CheckpointSource { weights, processor, .. } = source;
         let (frontend, fused_features) = processor::frontend(processor)?;
         let parsed = |text: &str, says: &str| {
             clap_config::parse(text, frontend.patch_frames, frontend.mel_bins)
@@ -64,10 +69,10 @@ impl ClapCheckpoint {
         } else {
             let path = weights.join("config.json");
             says = path.display().to_string();
-            let text = stored::read_text(&path, MAX_CONFIG);
+            let text = stored_tensor::read_text(&path, MAX_CONFIG);
             let text = text.context("a checkpoint is a folder that ClapModel.save_pretrained wrote, or LAION's .pt")?;
             let config = parsed(&text, &says)?;
-            let (inventory, files) = stored::open_folder(weights)?;
+            let (inventory, files) = stored_tensor::open_folder(weights)?;
             (config, text, Naming::Transformers, inventory, files)
         };
         let fused = config.audio.fusion.is_some();
@@ -80,7 +85,7 @@ impl ClapCheckpoint {
             if fused_features { "a fused" } else { "an unfused" }
         );
         let faults = compare(&inventory, &naming, &config);
-        refuse(&faults).with_context(|| weights.display().to_string())?;
+        fail_on_faults(&faults).with_context(|| weights.display().to_string())?;
         let apart = weights.is_dir() && weights != processor;
         let folders: &[&Path] = if apart { &[weights, processor] } else { &[processor] };
         let tokenizer = processor::tokenizer(folders, config.text.bert.vocabulary, config.pad_id)?;
@@ -128,12 +133,12 @@ impl ClapCheckpoint {
     fn load<M: Module>(&self, tower: Tower, module: M) -> Result<M> {
         let mut faults = vec![];
         let fetch = |path: &str, shape: &[usize]| {
-            let place = self.naming.place(tower, path);
+            let place = self.naming.location(tower, path);
             let weight = self.read(path, &place).map_err(|e| format!("read     {}: {e:#}", place.name))?;
-            weight.fit(&place.name, shape)
+            weight.check(&place.name, shape)
         };
-        let module = fill(module, fetch, &mut faults);
-        refuse(&faults)?;
+        let module = load_parameters(module, fetch, &mut faults);
+        fail_on_faults(&faults)?;
         Ok(module)
     }
 
@@ -142,23 +147,23 @@ impl ClapCheckpoint {
     /// # Errors
     /// A tensor that is not there, can't be read, or has a value that is not finite.
     pub fn weight(&self, tower: Tower, path: &str) -> Result<Weight> {
-        let place = self.naming.place(tower, path);
+        let place = self.naming.location(tower, path);
         let weight = self.stored(path, &place).with_context(|| format!("reading {}", place.name))?;
         let shape = weight.shape.clone();
-        weight.fit(&place.name, &shape).or_else(|fault| {
-            refuse(&[fault])?;
+        weight.check(&place.name, &shape).or_else(|fault| {
+            fail_on_faults(&[fault])?;
             bail!("{} can't be used", place.name)
         })
     }
 
     /// One tensor, as the network has it.
-    fn read(&self, path: &str, place: &Place) -> Result<Weight> {
+    fn read(&self, path: &str, place: &TensorLocation) -> Result<Weight> {
         let weight = self.stored(path, place)?;
         Ok(if is_transposed(path, weight.shape.len()) { weight.transposed() } else { weight })
     }
 
     /// One tensor, as its file has it: query, key and value apart, and positions that no text reaches cut off.
-    fn stored(&self, path: &str, place: &Place) -> Result<Weight> {
+    fn stored(&self, path: &str, place: &TensorLocation) -> Result<Weight> {
         let mut weight = self.inventory.get(&place.name).context("it is not there any more")?.read()?;
         if let Some(third) = place.third {
             let length = weight.values.len() / 3;
@@ -179,7 +184,7 @@ impl ClapCheckpoint {
     /// A file that can't be read any more.
     pub fn with_unread(&self, tower: Tower, path: &str, mut weight: Weight) -> Result<Weight> {
         if (tower, path) == (Tower::Text, POSITIONS) {
-            let place = self.naming.place(tower, path);
+            let place = self.naming.location(tower, path);
             let whole = self.inventory.get(&place.name).context("it is not there any more")?.read()?;
             weight.values.extend(whole.values.into_iter().skip(weight.values.len()));
             weight.shape = whole.shape;
@@ -220,8 +225,22 @@ impl ClapCheckpoint {
     ///
     /// # Errors
     /// A file that can't be read.
-    pub fn sha256(&self, progress: impl FnMut(u64)) -> Result<String> {
-        stored::sha256(&self.files, progress)
+    pub fn sha256(&self, mut progress: impl FnMut(u64)) -> Result<String> {
+        // One hash over all shards; core's HashingReader has one a file.
+        let mut hash = Sha256::new();
+        let mut block = vec![0; 1 << 20];
+        for path in &self.files {
+            let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+            loop {
+                let length = file.read(&mut block).with_context(|| format!("reading {}", path.display()))?;
+                if length == 0 {
+                    break;
+                }
+                hash.update(&block[..length]);
+                progress(length as u64);
+            }
+        }
+        Ok(hexadecimal(&hash.finalize()))
     }
 }
 
@@ -243,13 +262,13 @@ fn compare(inventory: &Inventory, naming: &Naming, config: &ClapConfig) -> Vec<S
         return vec![error.to_string()];
     }
     let device = Device::flex();
-    let (mut audio, mut text) = (Shapes::default(), Shapes::default());
+    let (mut audio, mut text) = (ShapeCollector::default(), ShapeCollector::default());
     config.audio.init(&device).visit(&mut audio);
     config.text.init(&device).visit(&mut text);
-    let wanted = [(Tower::Audio, audio.shapes), (Tower::Text, text.shapes)];
+    let expected = [(Tower::Audio, audio.shapes), (Tower::Text, text.shapes)];
     let (mut faults, mut read) = (vec![], BTreeSet::new());
-    for (tower, (path, shape)) in wanted.iter().flat_map(|(tower, shapes)| shapes.iter().map(move |s| (*tower, s))) {
-        let place = naming.place(tower, path);
+    for (tower, (path, shape)) in expected.iter().flat_map(|(tower, shapes)| shapes.iter().map(move |s| (*tower, s))) {
+        let place = naming.location(tower, path);
         let shape = in_file(path, shape, &place, config);
         // Query, key and value can be one tensor.
         if read.insert(place.name.clone()) {
@@ -265,7 +284,7 @@ fn compare(inventory: &Inventory, naming: &Naming, config: &ClapConfig) -> Vec<S
 }
 
 /// The shape that the file has for one of the network's.
-fn in_file(path: &str, shape: &[usize], place: &Place, config: &ClapConfig) -> Vec<usize> {
+fn in_file(path: &str, shape: &[usize], place: &TensorLocation, config: &ClapConfig) -> Vec<usize> {
     let mut shape = shape.to_vec();
     if path == POSITIONS {
         shape[0] = config.positions;
@@ -279,7 +298,7 @@ fn in_file(path: &str, shape: &[usize], place: &Place, config: &ClapConfig) -> V
     shape
 }
 
-fn fault(name: &str, shape: &[usize], stored: Option<&Stored>) -> Option<String> {
+fn fault(name: &str, shape: &[usize], stored: Option<&StoredTensor>) -> Option<String> {
     match stored {
         None => Some(format!("missing  {name} {shape:?}")),
         Some(s) if s.shape != shape => Some(format!("shape    {name} is {:?}, the sizes make it {shape:?}", s.shape)),
@@ -290,12 +309,12 @@ fn fault(name: &str, shape: &[usize], stored: Option<&Stored>) -> Option<String>
 
 /// The shape of every float parameter by its path.
 #[derive(Default)]
-struct Shapes {
+struct ShapeCollector {
     path: Vec<String>,
     shapes: BTreeMap<String, Vec<usize>>,
 }
 
-impl ModuleVisitor for Shapes {
+impl ModuleVisitor for ShapeCollector {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name.into());
     }

@@ -1,7 +1,6 @@
 //! `config.json` of a `ClapModel`: what it says of both towers, or all that is wrong with it.
 //!
-//! In: the file's text and the front end's frames. Out: [`ClapConfig`].
-//! Never: passes over a key that it does not know; what a key means decides whether embeddings are right.
+//! A key that is not known is a fault: what it means could decide whether embeddings are right.
 //!
 //! Keys and defaults: transformers 5.23, models/clap/configuration_clap.py. Keys of older versions are known too.
 
@@ -60,13 +59,13 @@ const WITHOUT_EFFECT: &str = "_attn_implementation _attn_implementation_autoset 
     use_bfloat16 use_cache";
 
 /// One table of the file: keys are taken out of it, and what is left is a fault.
-struct Table<'a> {
+struct ConfigTable<'a> {
     name: &'static str,
     keys: Map<String, Value>,
     faults: &'a mut Vec<String>,
 }
 
-impl Table<'_> {
+impl ConfigTable<'_> {
     fn get<T: DeserializeOwned>(&mut self, key: &str, default: T) -> T {
         match self.keys.remove(key) {
             None => default,
@@ -140,7 +139,7 @@ pub fn parse(text: &str, frames: usize, mels: usize) -> Result<ClapConfig> {
     };
     let (audio, text) = (part("audio_config"), part("text_config"));
     let mut faults = vec![];
-    let mut table = Table { name: "", keys: root, faults: &mut faults };
+    let mut table = ConfigTable { name: "", keys: root, faults: &mut faults };
     table.only("model_type", &["clap".into()]);
     // Sums over both towers, that nothing reads.
     table.get("hidden_size", Value::Null);
@@ -157,10 +156,14 @@ pub fn parse(text: &str, frames: usize, mels: usize) -> Result<ClapConfig> {
         faults.push(format!("projection_hidden_act is {activation:?}; \"relu\" or \"gelu\" is known here"));
     }
     let shared = [("projection_dim", Value::from(output)), ("projection_hidden_act", Value::from(activation.clone()))];
-    let audio =
-        parse_audio(Table { name: "audio_config.", keys: audio, faults: &mut faults }, &shared, projection, frames);
+    let audio = parse_audio(
+        ConfigTable { name: "audio_config.", keys: audio, faults: &mut faults },
+        &shared,
+        projection,
+        frames,
+    );
     let (text, pad_id, positions) =
-        parse_text(Table { name: "text_config.", keys: text, faults: &mut faults }, &shared, projection);
+        parse_text(ConfigTable { name: "text_config.", keys: text, faults: &mut faults }, &shared, projection);
     if audio.mels != mels {
         faults.push(format!("audio_config.num_mel_bins is {}, the front end's feature_size {mels}", audio.mels));
     }
@@ -172,7 +175,7 @@ pub fn parse(text: &str, frames: usize, mels: usize) -> Result<ClapConfig> {
 }
 
 fn parse_audio(
-    mut table: Table,
+    mut table: ConfigTable,
     shared: &[(&str, Value)],
     projection: impl Fn(usize) -> ProjectionConfig,
     frames: usize,
@@ -212,7 +215,7 @@ fn parse_audio(
 
 /// The text tower, its padding token and the rows of its position table.
 fn parse_text(
-    mut table: Table,
+    mut table: ConfigTable,
     shared: &[(&str, Value)],
     projection: impl Fn(usize) -> ProjectionConfig,
 ) -> (RobertaConfig, usize, usize) {

@@ -1,10 +1,11 @@
 //! What a checkpoint calls the tensors of a CLAP.
 //!
-//! In: a tower and a path in our network. Out: the tensor's name in the file, and which third of it is meant where the file
-//! keeps query, key and value in one. Two vocabularies: transformers' `ClapModel`, and LAION's own training code.
-//! Never: sees a value.
+//! For a tower and a path in our network there is the tensor's name in the file, and which third of it is meant where
+//! the file keeps query, key and value in one. There are two vocabularies: transformers' `ClapModel`, and LAION's own
+//! training code.
 //!
-//! Reference: transformers 5.23, models/clap/modeling_clap.py; LAION-AI/CLAP, src/laion_clap/clap_module/{model,htsat}.py.
+//! Reference: transformers 5.23, models/clap/modeling_clap.py; LAION-AI/CLAP,
+//! src/laion_clap/clap_module/{model,htsat}.py.
 
 /// A half of a CLAP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl Tower {
 
 /// A tensor of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct TensorLocation {
     /// Its name.
     pub name: String,
     /// Which of three equal parts along the first axis is meant; all of it if none.
@@ -45,7 +46,7 @@ pub enum Naming {
 
 impl Naming {
     /// Where the file keeps the tensor at `path` of our `tower`.
-    pub fn place(&self, tower: Tower, path: &str) -> Place {
+    pub fn location(&self, tower: Tower, path: &str) -> TensorLocation {
         let mut name = match (path.strip_prefix("projection."), self) {
             (Some(rest), Self::Transformers) => format!("{}_projection.{rest}", tower.name()),
             // A sequence: linear, activation, linear.
@@ -60,13 +61,13 @@ impl Naming {
                 name = format!("{layer}{theirs}");
             }
         }
-        let Self::Laion(prefix) = self else { return Place { name, third: None } };
+        let Self::Laion(prefix) = self else { return TensorLocation { name, third: None } };
         let parts = [".attn.query.", ".attn.key.", ".attn.value."];
         let third = parts.iter().position(|part| name.contains(part));
         if let Some(third) = third {
             name = name.replacen(parts[third], ".attn.qkv.", 1);
         }
-        Place { name: format!("{prefix}{name}"), third }
+        TensorLocation { name: format!("{prefix}{name}"), third }
     }
 
     /// Where the file keeps the temperature of a tower's logits.

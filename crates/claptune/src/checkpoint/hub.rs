@@ -1,10 +1,10 @@
 //! Checkpoints in Hugging Face's hub, by way of the cache that its own tools share.
 //!
-//! In: a repository's id, `owner/name`, or `owner/name/file.pt`. Out: the place in the cache, and the commit.
-//! All files are of one commit. A file that the cache has is not fetched again, a transfer that was cut off goes on where it
-//! stopped, and without a connection the newest commit of the cache is taken. `HF_HOME` moves the cache, `HF_ENDPOINT` names
-//! another hub, `HF_TOKEN` opens private repositories, `HF_HUB_OFFLINE` asks nobody.
-//! Never: fetches what an import does not read; takes a file whose length or hash is not what the hub said.
+//! A repository is named `owner/name`, a file in it `owner/name/file.pt`. All files are of one commit, and only those
+//! are fetched that an import reads. A file that the cache has is not fetched again, a transfer that was cut off goes
+//! on where it stopped, and without a connection the newest commit of the cache is taken. A file whose length or hash
+//! is not what the hub said is refused. `HF_HOME` moves the cache, `HF_ENDPOINT` names another hub, `HF_TOKEN` opens
+//! private repositories, `HF_HUB_OFFLINE` asks nobody.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use clapd_core::files::HashingReader;
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use indicatif::ProgressBar;
 
-use super::stored::{self, shards};
+use super::stored_tensor::{self, shards};
 use crate::progress::bar;
 
 /// A transfer is tried this often before the user has to ask again; each try goes on where the one before stopped.
@@ -162,7 +163,7 @@ impl Hub {
 
     /// The newest commit that the cache knows.
     fn cached<'a>(&'a self, id: &'a str) -> Option<Repository<'a>> {
-        let commit = stored::read_text(&self.folder(id).join("refs/main"), 256).ok()?.trim().to_string();
+        let commit = stored_tensor::read_text(&self.folder(id).join("refs/main"), 256).ok()?.trim().to_string();
         let snapshot = self.snapshot(id, &commit);
         snapshot.is_dir().then_some(Repository { hub: self, id, snapshot, commit, remote: None })
     }
@@ -286,7 +287,7 @@ fn damage(path: &Path, size: usize) -> Result<Option<String>> {
     if named.len() != 64 || !named.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(None);
     }
-    let hash = stored::sha256(&[blob], |_| ())?;
+    let hash = HashingReader::open(&blob, u64::MAX)?.finish()?;
     Ok((hash != named).then(|| format!("with the SHA-256 {hash} instead of {named}")))
 }
 

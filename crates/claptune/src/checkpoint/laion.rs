@@ -1,8 +1,7 @@
 //! LAION's own checkpoints: the `.pt` that its training saved.
 //!
-//! In: the file. Out: its tensors, their vocabulary, and the config.json that a `ClapModel` of the same sizes would have;
-//! such a file has no configuration, so sizes are read off the shapes.
-//! Never: reads the optimizer's moments, which are two thirds of a published file; guesses a size that a shape tells.
+//! Such a file has no configuration, so the config.json that a `ClapModel` of the same sizes would have is read off the
+//! tensors' shapes. The optimizer's moments, two thirds of a published file, are not read.
 //!
 //! Reference: LAION-AI/CLAP, src/laion_clap/clap_module/{model,htsat,feature_fusion}.py; transformers 5.23,
 //! models/clap/convert_clap_original_pytorch_to_hf.py.
@@ -15,8 +14,8 @@ use serde_json::{Value, json};
 
 use super::clap_config::MAX_CONFIG;
 use super::clap_names::{Naming, Tower};
-use super::refuse;
-use super::stored::{self, Inventory};
+use super::stored_tensor::{self, Inventory};
+use super::weights::fail_on_faults;
 
 /// Where a state dict can be in the file: trained on several devices, and saved with or without the optimizer.
 const PREFIXES: [&str; 4] = ["state_dict.module.", "state_dict.", "module.", ""];
@@ -28,7 +27,7 @@ const TEXT_HEAD: usize = 64;
 /// # Errors
 /// A file that is damaged or is no CLAP of LAION's.
 pub fn open(path: &Path) -> Result<(Inventory, Naming)> {
-    let inventory = stored::open_pytorch(path)?;
+    let inventory = stored_tensor::open_pytorch(path)?;
     let naming = PREFIXES.iter().map(|prefix| Naming::Laion((*prefix).into())).find(|naming| {
         inventory.keys().any(|name| naming.is_of(Tower::Audio, name) || naming.is_of(Tower::Text, name))
     });
@@ -53,22 +52,22 @@ pub fn open(path: &Path) -> Result<(Inventory, Naming)> {
 /// Lists the tensors that would tell a size and are missing.
 pub fn config(inventory: &Inventory, naming: &Naming, beside: &Path) -> Result<String> {
     let Naming::Laion(prefix) = naming else { bail!("only LAION's files are without a config.json") };
-    let mut shapes = Shapes { inventory, prefix, missing: BTreeSet::new() };
+    let mut shapes = ShapeReader { inventory, prefix, missing: BTreeSet::new() };
     let output = shapes.size("audio_projection.2.weight", 0);
     let (audio, text) = (audio(&mut shapes), text(&mut shapes, beside)?);
     let missing: Vec<String> = shapes.missing.iter().map(|name| format!("missing  {name}")).collect();
-    refuse(&missing)?;
+    fail_on_faults(&missing)?;
     let config = json!({"model_type": "clap", "projection_dim": output, "audio_config": audio, "text_config": text});
     Ok(config.to_string())
 }
 
-struct Shapes<'a> {
+struct ShapeReader<'a> {
     inventory: &'a Inventory,
     prefix: &'a str,
     missing: BTreeSet<String>,
 }
 
-impl Shapes<'_> {
+impl ShapeReader<'_> {
     fn shape(&self, name: &str) -> Option<&[usize]> {
         self.inventory.get(&format!("{}{name}", self.prefix)).map(|stored| stored.shape.as_slice())
     }
@@ -90,7 +89,7 @@ impl Shapes<'_> {
     }
 }
 
-fn audio(shapes: &mut Shapes) -> Value {
+fn audio(shapes: &mut ShapeReader) -> Value {
     let channels = shapes.size("audio_branch.patch_embed.proj.weight", 0);
     let patch = [2, 3].map(|axis| shapes.size("audio_branch.patch_embed.proj.weight", axis));
     let (mut depths, mut heads) = (vec![], vec![]);
@@ -120,13 +119,13 @@ fn audio(shapes: &mut Shapes) -> Value {
     })
 }
 
-fn text(shapes: &mut Shapes, beside: &Path) -> Result<Value> {
+fn text(shapes: &mut ShapeReader, beside: &Path) -> Result<Value> {
     let table = "text_branch.embeddings.word_embeddings.weight";
     let (vocabulary, width) = (shapes.size(table, 0), shapes.size(table, 1));
     let path = beside.join("config.json");
     let mut known = Value::Null;
     if path.is_file() {
-        let text = stored::read_text(&path, MAX_CONFIG)?;
+        let text = stored_tensor::read_text(&path, MAX_CONFIG)?;
         let config: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
         if config["text_config"]["hidden_size"].as_u64().unwrap_or(768) == width as u64 {
             known = config["text_config"].clone();

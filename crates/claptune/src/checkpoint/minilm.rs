@@ -1,12 +1,11 @@
-//! all-MiniLM-L6-v2's safetensors under the names and layouts of [`crate::net::minilm`].
-//!
-//! In: the names of Hugging Face `BertModel`. Out: ours; linear weights as [in, out].
-//! Never: loses a tensor: a name that is not known is handed on as it is, and loading reports it.
+//! all-MiniLM-L6-v2's tensors, named as in Hugging Face's `BertModel`, under the names and layouts of
+//! [`crate::net::minilm`]: linear weights are [in, out]. A name that is not known stays as it is, and loading reports
+//! it.
 
-use super::Weights;
+use super::weights::Weights;
 
 /// Tensors of the file that the sentence encoder does not use: a pooling layer that it replaces, and a counter.
-pub fn unused(name: &str) -> bool {
+pub fn is_unused(name: &str) -> bool {
     name.starts_with("pooler.") || name == "embeddings.position_ids"
 }
 

@@ -1,7 +1,7 @@
-//! What stands before the towers: `preprocessor_config.json` and the tokenizer's files.
+//! What stands before the towers: `preprocessor_config.json` and the tokenizer's files become a front end for the
+//! device and one tokenizer.json.
 //!
-//! In: the folder of a `ClapProcessor`. Out: a front end for the device, and one tokenizer.json.
-//! Never: assumes a rate, a hop or a frequency; all are read, and a setting that the device can't follow is refused.
+//! All rates, hops and frequencies are read, none assumed, and a setting that the device can't follow is refused.
 //!
 //! Reference: transformers 5.23, models/clap/feature_extraction_clap.py.
 
@@ -13,7 +13,7 @@ use clapd_core::dsp::{FrontendSpec, ShortClipPolicy};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::stored::read_text;
+use super::stored_tensor::read_text;
 
 /// A preprocessor_config.json has 500 bytes.
 const MAX_SETTINGS: u64 = 1 << 20;

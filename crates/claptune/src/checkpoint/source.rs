@@ -1,7 +1,5 @@
-//! Where a checkpoint is: what the user typed, as places on this machine.
-//!
-//! In: a folder, a file, or a repository's id in Hugging Face's hub. Out: [`Source`].
-//! Never: asks the hub for what is here.
+//! Where a checkpoint is: what the user typed (a folder, a file, or a repository's id in Hugging Face's hub) as paths
+//! on this machine. The hub is not asked for what is here.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +9,7 @@ use super::hub::{self, Hub};
 
 /// Where a checkpoint's parts are.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct CheckpointSource {
     /// What the user named: for people and for the bundle's record.
     pub name: String,
     /// The commit of a repository; empty for what was here.
@@ -30,7 +28,7 @@ pub const BEST: &str = "best";
 ///
 /// # Errors
 /// A name that is no place here and no repository's id, or says why the hub did not give it.
-pub fn locate(name: &str, processor: Option<&str>) -> Result<Source> {
+pub fn locate(name: &str, processor: Option<&str>) -> Result<CheckpointSource> {
     let hub = Hub::from_env();
     let best = Path::new(name).join(BEST);
     let path = if best.join("config.json").is_file() { &best } else { Path::new(name) };
@@ -60,5 +58,5 @@ pub fn locate(name: &str, processor: Option<&str>) -> Result<Source> {
             _ => PathBuf::from("."),
         },
     };
-    Ok(Source { name: name.into(), version, weights, processor })
+    Ok(CheckpointSource { name: name.into(), version, weights, processor })
 }

@@ -1,16 +1,10 @@
-//! YAMNet's TensorFlow checkpoint under the names and layouts of [`crate::net::yamnet`].
-//!
-//! In: the checkpoint's tensors. Out: convolutions [out, in, y, x] with the batch normalisations folded in.
-//! Never: loses a tensor: what is not known is handed on under its own name, and loading reports it.
+//! YAMNet's TensorFlow variables, as `models/mini/lab/unpack.py` names them, under the names and layouts of
+//! [`crate::net::yamnet`]: convolutions [out, in, y, x] with the batch normalisations folded in.
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Weight, Weights};
+use super::weights::{Weight, Weights};
 use crate::net::yamnet::{BATCH_NORM_EPSILON, YamnetConfig};
-
-/// Every variable's name begins and ends like this.
-const PREFIX: &str = "layer-1/layer/_func/_yamnet/layer_with_weights-";
-const SUFFIX: &str = "/.ATTRIBUTES/VARIABLE_VALUE";
 
 /// Renames, transposes and folds. The layers are numbered in order: convolution, normalisation, and so on; the dense
 /// layer is the last.
@@ -33,19 +27,13 @@ pub fn rename(mut source: Weights, config: &YamnetConfig) -> Result<Weights> {
     let dense = 2 * paths.len();
     renamed.insert("classes.weight", take(&mut source, dense, "kernel")?);
     renamed.insert("classes.bias", take(&mut source, dense, "bias")?);
-    // Two counters of the training loop.
-    let rest: Vec<String> =
-        source.names().filter(|n| !n.starts_with("keras_api/metrics/")).map(str::to_string).collect();
-    for name in rest {
-        if let Some(weight) = source.take(&name) {
-            renamed.insert(name, weight);
-        }
-    }
+    // What is not known keeps its name, so that loading reports it.
+    renamed.append(source);
     Ok(renamed)
 }
 
 fn take(source: &mut Weights, layer: usize, name: &str) -> Result<Weight> {
-    let name = format!("{PREFIX}{layer}/{name}{SUFFIX}");
+    let name = format!("layers.{layer}.{name}");
     source.take(&name).with_context(|| format!("the checkpoint has no {name}"))
 }
 

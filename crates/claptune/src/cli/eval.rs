@@ -1,7 +1,4 @@
 //! `claptune eval`'s and `claptune split`'s arguments.
-//!
-//! In: arguments. Out: tables, JSON or a manifest.
-//! Never: the evaluation itself.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -9,14 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::Listeners;
-use crate::data::{self, Screening, split};
-use crate::eval::{self, AlarmRules, Listener, Report};
-use crate::metrics::Plan;
+use super::args::{BootstrapArgs, ListenerPolicy, ScreeningArgs, SplitName};
+use crate::data::{self, split};
+use crate::eval::{self, AlarmRules, BundleScorer, EvalReport};
 
 /// Compare a model's scores with people's ratings, and count its false alarms
 #[derive(clap::Args)]
-pub(super) struct Eval {
+pub(super) struct EvalArgs {
     /// Ratings: CSV or JSONL (audio,text,score[,listener,split,kind,category,recording,anchor]), or RELATE's or XACLE's CSV;
     /// may be given several times
     #[arg(long, value_name = "MANIFEST")]
@@ -35,19 +31,11 @@ pub(super) struct Eval {
     against: Option<PathBuf>,
     /// The ratings to use, where they have splits
     #[arg(long, value_enum, default_value = "test")]
-    split: Split,
-    /// Screen ratings first: listeners by their anchors, ratings that no other listener comes near
-    #[arg(long)]
-    screen: bool,
-    /// Share of audio files that may be missing or broken, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
-    skip: f64,
-    /// Draws of the bootstrap
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
-    resamples: u32,
-    /// Seed of the bootstrap
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
+    split: SplitName,
+    #[command(flatten)]
+    screening: ScreeningArgs,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
     /// Score at which an event starts; may be given several times
     #[arg(long = "start", value_name = "SCORE", default_values_t = [5.0, 6.0, 7.0])]
     starts: Vec<f32>,
@@ -61,7 +49,7 @@ pub(super) struct Eval {
 
 /// Splits that neither a recording nor a listener crosses
 #[derive(clap::Args)]
-pub(super) struct Divide {
+pub(super) struct SplitArgs {
     /// Ratings, as claptune eval takes them; may be given several times
     #[arg(long, value_name = "MANIFEST", required = true)]
     data: Vec<PathBuf>,
@@ -76,17 +64,10 @@ pub(super) struct Divide {
     shares: Vec<f64>,
     /// Whether listeners are kept apart, too: apart costs ratings, shared lets a model meet a listener again
     #[arg(long, value_enum, default_value = "apart")]
-    listeners: Listeners,
+    listeners: ListenerPolicy,
     /// The same seed gives the same splits
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub(super) enum Split {
-    Train,
-    Validation,
-    Test,
 }
 
 /// As for `clapd score`.
@@ -95,29 +76,19 @@ fn hop(text: &str) -> Result<f64, String> {
     (0.01..=600.0).contains(&seconds).then_some(seconds).ok_or_else(|| format!("{seconds} s; 0.01 to 600 are allowed"))
 }
 
-impl From<Split> for data::Split {
-    fn from(split: Split) -> Self {
-        match split {
-            Split::Train => Self::Train,
-            Split::Validation => Self::Validation,
-            Split::Test => Self::Test,
-        }
-    }
-}
-
-pub(super) fn eval(args: &Eval) -> Result<()> {
+pub(super) fn eval(args: &EvalArgs) -> Result<()> {
     let folders = [Some(&args.model), args.against.as_ref()].into_iter().flatten();
-    let models = folders.map(|folder| Listener::open(folder)).collect::<Result<Vec<_>>>()?;
-    let ratings = eval::Ratings {
+    let models = folders.map(|folder| BundleScorer::open(folder)).collect::<Result<Vec<_>>>()?;
+    let ratings = eval::RatingSelection {
         manifests: &args.data,
         audio_root: args.audio_root.as_deref(),
         split: args.split.into(),
-        screening: Screening::when(args.screen),
-        skip: args.skip,
-        plan: Plan { resamples: args.resamples as usize, seed: args.seed },
+        screening: args.screening.rules(),
+        skip: args.screening.skip,
+        plan: args.bootstrap.plan(),
     };
     let mut report = if args.data.is_empty() {
-        Report { models: models.iter().map(Listener::name).collect(), ..Report::default() }
+        EvalReport { models: models.iter().map(BundleScorer::name).collect(), ..EvalReport::default() }
     } else {
         eval::agreement(&models, &ratings)?
     };
@@ -125,14 +96,14 @@ pub(super) fn eval(args: &Eval) -> Result<()> {
         let rules =
             AlarmRules { starts: args.starts.clone(), hop: Duration::from_secs_f64(args.hop), ..Default::default() };
         for (place, model) in models.iter().enumerate() {
-            report.alarms.extend(eval::measure(model, place, events, args.audio_root.as_deref(), &rules)?);
+            report.alarms.extend(eval::measure_alarms(model, place, events, args.audio_root.as_deref(), &rules)?);
         }
     }
     let text = if args.json { serde_json::to_string(&report)? + "\n" } else { report.table() };
     std::io::stdout().write_all(text.as_bytes()).context("writing the report")
 }
 
-pub(super) fn divide(args: &Divide) -> Result<()> {
+pub(super) fn split_manifests(args: &SplitArgs) -> Result<()> {
     let shares: [f64; 3] = args.shares.as_slice().try_into().ok().with_context(|| {
         format!("--shares has {} numbers; train,validation,test are needed: 0.8,0.1,0.1", args.shares.len())
     })?;
@@ -143,7 +114,7 @@ pub(super) fn divide(args: &Divide) -> Result<()> {
         rows.extend(read.rows);
         excluded += read.excluded;
     }
-    let rules = split::Rules { shares, listeners: args.listeners == Listeners::Apart, seed: args.seed };
+    let rules = split::SplitRules { shares, listeners: args.listeners == ListenerPolicy::Apart, seed: args.seed };
     let made = split::split(rows, &rules)?;
     data::write(&args.out, &made.ratings)?;
     println!("{:<12}{:>12}{:>12}{:>12}", "split", "recordings", "listeners", "ratings");

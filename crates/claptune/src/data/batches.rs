@@ -1,7 +1,5 @@
-//! The order in which training sees pairs.
-//!
-//! In: pairs, a seed, the number of the epoch. Out: batches of their indices.
-//! Never: remembers anything: epoch 7 is the same after a resume as without one.
+//! The order in which training sees pairs: batches of their indices, by the seed and the number of the epoch alone, so
+//! that epoch 7 is the same after a resume as without one.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -18,14 +16,14 @@ pub fn batches(pairs: &[Pair], size: usize, seed: u64, epoch: u64) -> Vec<Vec<us
     let mut random = Rng::with_seed(seed.wrapping_add(epoch.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
     let mut order: Vec<usize> = (0..pairs.len()).collect();
     random.shuffle(&mut order);
-    let (mut full, mut open): (Vec<Vec<usize>>, Vec<Open<'_>>) = (vec![], vec![]);
+    let (mut full, mut open): (Vec<Vec<usize>>, Vec<OpenBatch<'_>>) = (vec![], vec![]);
     for row in order {
         let Pair { audio, text, .. } = &pairs[row];
         let place = open
             .iter()
             .position(|batch| !batch.audio.contains(audio.as_path()) && !batch.texts.contains(text.as_str()));
         let place = place.unwrap_or_else(|| {
-            open.push(Open::default());
+            open.push(OpenBatch::default());
             open.len() - 1
         });
         let batch = &mut open[place];
@@ -41,7 +39,7 @@ pub fn batches(pairs: &[Pair], size: usize, seed: u64, epoch: u64) -> Vec<Vec<us
 }
 
 #[derive(Default)]
-struct Open<'a> {
+struct OpenBatch<'a> {
     rows: Vec<usize>,
     audio: HashSet<&'a Path>,
     texts: HashSet<&'a str>,

@@ -1,11 +1,9 @@
-//! Patches kept on disk, so that a recording is decoded once and not once an epoch.
+//! Patches kept on disk, so that a recording is decoded once and not once an epoch. Without the cache a run is slower,
+//! and no more: its failures end none.
 //!
-//! In: patches and the key of what they were made from. Out: the same patches, bit for bit, or nothing.
-//! Never: grows beyond its bound; fails a run because of itself: without the cache it is slower.
-//!
-//! Training reads every recording once an epoch, in another order each time. Dropping the least recently used would then drop
-//! each entry shortly before it is needed. What this run has used stays; only what an earlier run left is dropped, oldest
-//! first, and what finds no room is computed each time.
+//! Training reads every recording once an epoch, in another order each time. Dropping the least recently used would
+//! then drop each entry shortly before it is needed. What this run has used stays; only what an earlier run left is
+//! dropped, oldest first, and what finds no room is computed each time.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -87,16 +85,16 @@ impl MelCache {
         found
     }
 
-    /// Keeps patches under a key, whole or not at all. The first failure is told in the log.
+    /// Keeps patches under a key, whole or not at all. The first failure is in the log.
     pub fn put(&mut self, key: &str, patches: &[f32]) {
         let name = format!("{key}.mel");
         let bytes = encode(patches);
         // A damaged entry of the same name is replaced.
-        self.forget(&name);
+        self.remove_entry(&name);
         while self.bytes + bytes.len() as u64 > self.most
             && let Some((_, oldest)) = self.old.keys().next().cloned()
         {
-            self.forget(&oldest);
+            self.remove_entry(&oldest);
             let _ = fs::remove_file(self.folder.join(&oldest));
             self.counts.dropped += 1;
         }
@@ -113,7 +111,7 @@ impl MelCache {
         }
     }
 
-    fn forget(&mut self, name: &str) {
+    fn remove_entry(&mut self, name: &str) {
         let found = self.old.keys().find(|(_, old)| old == name).cloned();
         if let Some(bytes) = found.and_then(|key| self.old.remove(&key)) {
             self.bytes -= bytes;

@@ -1,17 +1,12 @@
-//! Recordings as patches, through the cache.
-//!
-//! In: pairs. Out: those whose audio can be used, and a file's patches whenever they are asked for.
-//! Never: finds out in the tenth epoch that a file is broken; [`Clips::prepare`] has looked at each.
+//! Recordings as patches, through the cache. [`Clips::prepare`] reads each file once before training, so that a broken
+//! one is found then and not in the tenth epoch.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clapd_core::dsp::FrontendSpec;
-use clapd_core::files::{hexadecimal, sha256_hex};
-use sha2::{Digest, Sha256};
+use clapd_core::files::{HashingReader, sha256_hex};
 
 use super::audio;
 use super::cache::{CacheCounts, MelCache};
@@ -20,9 +15,6 @@ use super::skips::{Skipped, Skips};
 
 /// Raised whenever the front end gives other numbers for the same description.
 const REVISION: u32 = 1;
-
-/// Bytes; fits the second-level cache of a processor.
-const HASHED_AT_ONCE: usize = 128 << 10;
 
 /// Patches of files, for one front end.
 #[derive(Debug)]
@@ -83,7 +75,7 @@ impl Clips {
     }
 
     /// Loads the audio of all pairs once, which fills the cache, and leaves out the pairs whose file can't be used.
-    /// `progress` is told how many files of how many are done.
+    /// `progress` gets how many files of how many are done.
     ///
     /// # Errors
     /// More than the share `most` (0 to 1) of the files can't be used, or no pair is left.
@@ -108,16 +100,7 @@ impl Clips {
         if let Some(key) = self.keys.get(file) {
             return Ok(key.clone());
         }
-        let place = || format!("{}: can't open it", file.display());
-        let (mut hash, mut piece) = (Sha256::new(), vec![0; HASHED_AT_ONCE]);
-        let mut source = File::open(file).with_context(place)?;
-        loop {
-            match source.read(&mut piece).with_context(place)? {
-                0 => break,
-                length => hash.update(&piece[..length]),
-            }
-        }
-        let content = hexadecimal(&hash.finalize());
+        let content = HashingReader::open(file, u64::MAX)?.finish().with_context(|| file.display().to_string())?;
         let key = sha256_hex(format!("{REVISION}\n{content}\n{:?}\n{}", self.spec, self.patch_hop).as_bytes());
         self.keys.insert(file.to_path_buf(), key.clone());
         Ok(key)

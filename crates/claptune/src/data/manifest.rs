@@ -1,8 +1,7 @@
-//! Manifests, read and written.
+//! Manifests, read and written: a CSV or JSONL file of our own, or RELATE's or XACLE's CSV (`published`), which is
+//! known by its columns.
 //!
-//! In: a CSV or JSONL file of our own, or RELATE's or XACLE's CSV (`published`), told by their columns. Out: [`Ratings`]; and
-//! a CSV of our own.
-//! Never: passes over a column that it does not know, for it may be a misspelt one; passes over a broken row.
+//! A column that is not known is an error, for it may be a misspelt one, and so is a broken row.
 
 use std::fs;
 use std::path::{Path, absolute};
@@ -13,25 +12,16 @@ use clapd_core::text::csv_field;
 use serde::Deserialize;
 
 use super::published;
-use super::rating::{Rating, Split};
-use super::table::{Row, Table};
+use super::rating::{Rating, Ratings, Split};
+use super::table::{CsvRow, CsvTable};
 
 /// The columns of our own form, those that must be there first.
 const COLUMNS: [&str; 9] = ["audio", "text", "score", "listener", "split", "kind", "category", "recording", "anchor"];
 
-/// What a manifest holds.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Ratings {
-    /// In the file's order.
-    pub rows: Vec<Rating>,
-    /// Rows that the publisher marks as excluded.
-    pub excluded: usize,
-}
-
 /// A line of a JSONL manifest; its names are frozen.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct JsonRating {
     audio: String,
     text: String,
     score: f64,
@@ -62,7 +52,7 @@ pub fn read(manifest: &Path, audio_root: Option<&Path>) -> Result<Ratings> {
 }
 
 fn read_csv(text: &str, manifest: &Path, root: &Path) -> Result<Ratings> {
-    let table = Table::parse(text)?;
+    let table = CsvTable::parse(text)?;
     if table.has("wavname") {
         return published::relate(&table, root);
     }
@@ -79,21 +69,21 @@ fn read_csv(text: &str, manifest: &Path, root: &Path) -> Result<Ratings> {
             COLUMNS[3..].join(",")
         );
     }
-    Ok(Ratings { rows: table.map(|row| Line::of(row)?.rating(root))?, excluded: 0 })
+    Ok(Ratings { rows: table.map(|row| JsonRating::of(row)?.rating(root))?, excluded: 0 })
 }
 
 fn read_lines(text: &str, root: &Path) -> Result<Ratings> {
     let mut rows = Vec::new();
     let lines = text.trim_start_matches('\u{feff}').lines().enumerate();
     for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-        let rating = serde_json::from_str::<Line>(line).map_err(Into::into).and_then(|line| line.rating(root));
+        let rating = serde_json::from_str::<JsonRating>(line).map_err(Into::into).and_then(|line| line.rating(root));
         rows.push(rating.with_context(|| format!("line {}", number + 1))?);
     }
     Ok(Ratings { rows, excluded: 0 })
 }
 
-impl Line {
-    fn of(row: Row<'_>) -> Result<Self> {
+impl JsonRating {
+    fn of(row: CsvRow<'_>) -> Result<Self> {
         let text = |name: &str| row.get(name).map(str::to_owned);
         let named = |name: &str| {
             Split::named(name).with_context(|| format!("split is {name:?}; train, validation or test is allowed"))

@@ -1,7 +1,4 @@
-//! Ratings of one recording and one text, together.
-//!
-//! In: ratings. Out: [`Pair`]s in the order in which they first come.
-//! Never: puts an anchor into a pair.
+//! Ratings of one recording and one text, together, in the order in which they first come. Anchors are left out.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -12,7 +9,7 @@ use super::rating::{NATURAL, Rating, Split};
 
 /// What one listener said.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Opinion {
+pub struct ListenerRating {
     /// Who, if that is known.
     pub listener: Option<String>,
     /// 0 to 10.
@@ -35,7 +32,7 @@ pub struct Pair {
     /// Kind of sound.
     pub category: Option<String>,
     /// At least one.
-    pub opinions: Vec<Opinion>,
+    pub listener_ratings: Vec<ListenerRating>,
 }
 
 impl Pair {
@@ -49,7 +46,7 @@ impl Pair {
     pub fn by_listener(&self) -> Vec<f64> {
         let mut places: HashMap<&str, usize> = HashMap::new();
         let mut sums: Vec<(f64, f64)> = Vec::new();
-        for Opinion { listener, score } in &self.opinions {
+        for ListenerRating { listener, score } in &self.listener_ratings {
             let fresh = sums.len();
             let place = listener.as_deref().map_or(fresh, |name| *places.entry(name).or_insert(fresh));
             if place == fresh {
@@ -77,7 +74,7 @@ pub fn pairs(ratings: &[Rating]) -> Result<Vec<Pair>> {
         let place = *places.entry((&rating.audio, &rating.text)).or_insert(pairs.len());
         if place == pairs.len() {
             let Rating { audio, recording, text, split, kind, category, .. } = rating.clone();
-            pairs.push(Pair { audio, recording, text, split, kind, category, opinions: vec![] });
+            pairs.push(Pair { audio, recording, text, split, kind, category, listener_ratings: vec![] });
         }
         let pair = &mut pairs[place];
         ensure!(
@@ -93,7 +90,7 @@ pub fn pairs(ratings: &[Rating]) -> Result<Vec<Pair>> {
             rating.recording,
             rating.kind
         );
-        pair.opinions.push(Opinion { listener: rating.listener.clone(), score: rating.score });
+        pair.listener_ratings.push(ListenerRating { listener: rating.listener.clone(), score: rating.score });
     }
     Ok(pairs)
 }

@@ -1,21 +1,19 @@
 //! RELATE's and XACLE's files, as published.
 //!
-//! RELATE (Kanamori et al., Interspeech 2025), `scores/{REL,IS,OS}.csv`: a row a rating, `wavname` below the folder of its wave
-//! archive, `audio type` natural or a generator, and in REL.csv which of its splits the pair is in. Anchors are pairs that
-//! don't fit, by which listeners were screened.
-//! XACLE (ICASSP 2026), `meta_data/{train,validation}.csv`: a row a rating; `_average.csv`: a row a pair. The split is the
-//! file's name, the audio lies in a folder of that name; `--audio-root` is `XACLE_dataset/wav`.
+//! RELATE (Kanamori et al., Interspeech 2025), `scores/{REL,IS,OS}.csv`: a row a rating, `wavname` below the folder of
+//! its wave archive, `audio type` natural or a generator, and in REL.csv which of its splits the pair is in. Anchors
+//! are pairs that don't fit, by which listeners were screened. RELATE states no licence, so no row of it is in this
+//! repository.
 //!
-//! In: a table. Out: ratings.
-//! Never: a row of theirs in this repository; RELATE states no licence.
+//! XACLE (ICASSP 2026), `meta_data/{train,validation}.csv`: a row a rating; `_average.csv`: a row a pair. The split is
+//! the file's name, the audio lies in a folder of that name; `--audio-root` is `XACLE_dataset/wav`.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::manifest::Ratings;
-use super::rating::{Rating, Split};
-use super::table::{Row, Table};
+use super::rating::{Rating, Ratings, Split};
+use super::table::{CsvRow, CsvTable};
 
 /// Names of XACLE's columns: its files', and those that its README gives them.
 const XACLE_AUDIO: [&str; 2] = ["wav_file_name", "wave_file_name"];
@@ -23,7 +21,7 @@ const XACLE_SCORES: [&str; 4] =
     ["score", "average_score", "11-point semantic-alignment score", "average_semantic_alignement_score"];
 
 /// Reads RELATE's. Rows that it excludes are dropped and counted, but for anchors, which tell of their listeners.
-pub(super) fn relate(table: &Table, root: &Path) -> Result<Ratings> {
+pub(super) fn relate(table: &CsvTable, root: &Path) -> Result<Ratings> {
     // IS.csv and OS.csv have no splits of RELATE's; there the split is AudioCaps'.
     let split = if table.has("in RELATE dataset") { "in RELATE dataset" } else { "in AudioCaps" };
     let rows = table.map(|row| relate_row(row, split, root))?;
@@ -31,7 +29,7 @@ pub(super) fn relate(table: &Table, root: &Path) -> Result<Ratings> {
     Ok(Ratings { rows: rows.into_iter().flatten().collect(), excluded })
 }
 
-fn relate_row(row: Row<'_>, split: &str, root: &Path) -> Result<Option<Rating>> {
+fn relate_row(row: CsvRow<'_>, split: &str, root: &Path) -> Result<Option<Rating>> {
     let (name, kind) = (row.need("wavname")?, row.need("audio type")?);
     // The first revision called the type of an anchor "anchor" and had no label.
     let anchor = row.get("anchor label") == Some("True") || kind == "anchor";
@@ -58,7 +56,7 @@ fn relate_row(row: Row<'_>, split: &str, root: &Path) -> Result<Option<Rating>> 
 }
 
 /// Reads XACLE's; `manifest` names the split. Which sounds are natural was not published.
-pub(super) fn xacle(table: &Table, manifest: &Path, root: &Path) -> Result<Ratings> {
+pub(super) fn xacle(table: &CsvTable, manifest: &Path, root: &Path) -> Result<Ratings> {
     let stem = manifest.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let split = Split::named(stem.trim_end_matches("_average"));
     let folder = split.map_or_else(|| root.to_path_buf(), |split| root.join(split.to_string()));

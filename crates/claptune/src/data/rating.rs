@@ -1,7 +1,4 @@
 //! One listener's rating of how well a text describes a recording.
-//!
-//! In: a row of a manifest. Out: the same with a place on disk, checked.
-//! Never: a rating outside the scale.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -68,6 +65,15 @@ pub struct Rating {
     pub category: Option<String>,
     /// The text was chosen not to fit, to see whether the listener listens. No model sees such a rating.
     pub anchor: bool,
+}
+
+/// What a manifest holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ratings {
+    /// In the file's order.
+    pub rows: Vec<Rating>,
+    /// Rows that the publisher marks as excluded.
+    pub excluded: usize,
 }
 
 impl Rating {

@@ -1,7 +1,5 @@
-//! Which ratings to trust.
-//!
-//! In: ratings. Out: those of listeners who listen, that another listener does not contradict; and counts of the rest.
-//! Never: looks at a model.
+//! Which ratings to trust: those of listeners who listen, that another listener does not contradict. The rest is
+//! counted.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;

@@ -1,7 +1,4 @@
-//! Audio that can't be used: listed and skipped, up to a share.
-//!
-//! In: what failed and why. Out: the list, or an error once there is too much of it.
-//! Never: skips in silence.
+//! Audio that can't be used: it is listed and skipped, and too much of it is an error.
 
 use std::path::{Path, PathBuf};
 

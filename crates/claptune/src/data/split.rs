@@ -1,16 +1,13 @@
 //! Splits that neither a recording nor a listener crosses.
 //!
-//! In: ratings, shares, a seed. Out: the same ratings, each with its split, less those that can't be had in either; or what
-//! crosses the splits that a manifest came with.
-//!
-//! A model that has seen a recording knows its answer; one that has seen a listener knows that listener's habits. To keep
-//! both out of the test, a rating is kept only if its recording and its listener are in the same split. How many that are
-//! depends on who rated what: where groups of listeners rated groups of recordings, nearly all; where everybody rated a bit
-//! of everything, two in three at 80/10/10, and a tenth of the test's. So the small splits are grown from one recording each
-//! by those that share most listeners with what is already there; then listeners and recordings are assigned in turns, each
-//! to where most of the other are, until no more is gained. What is dropped is counted; where it is too much, splits by
-//! recording alone ([`Rules::listeners`] off) are the lesser evil, and have to be reported as such.
-//! Never: the clock or the order of the rows decides anything; the seed does.
+//! A model that has seen a recording knows its answer; one that has seen a listener knows that listener's habits. To
+//! keep both out of the test, a rating is kept only if its recording and its listener are in the same split. How many
+//! that are depends on who rated what: where groups of listeners rated groups of recordings, nearly all; where
+//! everybody rated a bit of everything, two in three at 80/10/10, and a tenth of the test's. So the small splits are
+//! grown from one recording each by those that share most listeners with what is already there; then listeners and
+//! recordings are assigned in turns, each to where most of the other are, until no more is gained. What is dropped is
+//! counted; where it is too much, splits by recording alone ([`SplitRules::listeners`] off) are the lesser evil, and
+//! have to be reported as such. The same ratings in any order and the same seed give the same splits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,11 +17,11 @@ use fastrand::Rng;
 use super::rating::{Rating, Split};
 
 /// Turns after which nothing is gained any more: studies settle in three to six.
-const TURNS: usize = 20;
+const MAX_TURNS: usize = 20;
 
 /// How to split.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rules {
+pub struct SplitRules {
     /// Shares of the recordings: train, validation, test.
     pub shares: [f64; 3],
     /// Keep listeners apart, too.
@@ -33,7 +30,7 @@ pub struct Rules {
     pub seed: u64,
 }
 
-impl Default for Rules {
+impl Default for SplitRules {
     fn default() -> Self {
         Self { shares: [0.8, 0.1, 0.1], listeners: true, seed: 1 }
     }
@@ -41,7 +38,7 @@ impl Default for Rules {
 
 /// What was made.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Made {
+pub struct SplitResult {
     /// Ratings with their splits, in their order. Anchors have none and are all there.
     pub ratings: Vec<Rating>,
     /// Ratings whose recording and listener came to be in different splits.
@@ -61,9 +58,9 @@ pub struct Crossing {
 
 /// What crosses the splits that the ratings have.
 pub fn crossing(ratings: &[Rating]) -> Crossing {
-    fn crosses<'a>(seen: impl Iterator<Item = (&'a String, Split)>) -> Vec<String> {
+    fn crosses<'a>(named: impl Iterator<Item = (&'a String, Split)>) -> Vec<String> {
         let mut splits: BTreeMap<&String, BTreeSet<Split>> = BTreeMap::new();
-        for (name, split) in seen {
+        for (name, split) in named {
             splits.entry(name).or_default().insert(split);
         }
         splits.into_iter().filter(|(_, splits)| splits.len() > 1).map(|(name, _)| name.clone()).collect()
@@ -76,7 +73,7 @@ pub fn crossing(ratings: &[Rating]) -> Crossing {
 }
 
 /// Who rated what, by number.
-struct Study {
+struct RatingGraph {
     /// Recording, and listener if known, of each rating that is no anchor.
     ratings: Vec<(usize, Option<usize>)>,
     recordings: usize,
@@ -87,18 +84,18 @@ struct Study {
 ///
 /// # Errors
 /// Shares that are negative or don't add up to 1, fewer recordings than splits, or a split left without a rating.
-pub fn split(ratings: Vec<Rating>, rules: &Rules) -> Result<Made> {
+pub fn split(ratings: Vec<Rating>, rules: &SplitRules) -> Result<SplitResult> {
     let sum: f64 = rules.shares.iter().sum();
     ensure!(
         rules.shares.iter().all(|share| *share >= 0.0) && (sum - 1.0).abs() < 1e-6,
         "the shares are {:?}; three that are not negative and add up to 1 are needed",
         rules.shares
     );
-    let study = Study::of(&ratings);
-    let quotas = quotas(study.recordings, rules.shares)?;
-    let (recordings, listeners) = study.assign(rules, quotas);
-    let mut numbered = study.ratings.iter();
-    let (mut kept, mut dropped, mut alive) = (Vec::new(), 0, BTreeSet::new());
+    let graph = RatingGraph::of(&ratings);
+    let quotas = quotas(graph.recordings, rules.shares)?;
+    let (recordings, listeners) = graph.assign(rules, quotas);
+    let mut numbered = graph.ratings.iter();
+    let (mut kept, mut dropped, mut surviving) = (Vec::new(), 0, BTreeSet::new());
     for mut rating in ratings {
         if rating.anchor {
             kept.push(Rating { split: None, ..rating });
@@ -110,7 +107,7 @@ pub fn split(ratings: Vec<Rating>, rules: &Rules) -> Result<Made> {
             dropped += 1;
             continue;
         }
-        alive.insert(recording);
+        surviving.insert(recording);
         rating.split = Some(Split::ALL[place]);
         kept.push(rating);
     }
@@ -121,7 +118,7 @@ pub fn split(ratings: Vec<Rating>, rules: &Rules) -> Result<Made> {
              --listeners shared may do"
         );
     }
-    Ok(Made { ratings: kept, dropped, recordings_lost: study.recordings - alive.len() })
+    Ok(SplitResult { ratings: kept, dropped, recordings_lost: graph.recordings - surviving.len() })
 }
 
 /// Whole recordings a split; a share that is not 0 gets one at least.
@@ -139,7 +136,7 @@ fn quotas(recordings: usize, shares: [f64; 3]) -> Result<[usize; 3]> {
     Ok(quotas)
 }
 
-impl Study {
+impl RatingGraph {
     fn of(ratings: &[Rating]) -> Self {
         // Sorted names, so that the order of the rows does not matter.
         let number = |names: BTreeSet<&'_ String>| -> BTreeMap<String, usize> {
@@ -153,7 +150,7 @@ impl Study {
     }
 
     /// The split, 0 to 2, of every recording and of every listener.
-    fn assign(&self, rules: &Rules, quotas: [usize; 3]) -> (Vec<usize>, Vec<usize>) {
+    fn assign(&self, rules: &SplitRules, quotas: [usize; 3]) -> (Vec<usize>, Vec<usize>) {
         let mut random = Rng::with_seed(rules.seed);
         let mut order: Vec<usize> = (0..self.recordings).collect();
         random.shuffle(&mut order);
@@ -164,16 +161,16 @@ impl Study {
             let places = (0..3).flat_map(|split| std::iter::repeat_n(split, quotas[split]));
             order.iter().zip(places).for_each(|(&recording, split)| recordings[recording] = split);
         }
-        let mut listeners = self.follow(&recordings, rules.shares);
-        let mut kept = self.kept(&recordings, &listeners);
-        for _ in 0..if rules.listeners { TURNS } else { 0 } {
-            let moved = self.gather(&listeners, quotas, &order);
-            let following = self.follow(&moved, rules.shares);
-            let keeps = self.kept(&moved, &following);
-            if keeps <= kept {
+        let mut listeners = self.assign_listeners(&recordings, rules.shares);
+        let mut kept = self.count_kept(&recordings, &listeners);
+        for _ in 0..if rules.listeners { MAX_TURNS } else { 0 } {
+            let reassigned = self.assign_recordings(&listeners, quotas, &order);
+            let followers = self.assign_listeners(&reassigned, rules.shares);
+            let count = self.count_kept(&reassigned, &followers);
+            if count <= kept {
                 break;
             }
-            (recordings, listeners, kept) = (moved, following, keeps);
+            (recordings, listeners, kept) = (reassigned, followers, count);
         }
         (recordings, listeners)
     }
@@ -204,7 +201,7 @@ impl Study {
         }
     }
 
-    fn kept(&self, recordings: &[usize], listeners: &[usize]) -> usize {
+    fn count_kept(&self, recordings: &[usize], listeners: &[usize]) -> usize {
         let same = |(recording, listener): &&(usize, Option<usize>)| {
             listener.is_none_or(|l| listeners[l] == recordings[*recording])
         };
@@ -213,7 +210,7 @@ impl Study {
 
     /// Every listener to the split in which most of their ratings lie, in proportion to the splits: without that, nobody
     /// would be left for the small ones.
-    fn follow(&self, recordings: &[usize], shares: [f64; 3]) -> Vec<usize> {
+    fn assign_listeners(&self, recordings: &[usize], shares: [f64; 3]) -> Vec<usize> {
         let mut counts = vec![[0.0; 3]; self.listeners];
         for &(recording, listener) in &self.ratings {
             let split = recordings[recording];
@@ -228,21 +225,21 @@ impl Study {
     }
 
     /// Recordings to where their listeners are, those first that gain most by it, as far as the quotas go.
-    fn gather(&self, listeners: &[usize], mut quotas: [usize; 3], order: &[usize]) -> Vec<usize> {
+    fn assign_recordings(&self, listeners: &[usize], mut quotas: [usize; 3], order: &[usize]) -> Vec<usize> {
         let mut counts = vec![[0_i64; 3]; self.recordings];
         for &(recording, listener) in &self.ratings {
             if let Some(listener) = listener {
                 counts[recording][listeners[listener]] += 1;
             }
         }
-        let mut wishes: Vec<(i64, usize, usize, usize)> = Vec::new();
+        let mut preferences: Vec<(i64, usize, usize, usize)> = Vec::new();
         for (rank, &recording) in order.iter().enumerate() {
             let mean: i64 = counts[recording].iter().sum();
-            wishes.extend((0..3).map(|split| (mean - 3 * counts[recording][split], rank, recording, split)));
+            preferences.extend((0..3).map(|split| (mean - 3 * counts[recording][split], rank, recording, split)));
         }
-        wishes.sort_unstable();
+        preferences.sort_unstable();
         let mut places = vec![None; self.recordings];
-        for (_, _, recording, split) in wishes {
+        for (_, _, recording, split) in preferences {
             if places[recording].is_none() && quotas[split] > 0 {
                 places[recording] = Some(split);
                 quotas[split] -= 1;

@@ -1,8 +1,5 @@
-//! CSV as a table of text.
-//!
-//! In: the text of a CSV file: a line of column names, then records; fields with commas, quotes or line breaks in quotes. Out:
-//! rows whose fields are asked for by name.
-//! Never: guesses: a record with more or fewer fields than columns is an error with its line.
+//! CSV as a table of text: a line of column names, then records, whose fields are asked for by name. A record with more
+//! or fewer fields than columns is an error with its line.
 
 use anyhow::{Context, Result, ensure};
 use csv_core::{ReadRecordResult, Reader};
@@ -11,19 +8,19 @@ use csv_core::{ReadRecordResult, Reader};
 const MAX_COLUMNS: usize = 64;
 
 /// A table.
-pub(crate) struct Table {
+pub(crate) struct CsvTable {
     columns: Vec<String>,
     records: Vec<(u64, Vec<String>)>,
 }
 
 /// A row of a table.
 #[derive(Clone, Copy)]
-pub(crate) struct Row<'a> {
+pub(crate) struct CsvRow<'a> {
     columns: &'a [String],
     fields: &'a [String],
 }
 
-impl Table {
+impl CsvTable {
     /// Reads a table; empty lines are passed over.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut records = records(text.trim_start_matches('\u{feff}'))?;
@@ -52,15 +49,15 @@ impl Table {
     }
 
     /// What `make` makes of every row; an error names the line.
-    pub(crate) fn map<T>(&self, mut make: impl FnMut(Row<'_>) -> Result<T>) -> Result<Vec<T>> {
+    pub(crate) fn map<T>(&self, mut make: impl FnMut(CsvRow<'_>) -> Result<T>) -> Result<Vec<T>> {
         let row = |(line, fields): &'_ (u64, Vec<String>)| {
-            make(Row { columns: &self.columns, fields }).with_context(|| format!("line {line}"))
+            make(CsvRow { columns: &self.columns, fields }).with_context(|| format!("line {line}"))
         };
         self.records.iter().map(row).collect()
     }
 }
 
-impl<'a> Row<'a> {
+impl<'a> CsvRow<'a> {
     /// A field; none where there is no such column, or nothing in it.
     pub(crate) fn get(self, name: &str) -> Option<&'a str> {
         let place = self.columns.iter().position(|column| column == name)?;
@@ -114,15 +111,15 @@ mod tests {
 
     #[test]
     fn quotes_line_ends_and_marks_of_other_programs() {
-        let table = Table::parse("\u{feff}a, b\r\n1,\"x, \"\"y\"\"\nz\"\r\n\r\n2,\n").unwrap();
+        let table = CsvTable::parse("\u{feff}a, b\r\n1,\"x, \"\"y\"\"\nz\"\r\n\r\n2,\n").unwrap();
         assert_eq!(table.columns(), ["a", "b"]);
         let rows = table.map(|row| Ok((row.number("a")?, row.get("b").map(str::to_owned)))).unwrap();
         assert_eq!(rows, [(1.0, Some("x, \"y\"\nz".to_owned())), (2.0, None)]);
-        let error = Table::parse("a,b\n1,2,3\n").err().unwrap().to_string();
+        let error = CsvTable::parse("a,b\n1,2,3\n").err().unwrap().to_string();
         assert!(error.contains("line 2") && error.contains("3 fields"), "{error}");
         let error = format!("{:#}", table.map(|row| row.need("b").map(drop)).unwrap_err());
         assert!(error.contains("b is empty"), "{error}");
-        assert!(Table::parse(&",".repeat(100)).is_err() && Table::parse("").is_err());
+        assert!(CsvTable::parse(&",".repeat(100)).is_err() && CsvTable::parse("").is_err());
     }
 
     proptest! {
@@ -130,7 +127,7 @@ mod tests {
         fn what_is_written_is_read(fields in prop::collection::vec("[a-z,\"\n\r é]{0,12}", 2..5)) {
             let names = (0..fields.len()).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
             let line = fields.iter().map(|field| csv_field(field)).collect::<Vec<_>>().join(",");
-            let table = Table::parse(&format!("{names}\n{line}\n")).unwrap();
+            let table = CsvTable::parse(&format!("{names}\n{line}\n")).unwrap();
             let rows = table.map(|row| Ok((0..fields.len()).map(|n| row.get(&n.to_string()).unwrap_or_default().to_owned()).collect::<Vec<_>>()));
             prop_assert_eq!(rows.unwrap(), [fields]);
         }

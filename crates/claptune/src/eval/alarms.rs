@@ -1,12 +1,12 @@
 //! What a monitor's user feels: false alarms an hour, and events that were missed.
 //!
-//! In: long recordings with the times of their events, `recording,prompt,start_s,end_s` as CSV; a row without times says that
-//! the prompt is listened for in that recording and never comes. Out: counts and rates at each threshold.
-//! Never: another detector than the daemon's; all thresholds are heard in one pass, as prompts of their own.
+//! Long recordings come with the times of their events, `recording,prompt,start_s,end_s` as CSV; a row without times
+//! says that the prompt is listened for in that recording and never comes. The detector is the daemon's, and all
+//! thresholds run in one pass, as prompts of their own.
 //!
-//! A detection that touches an event of its prompt, or comes as near to it as the detector's own clock is sure (half a window
-//! and a hop), finds it; one that touches none is a false alarm. A prompt is only listened for in the recordings that list it,
-//! and an hour is an hour of one prompt.
+//! A detection that touches an event of its prompt, or comes as near to it as the detector's own clock is sure (half a
+//! window and a hop), finds it; one that touches none is a false alarm. A prompt is only listened for in the recordings
+//! that list it, and an hour is an hour of one prompt.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -23,9 +23,9 @@ use clapd_core::pipeline::{Output, Pace, Pipeline};
 use clapd_core::prompts::{PreparedPrompt, Prompt, PromptId, PromptTable, Rule};
 use serde::Serialize;
 
-use super::model::Listener;
-use super::report::{self, Interval};
-use crate::data::table::Table;
+use super::bundle_scorer::BundleScorer;
+use super::records::{IntervalRecord, interval};
+use crate::data::table::CsvTable;
 use crate::metrics;
 
 const COLUMNS: [&str; 4] = ["recording", "prompt", "start_s", "end_s"];
@@ -55,7 +55,7 @@ impl Default for AlarmRules {
 
 /// Counts of one prompt, or of all.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Counts {
+pub struct AlarmCounts {
     /// The prompt; none for all together.
     pub prompt: Option<String>,
     /// Hours that it was listened for.
@@ -67,9 +67,9 @@ pub struct Counts {
     /// Detections that found nothing.
     pub false_alarms: usize,
     /// Share of events found, with Wilson's interval.
-    pub recall: Interval,
+    pub recall: IntervalRecord,
     /// False alarms an hour, with the exact Poisson interval.
-    pub false_alarms_per_hour: Interval,
+    pub false_alarms_per_hour: IntervalRecord,
 }
 
 /// A model at one threshold.
@@ -80,15 +80,15 @@ pub struct Alarms {
     /// The threshold, 0 to 10.
     pub start: f32,
     /// All prompts together.
-    pub all: Counts,
+    pub all: AlarmCounts,
     /// Each prompt.
-    pub prompts: Vec<Counts>,
+    pub prompts: Vec<AlarmCounts>,
 }
 
 /// Seconds from, to.
-type Stretch = (f64, f64);
+type TimeSpan = (f64, f64);
 /// Events by recording and prompt.
-type Truth = BTreeMap<PathBuf, BTreeMap<String, Vec<Stretch>>>;
+type EventTimes = BTreeMap<PathBuf, BTreeMap<String, Vec<TimeSpan>>>;
 
 /// Listens to every recording of an event manifest; names of files are taken from `audio_root`, without it from the
 /// manifest's folder. `model` is the model's place in the report.
@@ -96,8 +96,8 @@ type Truth = BTreeMap<PathBuf, BTreeMap<String, Vec<Stretch>>>;
 /// # Errors
 /// A manifest at fault, a recording that can't be read, rules that can't be, or a model that fails. No recording is skipped:
 /// without one, events and hours would be others.
-pub fn measure(
-    listener: &Listener,
+pub fn measure_alarms(
+    scorer: &BundleScorer,
     model: usize,
     events: &Path,
     audio_root: Option<&Path>,
@@ -106,21 +106,21 @@ pub fn measure(
     rules.check()?;
     let text = fs::read_to_string(events).with_context(|| format!("{}: can't read it", events.display()))?;
     let root = audio_root.or(events.parent()).unwrap_or(Path::new("."));
-    let truth = read(&text, root).with_context(|| events.display().to_string())?;
-    let mut names: Vec<&String> = truth.values().flat_map(BTreeMap::keys).collect();
+    let events_by_recording = read(&text, root).with_context(|| events.display().to_string())?;
+    let mut names: Vec<&String> = events_by_recording.values().flat_map(BTreeMap::keys).collect();
     names.sort();
     names.dedup();
     let texts: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-    let embeddings: BTreeMap<&String, TextEmbedding> = names.iter().copied().zip(listener.texts(&texts)?).collect();
+    let embeddings: BTreeMap<&String, TextEmbedding> = names.iter().copied().zip(scorer.texts(&texts)?).collect();
     let mut tallies = vec![vec![Tally::default(); names.len()]; rules.starts.len()];
-    for (file, prompts) in &truth {
+    for (file, prompts) in &events_by_recording {
         let chosen: Vec<&TextEmbedding> = prompts.keys().map(|name| &embeddings[name]).collect();
-        let (detections, seconds) = listen(listener, file, &chosen, rules)?;
-        for (prompt, (name, stretches)) in prompts.iter().enumerate() {
+        let (detections, seconds) = detect_events(scorer, file, &chosen, rules)?;
+        for (prompt, (name, spans)) in prompts.iter().enumerate() {
             let place = names.partition_point(|other| *other < name);
             for (threshold, tally) in tallies.iter_mut().enumerate() {
                 let detected = &detections[prompt * rules.starts.len() + threshold];
-                tally[place].add(stretches, detected, seconds, collar(listener, rules));
+                tally[place].add(spans, detected, seconds, collar(scorer, rules));
             }
         }
     }
@@ -132,14 +132,14 @@ pub fn measure(
     Ok(alarms.collect())
 }
 
-fn read(text: &str, root: &Path) -> Result<Truth> {
-    let table = Table::parse(text)?;
+fn read(text: &str, root: &Path) -> Result<EventTimes> {
+    let table = CsvTable::parse(text)?;
     if table.columns().len() != COLUMNS.len() || !COLUMNS.iter().all(|name| table.has(name)) {
         bail!("its columns are {}; {} are needed", table.columns().join(","), COLUMNS.join(","));
     }
-    let mut truth = Truth::new();
+    let mut events_by_recording = EventTimes::new();
     table.map(|row| {
-        let stretches = truth
+        let spans = events_by_recording
             .entry(root.join(row.need("recording")?))
             .or_default()
             .entry(row.need("prompt")?.to_owned())
@@ -151,12 +151,12 @@ fn read(text: &str, root: &Path) -> Result<Truth> {
                 start >= 0.0 && end > start && end.is_finite(),
                 "the event is from {start} to {end} s; 0 <= start_s < end_s is needed"
             );
-            stretches.push((start, end));
+            spans.push((start, end));
         }
         Ok(())
     })?;
-    ensure!(!truth.is_empty(), "lists no recording");
-    Ok(truth)
+    ensure!(!events_by_recording.is_empty(), "lists no recording");
+    Ok(events_by_recording)
 }
 
 impl AlarmRules {
@@ -175,12 +175,12 @@ impl AlarmRules {
 }
 
 /// Detections of every prompt at every threshold, and the recording's length in seconds.
-fn listen(
-    listener: &Listener,
+fn detect_events(
+    scorer: &BundleScorer,
     file: &Path,
     prompts: &[&TextEmbedding],
     rules: &AlarmRules,
-) -> Result<(Vec<Vec<Stretch>>, f64)> {
+) -> Result<(Vec<Vec<TimeSpan>>, f64)> {
     let place = || file.display().to_string();
     let rule = |start: f32| {
         let stop = (start - rules.gap).max(0.0);
@@ -191,11 +191,11 @@ fn listen(
         let prompt = Prompt::of_text(PromptId::numbered(number), number.to_string(), rule);
         PreparedPrompt::of_text(prompt, text.clone())
     });
-    let prompts = Arc::new(PromptTable::new(listener.model.encoder.embedding_len(), prepared.collect())?);
-    let mut found: HashMap<PromptId, Vec<Stretch>> = HashMap::new();
+    let prompts = Arc::new(PromptTable::new(scorer.model.encoder.embedding_len(), prepared.collect())?);
+    let mut found: HashMap<PromptId, Vec<TimeSpan>> = HashMap::new();
     let mut decoder = Decoder::open(file, Channel::Mix)?;
     let mut pipeline =
-        Pipeline::new(listener.model.clone(), Arc::clone(&prompts), decoder.rate(), rules.hop, Pace::Every)
+        Pipeline::new(scorer.model.clone(), Arc::clone(&prompts), decoder.rate(), rules.hop, Pace::Every)
             .with_context(place)?;
     let mut sink = |output: Output<'_>| {
         if let Output::Event(event) = output
@@ -204,20 +204,20 @@ fn listen(
             found.entry(event.prompt).or_default().push((event.started_at.as_secs_f64(), end.as_secs_f64()));
         }
     };
-    let (rate, mut heard) = (f64::from(decoder.rate()), 0);
+    let (rate, mut samples_read) = (f64::from(decoder.rate()), 0);
     while let Some(samples) = decoder.next_block()? {
-        heard += samples.lost + samples.data.len() as u64;
+        samples_read += samples.lost + samples.data.len() as u64;
         pipeline.push(samples, &mut sink).with_context(place)?;
     }
     pipeline.finish(&mut sink).with_context(place)?;
     let ids = prompts.prompts().iter().map(|prompt| &prompt.id);
     let detections = ids.map(|id| found.remove(id).unwrap_or_default()).collect();
-    Ok((detections, heard as f64 / rate))
+    Ok((detections, samples_read as f64 / rate))
 }
 
 /// How far beside an event a detection may lie, in seconds.
-fn collar(listener: &Listener, rules: &AlarmRules) -> f64 {
-    let window = listener.model.windowing.samples() as f64 / f64::from(listener.model.frontend.sample_rate);
+fn collar(scorer: &BundleScorer, rules: &AlarmRules) -> f64 {
+    let window = scorer.model.windowing.samples() as f64 / f64::from(scorer.model.frontend.sample_rate);
     window / 2.0 + rules.hop.as_secs_f64()
 }
 
@@ -230,9 +230,9 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, events: &[Stretch], detections: &[Stretch], seconds: f64, collar: f64) {
+    fn add(&mut self, events: &[TimeSpan], detections: &[TimeSpan], seconds: f64, collar: f64) {
         let touch =
-            |event: &Stretch, detection: &Stretch| detection.0 <= event.1 + collar && event.0 - collar <= detection.1;
+            |event: &TimeSpan, detection: &TimeSpan| detection.0 <= event.1 + collar && event.0 - collar <= detection.1;
         self.seconds += seconds;
         self.events += events.len();
         self.found += events.iter().filter(|event| detections.iter().any(|detection| touch(event, detection))).count();
@@ -249,9 +249,9 @@ impl Tally {
         }
     }
 
-    fn counts(self, prompt: Option<String>) -> Counts {
+    fn counts(self, prompt: Option<String>) -> AlarmCounts {
         let hours = self.seconds / 3600.0;
-        Counts {
+        AlarmCounts {
             prompt,
             hours,
             events: self.events,
@@ -280,8 +280,8 @@ impl Alarms {
         );
         for counts in self.prompts.iter().chain([&self.all]) {
             let prompt = counts.prompt.as_deref().unwrap_or("all (an hour is an hour of a prompt)");
-            let Counts { hours, events, found, false_alarms, .. } = counts;
-            let (recall, rate) = (report::interval(counts.recall), report::interval(counts.false_alarms_per_hour));
+            let AlarmCounts { hours, events, found, false_alarms, .. } = counts;
+            let (recall, rate) = (interval(counts.recall), interval(counts.false_alarms_per_hour));
             let _ =
                 writeln!(out, "{prompt:<34}{hours:>8.3}{events:>8}{found:>8}  {recall:<24}{false_alarms:>8}  {rate}");
         }
@@ -309,10 +309,10 @@ mod tests {
 
     #[test]
     fn a_manifest_of_events_says_what_never_comes() {
-        let truth =
+        let events_by_recording =
             read("recording,prompt,start_s,end_s\na.ogg,dog,1,2.5\na.ogg,dog,9,10\na.ogg,cat,,\n", Path::new("/r"))
                 .unwrap();
-        let prompts = &truth[Path::new("/r/a.ogg")];
+        let prompts = &events_by_recording[Path::new("/r/a.ogg")];
         assert_eq!((prompts["dog"].as_slice(), prompts["cat"].len()), (&[(1.0, 2.5), (9.0, 10.0)][..], 0));
         for (text, word) in [
             ("recording,prompt,start_s,end_s\na,dog,3,2\n", "3 to 2"),

@@ -1,11 +1,12 @@
-//! `claptune eval`: does a model hear as people do?
+//! `claptune eval`: does a model score as people do?
 //!
-//! In: a bundle, another to compare it with, people's ratings, long recordings with the times of their events. Out: a
-//! [`Report`]: agreement with people, what people themselves reach, false alarms and misses.
-//! Never: runs anything but what clapd runs: clips through `ClipEmbedder`, recordings through `Pipeline`.
+//! An [`EvalReport`] has a bundle's agreement with people's ratings, another bundle's to compare it with, what people
+//! themselves reach, and false alarms and misses on long recordings. All is run as clapd runs it: clips through
+//! `ClipEmbedder`, recordings through `Pipeline`.
 
 mod alarms;
-mod model;
+mod bundle_scorer;
+mod records;
 mod report;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -14,17 +15,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 
 use super::data::{self, Pair, Screened, Screening, Skipped, Split};
-use super::metrics::{self, Ceiling, Columns, Plan};
-pub use alarms::{AlarmRules, Alarms, Counts, measure};
-pub use model::Listener;
-pub use report::{Difference, Group, Interval, ModelName, Report};
+use super::metrics::{self, BootstrapPlan, Ceiling, Columns};
+pub use alarms::{AlarmCounts, AlarmRules, Alarms, measure_alarms};
+pub use bundle_scorer::BundleScorer;
+pub use records::{CeilingRecord, DifferenceRecord, IntervalRecord, ModelName};
+pub use report::{EvalReport, PairGroup};
 
 /// Below this a correlation is 1 or -1 whatever the model says.
 const LEAST_PAIRS: usize = 3;
 
 /// Which ratings, and how they are taken.
 #[derive(Clone, Debug)]
-pub struct Ratings<'a> {
+pub struct RatingSelection<'a> {
     /// Manifests.
     pub manifests: &'a [PathBuf],
     /// Where their audio lies.
@@ -36,11 +38,11 @@ pub struct Ratings<'a> {
     /// Share of audio files that may be skipped, 0 to 1.
     pub skip: f64,
     /// The bootstrap's draws.
-    pub plan: Plan,
+    pub plan: BootstrapPlan,
 }
 
 /// Pairs to evaluate on, and what was left out on the way.
-struct Chosen {
+struct SelectedPairs {
     pairs: Vec<Pair>,
     excluded: usize,
     screened: Screened,
@@ -48,7 +50,7 @@ struct Chosen {
 
 /// What models said of pairs that people rated.
 #[derive(Clone, Debug)]
-pub struct Judged {
+pub struct ScoredPairs {
     /// The pairs whose audio could be used.
     pub pairs: Vec<Pair>,
     /// The number of each pair's recording.
@@ -66,25 +68,25 @@ pub struct Judged {
 /// Agreement of one or two models with people.
 ///
 /// # Errors
-/// As [`judge`].
-pub fn agreement(models: &[Listener], ratings: &Ratings<'_>) -> Result<Report> {
-    Ok(judge(models, ratings)?.report(models, ratings))
+/// As [`score_ratings`].
+pub fn agreement(models: &[BundleScorer], ratings: &RatingSelection<'_>) -> Result<EvalReport> {
+    Ok(score_ratings(models, ratings)?.report(models, ratings))
 }
 
 /// Has models score the pairs that people rated.
 ///
 /// # Errors
 /// A manifest at fault, no pair of the split, too much broken audio, or a model that fails.
-pub fn judge(models: &[Listener], ratings: &Ratings<'_>) -> Result<Judged> {
-    let Chosen { pairs, excluded, screened } = choose(ratings)?;
-    Ok(Judged { excluded, screened, ..score(models, &pairs, ratings.skip)? })
+pub fn score_ratings(models: &[BundleScorer], ratings: &RatingSelection<'_>) -> Result<ScoredPairs> {
+    let SelectedPairs { pairs, excluded, screened } = select_pairs(ratings)?;
+    Ok(ScoredPairs { excluded, screened, ..score(models, &pairs, ratings.skip)? })
 }
 
 /// Has models score these pairs, without those of audio that can't be used, at most the share `skip` of the files.
 ///
 /// # Errors
 /// Too much broken audio, or a model that fails.
-pub fn score(models: &[Listener], pairs: &[Pair], skip: f64) -> Result<Judged> {
+pub fn score(models: &[BundleScorer], pairs: &[Pair], skip: f64) -> Result<ScoredPairs> {
     let mut scored = Vec::new();
     let mut skipped: BTreeMap<PathBuf, Skipped> = BTreeMap::new();
     for model in models {
@@ -105,20 +107,23 @@ pub fn score(models: &[Listener], pairs: &[Pair], skip: f64) -> Result<Judged> {
         .collect();
     let recordings = numbers(&pairs);
     let (excluded, screened, skipped) = (0, Screened::default(), skipped.into_values().collect());
-    Ok(Judged { pairs, recordings, columns, excluded, screened, skipped })
+    Ok(ScoredPairs { pairs, recordings, columns, excluded, screened, skipped })
 }
 
-impl Judged {
+impl ScoredPairs {
     /// Figures of it, of all pairs and of each group.
-    pub fn report(&self, models: &[Listener], ratings: &Ratings<'_>) -> Report {
+    pub fn report(&self, models: &[BundleScorer], ratings: &RatingSelection<'_>) -> EvalReport {
         let Self { pairs, recordings, columns, .. } = self;
         let group = |(name, rows): (String, Vec<usize>)| compare(name, &rows, pairs, columns, recordings, ratings.plan);
-        let listeners: HashSet<&String> =
-            pairs.iter().flat_map(|pair| &pair.opinions).filter_map(|opinion| opinion.listener.as_ref()).collect();
-        Report {
-            models: models.iter().map(Listener::name).collect(),
+        let listeners: HashSet<&String> = pairs
+            .iter()
+            .flat_map(|pair| &pair.listener_ratings)
+            .filter_map(|rating| rating.listener.as_ref())
+            .collect();
+        EvalReport {
+            models: models.iter().map(BundleScorer::name).collect(),
             split: pairs.iter().any(|pair| pair.split.is_some()).then(|| ratings.split.to_string()),
-            ratings: pairs.iter().map(|pair| pair.opinions.len()).sum(),
+            ratings: pairs.iter().map(|pair| pair.listener_ratings.len()).sum(),
             listeners: listeners.len(),
             excluded: self.excluded,
             screened: self.screened,
@@ -131,7 +136,7 @@ impl Judged {
     }
 }
 
-fn choose(ratings: &Ratings<'_>) -> Result<Chosen> {
+fn select_pairs(ratings: &RatingSelection<'_>) -> Result<SelectedPairs> {
     let (mut rows, mut excluded) = (vec![], 0);
     for manifest in ratings.manifests {
         let read = data::read(manifest, ratings.audio_root)?;
@@ -152,7 +157,7 @@ fn choose(ratings: &Ratings<'_>) -> Result<Chosen> {
     let (rows, screened) = data::screen(rows, &ratings.screening);
     let pairs = data::pairs(&rows)?;
     ensure!(!pairs.is_empty(), "there is no rating in the split {}; name another with --split", ratings.split);
-    Ok(Chosen { pairs, excluded, screened })
+    Ok(SelectedPairs { pairs, excluded, screened })
 }
 
 /// A number a recording.
@@ -197,16 +202,16 @@ fn compare(
     pairs: &[Pair],
     columns: &[Columns],
     recordings: &[usize],
-    plan: Plan,
-) -> Group {
+    plan: BootstrapPlan,
+) -> PairGroup {
     let clusters: Vec<usize> = rows.iter().map(|&row| recordings[row]).collect();
     let picked: Vec<Columns> = columns.iter().map(|columns| columns.pick(rows)).collect();
-    let opinions: Vec<Vec<f64>> = rows.iter().map(|&row| pairs[row].by_listener()).collect();
+    let listener_ratings: Vec<Vec<f64>> = rows.iter().map(|&row| pairs[row].by_listener()).collect();
     let difference = match picked.as_slice() {
         [new, old, ..] => Some(report::named(metrics::differences(new, old, &clusters, plan).map(Into::into))),
         _ => None,
     };
-    Group {
+    PairGroup {
         group: name,
         pairs: rows.len(),
         recordings: clusters.iter().collect::<HashSet<_>>().len(),
@@ -215,6 +220,6 @@ fn compare(
             .map(|columns| report::named(metrics::intervals(columns, &clusters, plan).map(Into::into)))
             .collect(),
         difference,
-        ceiling: Ceiling::of(&opinions, &clusters, plan).map(Into::into),
+        ceiling: Ceiling::of(&listener_ratings, &clusters, plan).map(Into::into),
     }
 }

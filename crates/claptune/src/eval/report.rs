@@ -1,58 +1,18 @@
-//! What an evaluation found, as JSON and as a table.
-//!
-//! In: figures. Out: text. The JSON's names are frozen; a figure that does not exist is null.
-//! Never: computes one.
+//! What an evaluation found, as JSON and as a table. The JSON's names are frozen.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use serde::ser::SerializeStruct;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::alarms::Alarms;
+use super::records::{CeilingRecord, DifferenceRecord, IntervalRecord, ModelName, interval};
 use crate::data::{Screened, Skipped};
-use crate::metrics::{self, NAMES};
-
-/// A figure and its 95% interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Interval {
-    /// Of all rows.
-    pub value: f64,
-    /// Lower end.
-    pub low: f64,
-    /// Upper end.
-    pub high: f64,
-}
-
-/// What the first model has over the second.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Difference {
-    /// The first model's figure less the second's.
-    pub value: f64,
-    /// Lower end.
-    pub low: f64,
-    /// Upper end.
-    pub high: f64,
-    /// Two-sided probability of as much by chance of the recordings.
-    pub p: f64,
-}
-
-/// People's agreement, see [`metrics::Ceiling`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Ceiling {
-    /// Pairs that two listeners or more have rated.
-    pub pairs: usize,
-    /// Half the listeners against the other half, SRCC.
-    pub halves: Interval,
-    /// All listeners against as many others.
-    pub reliability: Interval,
-    /// A perfect model against the mean of all listeners.
-    pub model: Interval,
-}
+use crate::metrics::NAMES;
 
 /// Pairs of one kind.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Group {
+pub struct PairGroup {
     /// `all`, `natural`, `synthesised`, `generator:NAME`, `category:NAME`.
     pub group: String,
     /// Pairs in it.
@@ -60,27 +20,16 @@ pub struct Group {
     /// Recordings in it.
     pub recordings: usize,
     /// `srcc`, `lcc`, `ktau` (of cosines) and `mse` (of scores, in squared points) of each model.
-    pub models: Vec<BTreeMap<&'static str, Interval>>,
+    pub models: Vec<BTreeMap<&'static str, IntervalRecord>>,
     /// The first model less the second, of the same four.
-    pub difference: Option<BTreeMap<&'static str, Difference>>,
+    pub difference: Option<BTreeMap<&'static str, DifferenceRecord>>,
     /// What people reach.
-    pub ceiling: Option<Ceiling>,
-}
-
-/// Which model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ModelName {
-    /// Its folder.
-    pub folder: String,
-    /// Its name.
-    pub name: String,
-    /// Changes whenever a score could.
-    pub pipeline_id: String,
+    pub ceiling: Option<CeilingRecord>,
 }
 
 /// All that was found.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Report {
+pub struct EvalReport {
     /// The models, the one under test first.
     pub models: Vec<ModelName>,
     /// The split, where the manifests have splits.
@@ -100,46 +49,9 @@ pub struct Report {
     /// Its seed.
     pub seed: u64,
     /// Agreement, all pairs first.
-    pub groups: Vec<Group>,
+    pub groups: Vec<PairGroup>,
     /// False alarms and misses, a model and a threshold each.
     pub alarms: Vec<Alarms>,
-}
-
-impl From<metrics::Interval> for Interval {
-    fn from(metrics::Interval { value, low, high }: metrics::Interval) -> Self {
-        Self { value, low, high }
-    }
-}
-
-impl From<metrics::Difference> for Difference {
-    fn from(metrics::Difference { interval, p }: metrics::Difference) -> Self {
-        Self { value: interval.value, low: interval.low, high: interval.high, p }
-    }
-}
-
-impl From<metrics::Ceiling> for Ceiling {
-    fn from(metrics::Ceiling { pairs, halves, reliability, model }: metrics::Ceiling) -> Self {
-        Self { pairs, halves: halves.into(), reliability: reliability.into(), model: model.into() }
-    }
-}
-
-impl Serialize for Screened {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Screened", 3)?;
-        out.serialize_field("listeners", &self.listeners)?;
-        out.serialize_field("by_anchors", &self.by_anchors)?;
-        out.serialize_field("by_disagreement", &self.by_disagreement)?;
-        out.end()
-    }
-}
-
-impl Serialize for Skipped {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Skipped", 2)?;
-        out.serialize_field("audio", &self.audio.to_string_lossy())?;
-        out.serialize_field("reason", &self.reason)?;
-        out.end()
-    }
 }
 
 /// The four metrics by name.
@@ -147,7 +59,7 @@ pub(super) fn named<T>(figures: [T; 4]) -> BTreeMap<&'static str, T> {
     NAMES.into_iter().zip(figures).collect()
 }
 
-impl Report {
+impl EvalReport {
     /// A table to read; ends with a line break.
     pub fn table(&self) -> String {
         let mut out = String::new();
@@ -195,7 +107,7 @@ impl Report {
                 );
             }
             if let Some(difference) = &group.difference {
-                let cell = |d: &Difference| interval(Interval { value: d.value, low: d.low, high: d.high });
+                let cell = |d: &DifferenceRecord| interval(IntervalRecord { value: d.value, low: d.low, high: d.high });
                 let _ = writeln!(out, "{:<38}  {:<9}{}", "", "1 less 2", cells(difference, cell));
                 let _ = writeln!(out, "{:<38}  {:<9}{}", "", "p", cells(difference, |d| format!("{:.4}", d.p)));
             }
@@ -211,8 +123,4 @@ impl Report {
 fn cells<T>(figures: &BTreeMap<&'static str, T>, cell: impl Fn(&T) -> String) -> String {
     let cells = NAMES.iter().filter_map(|name| figures.get(name));
     cells.map(|figure| format!("{:<22}", cell(figure))).collect::<String>().trim_end().to_owned()
-}
-
-pub(super) fn interval(Interval { value, low, high }: Interval) -> String {
-    format!("{value:.3} [{low:.3}, {high:.3}]")
 }

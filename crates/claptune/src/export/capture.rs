@@ -1,8 +1,5 @@
-//! Recording one forward pass of a Burn module.
-//!
-//! In: a module and a function that runs it on inputs of fixed shape. Out: the operations in order, the values of its
-//! constants, the names of its parameters, and the named inputs and outputs.
-//! Never: computes anything; knows any graph format.
+//! One forward pass of a Burn module, recorded on inputs of fixed shape: the operations in order, the values of
+//! constants, the names of parameters, and the named inputs and outputs. It knows no graph format.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,4 @@
-//! Computes, once and for all, what does not depend on the inputs.
-//!
-//! In: a graph. Out: the same graph with every node that reads only constants replaced by its value.
-//! Never: touches a node that an input reaches.
+//! Nodes that read only constants are computed once and replaced by their values.
 
 use std::collections::BTreeSet;
 
@@ -39,9 +36,9 @@ pub fn fold_constants(mut graph: Graph) -> Result<Graph> {
     Ok(graph)
 }
 
-fn evaluate(mut part: Graph, whole: &Graph, wanted: &BTreeSet<String>) -> Result<Vec<(String, Constant)>> {
+fn evaluate(mut part: Graph, whole: &Graph, names: &BTreeSet<String>) -> Result<Vec<(String, Constant)>> {
     // The type here is only a placeholder: tract infers it.
-    part.outputs = wanted.iter().map(|n| Edge { name: n.clone(), element: Element::Float, shape: vec![] }).collect();
+    part.outputs = names.iter().map(|n| Edge { name: n.clone(), element: Element::Float, shape: vec![] }).collect();
     let read: BTreeSet<&String> = part.nodes.iter().flat_map(|n| &n.input).collect();
     let constants = whole.constants.iter().filter(|(name, _)| read.contains(name));
     part.constants = constants.map(|(name, c)| (name.clone(), c.clone())).collect();
@@ -49,7 +46,7 @@ fn evaluate(mut part: Graph, whole: &Graph, wanted: &BTreeSet<String>) -> Result
     let reader = onnx().with_ignore_output_shapes(true).with_ignore_output_types(true);
     let model = reader.model_for_proto_model(&part.into_model())?.into_typed()?.into_runnable()?;
     let outputs = model.run(tvec![])?;
-    wanted.iter().cloned().zip(outputs.iter().map(|t| constant(t))).map(|(n, c)| Ok((n, c?))).collect()
+    names.iter().cloned().zip(outputs.iter().map(|t| constant(t))).map(|(n, c)| Ok((n, c?))).collect()
 }
 
 /// A tract tensor as a constant.

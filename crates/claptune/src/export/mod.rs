@@ -1,12 +1,9 @@
 //! Two ways out: a module's recorded forward pass becomes ONNX, for other programs; a graph that [`crate::layout`] made
-//! becomes an NNEF archive, for the device.
-//!
-//! In: modules of [`crate::net`], typed graphs. Out: the bytes of `*.onnx` and `*.nnef.tar`.
+//! becomes an NNEF archive, for the device, which has tract-nnef alone.
 //!
 //! ```text
 //! module -> record -> emit -> (merge two lengths) -> fold -> ONNX
 //! ```
-//! Never: knows a network by name; needs on the device anything that tract-nnef does not bring.
 
 pub mod capture;
 pub mod emit;
@@ -22,7 +19,7 @@ use burn::module::Module;
 pub use capture::Tracer;
 use onnx::Graph;
 pub use precision::Precision;
-pub use symbolic::Length;
+pub use symbolic::SymbolicLength;
 
 /// Exports a module whose inputs have one shape only. `name` names the graph. Takes the module: a caller that needs it no
 /// more lets its weights move, and one that does hands in a clone.
@@ -45,7 +42,7 @@ const LENGTHS: [usize; 2] = [7, 11];
 pub fn export_any_length<M: Module>(
     name: &str,
     module: M,
-    length: &Length,
+    length: &SymbolicLength,
     forward: impl Fn(&M, &mut Tracer, usize),
 ) -> Result<Graph> {
     let recorded = |module: M, n: usize| emit::emit(capture::record(module, |m, t| forward(m, t, n))?, name);

@@ -1,7 +1,5 @@
-//! A graph of our fused layers as an NNEF archive.
-//!
-//! In: a typed graph. Out: the bytes of `*.nnef.tar`, the same for the same graph whenever and wherever it is written.
-//! Never: writes an operation that needs more than tract-nnef on the device.
+//! A graph of our fused layers as an NNEF archive (`*.nnef.tar`), of the same bytes for the same graph whenever and
+//! wherever it is written.
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -1,8 +1,7 @@
 //! A small writer of ONNX graphs on the types that tract-onnx generates from the standard's own schema.
 //!
-//! In: nodes, attributes and constants. Out: a `ModelProto` of opset 17 that onnx.checker accepts and onnxruntime runs.
-//! Values are named strings, numbered in the order in which they are made, so that the same network gives the same bytes.
-//! Never: knows Burn; changes what it was given.
+//! It gives a `ModelProto` of opset 17 that onnx.checker accepts and onnxruntime runs. Values are named strings,
+//! numbered in the order in which they are made, so that the same network gives the same bytes.
 
 use std::collections::BTreeMap;
 
@@ -171,15 +170,15 @@ impl Graph {
     /// Removes nodes and constants that no output depends on.
     pub fn prune(&mut self) {
         let mut needed: std::collections::BTreeSet<String> = self.outputs.iter().map(|e| e.name.clone()).collect();
-        let mut kept = vec![];
+        let mut used = vec![];
         for node in std::mem::take(&mut self.nodes).into_iter().rev() {
             if node.output.iter().any(|o| needed.contains(o)) {
                 needed.extend(node.input.iter().cloned());
-                kept.push(node);
+                used.push(node);
             }
         }
-        kept.reverse();
-        self.nodes = kept;
+        used.reverse();
+        self.nodes = used;
         self.constants.retain(|name, _| needed.contains(name));
     }
 

@@ -1,16 +1,15 @@
 //! One graph for every length, from recordings of two.
 //!
-//! In: the graphs of the same network recorded at two lengths. They differ only in dimensions and in the shape vectors
-//! given to Reshape, Expand, Slice and Tile. Out: one graph in which each number that differs is k * length + c, the
+//! Graphs of one network recorded at two lengths differ only in dimensions and in the shape vectors given to Reshape,
+//! Expand, Slice and Tile; any other difference is an error. Each number that differs becomes k * length + c, the
 //! length read from an input at run time.
-//! Never: accepts any other difference.
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::onnx::{Constant, Dim, Graph, int};
 
 /// The length that the two recordings differ in.
-pub struct Length<'a> {
+pub struct SymbolicLength<'a> {
     /// Its name in the exported graph.
     pub symbol: &'a str,
     /// The input that shows it at run time.
@@ -23,7 +22,7 @@ pub struct Length<'a> {
 ///
 /// # Errors
 /// Says which constant, node or dimension differs in a way that a length can't explain.
-pub fn merge(small: Graph, large: &Graph, length: &Length) -> Result<Graph> {
+pub fn merge(small: Graph, large: &Graph, length: &SymbolicLength) -> Result<Graph> {
     let mut merger = Merger::new(small, large, length)?;
     merger.check_nodes()?;
     merger.edges()?;
@@ -34,14 +33,14 @@ pub fn merge(small: Graph, large: &Graph, length: &Length) -> Result<Graph> {
 struct Merger<'a> {
     graph: Graph,
     large: &'a Graph,
-    length: &'a Length<'a>,
+    length: &'a SymbolicLength<'a>,
     lengths: (i64, i64),
     /// Nodes that compute shape vectors; they go in front, since they need the inputs only.
     front: Graph,
 }
 
 impl<'a> Merger<'a> {
-    fn new(graph: Graph, large: &'a Graph, length: &'a Length<'a>) -> Result<Self> {
+    fn new(graph: Graph, large: &'a Graph, length: &'a SymbolicLength<'a>) -> Result<Self> {
         let read = |graph: &Graph| -> Result<i64> {
             let edge = graph.inputs.iter().find(|e| e.name == length.input).context("no input of that name")?;
             match edge.shape.get(length.axis) {

@@ -1,15 +1,14 @@
-//! HTSAT, laid out.
+//! HTSAT, laid out: `mel`, [1, 1 or 4, frames, mels], to `embedding`, [1, output].
 //!
-//! In: a checkpoint. Out: `mel`, [1, 1 or 4, frames, mels], to `embedding`, [1, output].
 //! Batch norms become what they are when nothing is trained: a factor and a summand, of a mel band or inside a linear.
-//! Never: rounds the front, which has few weights and sees every sound first.
+//! The front stays in f32: it has few weights and sees every sound first.
 
 use anyhow::Result;
 use burn::prelude::Device;
 use clapd_core::model::ops::Fused;
 use tract_onnx::prelude::*;
 
-use super::weights::{Layer, Weights};
+use super::weights::{LayerBuilder, TowerWeights};
 use crate::checkpoint::clap::ClapCheckpoint;
 use crate::checkpoint::clap_names::Tower;
 use crate::export::Precision;
@@ -27,11 +26,10 @@ const EPSILON: f32 = 1e-5;
 pub fn audio(checkpoint: &ClapCheckpoint, precision: Precision) -> Result<TypedModel> {
     let config = &checkpoint.config.audio;
     let source = |path: &str| checkpoint.weight(Tower::Audio, path);
-    let mut weights = Weights { source: &source, precision, wide: false, int8: Default::default() };
+    let mut weights = TowerWeights::new(&source, precision);
     if precision == Precision::Int8 {
         let network = checkpoint.audio(&Device::flex())?;
-        let rounded = quantize::audio(&network, config, &calibration::patches(&checkpoint.frontend)?)?;
-        weights.int8 = rounded.into_iter().map(|linear| (linear.path.clone(), linear)).collect();
+        weights.set_int8(quantize::audio(&network, config, &calibration::patches(&checkpoint.frontend)?)?);
     }
     let mut model = TypedModel::default();
     let shape = [1, config.input_channels(), config.frames, config.mels];
@@ -52,7 +50,7 @@ pub fn audio(checkpoint: &ClapCheckpoint, precision: Precision) -> Result<TypedM
 }
 
 /// A batch norm as a factor and a summand of each channel.
-fn affine(weights: &Weights, path: &str) -> Result<(Vec<f32>, Vec<f32>)> {
+fn affine(weights: &TowerWeights, path: &str) -> Result<(Vec<f32>, Vec<f32>)> {
     let part = |name: &str| Ok::<_, anyhow::Error>(weights.read(&format!("{path}.{name}"))?.values);
     let (gamma, beta, mean, variance) = (part("gamma")?, part("beta")?, part("running_mean")?, part("running_var")?);
     let factors: Vec<f64> =
@@ -62,7 +60,7 @@ fn affine(weights: &Weights, path: &str) -> Result<(Vec<f32>, Vec<f32>)> {
     Ok((factors.iter().map(|f| *f as f32).collect(), summands))
 }
 
-fn tokens(weights: &mut Weights, config: &HtsatConfig) -> Result<Fused> {
+fn tokens(weights: &mut TowerWeights, config: &HtsatConfig) -> Result<Fused> {
     let (factors, summands) = affine(weights, "batch_norm")?;
     let mut layer = weights.layer("clapd_htsat_tokens")?;
     layer.sizes(&[
@@ -94,7 +92,7 @@ fn tokens(weights: &mut Weights, config: &HtsatConfig) -> Result<Fused> {
 }
 
 /// A convolution over patches that don't share a kernel's columns is a linear; a batch norm behind it goes into it.
-fn convolution(layer: &mut Layer, name: &str, path: &str, norm: Option<&str>) -> Result<()> {
+fn convolution(layer: &mut LayerBuilder, name: &str, path: &str, norm: Option<&str>) -> Result<()> {
     let (weight, bias) = (layer.weights.read(&format!("{path}.weight"))?, layer.weights.read(&format!("{path}.bias"))?);
     let outputs = weight.shape[0];
     let inputs = weight.values.len() / outputs.max(1);
@@ -111,7 +109,7 @@ fn convolution(layer: &mut Layer, name: &str, path: &str, norm: Option<&str>) ->
     layer.floats(&format!("{name}_bias"), &[outputs], &biases)
 }
 
-fn block(weights: &mut Weights, config: &HtsatConfig, stage: usize, index: usize) -> Result<Fused> {
+fn block(weights: &mut TowerWeights, config: &HtsatConfig, stage: usize, index: usize) -> Result<Fused> {
     let sizes = config.stage(stage);
     let [height, width] = sizes.grid;
     let path = |name: &str| format!("stages.{stage}.blocks.{index}.{name}");
@@ -130,7 +128,7 @@ fn block(weights: &mut Weights, config: &HtsatConfig, stage: usize, index: usize
     Fused::new(layer.parts)
 }
 
-fn merge(weights: &mut Weights, config: &HtsatConfig, stage: usize) -> Result<Fused> {
+fn merge(weights: &mut TowerWeights, config: &HtsatConfig, stage: usize) -> Result<Fused> {
     let [height, width] = config.stage(stage).grid;
     let path = format!("stages.{stage}.merge");
     let mut layer = weights.layer("clapd_patch_merge")?;
@@ -141,7 +139,7 @@ fn merge(weights: &mut Weights, config: &HtsatConfig, stage: usize) -> Result<Fu
     Fused::new(layer.parts)
 }
 
-fn head(weights: &mut Weights, config: &HtsatConfig) -> Result<Fused> {
+fn head(weights: &mut TowerWeights, config: &HtsatConfig) -> Result<Fused> {
     let last = config.depths.len() - 1;
     let count = config.grid().iter().map(|side| side >> last).product();
     let mut layer = weights.layer("clapd_htsat_head")?;

@@ -1,7 +1,6 @@
 //! A CLAP checkpoint's towers, and the default model's, as graphs of clapd's fused layers ([`clapd_core::model::ops`]).
 //!
-//! In: a checkpoint, and how weights are to be stored. Out: a graph, to be written as NNEF.
-//! Weights go from the checkpoint's file into the graph tensor by tensor; only int8 needs the network itself, to be run on
+//! The graphs are written as NNEF; ONNX is for other programs. Weights go from the checkpoint's file into the graph tensor by tensor; only int8 needs the network itself, to be run on
 //! the calibration. What is stored how:
 //!
 //! | | f32 | f16 | int8 |
@@ -12,7 +11,6 @@
 //! | the rest: front, norms, biases | f32 | f32 | f32 |
 //!
 //! The head sees one vector, where errors of others average out over many tokens (see [`crate::quantize`]).
-//! Never: goes by way of ONNX; that is for other programs.
 
 mod audio;
 mod text;
@@ -21,5 +19,5 @@ mod yamnet;
 
 pub use audio::audio;
 pub use text::{encoder, text};
-pub use weights::{Weights, stored};
+pub use weights::{TowerWeights, stored};
 pub use yamnet::yamnet;

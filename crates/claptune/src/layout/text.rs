@@ -1,14 +1,11 @@
-//! RoBERTa, laid out.
-//!
-//! In: a checkpoint. Out: `ids` and `mask`, [1, S], to `embedding`, [1, output].
-//! Never: pads.
+//! RoBERTa, laid out: `ids` and `mask`, [1, S], to `embedding`, [1, output].
 
 use anyhow::Result;
 use burn::prelude::Device;
 use clapd_core::model::ops::Fused;
 use tract_onnx::prelude::*;
 
-use super::weights::{Weights, stored};
+use super::weights::{TowerWeights, stored};
 use crate::checkpoint::clap::ClapCheckpoint;
 use crate::checkpoint::clap_names::Tower;
 use crate::export::Precision;
@@ -23,13 +20,12 @@ use crate::quantize::{self, calibration};
 /// A weight that can't be read, or is not finite; for int8, a network that overflows on the calibration.
 pub fn text(checkpoint: &ClapCheckpoint, precision: Precision) -> Result<TypedModel> {
     let source = |path: &str| checkpoint.weight(Tower::Text, path);
-    let mut weights = Weights { source: &source, precision, wide: false, int8: Default::default() };
+    let mut weights = TowerWeights::new(&source, precision);
     let mut words = None;
     if precision == Precision::Int8 {
         let network = checkpoint.text(&Device::flex())?;
         words = Some(quantize::words(&network)?);
-        let rounded = quantize::text(&network, &calibration::texts(&checkpoint.tokenizer()?)?)?;
-        weights.int8 = rounded.into_iter().map(|linear| (linear.path.clone(), linear)).collect();
+        weights.set_int8(quantize::text(&network, &calibration::texts(&checkpoint.tokenizer()?)?)?);
     }
     let config = &checkpoint.config.text;
     let mut model = TypedModel::default();
@@ -46,7 +42,7 @@ pub fn text(checkpoint: &ClapCheckpoint, precision: Precision) -> Result<TypedMo
 /// A weight that can't be read, or was not rounded for int8.
 pub fn encoder(
     model: &mut TypedModel,
-    weights: &mut Weights,
+    weights: &mut TowerWeights,
     config: &BertConfig,
     words: Option<Rows>,
 ) -> Result<(OutletId, OutletId)> {
@@ -61,7 +57,7 @@ pub fn encoder(
     Ok((x, mask))
 }
 
-fn embeddings(weights: &mut Weights, config: &BertConfig, words: Option<Rows>) -> Result<Fused> {
+fn embeddings(weights: &mut TowerWeights, config: &BertConfig, words: Option<Rows>) -> Result<Fused> {
     let kind = weights.read("bert.types")?.values;
     let positions = weights.read("bert.positions")?;
     let mut layer = weights.layer("clapd_text_embeddings")?;
@@ -78,12 +74,12 @@ fn embeddings(weights: &mut Weights, config: &BertConfig, words: Option<Rows>) -
     Fused::new(layer.parts)
 }
 
-fn block(weights: &mut Weights, config: &BertConfig, index: usize) -> Result<Fused> {
+fn block(weights: &mut TowerWeights, config: &BertConfig, index: usize) -> Result<Fused> {
     let path = |name: &str| format!("bert.layers.{index}.{name}");
-    let wide = weights.wide && weights.precision == Precision::Int8;
+    let weight_only = weights.weight_only_int8 && weights.precision == Precision::Int8;
     let mut layer = weights.layer("clapd_transformer_block")?;
     layer.sizes(&[("heads", config.heads)]);
-    if wide {
+    if weight_only {
         layer.sizes(&[("wide", 1)]);
     }
     layer.parts.set_real("epsilon", config.epsilon as f32);
@@ -96,7 +92,7 @@ fn block(weights: &mut Weights, config: &BertConfig, index: usize) -> Result<Fus
     Fused::new(layer.parts)
 }
 
-fn head(weights: &mut Weights, gelu: bool) -> Result<Fused> {
+fn head(weights: &mut TowerWeights, gelu: bool) -> Result<Fused> {
     let mut layer = weights.layer("clapd_text_head")?;
     layer.head("pooler", "pooler")?;
     layer.sizes(&[("gelu", gelu.into())]);

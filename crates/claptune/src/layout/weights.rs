@@ -1,7 +1,4 @@
-//! A checkpoint's tensors as an operator's parts, stored as the precision says.
-//!
-//! In: paths of a network. Out: [`OpParams`] with tensors.
-//! Never: has more than one tensor in memory twice.
+//! A checkpoint's tensors as an operator's parameters, stored as the precision says, one tensor after the other.
 
 use std::collections::BTreeMap;
 
@@ -16,36 +13,46 @@ use crate::quantize::Int8Linear;
 use crate::quantize::rows::Rows;
 
 /// One tower of a checkpoint.
-pub struct Weights<'a> {
+pub struct TowerWeights<'a> {
     /// A tensor by its path in the network, a linear's weight as [out, in].
     pub source: &'a dyn Fn(&str) -> Result<Weight>,
     /// How the linears of the body are stored.
     pub precision: Precision,
     /// Whether int8 is only how transformer blocks are stored: what goes through them is then not rounded. Slower, and nearer.
-    pub wide: bool,
+    pub weight_only_int8: bool,
     /// Of an int8 tower: its linears by path, taken out as they are laid out.
     pub int8: BTreeMap<String, Int8Linear>,
 }
 
 /// An operator in the making.
-pub struct Layer<'w, 'a> {
+pub struct LayerBuilder<'w, 'a> {
     pub parts: OpParams,
-    pub weights: &'w mut Weights<'a>,
+    pub weights: &'w mut TowerWeights<'a>,
 }
 
-impl<'a> Weights<'a> {
+impl<'a> TowerWeights<'a> {
+    /// Nothing rounded to int8 yet.
+    pub fn new(source: &'a dyn Fn(&str) -> Result<Weight>, precision: Precision) -> Self {
+        Self { source, precision, weight_only_int8: false, int8: BTreeMap::new() }
+    }
+
+    /// With the linears of an int8 tower.
+    pub fn set_int8(&mut self, linears: Vec<Int8Linear>) {
+        self.int8 = linears.into_iter().map(|linear| (linear.path.clone(), linear)).collect();
+    }
+
     /// A tensor, a linear's weight as [out, in].
     pub fn read(&self, path: &str) -> Result<Weight> {
         (self.source)(path)
     }
 
     /// An operator without parts yet.
-    pub fn layer(&mut self, kind: &str) -> Result<Layer<'_, 'a>> {
-        Ok(Layer { parts: OpParams::new(kind)?, weights: self })
+    pub fn layer(&mut self, kind: &str) -> Result<LayerBuilder<'_, 'a>> {
+        Ok(LayerBuilder { parts: OpParams::new(kind)?, weights: self })
     }
 }
 
-impl Layer<'_, '_> {
+impl LayerBuilder<'_, '_> {
     /// Whole numbers.
     pub fn sizes(&mut self, sizes: &[(&str, usize)]) {
         sizes.iter().for_each(|(name, size)| self.parts.set_size(name, *size));

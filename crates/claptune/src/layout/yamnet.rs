@@ -1,13 +1,13 @@
-//! YAMNet, laid out.
+//! YAMNet, laid out: `mel`, [1, 1, frames, mels], to `probabilities`, [1, classes].
 //!
-//! In: its weights, the batch norms folded in. Out: `mel`, [1, 1, frames, mels], to `probabilities`, [1, classes].
-//! Never: rounds the stem and the depthwise convolutions: a twentieth of the sums, and few weights, each of which counts much.
+//! The stem and the depthwise convolutions stay in f32: they are a twentieth of the sums, and have few weights, each of
+//! which counts much.
 
 use anyhow::Result;
 use clapd_core::model::ops::Fused;
 use tract_onnx::prelude::*;
 
-use super::weights::Weights;
+use super::weights::TowerWeights;
 use crate::checkpoint::Weight;
 use crate::net::yamnet::{BANDS, FRAMES, YamnetConfig};
 
@@ -15,7 +15,7 @@ use crate::net::yamnet::{BANDS, FRAMES, YamnetConfig};
 ///
 /// # Errors
 /// A weight that is missing or beyond what its precision holds.
-pub fn yamnet(weights: &mut Weights, config: &YamnetConfig) -> Result<TypedModel> {
+pub fn yamnet(weights: &mut TowerWeights, config: &YamnetConfig) -> Result<TypedModel> {
     let mut model = TypedModel::default();
     let mel = model.add_source("mel", f32::fact([1, 1, FRAMES, BANDS]))?;
     let mut x = model.wire_node("stem", stem(weights)?, &[mel])?[0];
@@ -33,7 +33,7 @@ pub fn yamnet(weights: &mut Weights, config: &YamnetConfig) -> Result<TypedModel
     Ok(model)
 }
 
-fn stem(weights: &mut Weights) -> Result<Fused> {
+fn stem(weights: &mut TowerWeights) -> Result<Fused> {
     let Weight { shape, values } = weights.read("stem.weight")?;
     let mut layer = weights.layer("clapd_mobilenet_stem")?;
     layer.sizes(&[("frames", FRAMES), ("mels", BANDS)]);
@@ -42,7 +42,7 @@ fn stem(weights: &mut Weights) -> Result<Fused> {
     Fused::new(layer.parts)
 }
 
-fn block(weights: &mut Weights, index: usize, [height, width, stride]: [usize; 3]) -> Result<Fused> {
+fn block(weights: &mut TowerWeights, index: usize, [height, width, stride]: [usize; 3]) -> Result<Fused> {
     let path = |name: &str| format!("blocks.{index}.{name}");
     let Weight { shape, values } = weights.read(&path("depthwise.weight"))?;
     let (channels, taps) = (shape[0], values.len() / shape[0]);

@@ -1,14 +1,10 @@
 //! How sure a figure is: a bootstrap over recordings.
 //!
-//! In: which recording each row belongs to, and a figure of a set of rows. Out: its draws, 95% intervals, and the test of a
-//! difference.
-//!
 //! Recordings are drawn, each with all its rows, not rows: several texts are rated with one recording, and a model that
-//! mishears the recording is wrong with all of them. Rows drawn one by one would count as independent evidence what is one
-//! mistake, and the interval would come out too narrow (a test below shows by how much).
+//! mishears the recording is wrong with all of them. Rows drawn one by one would count as independent evidence what is
+//! one mistake, and the interval would come out too narrow (a test below shows by how much).
 //!
 //! The interval says what other recordings would have given. Listeners and texts are taken as they are.
-//! Never: depends on anything but its seed.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +12,14 @@ use fastrand::Rng;
 
 /// How many draws, from which seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct BootstrapPlan {
     /// Draws; 2,000 leave 50 beyond each end of a 95% interval.
     pub resamples: usize,
     /// The same seed gives the same draws.
     pub seed: u64,
 }
 
-impl Default for Plan {
+impl Default for BootstrapPlan {
     fn default() -> Self {
         Self { resamples: 2000, seed: 1 }
     }
@@ -83,7 +79,7 @@ impl Difference {
 /// `clusters[i]` names the cluster of row i.
 pub fn draws<const K: usize>(
     clusters: &[usize],
-    plan: Plan,
+    plan: BootstrapPlan,
     mut figures: impl FnMut(&[usize]) -> [f64; K],
 ) -> [Vec<f64>; K] {
     let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
@@ -122,7 +118,7 @@ mod tests {
     }
 
     /// 40 recordings with 5 rows each, which share most of the model's error and of people's.
-    fn study(random: &mut Rng) -> (Vec<f64>, Vec<f64>, Vec<usize>) {
+    fn dataset(random: &mut Rng) -> (Vec<f64>, Vec<f64>, Vec<usize>) {
         let (mut model, mut people, mut recordings) = (vec![], vec![], vec![]);
         for recording in 0..40 {
             let (truth, error) = (normal(random), normal(random));
@@ -140,9 +136,9 @@ mod tests {
         let truth = 1.0 / f64::sqrt(2.09 * 1.09);
         let mut random = Rng::with_seed(4);
         let holds = |_: &usize| {
-            let (model, people, recordings) = study(&mut random);
+            let (model, people, recordings) = dataset(&mut random);
             let pick = |column: &[f64], rows: &[usize]| rows.iter().map(|row| column[*row]).collect::<Vec<f64>>();
-            let plan = Plan { resamples: 200, seed: 9 };
+            let plan = BootstrapPlan { resamples: 200, seed: 9 };
             let [draws] =
                 draws(&clusters(recordings), plan, |rows| [pearson(&pick(&model, rows), &pick(&people, rows))]);
             let interval = Interval::of(0.0, &draws);
@@ -161,11 +157,12 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_interval() {
         let clusters = [0, 0, 1, 2, 2, 3];
-        let run = |seed| draws(&clusters, Plan { resamples: 9, seed }, |rows| [rows.iter().sum::<usize>() as f64]);
+        let run =
+            |seed| draws(&clusters, BootstrapPlan { resamples: 9, seed }, |rows| [rows.iter().sum::<usize>() as f64]);
         assert_eq!(run(1), run(1));
         assert_ne!(run(1), run(2));
         // Cluster 0 has two rows: a draw of four clusters has four to eight.
-        let [sizes] = draws(&clusters, Plan::default(), |rows| [rows.len() as f64]);
+        let [sizes] = draws(&clusters, BootstrapPlan::default(), |rows| [rows.len() as f64]);
         assert!(sizes.iter().all(|size| (4.0..=8.0).contains(size)) && sizes.len() == 2000);
     }
 

@@ -1,16 +1,13 @@
 //! How well people agree with each other: what a model can reach at most on their ratings.
 //!
-//! In: every pair's ratings, one a listener. Out: the agreement of halves of the listeners, and the ceiling.
-//! Never: has a listener in both halves of a pair.
-//!
-//! A pair's listeners are split at random into two halves; the rank correlation of the halves' means is the reliability of
-//! half as many listeners as there are. Spearman and Brown (1910) give the reliability of all: 2r / (1 + r). A model that
-//! knew the true relevance would correlate with the mean of all listeners by the root of that. All three assume what is
-//! roughly so: listeners that err independently, the same number of them for each pair.
+//! A pair's listeners are split at random into two halves; the rank correlation of the halves' means is the reliability
+//! of half as many listeners as there are. Spearman and Brown (1910) give the reliability of all: 2r / (1 + r). A model
+//! that knew the true relevance would correlate with the mean of all listeners by the root of that. All three assume
+//! what is roughly so: listeners that err independently, the same number of them for each pair.
 
 use fastrand::Rng;
 
-use super::bootstrap::{self, Interval, Plan};
+use super::bootstrap::{self, BootstrapPlan, Interval};
 use super::correlation::spearman;
 
 /// Splits that are averaged for the figure: a split's own spread (0.01 to 0.02 for a thousand pairs) shrinks to a tenth.
@@ -34,7 +31,7 @@ pub struct Ceiling {
 impl Ceiling {
     /// Of `ratings[i]`, one a listener, of a pair whose recording is `recordings[i]`; `None` where fewer than three pairs
     /// have two listeners.
-    pub fn of(ratings: &[Vec<f64>], recordings: &[usize], plan: Plan) -> Option<Self> {
+    pub fn of(ratings: &[Vec<f64>], recordings: &[usize], plan: BootstrapPlan) -> Option<Self> {
         let (rated, clusters): (Vec<&[f64]>, Vec<usize>) =
             ratings.iter().zip(recordings).filter(|(r, _)| r.len() >= 2).map(|(r, c)| (r.as_slice(), *c)).unzip();
         if rated.len() < 3 {
@@ -89,7 +86,7 @@ mod tests {
         let ratings: Vec<Vec<f64>> = truth.iter().map(|t| (0..4).map(|_| t + 1.5 * normal()).collect()).collect();
         let means: Vec<f64> = ratings.iter().map(|r| mean(r)).collect();
         let recordings: Vec<usize> = (0..truth.len()).collect();
-        let ceiling = Ceiling::of(&ratings, &recordings, Plan { resamples: 100, seed: 2 }).unwrap();
+        let ceiling = Ceiling::of(&ratings, &recordings, BootstrapPlan { resamples: 100, seed: 2 }).unwrap();
         let reached = spearman(&truth, &means);
         assert!((ceiling.model.value - reached).abs() < 0.02, "{ceiling:?} against {reached}");
         assert!((ceiling.model.low..ceiling.model.high).contains(&reached));
@@ -100,7 +97,7 @@ mod tests {
 
     #[test]
     fn people_who_agree_fully_and_people_who_do_not_agree() {
-        let plan = Plan { resamples: 50, seed: 1 };
+        let plan = BootstrapPlan { resamples: 50, seed: 1 };
         let recordings: Vec<usize> = (0..50).collect();
         let same: Vec<Vec<f64>> = recordings.iter().map(|&n| vec![n as f64; 3]).collect();
         let ceiling = Ceiling::of(&same, &recordings, plan).unwrap();

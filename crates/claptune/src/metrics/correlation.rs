@@ -1,7 +1,5 @@
-//! Pearson's and Spearman's correlations, and the mean squared error.
-//!
-//! In: two columns of one length. Out: one figure.
-//! Never: a figure for a constant column; that is NaN, as scipy has it.
+//! Pearson's and Spearman's correlations, and the mean squared error. The correlation of a constant column is NaN, as
+//! scipy has it.
 
 /// Pearson's correlation; NaN where a side is constant or shorter than two.
 pub fn pearson(a: &[f64], b: &[f64]) -> f64 {

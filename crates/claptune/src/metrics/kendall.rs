@@ -1,8 +1,5 @@
-//! Kendall's tau-b in n log n steps: Knight's method (JASA 61, 1966), which counts discordant pairs as the exchanges of a
-//! merge sort.
-//!
-//! In: two columns of one length. Out: tau-b.
-//! Never: compares all pairs with all; a bootstrap asks for this thousands of times.
+//! Kendall's tau-b in n log n steps, since a bootstrap asks for it thousands of times: Knight's method (JASA 61, 1966),
+//! which counts discordant pairs as the exchanges of a merge sort.
 
 /// Kendall's tau-b: concordant less discordant pairs, corrected for ties on either side. NaN where a side is constant or
 /// shorter than two.

@@ -1,8 +1,8 @@
 //! How well a model agrees with people, and how sure that is.
 //!
-//! In: a model's cosines and scores beside people's mean ratings, a pair each. Out: SRCC, LCC, KTAU and MSE as the literature
-//! defines them (and as scipy computes them), with 95% intervals, a paired test of two models, and what agreement people reach.
-//! Never: reads a file, runs a model, or hides a figure that does not exist: where one side is constant it is NaN.
+//! SRCC, LCC, KTAU and MSE are as the literature defines them (and as scipy computes them), with 95% intervals, a
+//! paired test of two models, and what agreement people reach. A figure that does not exist, because one side is
+//! constant, is NaN.
 
 pub mod bootstrap;
 mod ceiling;
@@ -10,7 +10,7 @@ mod correlation;
 mod kendall;
 mod rates;
 
-pub use bootstrap::{Difference, Interval, Plan};
+pub use bootstrap::{BootstrapPlan, Difference, Interval};
 pub use ceiling::Ceiling;
 pub use correlation::{mse, pearson, spearman};
 pub use kendall::kendall;
@@ -72,7 +72,7 @@ impl Metrics {
 
 /// The four metrics with their intervals, in the order of [`NAMES`]. `recordings[i]` names the recording of row i: rows
 /// of one recording are drawn together (see [`bootstrap`]).
-pub fn intervals(columns: &Columns, recordings: &[usize], plan: Plan) -> [Interval; 4] {
+pub fn intervals(columns: &Columns, recordings: &[usize], plan: BootstrapPlan) -> [Interval; 4] {
     let draws = bootstrap::draws(recordings, plan, |rows| Metrics::of(&columns.pick(rows)).to_array());
     let values = Metrics::of(columns).to_array();
     std::array::from_fn(|metric| Interval::of(values[metric], &draws[metric]))
@@ -80,7 +80,7 @@ pub fn intervals(columns: &Columns, recordings: &[usize], plan: Plan) -> [Interv
 
 /// How much `new` is above `old` in each metric, in the order of [`NAMES`]: both are seen on the same draws of
 /// recordings, so that what is hard for both does not widen the interval.
-pub fn differences(new: &Columns, old: &Columns, recordings: &[usize], plan: Plan) -> [Difference; 4] {
+pub fn differences(new: &Columns, old: &Columns, recordings: &[usize], plan: BootstrapPlan) -> [Difference; 4] {
     let minus = |a: Metrics, b: Metrics| -> [f64; 4] {
         let (a, b) = (a.to_array(), b.to_array());
         std::array::from_fn(|metric| a[metric] - b[metric])

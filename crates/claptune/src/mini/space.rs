@@ -1,8 +1,5 @@
-//! The space that sounds and words share, laid out ([`clapd_core::model::ops`], `clapd_caption_*`).
-//!
-//! In: the captions' sentence embeddings, priors, backgrounds and the method's constants. Out: the pool's graph, and the head
-//! that makes a text tower of a sentence encoder. models/mini/METHOD.md has the formulas.
-//! Never: reads the data files.
+//! The space that sounds and words share, laid out ([`clapd_core::model::ops`], `clapd_caption_*`): the pool's graph,
+//! and the head that makes a text tower of a sentence encoder. models/mini/METHOD.md has the formulas.
 
 use anyhow::Result;
 use clapd_core::model::ops::{Fused, OpParams};
@@ -10,9 +7,9 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::ops::array::Slice;
 
 use super::method::{Method, PoolMethod};
-use super::whiten::Whitening;
+use super::whiten::{Whitening, unit};
 use crate::export::Precision;
-use crate::layout::{self, Weights};
+use crate::layout::{self, TowerWeights};
 use crate::net::bert::BertConfig;
 use crate::net::minilm::WIDTH;
 use crate::net::yamnet::CLASSES;
@@ -24,13 +21,13 @@ pub fn embedding_len(backgrounds: usize) -> usize {
 }
 
 /// The captions of all classes in the whitened space of sentences.
-pub struct Captions {
+pub struct ClassCaptions {
     whitening: Whitening,
     /// For each class, the unit rows of its captions.
     classes: Vec<Vec<Vec<f32>>>,
 }
 
-impl Captions {
+impl ClassCaptions {
     /// `sentences`: for each class the sentence embeddings of its captions.
     pub fn new(sentences: &[Vec<Vec<f32>>], whitening: Whitening) -> Self {
         let classes = sentences.iter().map(|class| class.iter().map(|s| whitening.apply(s)).collect()).collect();
@@ -48,12 +45,6 @@ impl Captions {
     }
 }
 
-/// The same direction with length 1.
-pub(super) fn unit(row: &[f64]) -> Vec<f32> {
-    let length = row.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
-    row.iter().map(|v| (v / length) as f32).collect()
-}
-
 /// From the mean class probabilities of a window [1, 521] to its embedding. `priors`: the mean probability of every class over
 /// sound of all kinds; `backgrounds`: that over each background.
 ///
@@ -62,7 +53,7 @@ pub(super) fn unit(row: &[f64]) -> Vec<f32> {
 pub fn pool(
     priors: &[f32],
     backgrounds: &[Vec<f32>],
-    captions: &Captions,
+    captions: &ClassCaptions,
     method: &PoolMethod,
     precision: Precision,
 ) -> Result<TypedModel> {
@@ -98,10 +89,10 @@ pub fn pool(
 /// # Errors
 /// A weight that is missing or beyond what its precision holds.
 pub fn text(
-    weights: &mut Weights,
+    weights: &mut TowerWeights,
     config: &BertConfig,
     words: Option<Rows>,
-    captions: &Captions,
+    captions: &ClassCaptions,
     method: &Method,
     backgrounds: usize,
 ) -> Result<TypedModel> {

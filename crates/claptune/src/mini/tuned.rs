@@ -1,7 +1,5 @@
-//! A trained `mini` as a bundle.
-//!
-//! In: the bundle that it began as, a trained network. Out: a bundle that clapd runs as it runs the first.
-//! Never: states a figure that was measured of another model.
+//! A trained `mini` as a bundle that clapd runs as it runs the first. Figures that were measured of the first are left
+//! out.
 
 use std::fs::File;
 use std::io;
@@ -13,10 +11,10 @@ use clapd_core::model::Bundle;
 use clapd_core::model::manifest::{Manifest, WeightsSource};
 use tract_onnx::prelude::TypedModel;
 
-use super::heads::Heads;
+use super::space_graphs::SpaceGraphs;
 use crate::bundle::BundleWriter;
 use crate::export::{Precision, nnef};
-use crate::net::captions::Captions;
+use crate::net::captions::CaptionNetwork;
 
 /// What a bundle has for people; the card of the first says what is no longer true.
 const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
@@ -29,7 +27,13 @@ const VERSION: &str = "1";
 ///
 /// # Errors
 /// A file that can't be read or written, or numbers that the device refuses.
-pub fn write(start: &Bundle, heads: &Heads, net: &Captions, precision: Precision, out: &Path) -> Result<()> {
+pub fn write(
+    start: &Bundle,
+    heads: &SpaceGraphs,
+    net: &CaptionNetwork,
+    precision: Precision,
+    out: &Path,
+) -> Result<()> {
     let mut manifest = start.manifest().clone();
     manifest.source.push(WeightsSource {
         name: manifest.name.clone(),
@@ -50,9 +54,9 @@ pub fn write(start: &Bundle, heads: &Heads, net: &Captions, precision: Precision
 ///
 /// # Errors
 /// As [`write()`], and a bundle of another kind.
-pub fn again(bundle: &Path, precision: Precision, out: &Path) -> Result<()> {
+pub fn convert(bundle: &Path, precision: Precision, out: &Path) -> Result<()> {
     let bundle = Bundle::open(bundle)?;
-    let heads = Heads::open(&bundle)?;
+    let heads = SpaceGraphs::open(&bundle)?;
     let graphs = heads.with(&heads.network(&Device::flex())?, precision)?;
     store(bundle.manifest().clone(), bundle.dir(), graphs, out)
 }

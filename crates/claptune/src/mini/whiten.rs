@@ -1,13 +1,9 @@
 //! Whitening: a linear map after which the captions spread evenly in all directions.
 //!
-//! In: sentence embeddings, one a row. Out: their mean and a symmetric matrix.
-//! Sentence embeddings crowd around a common direction; without this, all prompts look alike (prototypes measured 4 to 9
-//! points of top-1 accuracy).
-//! Never: amplifies directions in which the captions hardly differ without bound: the floor sees to that.
+//! Sentence embeddings crowd around a common direction; without this, all prompts look alike (prototypes measured 4 to
+//! 9 points of top-1 accuracy). A floor bounds how much directions are amplified in which the captions hardly differ.
 
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
-
-use super::space::unit;
 
 /// `(x - mean) * matrix`.
 pub struct Whitening {
@@ -45,4 +41,10 @@ impl Whitening {
             .collect();
         unit(&product)
     }
+}
+
+/// The same direction with length 1. In f64 and rounded once, unlike [`clapd_core::vector::normalize`]: the bundle holds these numbers.
+pub(super) fn unit(row: &[f64]) -> Vec<f32> {
+    let length = row.iter().map(|v| v * v).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+    row.iter().map(|v| (v / length) as f32).collect()
 }

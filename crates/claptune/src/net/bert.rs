@@ -1,9 +1,8 @@
-//! The transformer encoder of the BERT family.
+//! The transformer encoder of the BERT family: token ids [N, S] and a mask [N, S] of ones and zeros to hidden states
+//! [N, S, width].
 //!
-//! In: token ids [N, S] and a mask [N, S] of ones and zeros. Out: hidden states [N, S, width].
-//! BERT's positions count all tokens from 0. RoBERTa's count those that are no padding, from pad id + 1; padding itself is
-//! at the pad id (transformers 5.23, models/clap/modeling_clap.py, `create_position_ids_from_input_ids`).
-//! Never: tokenises, pools.
+//! BERT's positions count all tokens from 0. RoBERTa's count those that are no padding, from pad id + 1; padding itself
+//! is at the pad id (transformers 5.23, models/clap/modeling_clap.py, `create_position_ids_from_input_ids`).
 //!
 //! Architecture: Devlin et al., arXiv 1810.04805; layer norm after the residual, exact GELU.
 
@@ -14,8 +13,8 @@ use burn::tensor::TensorData;
 use burn::tensor::module::embedding;
 
 use super::norm::Norm;
+use super::observer::{ActivationObserver, ignore_activations};
 use super::ops::{gelu, softmax};
-use super::watch::{Watch, nobody};
 
 /// Sizes of an encoder.
 #[derive(Clone, Debug)]
@@ -59,10 +58,10 @@ impl BertConfig {
         Norm::new(self.width, self.epsilon, device)
     }
 
-    fn layer(&self, device: &Device) -> Layer {
+    fn layer(&self, device: &Device) -> BertLayer {
         let linear = |from, to| LinearConfig::new(from, to).with_initializer(Initializer::Zeros).init(device);
         let width = self.width;
-        Layer {
+        BertLayer {
             query: linear(width, width),
             key: linear(width, width),
             value: linear(width, width),
@@ -78,7 +77,7 @@ impl BertConfig {
 
 /// One layer: attention, then two linears, each with a residual and a norm after it.
 #[derive(Module, Debug)]
-pub struct Layer {
+pub struct BertLayer {
     query: Linear,
     key: Linear,
     value: Linear,
@@ -90,18 +89,18 @@ pub struct Layer {
     heads: usize,
 }
 
-impl Layer {
+impl BertLayer {
     /// [N, S, width] and the additive mask [N, 1, 1, S] to [N, S, width].
-    fn forward(&self, x: Tensor<3>, mask: Tensor<4>, watch: &mut Watch) -> Tensor<3> {
-        let x = self.attention_norm.forward(x.clone() + self.attend(x, mask, watch));
-        watch(&[&self.inner], &x);
+    fn forward(&self, x: Tensor<3>, mask: Tensor<4>, observer: &mut ActivationObserver) -> Tensor<3> {
+        let x = self.attention_norm.forward(x.clone() + self.attend(x, mask, observer));
+        observer(&[&self.inner], &x);
         let inner = gelu(self.inner.forward(x.clone()));
-        watch(&[&self.outer], &inner);
+        observer(&[&self.outer], &inner);
         self.norm.forward(x + self.outer.forward(inner))
     }
 
-    fn attend(&self, x: Tensor<3>, mask: Tensor<4>, watch: &mut Watch) -> Tensor<3> {
-        watch(&[&self.query, &self.key, &self.value], &x);
+    fn attend(&self, x: Tensor<3>, mask: Tensor<4>, observer: &mut ActivationObserver) -> Tensor<3> {
+        observer(&[&self.query, &self.key, &self.value], &x);
         let [n, s, width] = x.dims();
         let size = width / self.heads;
         let heads = |x: Tensor<3>| x.reshape([n, s, self.heads, size]).swap_dims(1, 2);
@@ -109,7 +108,7 @@ impl Layer {
         let (key, value) = (heads(self.key.forward(x.clone())), heads(self.value.forward(x)));
         let weights = softmax(query.matmul(key.swap_dims(2, 3)) + mask);
         let mixed = weights.matmul(value).swap_dims(1, 2).reshape([n, s, width]);
-        watch(&[&self.output], &mixed);
+        observer(&[&self.output], &mixed);
         self.output.forward(mixed)
     }
 }
@@ -121,7 +120,7 @@ pub struct Bert {
     positions: Param<Tensor<2>>,
     types: Param<Tensor<2>>,
     norm: Norm,
-    layers: Vec<Layer>,
+    layers: Vec<BertLayer>,
     pad_id: Option<usize>,
 }
 
@@ -131,17 +130,22 @@ const MASKED: f32 = -1e4;
 impl Bert {
     /// Ids [N, S] and mask [N, S] (1 for a token, 0 for padding, as floats) to hidden states [N, S, width].
     pub fn forward(&self, ids: Tensor<2, Int>, mask: Tensor<2>) -> Tensor<3> {
-        self.forward_watched(ids, mask, &mut nobody)
+        self.forward_observed(ids, mask, &mut ignore_activations)
     }
 
-    /// The same, while `watch` sees what goes into the linears.
-    pub fn forward_watched(&self, ids: Tensor<2, Int>, mask: Tensor<2>, watch: &mut Watch) -> Tensor<3> {
+    /// The same, while `observer` sees what goes into the linears.
+    pub fn forward_observed(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: Tensor<2>,
+        observer: &mut ActivationObserver,
+    ) -> Tensor<3> {
         let [n, s] = ids.dims();
         let positions = self.positions(ids.clone()) + self.types.val().narrow(0, 0, 1).unsqueeze::<3>();
         let mut x = self.norm.forward(self.words.forward(ids) + positions);
         let mask = (mask - 1.0).mul_scalar(-MASKED).reshape([n, 1, 1, s]);
         for layer in &self.layers {
-            x = layer.forward(x, mask.clone(), watch);
+            x = layer.forward(x, mask.clone(), observer);
         }
         x
     }

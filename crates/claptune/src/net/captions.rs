@@ -1,30 +1,29 @@
-//! The default model's common space as a network: what of a `mini` bundle is trained.
+//! The default model's common space as a network: what of a `mini` bundle is trained. YAMNet and MiniLM are not part of
+//! it.
 //!
-//! In: mean class probabilities of recordings [N, classes], sentence embeddings of texts [N, width]. Out: unit embeddings
-//! [N, classes + width + 2 + backgrounds] of each, by models/mini/METHOD.md's formulas: those of the device's operators
-//! `clapd_caption_pool` and `clapd_caption_text`.
-//! Each number in training is what it was at the start and a change that begins as nothing, so that weight decay pulls back to
-//! the start.
-//! Never: holds YAMNet or MiniLM; those stay as they are.
+//! It brings mean class probabilities of recordings [N, classes] and sentence embeddings of texts [N, width] to unit
+//! embeddings [N, classes + width + 2 + backgrounds], by models/mini/METHOD.md's formulas: those of the device's
+//! operators `clapd_caption_pool` and `clapd_caption_text`. Each number in training is what it was at the start and a
+//! change that begins as nothing, so that weight decay pulls back to the start.
 
 use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 
 use super::clap::LOG_SCALE;
-use super::unit_rows;
+use super::norm::unit_rows;
 
 /// The power of a similarity is taken of at least this: its logarithm is needed, and nothing is left of its power.
 const SIMILARITY_MIN: f32 = 1e-6;
 
 /// Numbers in training, `[rows, columns]`.
 #[derive(Module, Debug)]
-pub struct Change {
+pub struct TrainedChange {
     start: Tensor<2>,
     change: Param<Tensor<2>>,
 }
 
-impl Change {
+impl TrainedChange {
     /// From what they are at the start.
     pub fn new(start: Tensor<2>) -> Self {
         let change = Param::from_tensor(start.zeros_like());
@@ -57,19 +56,19 @@ impl Change {
 
 /// From probabilities to embeddings.
 #[derive(Module, Debug)]
-pub struct Pool {
+pub struct CaptionPool {
     /// Exponent of a probability, `[1, 1]`, above 0.
-    pub exponent: Change,
+    pub exponent: TrainedChange,
     /// Weight of each class, `[1, classes]`, above 0.
-    pub class_weight: Change,
+    pub class_weight: TrainedChange,
     /// From classes to the direction of their captions, `[width, classes]`.
-    pub centres: Change,
+    pub centres: TrainedChange,
     /// Classes' share of the agreement, `[1, 1]`, between 0 and 1.
-    pub class_share: Change,
+    pub class_share: TrainedChange,
     /// Length of what says "nothing is heard clearly", `[1, 1]`, above 0.
-    pub kappa: Change,
+    pub kappa: TrainedChange,
     /// Weight of what says "this is like background", `[1, 1]`, above 0.
-    pub background_weight: Change,
+    pub background_weight: TrainedChange,
     /// What each background is like, `[backgrounds, classes]`; not trained.
     pub backgrounds: Tensor<2>,
     /// The least probability; not trained.
@@ -80,7 +79,7 @@ pub struct Pool {
     pub background_cosine: f32,
 }
 
-impl Pool {
+impl CaptionPool {
     /// [N, classes] probabilities to unit embeddings.
     pub fn forward(&self, probabilities: Tensor<2>) -> Tensor<2> {
         let logarithms = probabilities.clamp_min(self.probability_min).log();
@@ -106,17 +105,17 @@ impl Pool {
 
 /// From sentence embeddings to embeddings.
 #[derive(Module, Debug)]
-pub struct Text {
+pub struct CaptionText {
     /// From a sentence embedding, less the mean, to the space in which captions spread evenly, `[width, width]`.
-    pub whitening: Change,
+    pub whitening: TrainedChange,
     /// Directions of the captions, `[captions, width]`, class after class.
-    pub keys: Change,
+    pub keys: TrainedChange,
     /// Exponent of a similarity, `[1, 1]`, above 0.
-    pub exponent: Change,
+    pub exponent: TrainedChange,
     /// Classes' share of the agreement, `[1, 1]`, between 0 and 1.
-    pub class_share: Change,
+    pub class_share: TrainedChange,
     /// Length of what says "no caption says this", `[1, 1]`, between 0 and 1.
-    pub null: Change,
+    pub null: TrainedChange,
     /// Mean of the captions' sentence embeddings, `[1, width]`; not trained.
     pub mean: Tensor<2>,
     /// For each class its captions' places among the keys; the first again where a class has fewer than the most, `[classes * most]`.
@@ -127,20 +126,20 @@ pub struct Text {
     backgrounds: usize,
 }
 
-/// Numbers of a [`Text`].
+/// Numbers of a [`CaptionText`].
 #[derive(Debug)]
-pub struct TextStart {
-    /// As in [`Text`].
+pub struct CaptionTextStart {
+    /// As in [`CaptionText`].
     pub whitening: Tensor<2>,
-    /// As in [`Text`].
+    /// As in [`CaptionText`].
     pub keys: Tensor<2>,
-    /// As in [`Text`].
+    /// As in [`CaptionText`].
     pub exponent: Tensor<2>,
-    /// As in [`Text`].
+    /// As in [`CaptionText`].
     pub class_share: Tensor<2>,
-    /// As in [`Text`].
+    /// As in [`CaptionText`].
     pub null: Tensor<2>,
-    /// As in [`Text`].
+    /// As in [`CaptionText`].
     pub mean: Tensor<2>,
     /// Captions of each class, at least one.
     pub captions: Vec<usize>,
@@ -148,9 +147,9 @@ pub struct TextStart {
     pub backgrounds: usize,
 }
 
-impl Text {
+impl CaptionText {
     /// From what its numbers are at the start.
-    pub fn new(start: TextStart) -> Self {
+    pub fn new(start: CaptionTextStart) -> Self {
         let most = start.captions.iter().copied().max().unwrap_or(1);
         let mut first = 0;
         let mut places: Vec<i64> = vec![];
@@ -161,11 +160,11 @@ impl Text {
         let length = places.len();
         let places = Tensor::from_data(TensorData::new(places, [length]), &start.keys.device());
         Self {
-            whitening: Change::new(start.whitening),
-            keys: Change::new(start.keys),
-            exponent: Change::new(start.exponent),
-            class_share: Change::new(start.class_share),
-            null: Change::new(start.null),
+            whitening: TrainedChange::new(start.whitening),
+            keys: TrainedChange::new(start.keys),
+            exponent: TrainedChange::new(start.exponent),
+            class_share: TrainedChange::new(start.class_share),
+            null: TrainedChange::new(start.null),
             mean: start.mean,
             places,
             classes: start.captions.len(),
@@ -200,20 +199,20 @@ impl Text {
 
 /// Both sides with the temperatures of contrastive training.
 #[derive(Module, Debug)]
-pub struct Captions {
+pub struct CaptionNetwork {
     /// Recordings.
-    pub audio: Pool,
+    pub audio: CaptionPool,
     /// Texts.
-    pub text: Text,
+    pub text: CaptionText,
     /// Logarithm of what cosines are multiplied with to make logits of texts for each clip, `[1]`.
     pub audio_scale: Param<Tensor<1>>,
     /// The same for clips for each text, `[1]`.
     pub text_scale: Param<Tensor<1>>,
 }
 
-impl Captions {
+impl CaptionNetwork {
     /// With the temperatures that CLAP begins with.
-    pub fn new(audio: Pool, text: Text) -> Self {
+    pub fn new(audio: CaptionPool, text: CaptionText) -> Self {
         let device = audio.backgrounds.device();
         let scale = || Param::from_tensor(Tensor::from_floats([LOG_SCALE], &device));
         Self { audio, text, audio_scale: scale(), text_scale: scale() }

@@ -1,8 +1,5 @@
 //! Both towers with the temperatures of contrastive training: what fine-tuning changes.
 //!
-//! In: log-mel patches [N, C, frames, mels], token ids and masks [N, S]. Out: unit embeddings [N, D] of each.
-//! Never: knows what a good embedding is; that is `train::objective`.
-//!
 //! Reference: transformers 5.23, models/clap/modeling_clap.py, `ClapModel`.
 
 use burn::module::Param;
@@ -29,7 +26,7 @@ pub struct Clap {
 
 /// Unit embeddings of N pairs: row i of `audio` and row i of `text` belong together.
 #[derive(Debug, Clone)]
-pub struct Pairs {
+pub struct PairEmbeddings {
     /// [N, D].
     pub audio: Tensor<2>,
     /// [N, D].
@@ -44,7 +41,7 @@ impl Clap {
     }
 
     /// [N, C, frames, mels] and ids and mask [N, S] (1 for a token, 0 for padding) to embeddings.
-    pub fn forward(&self, mel: Tensor<4>, ids: Tensor<2, Int>, mask: Tensor<2, Int>) -> Pairs {
-        Pairs { audio: self.audio.forward(mel), text: self.text.forward(ids, mask) }
+    pub fn forward(&self, mel: Tensor<4>, ids: Tensor<2, Int>, mask: Tensor<2, Int>) -> PairEmbeddings {
+        PairEmbeddings { audio: self.audio.forward(mel), text: self.text.forward(ids, mask) }
     }
 }

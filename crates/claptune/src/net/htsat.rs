@@ -1,10 +1,9 @@
 //! HTSAT, the audio tower of CLAP: a log-mel patch as an image, a Swin transformer over it, and a projection.
 //!
-//! In: [N, 1, frames, mels] log-mel, or [N, 4, frames, mels] for a fused model (the whole clip shrunk, then three crops;
-//! four times the same for a clip of one patch). Out: unit embeddings [N, output].
-//! A fused model always takes its fusion branch: that is what `transformers` computes for a clip alone, whose `is_longer`
-//! its feature extractor sets to true whatever the clip's length.
-//! Never: computes the mel.
+//! It brings [N, 1, frames, mels] log-mel, or [N, 4, frames, mels] for a fused model (the whole clip shrunk, then three
+//! crops; four times the same for a clip of one patch), to unit embeddings [N, output]. A fused model always takes its
+//! fusion branch: that is what `transformers` computes for a clip alone, whose `is_longer` its feature extractor sets
+//! to true whatever the clip's length.
 //!
 //! Architecture: Chen et al., arXiv 2202.00874, and Wu et al., arXiv 2211.06687. Reference: transformers 5.23,
 //! models/clap/modeling_clap.py, `ClapAudioEncoder`, `ClapAudioPatchEmbed`, `ClapAudioAFFBlock`.
@@ -15,10 +14,10 @@ use burn::prelude::*;
 use burn::tensor::activation::{relu, sigmoid};
 
 use super::norm::{EPSILON, Norm};
+use super::observer::{ActivationObserver, ignore_activations};
 use super::projection::{Projection, ProjectionConfig};
 use super::resize::resize;
 use super::swin::{Stage, StageConfig};
-use super::watch::{Watch, nobody};
 use crate::export::Tracer;
 
 /// Channels of a fused model's input: the whole clip and three crops.
@@ -234,11 +233,11 @@ pub struct Htsat {
 impl Htsat {
     /// [N, channels, frames, mels] to unit embeddings [N, output].
     pub fn forward(&self, mel: Tensor<4>) -> Tensor<2> {
-        self.forward_watched(mel, &mut nobody)
+        self.forward_observed(mel, &mut ignore_activations)
     }
 
-    /// The same, while `watch` sees what goes into the stages' linears.
-    pub fn forward_watched(&self, mel: Tensor<4>, watch: &mut Watch) -> Tensor<2> {
+    /// The same, while `observer` sees what goes into the stages' linears.
+    pub fn forward_observed(&self, mel: Tensor<4>, observer: &mut ActivationObserver) -> Tensor<2> {
         // The norm is over mel bands, which must stand where channels do.
         let mel = self.batch_norm.forward(mel.swap_dims(1, 3)).swap_dims(1, 3);
         let image = self.fold(mel);
@@ -257,7 +256,7 @@ impl Htsat {
             x = norm.forward(x);
         }
         for stage in &self.stages {
-            x = stage.forward(x, watch);
+            x = stage.forward(x, observer);
         }
         // The reference groups tokens by frequency and then takes the mean of all: the order does not matter.
         let x = self.norm.forward(x).mean_dim(1);

@@ -1,7 +1,5 @@
-//! The networks, each written once, as Burn modules. Loaded from checkpoints, trained, and exported from here.
-//!
-//! In: tensors. Out: tensors. Parameters have the names that [`crate::checkpoint`] gives them.
-//! Never: reads files.
+//! The networks, each written once, as Burn modules. They are loaded from checkpoints, trained, and exported from here;
+//! their parameters have the names that [`crate::checkpoint`] gives them.
 
 pub mod bert;
 pub mod captions;
@@ -9,21 +7,10 @@ pub mod clap;
 pub mod htsat;
 pub mod minilm;
 pub mod norm;
+pub mod observer;
 pub mod ops;
 pub mod projection;
 pub mod resize;
 pub mod roberta;
 pub mod swin;
-pub mod watch;
 pub mod yamnet;
-
-use burn::prelude::*;
-
-/// Rows scaled to length 1. `length_min` keeps a row of zeros at zero.
-pub fn unit_rows(x: Tensor<2>) -> Tensor<2> {
-    let length = x.clone().square().sum_dim(1).sqrt().clamp_min(LENGTH_MIN);
-    x / length
-}
-
-/// PyTorch's `normalize` divides by at least this.
-const LENGTH_MIN: f32 = 1e-12;

@@ -1,7 +1,4 @@
-//! A layer norm.
-//!
-//! In: rows along the last dimension. Out: the same without mean, of variance 1, scaled and moved.
-//! Never: is without a bias; no network here is.
+//! A layer norm over the last dimension, and rows scaled to unit length.
 
 use burn::module::Param;
 use burn::prelude::*;
@@ -34,3 +31,12 @@ impl Norm {
 
 /// PyTorch's epsilon, where a network does not say its own.
 pub const EPSILON: f64 = 1e-5;
+
+/// Rows scaled to length 1. `length_min` keeps a row of zeros at zero.
+pub fn unit_rows(x: Tensor<2>) -> Tensor<2> {
+    let length = x.clone().square().sum_dim(1).sqrt().clamp_min(LENGTH_MIN);
+    x / length
+}
+
+/// PyTorch's `normalize` divides by at least this.
+const LENGTH_MIN: f32 = 1e-12;

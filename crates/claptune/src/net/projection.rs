@@ -1,7 +1,5 @@
-//! The two linears that bring a tower's output into the space that audio and text share.
-//!
-//! In: [N, input]. Out: unit rows [N, output].
-//! Never: knows which tower it ends.
+//! The two linears that bring a tower's output [N, input] into the space that audio and text share, as unit rows [N,
+//! output].
 //!
 //! Reference: transformers 5.23, models/clap/modeling_clap.py, `ClapProjectionLayer` and the normalisation in
 //! `ClapModel.get_audio_features`.
@@ -10,8 +8,8 @@ use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 
+use super::norm::unit_rows;
 use super::ops::gelu;
-use super::unit_rows;
 
 /// What stands between the two linears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,7 @@
-//! Bicubic resizing along one axis, its corners aligned.
+//! Bicubic resizing of [N, C, H, W] along one axis, its corners aligned.
 //!
-//! In: [N, C, H, W] and the new length of an axis. Out: the same with that axis resized.
-//! Each output is a sum of four inputs with weights that are known beforehand: four lookups and products.
-//! Never: resizes two axes at once (PyTorch's weights of an axis that keeps its length are 0, 1, 0, 0).
+//! Each output is a sum of four inputs with weights that are known beforehand: four lookups and products. One axis is
+//! enough: PyTorch's weights of an axis that keeps its length are 0, 1, 0, 0.
 //!
 //! Weights: the cubic convolution of Keys (1981) with a = -0.75, in f32 step by step like PyTorch's
 //! `aten/src/ATen/native/UpSample.h`: positions reach 1,000, and rounding them otherwise moves a weight by 3e-5.

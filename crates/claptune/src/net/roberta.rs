@@ -1,7 +1,5 @@
-//! The text tower of CLAP: RoBERTa, its pooler and a projection.
-//!
-//! In: token ids and mask [N, S]. Out: unit embeddings [N, output].
-//! Never: tokenises.
+//! The text tower of CLAP: RoBERTa, its pooler and a projection. Token ids and mask [N, S] to unit embeddings [N,
+//! output].
 //!
 //! Architecture: Liu et al., arXiv 1907.11692. Reference: transformers 5.23, models/clap/modeling_clap.py,
 //! `ClapTextModel`, `ClapTextPooler`.
@@ -11,8 +9,8 @@ use burn::prelude::*;
 use burn::tensor::activation::tanh;
 
 use super::bert::{Bert, BertConfig};
+use super::observer::{ActivationObserver, TextNetwork, ignore_activations};
 use super::projection::{Projection, ProjectionConfig};
-use super::watch::{TextNetwork, Watch, nobody};
 use crate::export::Tracer;
 
 /// Sizes of the tower.
@@ -47,7 +45,7 @@ pub struct Roberta {
 impl Roberta {
     /// Ids and mask [N, S] (1 for a token, 0 for padding) to unit embeddings [N, output].
     pub fn forward(&self, ids: Tensor<2, Int>, mask: Tensor<2, Int>) -> Tensor<2> {
-        self.forward_watched(ids, mask, &mut nobody)
+        self.forward_observed(ids, mask, &mut ignore_activations)
     }
 
     /// What is exported: one text of `length` tokens in, its embedding out.
@@ -59,8 +57,13 @@ impl Roberta {
 }
 
 impl TextNetwork for Roberta {
-    fn forward_watched(&self, ids: Tensor<2, Int>, mask: Tensor<2, Int>, watch: &mut Watch) -> Tensor<2> {
-        let hidden = self.bert.forward_watched(ids, mask.float(), watch);
+    fn forward_observed(
+        &self,
+        ids: Tensor<2, Int>,
+        mask: Tensor<2, Int>,
+        observer: &mut ActivationObserver,
+    ) -> Tensor<2> {
+        let hidden = self.bert.forward_observed(ids, mask.float(), observer);
         let [n, _, width] = hidden.dims();
         let first = hidden.narrow(1, 0, 1).reshape([n, width]);
         self.projection.forward(tanh(self.pooler.forward(first)))

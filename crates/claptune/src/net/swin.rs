@@ -1,8 +1,8 @@
 //! The stages of a Swin transformer: attention inside windows that every second block shifts.
 //!
-//! In: tokens [N, height * width, channels] of an image. Out: the same after a stage's blocks, and after its merging a
-//! quarter of the tokens with twice the channels.
-//! Never: pads. [`crate::net::htsat`] refuses sizes that windows don't tile.
+//! Tokens [N, height * width, channels] of an image become the same after a stage's blocks, and after its merging a
+//! quarter of the tokens with twice the channels. [`crate::net::htsat`] refuses sizes that windows don't tile, so
+//! nothing is padded.
 //!
 //! Architecture: Liu et al., arXiv 2103.14030. Reference: transformers 5.23, models/clap/modeling_clap.py,
 //! `ClapAudioSelfAttention`, `ClapAudioLayer`, `ClapAudioPatchMerging`.
@@ -13,8 +13,8 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 
 use super::norm::{EPSILON, Norm};
+use super::observer::ActivationObserver;
 use super::ops::{Order, gelu, softmax};
-use super::watch::Watch;
 
 /// Added to the score of two tokens that the shift brought together from opposite edges of the image.
 const APART: f32 = -100.0;
@@ -109,13 +109,13 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// [N, height * width, channels] to the next stage's tokens; `watch` sees what goes into the linears.
-    pub fn forward(&self, mut x: Tensor<3>, watch: &mut Watch) -> Tensor<3> {
+    /// [N, height * width, channels] to the next stage's tokens; `observer` sees what goes into the linears.
+    pub fn forward(&self, mut x: Tensor<3>, observer: &mut ActivationObserver) -> Tensor<3> {
         for block in &self.blocks {
-            x = block.forward(x, watch);
+            x = block.forward(x, observer);
         }
         match &self.merge {
-            Some(merge) => merge.forward(x, watch),
+            Some(merge) => merge.forward(x, observer),
             None => x,
         }
     }
@@ -135,24 +135,24 @@ pub struct Block {
 }
 
 impl Block {
-    fn forward(&self, x: Tensor<3>, watch: &mut Watch) -> Tensor<3> {
-        let x = x.clone() + self.attend(self.norm_before.forward(x), watch);
+    fn forward(&self, x: Tensor<3>, observer: &mut ActivationObserver) -> Tensor<3> {
+        let x = x.clone() + self.attend(self.norm_before.forward(x), observer);
         let tokens = self.norm_after.forward(x.clone());
-        watch(&[&self.inner], &tokens);
+        observer(&[&self.inner], &tokens);
         let inner = gelu(dense(&self.inner, tokens));
-        watch(&[&self.outer], &inner);
+        observer(&[&self.outer], &inner);
         x + dense(&self.outer, inner)
     }
 
-    fn attend(&self, x: Tensor<3>, watch: &mut Watch) -> Tensor<3> {
+    fn attend(&self, x: Tensor<3>, observer: &mut ActivationObserver) -> Tensor<3> {
         let [n, tokens, channels] = x.dims();
         let square = self.attention.window.pow(2);
         let device = x.device();
         let order = Order::new(&self.windows(), &device);
-        let windows = order.put(x).reshape([n * tokens / square, square, channels]);
+        let windows = order.apply(x).reshape([n * tokens / square, square, channels]);
         let apart = (self.shift > 0).then(|| self.apart(&device));
-        let mixed = self.attention.forward(windows, apart, watch);
-        order.undo(mixed.reshape([n, tokens, channels]))
+        let mixed = self.attention.forward(windows, apart, observer);
+        order.invert(mixed.reshape([n, tokens, channels]))
     }
 
     /// The tokens of an image window by window, after the image was moved up and to the left by the shift.
@@ -204,8 +204,8 @@ pub struct Attention {
 
 impl Attention {
     /// Windows [N * W, T, channels] and what their tokens' scores differ by, [W, 1, T, T], to the same shape.
-    fn forward(&self, x: Tensor<3>, apart: Option<Tensor<4>>, watch: &mut Watch) -> Tensor<3> {
-        watch(&[&self.query, &self.key, &self.value], &x);
+    fn forward(&self, x: Tensor<3>, apart: Option<Tensor<4>>, observer: &mut ActivationObserver) -> Tensor<3> {
+        observer(&[&self.query, &self.key, &self.value], &x);
         let [n, tokens, channels] = x.dims();
         let size = channels / self.heads;
         let heads = |x: Tensor<3>| x.reshape([n, tokens, self.heads, size]).swap_dims(1, 2);
@@ -219,7 +219,7 @@ impl Attention {
             scores = (scores.reshape([n / windows, windows, self.heads, tokens, tokens]) + apart).reshape(shape);
         }
         let mixed = softmax(scores).matmul(value).swap_dims(1, 2).reshape([n, tokens, channels]);
-        watch(&[&self.output], &mixed);
+        observer(&[&self.output], &mixed);
         dense(&self.output, mixed)
     }
 
@@ -248,7 +248,7 @@ pub struct Merge {
 }
 
 impl Merge {
-    fn forward(&self, x: Tensor<3>, watch: &mut Watch) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, observer: &mut ActivationObserver) -> Tensor<3> {
         let [n, tokens, channels] = x.dims();
         // The four stand column by column: (0, 0), (1, 0), (0, 1), (1, 1), as (row, column).
         let x = x.reshape([n, self.height / 2, 2, self.width / 2, 2, channels]).permute([0, 1, 3, 4, 2, 5]).reshape([
@@ -257,7 +257,7 @@ impl Merge {
             4 * channels,
         ]);
         let x = self.norm.forward(x);
-        watch(&[&self.reduction], &x);
+        observer(&[&self.reduction], &x);
         dense(&self.reduction, x)
     }
 }

@@ -1,9 +1,8 @@
 //! YAMNet: a MobileNet (version 1) over log-mel patches of 0.96 s, giving the probabilities of AudioSet's 521 classes.
 //!
-//! In: [N, 1, 96, 64] log-mel (frames by bands). Out: [N, 521] probabilities, each class on its own (sigmoid).
-//! Batch normalisation has fixed statistics and no scale here; [`crate::checkpoint`] folds it into the
-//! convolutions, so the module has none.
-//! Never: computes the mel.
+//! [N, 1, 96, 64] log-mel (frames by bands) to [N, 521] probabilities, each class on its own (sigmoid). Batch
+//! normalisation has fixed statistics and no scale here; [`crate::checkpoint`] folds it into the convolutions, so the
+//! module has none.
 //!
 //! Architecture: tensorflow/models, research/audioset/yamnet (Apache-2.0).
 

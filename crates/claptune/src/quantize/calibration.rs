@@ -1,9 +1,9 @@
-//! What the networks are run on while their activations are watched.
+//! What the networks are run on while their activations are observed: clips of the recording of `clapd demo` and a list
+//! of texts.
 //!
-//! In: clips of the recording of `clapd demo` and a list of texts. Out: log-mel patches, token ids.
-//! Real sound, because activations of noise and tones are unlike it: 11 windows of 10 s with 10 kinds of sound. They decide
-//! no range, only which errors of rounding count, and sounds of other packages gain as much by them as these do.
-//! Never: anything that a user's checkpoint is judged on; [`crate::verify`] has other sounds and texts.
+//! The sound is real, because activations of noise and tones are unlike it: 11 windows of 10 s with 10 kinds of sound.
+//! They decide no range, only which errors of rounding count, and sounds of other packages gain as much by them as
+//! these do. [`crate::verify`] judges by other sounds and texts.
 
 use anyhow::{Context, Result};
 use clapd_core::dsp::{FrontendSpec, clip_patch};

@@ -1,8 +1,7 @@
 //! The lower factor L of a symmetric positive definite matrix, A = L L'.
 //!
-//! In: the matrix. Out: its factor. Blocked, so that nearly all of the work is matrix products: RoBERTa's widest linear has
-//! 3,072 inputs, where the plain method, a column at a time, waits for memory.
-//! Never: pivots.
+//! It is made block by block, so that nearly all of the work is matrix products: RoBERTa's widest linear has 3,072
+//! inputs, where the plain method, a column at a time, waits for memory.
 //!
 //! Algorithm: left-looking blocked Cholesky; Golub and Van Loan, Matrix Computations, 4.2.
 

@@ -1,10 +1,8 @@
-//! Gram matrices of what goes into linears.
+//! Gram matrices of what goes into linears: for each group of linears that share an input, the sum of x x' over all
+//! tokens, in f32.
 //!
-//! In: a network's forward passes over calibration, watched. Out: for each group of linears that share an input, the sum of
-//! x x' over all tokens, in f32.
-//! Memory: the square of each input's width, 180 MB for HTSAT-tiny, 540 MB for RoBERTa-base; and tokens that are not summed
-//! yet.
-//! Never: keeps more tokens than TOGETHER.
+//! They take the square of each input's width, 180 MB for HTSAT-tiny and 540 MB for RoBERTa-base, and the tokens that
+//! are not summed yet, at most `TOKENS_AT_ONCE` and one clip's or text's.
 
 use std::collections::HashMap;
 
@@ -15,7 +13,7 @@ use burn::prelude::*;
 
 /// Tokens that are summed at once. A text has a dozen, and adding their product to a matrix of 37 MB takes as long as that of
 /// hundreds.
-const TOGETHER: usize = 512;
+const TOKENS_AT_ONCE: usize = 512;
 
 /// Sums by linear.
 #[derive(Default)]
@@ -57,7 +55,7 @@ impl Grams {
         });
         let sum = &mut self.sums[group];
         sum.waiting.push(x.clone().reshape([n * s, width]));
-        if sum.waiting() >= TOGETHER {
+        if sum.waiting() >= TOKENS_AT_ONCE {
             sum.add_waiting();
         }
     }

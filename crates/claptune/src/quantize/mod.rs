@@ -1,15 +1,13 @@
 //! A network's linears in int8: rounded so that their outputs on calibration change least.
 //!
-//! In: a loaded tower and calibration. Out: for each linear of its body, in the order of the network, integers and a scale
-//! for each output; of the text tower's vocabulary, integers and a scale for each row.
-//!
 //! ```text
-//! calibration -> forward pass, watched -> Gram matrices -> factor -> round
+//! calibration -> forward pass, observed -> Gram matrices -> factor -> round
 //! ```
+//!
 //! The kernels quantise activations token by token, so calibration decides no range: it says which errors matter. The
-//! pooler and the projection are not here: they see one vector where others see thousands of tokens whose errors average
-//! out. In the audio tower nearly all of the activations' error comes from them, and in f32 they cost nothing.
-//! Never: changes the network; needs a token twice.
+//! pooler and the projection are not here: they see one vector where others see thousands of tokens whose errors
+//! average out. In the audio tower nearly all of the activations' error comes from them, and in f32 they cost nothing.
+//! Of the text tower, the vocabulary is rounded too, with a scale for each row.
 
 pub mod calibration;
 pub mod factor;
@@ -23,10 +21,10 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 
 use self::gram::Grams;
-use self::round::{Metric, Rounded};
+use self::round::{ErrorMetric, Rounded};
 use self::rows::Rows;
 use super::net::htsat::{Htsat, HtsatConfig};
-use super::net::watch::TextNetwork;
+use super::net::observer::TextNetwork;
 
 /// The path of the text tower's vocabulary.
 pub const WORDS: &str = "bert.words.weight";
@@ -61,7 +59,7 @@ pub fn audio(network: &Htsat, config: &HtsatConfig, patches: &[Vec<f32>]) -> Res
             config.mels
         );
         let mel = TensorData::new(patch.repeat(config.input_channels()), shape);
-        network.forward_watched(Tensor::from_data(mel, &Device::flex()), &mut |linears, x| grams.add(linears, x));
+        network.forward_observed(Tensor::from_data(mel, &Device::flex()), &mut |linears, x| grams.add(linears, x));
     }
     grams.finish();
     linears(network, &grams).context("audio tower")
@@ -77,7 +75,7 @@ pub fn text<M: TextNetwork>(network: &M, texts: &[Vec<i64>]) -> Result<Vec<Int8L
     for ids in texts {
         let shape = [1, ids.len()];
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids.clone(), shape), &device);
-        network.forward_watched(ids, Tensor::ones(shape, &device), &mut |linears, x| grams.add(linears, x));
+        network.forward_observed(ids, Tensor::ones(shape, &device), &mut |linears, x| grams.add(linears, x));
     }
     grams.finish();
     linears(network, &grams).context("text tower")
@@ -88,7 +86,7 @@ pub fn text<M: TextNetwork>(network: &M, texts: &[Vec<i64>]) -> Result<Vec<Int8L
 /// # Errors
 /// A network without one.
 pub fn words<M: TextNetwork>(network: &M) -> Result<Rows> {
-    let mut words = Words(None, vec![]);
+    let mut words = VocabularyVisitor(None, vec![]);
     network.visit(&mut words);
     words.0.with_context(|| format!("the text tower has no {WORDS}"))
 }
@@ -98,7 +96,7 @@ pub fn words<M: TextNetwork>(network: &M) -> Result<Rows> {
 /// # Errors
 /// No linear was watched, or a Gram matrix is not finite.
 pub fn linears<M: Module>(network: &M, grams: &Grams) -> Result<Vec<Int8Linear>> {
-    let mut rounding = Rounding { grams, path: vec![], metric: None, done: vec![], fault: None };
+    let mut rounding = LinearRounding { grams, path: vec![], metric: None, done: vec![], fault: None };
     network.visit(&mut rounding);
     if let Some(fault) = rounding.fault {
         return Err(fault);
@@ -108,16 +106,16 @@ pub fn linears<M: Module>(network: &M, grams: &Grams) -> Result<Vec<Int8Linear>>
 }
 
 /// A walk over the network.
-struct Rounding<'a> {
+struct LinearRounding<'a> {
     grams: &'a Grams,
     path: Vec<String>,
     /// Of the last group: query, key and value share it.
-    metric: Option<(usize, Metric)>,
+    metric: Option<(usize, ErrorMetric)>,
     done: Vec<Int8Linear>,
     fault: Option<anyhow::Error>,
 }
 
-impl Rounding<'_> {
+impl LinearRounding<'_> {
     fn round<const D: usize>(&mut self, param: &Param<Tensor<D>>, group: usize) -> Result<()> {
         let dims = param.dims();
         let (inputs, outputs) = (dims[0], dims[1]);
@@ -127,7 +125,7 @@ impl Rounding<'_> {
         if self.metric.as_ref().is_none_or(|(of, _)| *of != group) {
             self.metric = None;
             let gram = self.grams.mean(group).with_context(|| path.clone())?;
-            self.metric = Some((group, Metric::new(&gram, inputs)));
+            self.metric = Some((group, ErrorMetric::new(&gram, inputs)));
         }
         if let Some((_, metric)) = &self.metric {
             self.done.push(Int8Linear { path, inputs, outputs, rounded: metric.round(&weights, outputs) });
@@ -140,7 +138,7 @@ impl Rounding<'_> {
     }
 }
 
-impl ModuleVisitor for Rounding<'_> {
+impl ModuleVisitor for LinearRounding<'_> {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.path.push(name.into());
     }
@@ -155,9 +153,9 @@ impl ModuleVisitor for Rounding<'_> {
 }
 
 /// A walk to [`WORDS`]: what was found, and the path.
-struct Words(Option<Rows>, Vec<String>);
+struct VocabularyVisitor(Option<Rows>, Vec<String>);
 
-impl ModuleVisitor for Words {
+impl ModuleVisitor for VocabularyVisitor {
     fn enter_module(&mut self, name: &str, _: &str) {
         self.1.push(name.into());
     }

@@ -1,11 +1,11 @@
 //! Rounding a linear's weights to int8 so that what one weight's rounding adds to the output, the next ones take away.
 //!
-//! In: weights and the Gram matrix of the linear's inputs, G = sum of x x' over calibration. Out: integers and a scale for
-//! each output. With e the rounding errors of an output's weights, e G e' is the squared error of that output over the
-//! calibration; with G = L L' it is a sum over j of (sum over i >= j of e_i L_ij)^2. From the last input to the first,
-//! each weight is rounded after the errors so far are taken off it. This is GPTQ (Frantar et al., arXiv 2210.17323) without
-//! its inverse, and Babai's nearest plane (Chen et al., arXiv 2507.18553). Inputs of large energy come first.
-//! Never: worse than rounding to nearest in e G e': an output for which the compensation loses keeps the nearest integers.
+//! G is the Gram matrix of the linear's inputs, the sum of x x' over calibration. With e the rounding errors of an
+//! output's weights, e G e' is the squared error of that output over the calibration; with G = L L' it is a sum over j
+//! of (sum over i >= j of e_i L_ij)^2. From the last input to the first, each weight is rounded after the errors so far
+//! are taken off it. This is GPTQ (Frantar et al., arXiv 2210.17323) without its inverse, and Babai's nearest plane
+//! (Chen et al., arXiv 2507.18553). Inputs of large energy come first. An output for which the compensation loses keeps
+//! the nearest integers (`never_worse_than_nearest` holds it).
 
 use nalgebra::DMatrix;
 
@@ -35,14 +35,14 @@ pub struct Rounded {
 }
 
 /// What decides how errors count: the inputs' Gram matrix, factored.
-pub struct Metric {
+pub struct ErrorMetric {
     gram: DMatrix<f32>,
     factor: Option<DMatrix<f32>>,
     /// Inputs in ascending energy, which is the order of the factor.
     order: Vec<usize>,
 }
 
-impl Metric {
+impl ErrorMetric {
     /// Of a row-major symmetric matrix of `size` rows. One that can't be factored (a calibration that overflowed) leaves
     /// rounding to nearest.
     pub fn new(gram: &[f32], size: usize) -> Self {
@@ -64,12 +64,12 @@ impl Metric {
         let weights = DMatrix::from_column_slice(outputs, inputs, weights);
         let scales: Vec<f32> = weights.row_iter().map(|row| scale(row.amax())).collect();
         let nearest = DMatrix::from_fn(outputs, inputs, |o, i| nearest(weights[(o, i)], scales[o]));
-        let base = self.errors(&self.rest(&weights, &nearest, &scales));
+        let base = self.errors(&self.residual(&weights, &nearest, &scales));
         let mut chosen = nearest;
         let mut errors = base.clone();
         if let Some(factor) = &self.factor {
             let compensated = self.compensate(factor, &weights, &scales);
-            for (o, error) in self.errors(&self.rest(&weights, &compensated, &scales)).into_iter().enumerate() {
+            for (o, error) in self.errors(&self.residual(&weights, &compensated, &scales)).into_iter().enumerate() {
                 if error < base[o] {
                     errors[o] = error;
                     chosen.set_row(o, &compensated.row(o));
@@ -112,7 +112,7 @@ impl Metric {
     }
 
     /// What integers leave of the weights.
-    fn rest(&self, weights: &DMatrix<f32>, integers: &DMatrix<f32>, scales: &[f32]) -> DMatrix<f32> {
+    fn residual(&self, weights: &DMatrix<f32>, integers: &DMatrix<f32>, scales: &[f32]) -> DMatrix<f32> {
         DMatrix::from_fn(weights.nrows(), weights.ncols(), |o, i| weights[(o, i)] - integers[(o, i)] * scales[o])
     }
 
@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn rounded(gram: &[f32], size: usize, weights: &[f32]) -> Rounded {
-        Metric::new(gram, size).round(weights, weights.len() / size)
+        ErrorMetric::new(gram, size).round(weights, weights.len() / size)
     }
 
     /// tests/golden/make_quantize.py, `formula`.

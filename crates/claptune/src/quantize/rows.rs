@@ -1,8 +1,7 @@
-//! 8-bit integers with one scale a row.
+//! 8-bit integers of -127..=127 with one scale a row: its largest magnitude over 127, or a little less where that makes
+//! the squared error smaller.
 //!
-//! In: rows of f32. Out: integers of -127..=127 and scales.
-//! A row's scale is its largest magnitude over 127, or a little less where that makes the squared error smaller.
-//! Never: uses a zero point (weights are near symmetric and a product with a scale is all that has to be undone).
+//! There is no zero point: weights are near symmetric, and a product with a scale is all that has to be undone.
 
 /// Quantised weights.
 pub struct Rows {

@@ -1,7 +1,5 @@
-//! Axes: from numbers to places in a picture.
-//!
-//! In: ranges, and marks that are already drawn. Out: an SVG with its grid, numbers and names.
-//! Never: a colour; those are the style sheet's, which knows day and night.
+//! Axes: from numbers to coordinates in an SVG with its grid, numbers and names. Colours are the style sheet's, which
+//! knows day and night.
 
 use maud::{Markup, html};
 
@@ -15,13 +13,13 @@ const TICKS: f64 = 5.0;
 
 /// One axis.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Scale {
+pub(super) struct AxisScale {
     low: f64,
     high: f64,
     step: f64,
 }
 
-impl Scale {
+impl AxisScale {
     /// From `low` to `high` with a number every `step`.
     pub(super) fn fixed(low: f64, high: f64, step: f64) -> Self {
         Self { low, high, step }
@@ -93,8 +91,8 @@ fn round_step(least: f64) -> f64 {
 /// Two axes and the field between them.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Axes {
-    pub(super) x: Scale,
-    pub(super) y: Scale,
+    pub(super) x: AxisScale,
+    pub(super) y: AxisScale,
 }
 
 impl Axes {
@@ -157,7 +155,7 @@ mod tests {
     #[test]
     fn axes_have_round_numbers_around_what_they_show() {
         let names = |values: &[f64]| -> Vec<String> {
-            let scale = Scale::around(values.iter().copied());
+            let scale = AxisScale::around(values.iter().copied());
             assert!(
                 values.iter().filter(|v| v.is_finite()).all(|v| scale.low() <= *v && *v <= scale.high()),
                 "{scale:?}"
@@ -183,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_line_is_broken_where_there_is_no_value() {
-        let axes = Axes { x: Scale::fixed(0.0, 3.0, 1.0), y: Scale::fixed(0.0, 1.0, 0.5) };
+        let axes = Axes { x: AxisScale::fixed(0.0, 3.0, 1.0), y: AxisScale::fixed(0.0, 1.0, 0.5) };
         let path = axes.path([(0.0, 0.0), (1.0, 1.0), (2.0, f64::NAN), (3.0, 2.0)]);
         assert_eq!(path, "M52.0 256.0L176.7 12.0M426.0 12.0", "and what is beyond the axis lies at its end");
     }

@@ -1,12 +1,10 @@
-//! Learning curves.
-//!
-//! In: a run's steps and looks at the validation split. Out: the pictures of loss and SRCC.
-//! Never: a page as long as the run: a thousand steps or a million, a line has as many points as can be seen.
+//! Learning curves: the pictures of loss and SRCC. A run of a thousand steps or of a million gives a line of as many
+//! points as can be seen.
 
 use maud::{Markup, html};
 
-use super::chart::{Axes, Scale, at};
-use super::run::Run;
+use super::chart::{Axes, AxisScale, at};
+use super::run::LoggedRun;
 
 /// Points of a line: about one a unit of the picture's width.
 const POINTS: usize = 400;
@@ -14,7 +12,7 @@ const POINTS: usize = 400;
 const SMOOTHED: f64 = 1.0 / 50.0;
 
 /// Loss and SRCC beside each other; nothing where nothing was logged yet.
-pub(super) fn draw(run: &Run) -> Markup {
+pub(super) fn draw(run: &LoggedRun) -> Markup {
     let has_loss = run.steps.iter().any(|step| step.loss.is_some());
     html! {
         @if has_loss || !run.validations.is_empty() {
@@ -29,26 +27,28 @@ pub(super) fn draw(run: &Run) -> Markup {
     }
 }
 
-fn loss(run: &Run) -> Markup {
+fn loss(run: &LoggedRun) -> Markup {
     let raw: Vec<(f64, f64)> = run
         .steps
         .iter()
         .filter_map(|step| Some((step.step as f64, step.loss.filter(|loss| loss.is_finite())?)))
         .collect();
-    let seen: Vec<(f64, f64)> =
-        run.validations.iter().filter_map(|look| Some((look.step as f64, look.loss?))).collect();
+    let validation_losses: Vec<(f64, f64)> =
+        run.validations.iter().filter_map(|validation| Some((validation.step as f64, validation.loss?))).collect();
     let (thin, smooth) = (thinned(&raw), thinned(&smoothed(&raw)));
     // A single wild batch must not press the rest flat: the highest of a hundred is cut off.
     let mut sorted: Vec<f64> = raw.iter().map(|(_, loss)| *loss).collect();
     sorted.sort_by(f64::total_cmp);
     let usual = &sorted[..sorted.len() - sorted.len() / 100];
-    let axes =
-        Axes { x: steps(run), y: Scale::around(usual.iter().copied().chain(seen.iter().map(|(_, loss)| *loss))) };
+    let axes = Axes {
+        x: steps(run),
+        y: AxisScale::around(usual.iter().copied().chain(validation_losses.iter().map(|(_, loss)| *loss))),
+    };
     let marks = html! {
         path.raw d=(axes.path(thin)) {}
         path.line.tuned d=(axes.path(smooth)) {}
-        path.line.dashed d=(axes.path(seen.iter().copied())) {}
-        @for (step, loss) in &seen {
+        path.line.dashed d=(axes.path(validation_losses.iter().copied())) {}
+        @for (step, loss) in &validation_losses {
             circle.dot.hollow cx=(at(axes.x(*step))) cy=(at(axes.y(*loss))) r="2.6" {
                 title { "validation loss " (format!("{loss:.4}")) " after step " (step) }
             }
@@ -59,25 +59,28 @@ fn loss(run: &Run) -> Markup {
             figcaption {
                 "Loss"
                 span.key { span.swatch.tuned {} "training, smoothed" }
-                @if !seen.is_empty() { span.key { span.swatch.dashed {} "validation" } }
+                @if !validation_losses.is_empty() { span.key { span.swatch.dashed {} "validation" } }
             }
             (axes.draw("Loss by step", "step", "loss", &marks))
         }
     }
 }
 
-fn srcc(run: &Run) -> Markup {
-    let looks: Vec<(f64, f64)> =
-        run.validations.iter().map(|look| (look.step as f64, look.srcc.unwrap_or(f64::NAN))).collect();
-    let axes = Axes { x: steps(run), y: Scale::around(looks.iter().map(|(_, srcc)| *srcc)) };
-    let start = run.start().and_then(|look| look.srcc);
-    let best = run.best().and_then(|look| Some((look.step, look.srcc?)));
+fn srcc(run: &LoggedRun) -> Markup {
+    let correlations: Vec<(f64, f64)> = run
+        .validations
+        .iter()
+        .map(|validation| (validation.step as f64, validation.srcc.unwrap_or(f64::NAN)))
+        .collect();
+    let axes = Axes { x: steps(run), y: AxisScale::around(correlations.iter().map(|(_, srcc)| *srcc)) };
+    let start = run.start().and_then(|validation| validation.srcc);
+    let best = run.best().and_then(|validation| Some((validation.step, validation.srcc?)));
     let marks = html! {
         @if let Some(srcc) = start {
             path.line.start.dashed d=(axes.path([(axes.x.low(), srcc), (axes.x.high(), srcc)])) {}
         }
-        path.line.tuned d=(axes.path(looks.iter().copied())) {}
-        @for (step, srcc) in looks.iter().filter(|(_, srcc)| srcc.is_finite()) {
+        path.line.tuned d=(axes.path(correlations.iter().copied())) {}
+        @for (step, srcc) in correlations.iter().filter(|(_, srcc)| srcc.is_finite()) {
             circle.dot.tuned cx=(at(axes.x(*step))) cy=(at(axes.y(*srcc))) r="2.6" {
                 title { "SRCC " (format!("{srcc:.4}")) " after step " (step) }
             }
@@ -101,9 +104,9 @@ fn srcc(run: &Run) -> Markup {
 }
 
 /// The same steps under both pictures.
-fn steps(run: &Run) -> Scale {
-    let steps = run.steps.iter().map(|step| step.step).chain(run.validations.iter().map(|look| look.step));
-    Scale::between(0.0, steps.max().unwrap_or(0) as f64)
+fn steps(run: &LoggedRun) -> AxisScale {
+    let steps = run.steps.iter().map(|step| step.step).chain(run.validations.iter().map(|validation| validation.step));
+    AxisScale::between(0.0, steps.max().unwrap_or(0) as f64)
 }
 
 /// An exponential mean, corrected for its beginning.

@@ -1,19 +1,18 @@
-//! Agreement by kind and category of sound.
-//!
-//! In: the figures of an evaluation. Out: a bar a model with its interval for each group.
-//! Never: a group without the number of its pairs.
+//! Agreement by kind and category of sound: for each group a bar a model with its interval, and the number of its
+//! pairs.
 
 use maud::{Markup, html};
 
-use crate::eval::{Group, Interval};
+use super::format::{interval, number};
+use crate::eval::{IntervalRecord, PairGroup};
 
 /// The figure that is compared.
 const METRIC: &str = "srcc";
 
 /// Bars of all groups, those of the tuned model above those of the start; nothing where there are no groups.
-pub(super) fn draw(groups: &[Group]) -> Markup {
+pub(super) fn draw(groups: &[PairGroup]) -> Markup {
     // One that holds all pairs tells nothing new.
-    let groups: Vec<&Group> = groups
+    let groups: Vec<&PairGroup> = groups
         .iter()
         .enumerate()
         .filter(|(n, group)| *n == 0 || group.pairs < groups[0].pairs)
@@ -47,7 +46,7 @@ pub(super) fn draw(groups: &[Group]) -> Markup {
     }
 }
 
-fn row(group: &Group, low: f64) -> Markup {
+fn row(group: &PairGroup, low: f64) -> Markup {
     html! {
         div.group {
             div.label { (label(&group.group)) " " span.pairs { (group.pairs) " pairs, " (group.recordings) " rec." } }
@@ -55,27 +54,27 @@ fn row(group: &Group, low: f64) -> Markup {
                 @for value in numbers(low) {
                     line.rule x1=(percent(value, low)) x2=(percent(value, low)) y1="0" y2="100%" {}
                 }
-                @for (number, figure) in group.models.iter().enumerate().filter_map(|(n, model)| Some((n, model.get(METRIC)?))) {
-                    (bar(*figure, number, low))
+                @for (model, figure) in group.models.iter().enumerate().filter_map(|(n, model)| Some((n, model.get(METRIC)?))) {
+                    (bar(*figure, model, low))
                 }
                 line.zero x1=(percent(0.0, low)) x2=(percent(0.0, low)) y1="0" y2="100%" {}
             }
             div.figures {
-                @for (number, figure) in group.models.iter().enumerate().filter_map(|(n, model)| Some((n, model.get(METRIC)?))) {
-                    span class=(if number == 0 { "tuned" } else { "start" }) { (super::page::number(figure.value)) }
+                @for (model, figure) in group.models.iter().enumerate().filter_map(|(n, model)| Some((n, model.get(METRIC)?))) {
+                    span class=(if model == 0 { "tuned" } else { "start" }) { (number(figure.value)) }
                 }
             }
         }
     }
 }
 
-fn bar(figure: Interval, number: usize, low: f64) -> Markup {
+fn bar(figure: IntervalRecord, number: usize, low: f64) -> Markup {
     let (name, top) = if number == 0 { ("tuned", 4) } else { ("start", 18) };
     let (left, right) = (place(figure.value.min(0.0), low), place(figure.value.max(0.0), low));
     html! {
         @if figure.value.is_finite() {
             rect class={ "bar " (name) } x=(format!("{left:.2}%")) width=(format!("{:.2}%", right - left)) y=(top) height="11" rx="2" {
-                title { (name) ": SRCC " (super::page::interval(figure)) }
+                title { (name) ": SRCC " (interval(figure)) }
             }
         }
         @if figure.low.is_finite() {

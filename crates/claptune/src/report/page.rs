@@ -1,18 +1,19 @@
 //! The page: its head, its figures, and the order of its sections.
 //!
-//! In: all that is known of a run. Out: HTML, one file, which asks no network for anything and runs no script.
-//! Never: a text that was not escaped; what comes from manifests and file names is a stranger's.
+//! It asks no network for anything and runs no script. maud escapes every text: what comes from manifests and file
+//! names is a stranger's.
 
 use std::borrow::Cow;
 use std::path::Path;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::evidence::Evidence;
-use super::run::{Run, Validation};
+use super::evaluation::Evaluation;
+use super::format::{interval, number, range};
+use super::run::{LoggedRun, LoggedValidation};
 use super::worst::Disagreement;
 use super::{curves, groups, reliability, scatter, worst};
-use crate::eval::{Difference, Group, Interval};
+use crate::eval::{DifferenceRecord, IntervalRecord, PairGroup};
 use crate::metrics::NAMES;
 
 const STYLE: &str = include_str!("style.css");
@@ -27,9 +28,9 @@ const MEANINGS: [(&str, &str); 4] = [
 ];
 
 /// What a page is made of.
-pub(super) struct Sheet<'a> {
-    pub(super) run: &'a Run,
-    pub(super) evidence: Option<&'a Evidence>,
+pub(super) struct PageData<'a> {
+    pub(super) run: &'a LoggedRun,
+    pub(super) evaluation: Option<&'a Evaluation>,
     pub(super) worst: &'a [Disagreement<'a>],
     /// What could not be had.
     pub(super) notes: &'a [String],
@@ -37,7 +38,7 @@ pub(super) struct Sheet<'a> {
     pub(super) simulated: bool,
 }
 
-impl Sheet<'_> {
+impl PageData<'_> {
     /// The whole page.
     pub(super) fn page(&self) -> Markup {
         let raters = if self.simulated { "SIMULATED listeners" } else { "listeners" };
@@ -61,10 +62,10 @@ impl Sheet<'_> {
                         (self.head())
                         (self.summary())
                         (curves::draw(self.run))
-                        @if let Some(evidence) = self.evidence {
-                            (scatter::draw(&evidence.judged.columns, raters))
-                            (reliability::draw(evidence, raters))
-                            (groups::draw(&evidence.figures.groups))
+                        @if let Some(evaluation) = self.evaluation {
+                            (scatter::draw(&evaluation.scored.columns, raters))
+                            (reliability::draw(evaluation, raters))
+                            (groups::draw(&evaluation.figures.groups))
                         }
                         @if !self.worst.is_empty() { (worst::draw(self.worst, raters)) }
                         (self.facts())
@@ -92,8 +93,8 @@ impl Sheet<'_> {
                     @if let Some(init) = self.run.text("init") { span { "from " b { (short(init)) } } }
                     @if let Some(loss) = self.run.text("loss") { span { "loss " b { (loss) } } }
                     @if let Some(steps) = steps { span { b { (steps) } " steps" } }
-                    @if let Some(evidence) = self.evidence {
-                        span { "judged by " b { (evidence.judged.pairs.len()) } " pairs, " b { (evidence.figures.ratings) } " ratings, split " b { (evidence.split) } }
+                    @if let Some(evaluation) = self.evaluation {
+                        span { "judged by " b { (evaluation.scored.pairs.len()) } " pairs, " b { (evaluation.figures.ratings) } " ratings, split " b { (evaluation.split) } }
                     }
                 }
                 @for note in self.notes { p.warning { (note) } }
@@ -103,7 +104,7 @@ impl Sheet<'_> {
 
     /// The four metrics, large and as a table.
     fn summary(&self) -> Markup {
-        let all = self.evidence.and_then(|evidence| evidence.figures.groups.first());
+        let all = self.evaluation.and_then(|evaluation| evaluation.figures.groups.first());
         html! {
             section #agreement {
                 h2 { "Agreement with " @if self.simulated { "SIMULATED listeners" } @else { "people" } }
@@ -121,7 +122,7 @@ impl Sheet<'_> {
         html! {
             section #run {
                 h2 { "The run" }
-                @if let Some(evidence) = self.evidence { (data(evidence)) }
+                @if let Some(evaluation) = self.evaluation { (data(evaluation)) }
                 table.facts { tbody {
                     @for (name, value) in facts.iter().take(MOST_FACTS) { tr { th { (name) } td { (value) } } }
                 } }
@@ -134,12 +135,12 @@ impl Sheet<'_> {
     fn foot(&self) -> Markup {
         html! {
             footer {
-                @if let Some(evidence) = self.evidence {
+                @if let Some(evaluation) = self.evaluation {
                     p {
-                        "Intervals hold 95% of " (evidence.figures.resamples) " draws of recordings, each with all its pairs (seed "
-                        (evidence.figures.seed) "); a difference is taken on the same draws. Correlations are of cosines, the squared error of scores."
+                        "Intervals hold 95% of " (evaluation.figures.resamples) " draws of recordings, each with all its pairs (seed "
+                        (evaluation.figures.seed) "); a difference is taken on the same draws. Correlations are of cosines, the squared error of scores."
                     }
-                    p { "Pipeline " code { (evidence.figures.models.first().map_or("", |model| model.pipeline_id.as_str())) } }
+                    p { "Pipeline " code { (evaluation.figures.models.first().map_or("", |model| model.pipeline_id.as_str())) } }
                 }
                 p { "claptune " (env!("CARGO_PKG_VERSION")) @if self.simulated { " · SIMULATED listeners" } }
             }
@@ -148,7 +149,7 @@ impl Sheet<'_> {
 }
 
 /// One metric: what the tuned model reaches, and from where.
-fn tile(all: &Group, key: &str, (name, meaning): (&str, &str)) -> Markup {
+fn tile(all: &PairGroup, key: &str, (name, meaning): (&str, &str)) -> Markup {
     let (tuned, start) = (all.models.first().and_then(|m| m.get(key)), all.models.get(1).and_then(|m| m.get(key)));
     html! {
         @if let Some(tuned) = tuned {
@@ -162,7 +163,7 @@ fn tile(all: &Group, key: &str, (name, meaning): (&str, &str)) -> Markup {
     }
 }
 
-fn table(all: &Group, simulated: bool) -> Markup {
+fn table(all: &PairGroup, simulated: bool) -> Markup {
     let has_start = all.models.len() > 1;
     html! {
         div.scroll { table.figures {
@@ -172,8 +173,8 @@ fn table(all: &Group, simulated: bool) -> Markup {
             tbody { @for (key, (name, meaning)) in NAMES.into_iter().zip(MEANINGS) { tr {
                 th { (name) span.meaning { (meaning) } }
                 @for model in all.models.iter().take(2).rev() { td.n { @if let Some(figure) = model.get(key) { (cell(*figure)) } } }
-                @if let Some(Difference { value, low, high, p }) = all.difference.as_ref().and_then(|difference| difference.get(key)) {
-                    td.n { (cell(Interval { value: *value, low: *low, high: *high })) }
+                @if let Some(DifferenceRecord { value, low, high, p }) = all.difference.as_ref().and_then(|difference| difference.get(key)) {
+                    td.n { (cell(IntervalRecord { value: *value, low: *low, high: *high })) }
                     td.n { (probability(*p)) }
                 }
             } } }
@@ -188,28 +189,28 @@ fn table(all: &Group, simulated: bool) -> Markup {
 }
 
 /// What the run itself saw, on validation.
-fn validation(run: &Run) -> Markup {
-    let looks: Vec<(&str, &Validation)> = [("Start", run.start()), ("Best", run.best())]
+fn validation(run: &LoggedRun) -> Markup {
+    let shown: Vec<(&str, &LoggedValidation)> = [("Start", run.start()), ("Best", run.best())]
         .into_iter()
-        .filter_map(|(name, look)| Some((name, look?)))
+        .filter_map(|(name, validation)| Some((name, validation?)))
         .collect();
     html! {
-        @if !looks.is_empty() {
+        @if !shown.is_empty() {
             h3 { "On validation, while it learned" }
             div.scroll { table.figures {
                 thead { tr { th {} th.n { "Step" } @for (name, _) in MEANINGS { th.n { (name) } } th.n { "Loss" } } }
-                tbody { @for (name, look) in looks { tr {
+                tbody { @for (name, validation) in shown { tr {
                     th { (name) }
-                    td.n { (look.step) }
-                    @for figure in [look.srcc, look.lcc, look.ktau, look.mse, look.loss] { td.n { (number(figure.unwrap_or(f64::NAN))) } }
+                    td.n { (validation.step) }
+                    @for figure in [validation.srcc, validation.lcc, validation.ktau, validation.mse, validation.loss] { td.n { (number(figure.unwrap_or(f64::NAN))) } }
                 } } }
             } }
         }
     }
 }
 
-fn data(evidence: &Evidence) -> Markup {
-    let figures = &evidence.figures;
+fn data(evaluation: &Evaluation) -> Markup {
+    let figures = &evaluation.figures;
     let screened = figures.screened;
     html! {
         p {
@@ -231,26 +232,8 @@ fn short(init: &str) -> Cow<'_, str> {
     path.file_name().filter(|_| path.is_absolute()).map_or(init.into(), |name| name.to_string_lossy())
 }
 
-fn cell(figure: Interval) -> Markup {
+fn cell(figure: IntervalRecord) -> Markup {
     html! { (number(figure.value)) span.range { (range(figure)) } }
-}
-
-/// Three decimals, with a true minus; a dash where there is no figure.
-pub(super) fn number(value: f64) -> String {
-    if value.is_finite() { format!("{value:.3}").replace('-', "\u{2212}") } else { "–".into() }
-}
-
-fn range(figure: Interval) -> String {
-    if figure.low.is_finite() {
-        format!("{} to {}", number(figure.low), number(figure.high))
-    } else {
-        "no interval".into()
-    }
-}
-
-/// A figure and its interval in running text.
-pub(super) fn interval(figure: Interval) -> String {
-    format!("{} ({})", number(figure.value), range(figure))
 }
 
 fn probability(p: f64) -> String {

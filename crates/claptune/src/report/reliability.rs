@@ -1,14 +1,12 @@
-//! Whether a score means what it says.
-//!
-//! In: cosines, scores and ratings of pairs that the curve was not fitted to. Out: pictures of the curve from cosine to score,
-//! and of the mean rating that a score stands for, in bins with their counts.
-//! Never: a bin without its count.
+//! Whether a score means what it says: pictures of the curve from cosine to score, and of the mean rating that a score
+//! stands for, in bins with their counts, on pairs that the curve was not fitted to.
 
 use maud::{Markup, html};
 
-use super::chart::{Axes, Scale, at};
-use super::evidence::Evidence;
-use crate::metrics::{Columns, Interval, Plan, bootstrap};
+use super::chart::{Axes, AxisScale, at};
+use super::evaluation::Evaluation;
+use super::format::interval;
+use crate::metrics::{BootstrapPlan, Columns, Interval, bootstrap};
 
 /// Bins of cosines whose ratings are averaged, equally full.
 const BINS: usize = 12;
@@ -31,28 +29,28 @@ struct Bin {
     pairs: usize,
 }
 
-pub(super) fn draw(evidence: &Evidence, raters: &str) -> Markup {
-    let (columns, recordings) = (&evidence.judged.columns[0], &evidence.judged.recordings);
-    let plan = Plan { resamples: DRAWS, seed: evidence.figures.seed };
+pub(super) fn draw(evaluation: &Evaluation, raters: &str) -> Markup {
+    let (columns, recordings) = (&evaluation.scored.columns[0], &evaluation.scored.recordings);
+    let plan = BootstrapPlan { resamples: DRAWS, seed: evaluation.figures.seed };
     html! {
         section #calibration {
             h2 { "Calibration" }
             p {
                 "What a score stands for: mean ratings of " (raters) " in bins, with 95% intervals, on the "
-                (evidence.split) " split. Bars along the foot count the pairs."
+                (evaluation.split) " split. Bars along the foot count the pairs."
             }
             div.pictures {
-                (curve(evidence, columns, recordings, plan))
+                (curve(evaluation, columns, recordings, plan))
                 (scores(columns, recordings, plan, raters))
             }
-            (fitted(evidence))
+            (fitted(evaluation))
         }
     }
 }
 
 /// The bundle's curve among the ratings.
-fn curve(evidence: &Evidence, columns: &Columns, recordings: &[usize], plan: Plan) -> Markup {
-    let axes = Axes { x: Scale::around(columns.cosine.iter().copied()), y: Scale::fixed(0.0, 10.0, 2.0) };
+fn curve(evaluation: &Evaluation, columns: &Columns, recordings: &[usize], plan: BootstrapPlan) -> Markup {
+    let axes = Axes { x: AxisScale::around(columns.cosine.iter().copied()), y: AxisScale::fixed(0.0, 10.0, 2.0) };
     let mut order: Vec<usize> = (0..columns.cosine.len()).collect();
     order.sort_by(|&a, &b| columns.cosine[a].total_cmp(&columns.cosine[b]));
     let count = (order.len() / LEAST_IN_A_BIN).clamp(1, BINS);
@@ -60,7 +58,7 @@ fn curve(evidence: &Evidence, columns: &Columns, recordings: &[usize], plan: Pla
     let bins: Vec<Bin> = rows.map(|rows| bin(&columns.cosine, columns, rows, recordings, plan)).collect();
     // As many pieces as the eye can tell apart.
     let line = (0..=200).map(|n| axes.x.low() + (axes.x.high() - axes.x.low()) * f64::from(n) / 200.0);
-    let line = line.map(|cosine| (cosine, f64::from(evidence.curve.score(cosine as f32).score)));
+    let line = line.map(|cosine| (cosine, f64::from(evaluation.curve.score(cosine as f32).score)));
     let width = (axes.x.high() - axes.x.low()) / f64::from(BARS);
     let counts: Vec<(f64, f64, usize)> = (0..BARS)
         .map(|n| (axes.x.low() + width * f64::from(n), axes.x.low() + width * f64::from(n + 1)))
@@ -80,8 +78,8 @@ fn curve(evidence: &Evidence, columns: &Columns, recordings: &[usize], plan: Pla
 }
 
 /// The mean rating of pairs with a score of 0 to 1, 1 to 2, and so on.
-fn scores(columns: &Columns, recordings: &[usize], plan: Plan, raters: &str) -> Markup {
-    let axes = Axes { x: Scale::fixed(0.0, 10.0, 2.0), y: Scale::fixed(0.0, 10.0, 2.0) };
+fn scores(columns: &Columns, recordings: &[usize], plan: BootstrapPlan, raters: &str) -> Markup {
+    let axes = Axes { x: AxisScale::fixed(0.0, 10.0, 2.0), y: AxisScale::fixed(0.0, 10.0, 2.0) };
     let rows = |n: usize| -> Vec<usize> {
         (0..columns.score.len()).filter(|&row| (columns.score[row] as usize).min(9) == n).collect()
     };
@@ -104,7 +102,7 @@ fn scores(columns: &Columns, recordings: &[usize], plan: Plan, raters: &str) -> 
     }
 }
 
-fn bin(by: &[f64], columns: &Columns, rows: &[usize], recordings: &[usize], plan: Plan) -> Bin {
+fn bin(by: &[f64], columns: &Columns, rows: &[usize], recordings: &[usize], plan: BootstrapPlan) -> Bin {
     let mean = |column: &[f64]| rows.iter().map(|&row| column[row]).sum::<f64>() / rows.len() as f64;
     let clusters: Vec<usize> = rows.iter().map(|&row| recordings[row]).collect();
     let mut names = clusters.clone();
@@ -145,19 +143,19 @@ fn whiskers(axes: &Axes, bins: &[Bin]) -> Markup {
                 line.whisker x1=(x) x2=(x) y1=(at(axes.y(bin.rating.low))) y2=(at(axes.y(bin.rating.high))) {}
             }
             circle.bin cx=(x) cy=(at(axes.y(bin.rating.value))) r="4" {
-                title { (bin.pairs) " pairs: mean rating " (super::page::interval(bin.rating.into())) }
+                title { (bin.pairs) " pairs: mean rating " (interval(bin.rating.into())) }
             }
         }
     }
 }
 
-/// What the bundle tells of its own curve.
-fn fitted(evidence: &Evidence) -> Markup {
-    let card = evidence.manifest.quality.get("calibration").and_then(toml::Value::as_table);
+/// What the bundle states of its own curve.
+fn fitted(evaluation: &Evaluation) -> Markup {
+    let card = evaluation.manifest.quality.get("calibration").and_then(toml::Value::as_table);
     let figure = |name: &str| {
         let numbers = card?.get(name)?.as_array()?;
         let [value, low, high] = [0, 1, 2].map(|n| numbers.get(n).and_then(toml::Value::as_float).unwrap_or(f64::NAN));
-        Some(super::page::interval(Interval { value, low, high }.into()))
+        Some(interval(Interval { value, low, high }.into()))
     };
     let count = |name: &str| card.and_then(|card| card.get(name)).and_then(toml::Value::as_integer);
     html! {

@@ -1,7 +1,5 @@
-//! What a training run left in its folder.
-//!
-//! In: `run.json` and `metrics.jsonl` of the folder that `claptune tune` wrote. Out: [`Run`].
-//! Never: asks for more than is there: a run that was killed has a torn last line and no bundle, and is read all the same.
+//! What a training run left in its folder: `run.json` and `metrics.jsonl`. A run that was killed has a torn last line
+//! and no bundle, and is read all the same.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +10,7 @@ use serde_json::Value;
 
 /// A step of the optimiser.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-pub struct Step {
+pub struct LoggedStep {
     /// Steps done.
     pub step: u64,
     /// Of its pairs; none where it was no number.
@@ -21,7 +19,7 @@ pub struct Step {
 
 /// A look at the validation split.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-pub struct Validation {
+pub struct LoggedValidation {
     /// Steps done; 0 is the start.
     pub step: u64,
     /// Spearman's rank correlation of cosine and mean rating; none where a side was constant.
@@ -41,29 +39,29 @@ pub struct Validation {
 
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-enum Line {
-    Step(Step),
-    Validation(Validation),
+enum LoggedLine {
+    Step(LoggedStep),
+    Validation(LoggedValidation),
     #[serde(other)]
     Other,
 }
 
 /// A run.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct LoggedRun {
     /// Its folder.
     pub dir: PathBuf,
     /// `run.json`, an object.
     pub options: Value,
     /// In order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<LoggedStep>,
     /// In order, the start first.
-    pub validations: Vec<Validation>,
+    pub validations: Vec<LoggedValidation>,
     /// Lines of `metrics.jsonl` that are none.
     pub torn: usize,
 }
 
-impl Run {
+impl LoggedRun {
     /// Reads a run's folder.
     ///
     /// # Errors
@@ -83,9 +81,9 @@ impl Run {
         let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
         for line in String::from_utf8_lossy(&bytes).lines().filter(|line| !line.trim().is_empty()) {
             match serde_json::from_str(line) {
-                Ok(Line::Step(step)) => run.steps.push(step),
-                Ok(Line::Validation(validation)) => run.validations.push(validation),
-                Ok(Line::Other) => {}
+                Ok(LoggedLine::Step(step)) => run.steps.push(step),
+                Ok(LoggedLine::Validation(validation)) => run.validations.push(validation),
+                Ok(LoggedLine::Other) => {}
                 Err(_) => run.torn += 1,
             }
         }
@@ -93,12 +91,12 @@ impl Run {
     }
 
     /// The best look at the validation split: the last one marked so.
-    pub fn best(&self) -> Option<&Validation> {
+    pub fn best(&self) -> Option<&LoggedValidation> {
         self.validations.iter().rev().find(|validation| validation.best)
     }
 
     /// The look before the first step.
-    pub fn start(&self) -> Option<&Validation> {
+    pub fn start(&self) -> Option<&LoggedValidation> {
         self.validations.first().filter(|validation| validation.step == 0)
     }
 

@@ -1,19 +1,17 @@
-//! Scores against ratings, as density.
-//!
-//! In: scores and mean ratings of pairs. Out: a picture of hexagons, the fuller the more pairs they hold.
-//! Never: a dot a pair: a thousand pairs would hide each other, and a page of a million would not open.
+//! Scores against ratings, as density: hexagons, the fuller the more pairs they hold. Of a thousand dots many would
+//! hide each other, and a page of a million would not open.
 
 use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::chart::{Axes, Scale, at};
+use super::chart::{Axes, AxisScale, at};
 use crate::metrics::Columns;
 
 /// From a hexagon's middle to its corner, in units of the picture: 20 columns, half a point wide each.
 const RADIUS: f64 = 11.0;
 /// A hexagon with a single pair is still seen.
-const FAINTEST: f64 = 0.16;
+const MIN_OPACITY: f64 = 0.16;
 
 /// Hexagons by row and column, and their pairs.
 type Cells = BTreeMap<(i64, i64), usize>;
@@ -21,7 +19,7 @@ type Cells = BTreeMap<(i64, i64), usize>;
 /// One picture a model, all with the same scale of density. `columns` has the tuned model first; the start is shown first.
 pub(super) fn draw(columns: &[Columns], raters: &str) -> Markup {
     // Room for the hexagons of 0 and 10.
-    let scale = Scale::fixed(-0.4, 10.4, 2.0);
+    let scale = AxisScale::fixed(-0.4, 10.4, 2.0);
     let axes = Axes { x: scale.clone(), y: scale };
     let cells: Vec<Cells> = columns.iter().map(|columns| bin(&axes, columns)).collect();
     let most = cells.iter().flat_map(BTreeMap::values).copied().max().unwrap_or(1);
@@ -52,7 +50,7 @@ fn marks(axes: &Axes, cells: &Cells, most: usize, place: usize) -> Markup {
             @for (cell, count) in cells {
                 // The root: one pair in a hundred is to be seen beside the fullest.
                 @let share = (*count as f64 / most as f64).sqrt();
-                path d=(hexagon(middle(*cell))) fill-opacity=(format!("{:.2}", FAINTEST + (1.0 - FAINTEST) * share)) {
+                path d=(hexagon(middle(*cell))) fill-opacity=(format!("{:.2}", MIN_OPACITY + (1.0 - MIN_OPACITY) * share)) {
                     title { (count) (if *count == 1 { " pair" } else { " pairs" }) }
                 }
             }

@@ -1,7 +1,6 @@
-//! A recording inside the page.
+//! A recording inside the page: its beginning as a `data:` address that a browser plays.
 //!
-//! In: a sound file. Out: its beginning as a `data:` address that a browser plays.
-//! Never: a page that can't be sent: the sound is cut, mono and at a low rate, and there are only so many.
+//! The sound is cut, mono and at a low rate, and there are only so many, so that the page can be sent.
 
 use std::path::Path;
 
@@ -14,7 +13,7 @@ use clapd_core::dsp::resample_clip;
 use clapd_core::samples::RATES;
 
 /// Sounds of a page: with 10 s of each it has 5 MB at most, which a mail still takes.
-pub(super) const MOST: usize = 12;
+pub(super) const MAX_SOUNDS: usize = 12;
 /// As long as the model listens.
 pub(super) const SECONDS: usize = 10;
 /// Holds all up to 8 kHz: enough to judge what a sound is.
@@ -30,8 +29,8 @@ pub(super) fn address(file: &Path) -> Result<String> {
     let most = SECONDS * rate as usize;
     let mut samples: Vec<f32> = Vec::new();
     while let Some(block) = decoder.next_block()? {
-        let room = most - samples.len();
-        let lost = usize::try_from(block.lost).unwrap_or(usize::MAX).min(room);
+        let space = most - samples.len();
+        let lost = usize::try_from(block.lost).unwrap_or(usize::MAX).min(space);
         samples.resize(samples.len() + lost, 0.0);
         samples.extend(block.data.iter().take(most - samples.len()));
         if samples.len() == most {

@@ -1,13 +1,11 @@
-//! Where the model and people disagree most, to be heard.
-//!
-//! In: scores and ratings of pairs, their audio. Out: a table with players, and each listener's rating on the scale.
-//! Never: a recording twice: one that is misheard would fill the table.
+//! Where the model and people disagree most: a table with players, and each listener's rating on the scale. A recording
+//! is there once: one that is misheard would fill the table.
 
 use std::collections::HashSet;
 
 use maud::{Markup, html};
 
-use super::evidence::Evidence;
+use super::evaluation::Evaluation;
 use super::sound;
 use crate::data::Pair;
 
@@ -24,16 +22,16 @@ pub(super) struct Disagreement<'a> {
 }
 
 /// The pairs whose score is farthest from their rating, one a recording, with their sounds.
-pub(super) fn find(evidence: &Evidence) -> Vec<Disagreement<'_>> {
-    let (pairs, columns) = (&evidence.judged.pairs, &evidence.judged.columns);
+pub(super) fn find(evaluation: &Evaluation) -> Vec<Disagreement<'_>> {
+    let (pairs, columns) = (&evaluation.scored.pairs, &evaluation.scored.columns);
     let distance = |row: usize| (columns[0].score[row] - columns[0].rating[row]).abs();
     let mut order: Vec<usize> = (0..pairs.len()).collect();
     order.sort_by(|&a, &b| distance(b).total_cmp(&distance(a)));
-    let mut heard = HashSet::new();
+    let mut recordings = HashSet::new();
     order
         .into_iter()
-        .filter(|&row| heard.insert(pairs[row].recording.as_str()))
-        .take(sound::MOST)
+        .filter(|&row| recordings.insert(pairs[row].recording.as_str()))
+        .take(sound::MAX_SOUNDS)
         .map(|row| Disagreement {
             pair: &pairs[row],
             score: columns[0].score[row],

@@ -1,8 +1,7 @@
 //! SpecAugment: stripes of a spectrogram that a step does not see (Park et al., arXiv 1904.08779).
 //!
-//! In: a log-mel patch and a seed. Out: the same with stripes of time and of frequency at its mean.
-//! The time warping of the paper is left out: it adds least there, and moves what listeners rated.
-//! Never: remembers anything: the stripes of a pair in an epoch are the same after a resume as without one.
+//! The time warping of the paper is left out: it adds least there, and moves what listeners rated. Stripes are a
+//! function of their seed, so that those of a pair in an epoch are the same after a resume as without one.
 
 use fastrand::Rng;
 

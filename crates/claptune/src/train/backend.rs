@@ -1,10 +1,8 @@
 //! Where a network is trained: on the processor, or on a GPU that this build has a backend for.
 //!
-//! In: what `--device` says. Out: a device of Burn's, checked to be there.
-//! Every backend but the processor's is a cargo feature of its name. The choice is part of the recipe, and a resume is held to it:
-//! backends add up in another order and CUDA multiplies matrices in TF32, so that a run which changed between them would be none
-//! that could be made again.
-//! Never: falls back on another device than the one asked for.
+//! Every backend but the processor's is a cargo feature of its name. The choice is part of the recipe, and a resume is
+//! held to it: backends add up in another order and CUDA multiplies matrices in TF32, so that a run which changed
+//! between them would be none that could be made again. A device that is not there is an error; none stands in for it.
 
 use std::fmt;
 use std::str::FromStr;

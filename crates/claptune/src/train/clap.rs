@@ -1,9 +1,8 @@
 //! `ClapModel` checkpoints as what a run trains.
 //!
-//! In: a checkpoint, and which parts of it to train how. Out: [`Towers`] for the loop.
-//! What never changes is embedded once and kept (2 KB each): recordings of a frozen audio tower, texts of a frozen text tower.
-//! Each of those is embedded alone, so that its numbers do not depend on what else was in a batch when it first came.
-//! Never: keeps anything that a run needs to be resumed.
+//! What never changes is embedded once and kept (2 KB each): recordings of a frozen audio tower, texts of a frozen text
+//! tower. Each of those is embedded alone, so that its numbers do not depend on what else was in a batch when it first
+//! came. Nothing that is kept is needed to resume a run.
 //!
 //! LoRA: Hu et al., arXiv 2106.09685.
 
@@ -17,30 +16,28 @@ use burn::tensor::TensorData;
 use clapd_core::dsp::FrontendSpec;
 use clapd_core::model::Tokenizer;
 
-use super::optimizer::{Group, pattern};
-use super::parts::{Depth, Part, frozen};
-use super::towers::{Look, Towers};
-use super::{augment, save, still_statistics};
+use super::optimizer::{RateGroup, pattern};
+use super::parts::{FreezablePart, LayerRates, freeze_batch_statistics, frozen};
+use super::trainable_model::{AudioView, COUNTED_TOKENS, TrainableModel, stacked};
+use super::{augment, save};
 use crate::checkpoint::clap::ClapCheckpoint;
 use crate::checkpoint::clap_config::MAX_TOKENS;
-use crate::checkpoint::source::Source;
+use crate::checkpoint::source::CheckpointSource;
 use crate::data::Clips;
 use crate::export::Precision;
 use crate::import;
 use crate::net::clap::Clap;
 
 /// Where LoRA's factors go: queries and values, as its authors found best, and the projections into the common space.
-const ADAPTED: &str = r"\.(query|value|linear1|linear2)\.weight$";
-/// Longest text that is counted, in tokens: far beyond what anybody writes, and a bound.
-const COUNTED_TOKENS: usize = 1 << 16;
+const LORA_PATHS: &str = r"\.(query|value|linear1|linear2)\.weight$";
 
 /// Which parts are trained, and how.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Choices {
     /// Parts that stay as they are.
-    pub freeze: Vec<Part>,
+    pub freeze: Vec<FreezablePart>,
     /// Rates by tower and layer.
-    pub depth: Depth,
+    pub depth: LayerRates,
     /// Rank of LoRA's factors, which are then all that is trained.
     pub lora: Option<usize>,
     /// Seed of LoRA's factors.
@@ -50,7 +47,7 @@ pub struct Choices {
 }
 
 /// A checkpoint in training.
-pub struct ClapTowers {
+pub struct TrainableClap {
     checkpoint: ClapCheckpoint,
     /// How its bundle names where it comes from.
     name: String,
@@ -62,12 +59,12 @@ pub struct ClapTowers {
     texts: Option<HashMap<String, Vec<f32>>>,
 }
 
-impl ClapTowers {
-    /// Opens a checkpoint, to be trained on `device`; its weights are read by [`Towers::begin`].
+impl TrainableClap {
+    /// Opens a checkpoint, to be trained on `device`; its weights are read by [`TrainableModel::begin`].
     ///
     /// # Errors
     /// A checkpoint at fault, or choices that do not fit it.
-    pub fn open(source: &Source, choices: Choices, device: Device) -> Result<Self> {
+    pub fn open(source: &CheckpointSource, choices: Choices, device: Device) -> Result<Self> {
         let checkpoint = ClapCheckpoint::open(source)?;
         let device = device.autodiff();
         let device = if choices.gradient_checkpointing { device.gradient_checkpointing() } else { device };
@@ -80,8 +77,8 @@ impl ClapTowers {
             name: format!("{}, fine-tuned by claptune", source.name),
             tokenizer: Tokenizer::new(&checkpoint.tokenizer, MAX_TOKENS)?,
             counting: Tokenizer::new(&checkpoint.tokenizer, COUNTED_TOKENS)?,
-            recordings: is_frozen(Part::Audio).then(HashMap::new),
-            texts: is_frozen(Part::Text).then(HashMap::new),
+            recordings: is_frozen(FreezablePart::Audio).then(HashMap::new),
+            texts: is_frozen(FreezablePart::Text).then(HashMap::new),
             checkpoint,
             choices,
             device,
@@ -89,17 +86,17 @@ impl ClapTowers {
     }
 
     /// Patches of recordings, `[N, channels, frames, mels]`; a fused model sees the same in all its channels.
-    fn mels(&self, clips: &mut Clips, looks: &[Look<'_>], device: &Device) -> Result<Tensor<4>> {
+    fn mels(&self, clips: &mut Clips, views: &[AudioView<'_>], device: &Device) -> Result<Tensor<4>> {
         let FrontendSpec { patch_frames, mel_bins, .. } = self.checkpoint.frontend;
-        let mut values = Vec::with_capacity(looks.len() * patch_frames * mel_bins);
-        for look in looks {
-            let mut patch = clips.load(look.file)?;
-            if let Some(seed) = look.mask {
+        let mut values = Vec::with_capacity(views.len() * patch_frames * mel_bins);
+        for view in views {
+            let mut patch = clips.load(view.file)?;
+            if let Some(seed) = view.mask {
                 augment::mask(&mut patch, mel_bins, seed);
             }
             values.extend(patch);
         }
-        let mel = Tensor::from_data(TensorData::new(values, [looks.len(), 1, patch_frames, mel_bins]), device);
+        let mel = Tensor::from_data(TensorData::new(values, [views.len(), 1, patch_frames, mel_bins]), device);
         Ok(mel.repeat_dim(1, self.checkpoint.config.audio.input_channels()))
     }
 
@@ -121,7 +118,7 @@ impl ClapTowers {
 }
 
 /// What frozen parts made of `key`, or what they make of it now.
-fn remembered<K: std::hash::Hash + Eq>(
+fn embedded_once<K: std::hash::Hash + Eq>(
     known: &mut HashMap<K, Vec<f32>>,
     key: K,
     make: impl FnOnce() -> Result<Tensor<2>>,
@@ -134,12 +131,7 @@ fn remembered<K: std::hash::Hash + Eq>(
     Ok(made)
 }
 
-fn stacked(rows: &[Vec<f32>], device: &Device) -> Tensor<2> {
-    let (count, width) = (rows.len(), rows.first().map_or(0, Vec::len));
-    Tensor::from_data(TensorData::new(rows.concat(), [count, width]), device)
-}
-
-impl Towers for ClapTowers {
+impl TrainableModel for TrainableClap {
     type Net = Clap;
 
     fn frontend(&self) -> (FrontendSpec, u64) {
@@ -147,12 +139,12 @@ impl Towers for ClapTowers {
     }
 
     fn begin(&self) -> Result<Clap> {
-        let mut net = still_statistics(self.checkpoint.both(&self.device).context("loading the towers")?);
+        let mut net = freeze_batch_statistics(self.checkpoint.both(&self.device).context("loading the towers")?);
         if let Some(rank) = self.choices.lora {
             ensure!(rank > 0, "--lora is 0; a rank of 1 or more is needed (8 is usual)");
             self.device.seed(self.choices.seed);
             // A scale of 1 whatever the rank, so that the rate means the same for each.
-            net = net.apply_lora(Lora::new(rank, rank as f64).set_param_group(pattern(ADAPTED)?));
+            net = net.apply_lora(Lora::new(rank, rank as f64).set_param_group(pattern(LORA_PATHS)?));
         }
         for part in &self.choices.freeze {
             let groups: Vec<ParamGroup> = frozen(*part).iter().map(|text| pattern(text)).collect::<Result<_>>()?;
@@ -161,22 +153,22 @@ impl Towers for ClapTowers {
         Ok(net)
     }
 
-    fn groups(&self) -> Vec<Group> {
+    fn groups(&self) -> Vec<RateGroup> {
         let config = &self.checkpoint.config;
         self.choices.depth.groups(config.audio.depths.len(), config.text.bert.layers)
     }
 
-    fn audio(&mut self, net: &Clap, clips: &mut Clips, looks: &[Look<'_>]) -> Result<Tensor<2>> {
+    fn audio(&mut self, net: &Clap, clips: &mut Clips, views: &[AudioView<'_>]) -> Result<Tensor<2>> {
         let device = net.audio_scale.device();
-        let is_whole = looks.iter().all(|look| look.mask.is_none());
+        let is_whole = views.iter().all(|view| view.mask.is_none());
         let Some(mut known) = self.recordings.take_if(|_| is_whole) else {
-            return Ok(net.audio.forward(self.mels(clips, looks, &device)?));
+            return Ok(net.audio.forward(self.mels(clips, views, &device)?));
         };
-        let own = |look: &Look<'_>| {
-            let make = || Ok(net.audio.forward(self.mels(clips, &[*look], &device)?));
-            remembered(&mut known, look.file.to_path_buf(), make)
+        let own = |view: &AudioView<'_>| {
+            let make = || Ok(net.audio.forward(self.mels(clips, &[*view], &device)?));
+            embedded_once(&mut known, view.file.to_path_buf(), make)
         };
-        let rows = looks.iter().map(own).collect::<Result<Vec<_>>>();
+        let rows = views.iter().map(own).collect::<Result<Vec<_>>>();
         self.recordings = Some(known);
         Ok(stacked(&rows?, &device))
     }
@@ -189,7 +181,7 @@ impl Towers for ClapTowers {
             Ok(net.text.forward(ids, mask))
         };
         let Some(mut known) = known else { return embed(texts) };
-        let own = |text: &&str| remembered(&mut known, (*text).to_owned(), || embed(&[*text]));
+        let own = |text: &&str| embedded_once(&mut known, (*text).to_owned(), || embed(&[*text]));
         let rows = texts.iter().map(own).collect::<Result<Vec<_>>>();
         self.texts = Some(known);
         Ok(stacked(&rows?, &device))
@@ -214,7 +206,7 @@ impl Towers for ClapTowers {
     }
 
     fn bundle(&self, best: &Path, out: &Path, precision: Precision) -> Result<()> {
-        let source = Source {
+        let source = CheckpointSource {
             name: self.name.clone(),
             version: String::new(),
             weights: best.to_path_buf(),

@@ -1,38 +1,37 @@
 //! The end of a run: its best model as a bundle, with scores as people rate.
 //!
-//! In: the best model's folder, the validation split. Out: the bundle, whose curve from cosine to score is fitted to that split.
-//! The cosines are those of the bundle itself, as clapd will hear, and not of the network in training.
-//! Never: looks at the test split.
+//! The curve from cosine to score is fitted to the validation split. The cosines are those of the bundle itself, as
+//! clapd will compute them, and not of the network in training.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::dataset::Dataset;
 use super::recipe::Recipe;
-use super::study::Study;
-use super::towers::Towers;
+use super::trainable_model::TrainableModel;
 use crate::calibrate;
-use crate::eval::{self, Listener};
+use crate::eval::{self, BundleScorer};
 use crate::export::Precision;
-use crate::metrics::Plan;
+use crate::metrics::BootstrapPlan;
 
 /// Makes a bundle at `out` of the model in `best`, and calibrates it.
 ///
 /// # Errors
 /// Says which step failed.
-pub(super) fn bundle<T: Towers>(
-    towers: &T,
+pub(super) fn bundle<T: TrainableModel>(
+    model: &T,
     recipe: &Recipe,
-    study: &Study,
+    dataset: &Dataset,
     best: &Path,
     out: &Path,
     precision: Precision,
 ) -> Result<()> {
-    towers.bundle(best, out, precision)?;
-    let judged = eval::score(&[Listener::open(out)?], &study.validation, recipe.skip).context("calibrating")?;
-    let columns = &judged.columns[0];
-    let plan = Plan { seed: recipe.seed, ..Plan::default() };
-    let fitted = calibrate::fit(&columns.cosine, &columns.rating, &judged.recordings, plan)?;
+    model.bundle(best, out, precision)?;
+    let scored = eval::score(&[BundleScorer::open(out)?], &dataset.validation, recipe.skip).context("calibrating")?;
+    let columns = &scored.columns[0];
+    let plan = BootstrapPlan { seed: recipe.seed, ..BootstrapPlan::default() };
+    let fitted = calibrate::fit(&columns.cosine, &columns.rating, &scored.recordings, plan)?;
     // Without their folders: a bundle is given away, and where its maker keeps files is nobody's business.
     let names: Vec<_> =
         recipe.data.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy()).collect();

@@ -1,23 +1,21 @@
-//! Where an optimizer's state is read from a file: the processor.
-//!
-//! In: an optimizer of Burn's. Out: the same, whose state is in the processor's memory until its next step brings it to the network's
+//! Where an optimizer's state is read from a file: the processor, until its next step brings it to the network's
 //! device.
-//! Burn itself reads it to its default device, which is a GPU in a build that has a backend for one, whether the machine has that GPU
-//! or not, and whatever the network is on: a run on the processor could not be resumed then.
-//! Never: computes.
+//!
+//! Burn itself reads it to its default device, which is a GPU in a build that has a backend for one, whether the
+//! machine has that GPU or not, and whatever the network is on: a run on the processor could not be resumed then.
 
 use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
 use burn::prelude::*;
 
 /// An optimizer that is read so.
 #[derive(Clone)]
-pub struct ToHost<O>(pub O);
+pub struct HostStateOptimizer<O>(pub O);
 
 /// Its state of one parameter.
 #[derive(Clone)]
 pub struct State<S>(S);
 
-impl<O: Optimizer> Optimizer for ToHost<O> {
+impl<O: Optimizer> Optimizer for HostStateOptimizer<O> {
     type State<const D: usize> = State<O::State<D>>;
 
     fn step<const D: usize>(

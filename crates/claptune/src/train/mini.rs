@@ -1,9 +1,7 @@
 //! `mini` bundles as what a run trains.
 //!
-//! In: a bundle, and which of its sides to train. Out: [`Towers`] for the loop.
-//! YAMNet and MiniLM stay as they are: each recording and each text goes once through the bundle's own encoders, on clapd's
-//! kernels, and only the common space behind them is trained ([`Captions`]).
-//! Never: keeps anything that a run needs to be resumed.
+//! YAMNet and MiniLM stay as they are: each recording and each text goes once through the bundle's own encoders, on
+//! clapd's kernels, and only the common space behind them is trained ([`CaptionNetwork`]).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,42 +9,39 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
-use burn::tensor::TensorData;
 use clapd_core::dsp::FrontendSpec;
 use clapd_core::model::{AudioEncoder, Bundle, Encode, Tokenizer};
 use clapd_core::score::Calibration;
 use clapd_core::vector::normalize;
-use tract_onnx::prelude::{Tensor as Stored, TypedRunnableModel, tvec};
+use tract_onnx::prelude::{Tensor as TractTensor, TypedRunnableModel, tvec};
 
-use super::optimizer::{Group, pattern};
-use super::parts::{Part, frozen};
-use super::towers::{Look, Towers};
+use super::optimizer::{RateGroup, pattern};
+use super::parts::{FreezablePart, frozen};
+use super::trainable_model::{AudioView, COUNTED_TOKENS, TrainableModel, stacked};
 use crate::data::Clips;
 use crate::export::Precision;
-use crate::mini::heads::Heads;
+use crate::mini::space_graphs::SpaceGraphs;
 use crate::mini::tuned;
-use crate::net::captions::Captions;
+use crate::net::captions::CaptionNetwork;
 
-/// Longest text that is counted, in tokens.
-const COUNTED_TOKENS: usize = 1 << 16;
 /// Rate of the matrices over the rate that is asked for, whose default suits whole networks: 3e-4 for 2e-5. In a prototype on the
 /// worked example's validation split (SIMULATED ratings) 1e-3 gave an SRCC .01 higher, but named .06 fewer of other sounds.
-const MATRICES: f64 = 15.0;
+const MATRIX_RATE: f64 = 15.0;
 /// The same of single numbers and of a number a class, which are logarithms: 3e-3 a step is 0.3%.
-const NUMBERS: f64 = 150.0;
+const NUMBER_RATE: f64 = 150.0;
 /// Those.
-const NUMBERED: &str = r"\.(exponent|class_weight|class_share|kappa|background_weight|null)\.";
+const NUMBER_PATHS: &str = r"\.(exponent|class_weight|class_share|kappa|background_weight|null)\.";
 
 /// A bundle in training.
-pub struct MiniTowers {
+pub struct TrainableMini {
     bundle: Bundle,
-    heads: Heads,
+    heads: SpaceGraphs,
     encoder: AudioEncoder,
     calibration: Calibration,
     sentences: Arc<TypedRunnableModel>,
     tokenizer: Tokenizer,
     counting: Tokenizer,
-    freeze: Vec<Part>,
+    freeze: Vec<FreezablePart>,
     text_rate: f64,
     device: Device,
     /// Mean probabilities of recordings' patches.
@@ -55,18 +50,20 @@ pub struct MiniTowers {
     texts: HashMap<String, Vec<f32>>,
 }
 
-impl MiniTowers {
+impl TrainableMini {
     /// Opens a bundle, to be trained on `device` but for what `freeze` says; the text side's rate is `text_rate` times the audio
     /// side's.
     ///
     /// # Errors
     /// A bundle of another kind or at fault, or a part that it does not have.
-    pub fn open(folder: &Path, freeze: Vec<Part>, text_rate: f64, device: Device) -> Result<Self> {
-        if let Some(part) = freeze.iter().find(|part| matches!(part, Part::AudioBelow(_) | Part::TextBelow(_))) {
+    pub fn open(folder: &Path, freeze: Vec<FreezablePart>, text_rate: f64, device: Device) -> Result<Self> {
+        if let Some(part) =
+            freeze.iter().find(|part| matches!(part, FreezablePart::AudioBelow(_) | FreezablePart::TextBelow(_)))
+        {
             bail!("--freeze {part}: a mini bundle's networks are always frozen; audio, text and temperature are left");
         }
         let bundle = Bundle::open(folder)?;
-        let heads = Heads::open(&bundle)?;
+        let heads = SpaceGraphs::open(&bundle)?;
         let table = &bundle.manifest().text;
         let path = folder.join(&table.tokenizer);
         let json = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -107,7 +104,7 @@ impl MiniTowers {
     fn sentence(&mut self, text: &str) -> Result<&[f32]> {
         if !self.texts.contains_key(text) {
             let ids = self.tokenizer.ids(text)?;
-            let row = |values: &[i64]| Stored::from_shape(&[1, values.len()], values);
+            let row = |values: &[i64]| TractTensor::from_shape(&[1, values.len()], values);
             let hidden = self.sentences.run(tvec!(row(&ids)?.into(), row(&vec![1; ids.len()])?.into()))?;
             let hidden = hidden[0].to_plain_array_view::<f32>()?;
             let width = hidden.len() / ids.len();
@@ -120,20 +117,14 @@ impl MiniTowers {
     }
 }
 
-/// Rows of equal width as a tensor `[rows, width]`.
-fn stacked(values: Vec<f32>, rows: usize, device: &Device) -> Tensor<2> {
-    let width = values.len() / rows.max(1);
-    Tensor::from_data(TensorData::new(values, [rows, width]), device)
-}
-
-impl Towers for MiniTowers {
-    type Net = Captions;
+impl TrainableModel for TrainableMini {
+    type Net = CaptionNetwork;
 
     fn frontend(&self) -> (FrontendSpec, u64) {
         (self.bundle.frontend(), self.bundle.windowing().patch_hop)
     }
 
-    fn begin(&self) -> Result<Captions> {
+    fn begin(&self) -> Result<CaptionNetwork> {
         let mut net = self.heads.network(&self.device)?;
         for path in self.freeze.iter().flat_map(|part| frozen(*part)) {
             net = net.set_require_grad_group(pattern(&path)?, false);
@@ -141,36 +132,31 @@ impl Towers for MiniTowers {
         Ok(net)
     }
 
-    fn groups(&self) -> Vec<Group> {
+    fn groups(&self) -> Vec<RateGroup> {
         let side = |side: &str, rate: f64| {
-            [(format!(r"^{side}\."), MATRICES * rate), (format!(r"^{side}{NUMBERED}"), NUMBERS * rate)]
+            [(format!(r"^{side}\."), MATRIX_RATE * rate), (format!(r"^{side}{NUMBER_PATHS}"), NUMBER_RATE * rate)]
         };
-        let temperature = (r"_scale$".into(), MATRICES);
+        let temperature = (r"_scale$".into(), MATRIX_RATE);
         [temperature].into_iter().chain(side("audio", 1.0)).chain(side("text", self.text_rate)).collect()
     }
 
-    fn audio(&mut self, net: &Captions, clips: &mut Clips, looks: &[Look<'_>]) -> Result<Tensor<2>> {
+    fn audio(&mut self, net: &CaptionNetwork, clips: &mut Clips, views: &[AudioView<'_>]) -> Result<Tensor<2>> {
         // Masks are of spectrograms; the command line refuses them here.
-        let mut values = vec![];
-        for look in looks {
-            values.extend_from_slice(self.probabilities(clips, look.file)?);
-        }
-        Ok(net.audio.forward(stacked(values, looks.len(), &net.audio_scale.device())))
+        let own = |view: &AudioView<'_>| Ok(self.probabilities(clips, view.file)?.to_vec());
+        let rows = views.iter().map(own).collect::<Result<Vec<_>>>()?;
+        Ok(net.audio.forward(stacked(&rows, &net.audio_scale.device())))
     }
 
-    fn text(&mut self, net: &Captions, texts: &[&str]) -> Result<Tensor<2>> {
-        let mut values = vec![];
-        for text in texts {
-            values.extend_from_slice(self.sentence(text)?);
-        }
-        Ok(net.text.forward(stacked(values, texts.len(), &net.audio_scale.device())))
+    fn text(&mut self, net: &CaptionNetwork, texts: &[&str]) -> Result<Tensor<2>> {
+        let rows = texts.iter().map(|text| Ok(self.sentence(text)?.to_vec())).collect::<Result<Vec<_>>>()?;
+        Ok(net.text.forward(stacked(&rows, &net.audio_scale.device())))
     }
 
     fn is_cut(&self, text: &str) -> Result<bool> {
         Ok(self.counting.ids(text)?.len() > self.bundle.manifest().text.max_tokens)
     }
 
-    fn scales(&self, net: &Captions) -> [Tensor<1>; 2] {
+    fn scales(&self, net: &CaptionNetwork) -> [Tensor<1>; 2] {
         [net.audio_scale.val(), net.text_scale.val()]
     }
 
@@ -178,14 +164,14 @@ impl Towers for MiniTowers {
         self.calibration.score(cosine).score
     }
 
-    fn save(&self, net: &Captions, out: &Path) -> Result<()> {
+    fn save(&self, net: &CaptionNetwork, out: &Path) -> Result<()> {
         // A bundle's writer puts a whole folder in place.
         std::fs::remove_dir(out).with_context(|| format!("{} should be empty", out.display()))?;
         tuned::write(&self.bundle, &self.heads, &net.valid(), Precision::F32, out)
     }
 
     fn bundle(&self, best: &Path, out: &Path, precision: Precision) -> Result<()> {
-        let best = Heads::open(&Bundle::open(best)?)?.network(&Device::flex())?;
+        let best = SpaceGraphs::open(&Bundle::open(best)?)?.network(&Device::flex())?;
         tuned::write(&self.bundle, &self.heads, &best, precision, out)
     }
 }

@@ -1,6 +1,6 @@
 //! What a model is trained for.
 //!
-//! In: unit embeddings of N pairs, and what listeners said of them. Out: a loss `[1]`, a weighted sum of terms.
+//! The loss `[1]` is a weighted sum of terms over the unit embeddings of N pairs and what listeners said of them; `data` has the means.
 //!
 //! | term | says |
 //! |---|---|
@@ -8,8 +8,6 @@
 //! | `wsce` | the same, where a pair counts in proportion to its rating (Human-CLAP, arXiv 2506.23553) |
 //! | `mse`, `mae` | the cosine is the rating divided by 10 (the same paper) |
 //! | `spo` | ten cosines, standardised like a listener, are the mean of listeners' z-scores, and so are their differences (arXiv 2601.02900) |
-//!
-//! Never: averages listeners; `data` has done that.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +16,7 @@ use anyhow::{Result, bail, ensure};
 use burn::prelude::*;
 use burn::tensor::activation::log_softmax;
 
-use crate::net::clap::Pairs;
+use crate::net::clap::PairEmbeddings;
 
 /// Differences of z-scores below this do not count: listeners do not agree more closely (arXiv 2601.02900).
 const MARGIN: f32 = 0.1;
@@ -53,7 +51,7 @@ pub struct Objective {
 
 /// What listeners said of N pairs.
 #[derive(Clone, Debug)]
-pub struct Opinions {
+pub struct Targets {
     /// Mean rating divided by 10, so 0 to 1, `[N]`.
     pub rating: Tensor<1>,
     /// Mean of the listeners' z-scores, `[N]`.
@@ -73,14 +71,14 @@ pub struct Spread {
 
 impl Objective {
     /// The loss of a batch, `[1]`. `scales` are the logarithms of the temperatures' inverses, of audio and of text, `[1]` each.
-    pub fn loss(&self, pairs: &Pairs, scales: &[Tensor<1>; 2], opinions: &Opinions) -> Tensor<1> {
+    pub fn loss(&self, pairs: &PairEmbeddings, scales: &[Tensor<1>; 2], targets: &Targets) -> Tensor<1> {
         let cosine = (pairs.audio.clone() * pairs.text.clone()).sum_dim(1).squeeze_dim::<1>(1);
         let term = |term: Term| match term {
             Term::Sce => contrast(pairs, scales).mean(),
-            Term::Wsce => (contrast(pairs, scales) * opinions.rating.clone()).mean(),
-            Term::Mse => (cosine.clone() - opinions.rating.clone()).square().mean(),
-            Term::Mae => (cosine.clone() - opinions.rating.clone()).abs().mean(),
-            Term::Spo => preference(cosine.clone(), opinions),
+            Term::Wsce => (contrast(pairs, scales) * targets.rating.clone()).mean(),
+            Term::Mse => (cosine.clone() - targets.rating.clone()).square().mean(),
+            Term::Mae => (cosine.clone() - targets.rating.clone()).abs().mean(),
+            Term::Spo => preference(cosine.clone(), targets),
         };
         let sum =
             self.terms.iter().map(|(weight, kind)| term(*kind).mul_scalar(*weight)).reduce(|sum, more| sum + more);
@@ -94,7 +92,7 @@ impl Objective {
 }
 
 /// The symmetric cross-entropy of each pair, `[N]`.
-fn contrast(pairs: &Pairs, [audio, text]: &[Tensor<1>; 2]) -> Tensor<1> {
+fn contrast(pairs: &PairEmbeddings, [audio, text]: &[Tensor<1>; 2]) -> Tensor<1> {
     let cosines = pairs.audio.clone().matmul(pairs.text.clone().transpose());
     let own = |logits: Tensor<2>| {
         let own = Tensor::<2>::eye(logits.dims()[0], &logits.device());
@@ -106,10 +104,10 @@ fn contrast(pairs: &Pairs, [audio, text]: &[Tensor<1>; 2]) -> Tensor<1> {
 }
 
 /// Values and differences of standardised cosines against listeners' z-scores.
-fn preference(cosine: Tensor<1>, opinions: &Opinions) -> Tensor<1> {
-    let Spread { mean, deviation } = opinions.spread;
+fn preference(cosine: Tensor<1>, targets: &Targets) -> Tensor<1> {
+    let Spread { mean, deviation } = targets.spread;
     let standard = (cosine.mul_scalar(10.0) - mean).div_scalar(deviation);
-    let wrong = standard - opinions.z_score.clone();
+    let wrong = standard - targets.z_score.clone();
     // (a_i - a_j) - (b_i - b_j) is (a_i - b_i) - (a_j - b_j).
     let apart = (wrong.clone().unsqueeze_dim::<2>(1) - wrong.clone().unsqueeze_dim::<2>(0)).abs();
     let differences = (apart - MARGIN).clamp_min(0.0).mean();

@@ -1,8 +1,7 @@
 //! How gradients change parameters: AdamW, with rates by part and depth.
 //!
-//! In: a network, its gradients, the number of the step. Out: the network after it, and the state to go on from.
-//! Biases, norms, position tables and temperatures do not decay: nothing of them grows with the size of a layer.
-//! Never: keeps a clock of its own; the rate is a function of the step, so that a run resumes exactly.
+//! Biases, norms, position tables and temperatures do not decay: nothing of them grows with the size of a layer. The
+//! rate is a function of the step, so that a run resumes exactly.
 //!
 //! AdamW: Loshchilov and Hutter, arXiv 1711.05101. Layer-wise rates: Howard and Ruder, arXiv 1801.06146.
 
@@ -13,18 +12,18 @@ use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::host_state::ToHost;
+use super::host_state::HostStateOptimizer;
 
 /// PyTorch's; Burn's own, 1e-5, would hold back weights whose gradients are small.
 const EPSILON: f32 = 1e-8;
 /// Beyond it a gradient's length is divided by a little more than itself, as in PyTorch's `clip_grad_norm_`.
 const CLIP_EPSILON: f64 = 1e-6;
 /// What does not decay.
-const STILL: &str = r"(bias|gamma|beta|scale)$";
+const NO_DECAY: &str = r"(bias|gamma|beta|scale)$";
 
 /// How fast.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rates {
+pub struct LearningRates {
     /// Of the step after warm-up.
     pub peak: f64,
     /// Steps in which it grows from nothing.
@@ -37,7 +36,7 @@ pub struct Rates {
     pub clip: Option<f64>,
 }
 
-impl Rates {
+impl LearningRates {
     /// The audio tower's last layer's rate in step `step`, from 0.
     pub fn at(&self, step: u64) -> f64 {
         if step < self.warm_up {
@@ -50,11 +49,11 @@ impl Rates {
 }
 
 /// Parameters whose paths match a regular expression, and their rate over the peak. Of several that match, the last counts.
-pub type Group = (String, f64);
+pub type RateGroup = (String, f64);
 
 /// AdamW and its state.
 pub struct Optimizer {
-    rates: Rates,
+    rates: LearningRates,
     /// Layers, and their rate over the peak; a later one that matches counts.
     groups: Vec<(ParamGroup, f64)>,
     inner: ModuleOptimizer,
@@ -65,22 +64,23 @@ impl Optimizer {
     ///
     /// # Errors
     /// A group whose pattern is no regular expression.
-    pub fn new(rates: Rates, groups: &[Group]) -> Result<Self> {
+    pub fn new(rates: LearningRates, groups: &[RateGroup]) -> Result<Self> {
         let config = AdamWConfig::new().with_epsilon(EPSILON);
-        let inner = ModuleOptimizer::from(ToHost(config.clone().with_weight_decay(rates.weight_decay).build()))
-            .with_group(pattern(STILL)?, ToHost(config.with_weight_decay(0.0).build()), None);
+        let inner =
+            ModuleOptimizer::from(HostStateOptimizer(config.clone().with_weight_decay(rates.weight_decay).build()))
+                .with_group(pattern(NO_DECAY)?, HostStateOptimizer(config.with_weight_decay(0.0).build()), None);
         let groups = groups.iter().map(|(text, factor)| Ok((pattern(text)?, *factor))).collect::<Result<_>>()?;
         Ok(Self { rates, groups, inner })
     }
 
     /// The model after step `step`, from 0, and the length of its gradients before they were cut.
     pub fn step<M: Module>(&mut self, step: u64, model: M, mut gradients: GradientsParams) -> (M, f64) {
-        let length = length(&model, &gradients);
-        if let Some(most) = self.rates.clip.filter(|most| length > *most) {
-            model.visit(&mut Scale { gradients: &mut gradients, by: most / (length + CLIP_EPSILON) });
+        let gradient_length = gradient_length(&model, &gradients);
+        if let Some(most) = self.rates.clip.filter(|most| gradient_length > *most) {
+            model.visit(&mut GradientScaler { gradients: &mut gradients, by: most / (gradient_length + CLIP_EPSILON) });
         }
         let rate = self.rate(self.rates.at(step));
-        (self.inner.step(rate, model, gradients), length)
+        (self.inner.step(rate, model, gradients), gradient_length)
     }
 
     fn rate(&self, base: f64) -> ModuleLearningRate {
@@ -117,18 +117,18 @@ pub fn pattern(text: &str) -> Result<ParamGroup> {
 }
 
 /// The length of all gradients as one vector.
-pub fn length<M: Module>(model: &M, gradients: &GradientsParams) -> f64 {
-    let mut squares = Squares { gradients, sum: 0.0 };
+pub fn gradient_length<M: Module>(model: &M, gradients: &GradientsParams) -> f64 {
+    let mut squares = GradientSquares { gradients, sum: 0.0 };
     model.visit(&mut squares);
     squares.sum.sqrt()
 }
 
-struct Squares<'a> {
+struct GradientSquares<'a> {
     gradients: &'a GradientsParams,
     sum: f64,
 }
 
-impl ModuleVisitor for Squares<'_> {
+impl ModuleVisitor for GradientSquares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
             // Row by row: the sum of 4 million values at once is made by all cores in whatever order they come.
@@ -137,12 +137,12 @@ impl ModuleVisitor for Squares<'_> {
     }
 }
 
-struct Scale<'a> {
+struct GradientScaler<'a> {
     gradients: &'a mut GradientsParams,
     by: f64,
 }
 
-impl ModuleVisitor for Scale<'_> {
+impl ModuleVisitor for GradientScaler<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.remove::<D>(param.id) {
             self.gradients.register(param.id, gradient.mul_scalar(self.by));
@@ -156,11 +156,11 @@ mod tests {
 
     #[test]
     fn the_rate_grows_and_then_falls_to_nothing() {
-        let rates = Rates { peak: 1e-4, warm_up: 10, steps: 110, weight_decay: 0.01, clip: None };
+        let rates = LearningRates { peak: 1e-4, warm_up: 10, steps: 110, weight_decay: 0.01, clip: None };
         let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
         assert!(near(rates.at(0), 1e-5) && near(rates.at(9), 1e-4) && near(rates.at(10), 1e-4));
         assert!(near(rates.at(60), 0.5e-4) && near(rates.at(110), 0.0) && near(rates.at(1000), 0.0));
-        let none = Rates { warm_up: 0, ..rates };
+        let none = LearningRates { warm_up: 0, ..rates };
         assert!(near(none.at(0), 1e-4));
     }
 }

@@ -1,20 +1,18 @@
-//! Parts of a CLAP: which are trained, and which faster.
-//!
-//! In: what the options say. Out: patterns of parameters' paths.
-//! Never: touches a parameter.
+//! Parts of a model as patterns of its parameters' paths: which are trained, and which faster.
 
 use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Result, ensure};
+use burn::module::{Flag, Module, ModuleMapper, Param};
 use serde::{Deserialize, Serialize};
 
-use super::optimizer::Group;
+use super::optimizer::RateGroup;
 
 /// A part that can be frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Part {
+pub enum FreezablePart {
     /// The audio tower.
     Audio,
     /// The audio tower's input and its first so many stages.
@@ -27,7 +25,7 @@ pub enum Part {
     Temperature,
 }
 
-impl Part {
+impl FreezablePart {
     /// Checks the number of layers against a model's.
     ///
     /// # Errors
@@ -43,7 +41,7 @@ impl Part {
     }
 }
 
-impl FromStr for Part {
+impl FromStr for FreezablePart {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -65,7 +63,7 @@ impl FromStr for Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for FreezablePart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Audio => f.write_str("audio"),
@@ -77,7 +75,7 @@ impl fmt::Display for Part {
     }
 }
 
-impl TryFrom<String> for Part {
+impl TryFrom<String> for FreezablePart {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -85,48 +83,48 @@ impl TryFrom<String> for Part {
     }
 }
 
-impl From<Part> for String {
-    fn from(part: Part) -> Self {
+impl From<FreezablePart> for String {
+    fn from(part: FreezablePart) -> Self {
         part.to_string()
     }
 }
 
 /// Patterns of what a part holds.
-pub fn frozen(part: Part) -> Vec<String> {
+pub fn frozen(part: FreezablePart) -> Vec<String> {
     let first = |count: usize| (0..count).map(|i| i.to_string()).collect::<Vec<_>>().join("|");
     match part {
-        Part::Audio => vec![r"^audio\.".into()],
-        Part::AudioBelow(count) => vec![
+        FreezablePart::Audio => vec![r"^audio\.".into()],
+        FreezablePart::AudioBelow(count) => vec![
             r"^audio\.(batch_norm|patch|fusion|patch_norm)\.".into(),
             format!(r"^audio\.stages\.({})\.", first(count)),
         ],
-        Part::Text => vec![r"^text\.".into()],
-        Part::TextBelow(count) => vec![
+        FreezablePart::Text => vec![r"^text\.".into()],
+        FreezablePart::TextBelow(count) => vec![
             r"^text\.bert\.(words|positions|types|norm)\b".into(),
             format!(r"^text\.bert\.layers\.({})\.", first(count)),
         ],
-        Part::Temperature => vec![r"^(audio|text)_scale$".into()],
+        FreezablePart::Temperature => vec![r"^(audio|text)_scale$".into()],
     }
 }
 
 /// Rates by tower and layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Depth {
+pub struct LayerRates {
     /// The text tower's, over the audio tower's.
     pub text: f64,
     /// Each layer's, over the one behind it; 1 for the same everywhere.
     pub layer_decay: f64,
 }
 
-impl Default for Depth {
+impl Default for LayerRates {
     fn default() -> Self {
         Self { text: 1.0, layer_decay: 1.0 }
     }
 }
 
-impl Depth {
+impl LayerRates {
     /// For so many stages in the audio tower and layers in the text tower.
-    pub fn groups(&self, stages: usize, layers: usize) -> Vec<Group> {
+    pub fn groups(&self, stages: usize, layers: usize) -> Vec<RateGroup> {
         let mut groups = vec![];
         for (tower, layer, depth, factor) in
             [("audio", "stages", stages, 1.0), ("text", r"bert\.layers", layers, self.text)]
@@ -143,6 +141,18 @@ impl Depth {
     }
 }
 
+/// The module with batch norms that keep their statistics: a fine-tuning's batches are too small and too alike to be taken for
+/// the world. Their factors and summands are still trained.
+pub fn freeze_batch_statistics<M: Module>(module: M) -> M {
+    struct FreezeStatistics;
+    impl ModuleMapper for FreezeStatistics {
+        fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {
+            flag.with_value(false)
+        }
+    }
+    module.map(&mut FreezeStatistics)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,11 +160,11 @@ mod tests {
     #[test]
     fn a_part_is_read_as_it_is_written() {
         for text in ["audio", "audio:3", "text", "text:8", "temperature"] {
-            assert_eq!(text.parse::<Part>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<FreezablePart>().unwrap().to_string(), text);
         }
         for text in ["", "audio:0", "audio:x", "heads", "temperature:1"] {
-            assert!(text.parse::<Part>().unwrap_err().contains("is no part"), "{text}");
+            assert!(text.parse::<FreezablePart>().unwrap_err().contains("is no part"), "{text}");
         }
-        assert!(Part::TextBelow(3).check(4, 2).unwrap_err().to_string().contains("2 layers"));
+        assert!(FreezablePart::TextBelow(3).check(4, 2).unwrap_err().to_string().contains("2 layers"));
     }
 }

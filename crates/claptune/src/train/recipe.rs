@@ -1,28 +1,15 @@
-//! How a run trains, and `run.json`, which says so.
-//!
-//! In: options. Out: a checked [`Recipe`], and the file that a resume is held to.
-//! Never: holds what may differ between a run and its resume (where patches are cached, how often the state is saved).
+//! How a run trains: its options, checked. What may differ between a run and its resume is in [`super::settings`].
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
-use clapd_core::files::{Access, Durability, write_atomically};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::backend::Backend;
 use super::objective::Objective;
-use super::optimizer::Rates;
-use super::parts::{Depth, Part};
-use super::study::Counts;
-use crate::data::{Screened, Skipped, Split};
+use super::optimizer::LearningRates;
+use super::parts::{FreezablePart, LayerRates};
 
-/// The file in a run's folder.
-pub const FILE: &str = "run.json";
-/// Raised whenever the same options would give another run.
-const REVISION: u32 = 1;
 /// Largest batch and accumulation; a slip of the pen above it.
 const MAX_BATCH: usize = 4096;
 
@@ -60,7 +47,7 @@ pub struct Recipe {
     /// The length that gradients are cut to; 0: they are not.
     pub clip: f64,
     /// Parts that are not trained.
-    pub freeze: Vec<Part>,
+    pub freeze: Vec<FreezablePart>,
     /// Rank of LoRA's factors.
     pub lora: Option<usize>,
     /// Whether spectrograms are masked.
@@ -120,8 +107,8 @@ impl Recipe {
     }
 
     /// The rates of a run of so many steps.
-    pub fn rates(&self, steps: u64) -> Rates {
-        Rates {
+    pub fn rates(&self, steps: u64) -> LearningRates {
+        LearningRates {
             peak: self.rate,
             warm_up: (self.warm_up * steps as f64).round() as u64,
             steps,
@@ -131,104 +118,7 @@ impl Recipe {
     }
 
     /// Rates by tower and layer.
-    pub fn depth(&self) -> Depth {
-        Depth { text: self.text_rate, layer_decay: self.layer_decay }
-    }
-}
-
-/// `run.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Run {
-    /// claptune's version.
-    pub version: String,
-    /// Of the loop: the same options give the same numbers.
-    pub revision: u32,
-    /// The options.
-    #[serde(flatten)]
-    pub recipe: Recipe,
-    /// SHA-256 of the manifests, in order.
-    pub manifests_sha256: Vec<String>,
-    /// What each split holds.
-    pub splits: BTreeMap<Split, Counts>,
-    /// Rows that the publisher excludes.
-    pub excluded: usize,
-    /// What was screened out.
-    pub screened: Screening,
-    /// Audio files that can't be used.
-    pub skipped: Vec<String>,
-    /// Texts that are longer than the model allows, and cut.
-    pub texts_cut: usize,
-    /// Steps in all.
-    pub steps_in_all: u64,
-}
-
-/// What was screened out, as written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Screening {
-    /// Listeners who rated anchors too high.
-    pub listeners: usize,
-    /// Their ratings.
-    pub by_anchors: usize,
-    /// Ratings of others that nobody came near.
-    pub by_disagreement: usize,
-}
-
-impl From<Screened> for Screening {
-    fn from(seen: Screened) -> Self {
-        let Screened { listeners, by_anchors, by_disagreement } = seen;
-        Self { listeners, by_anchors, by_disagreement }
-    }
-}
-
-/// Why a file was skipped, as written.
-pub fn reasons(skipped: &[Skipped]) -> Vec<String> {
-    skipped.iter().map(|skipped| skipped.reason.clone()).collect()
-}
-
-impl Run {
-    /// This program's version and the loop's.
-    pub fn versions() -> (String, u32) {
-        (env!("CARGO_PKG_VERSION").into(), REVISION)
-    }
-
-    /// Writes the file, whole or not at all.
-    ///
-    /// # Errors
-    /// A disk that is full or read-only.
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(FILE);
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        write_atomically(&path, text.as_bytes(), Access::Public, Durability::Synced)
-    }
-
-    /// Reads the file of a run's folder.
-    ///
-    /// # Errors
-    /// No such file, or one that this version did not write.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(FILE);
-        let text = fs::read_to_string(&path).with_context(|| format!("{}: can't read it", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{}: no run that this version can read", path.display()))
-    }
-
-    /// Holds a resume to the run that it goes on with.
-    ///
-    /// # Errors
-    /// The first key that differs, and both values.
-    pub fn same(&self, resumed: &Self) -> Result<()> {
-        // Through a file and back: a number's last digit may change on the way.
-        let resumed: Self = serde_json::from_str(&serde_json::to_string(resumed)?)?;
-        let (Value::Object(old), Value::Object(new)) = (serde_json::to_value(self)?, serde_json::to_value(resumed)?)
-        else {
-            bail!("{FILE} is no object");
-        };
-        for (key, was) in &old {
-            // A newer program of the same revision computes the same.
-            if key != "version" && new.get(key) != Some(was) {
-                let now = new.get(key).unwrap_or(&Value::Null);
-                bail!("--resume: {key} is {now}, the run was begun with {was}; give that, or another --out");
-            }
-        }
-        Ok(())
+    pub fn depth(&self) -> LayerRates {
+        LayerRates { text: self.text_rate, layer_decay: self.layer_decay }
     }
 }

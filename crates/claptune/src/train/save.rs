@@ -1,7 +1,6 @@
 //! A trained CLAP as a checkpoint that `transformers`, and `claptune import`, read.
 //!
-//! In: a [`Clap`], and the checkpoint that it began as. Out: the folder of a `ClapModel`.
-//! Never: changes what was not trained: rows of the position table that no text reaches are those of the beginning.
+//! What was not trained is what it was: rows of the position table that no text reaches are those of the beginning.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -64,7 +63,7 @@ impl Named<'_> {
         };
         let rank = weight.shape.len();
         let weight = if is_transposed(inside, rank) { weight.transposed() } else { weight };
-        Ok((Naming::Transformers.place(tower, inside).name, self.checkpoint.with_unread(tower, inside, weight)?))
+        Ok((Naming::Transformers.location(tower, inside).name, self.checkpoint.with_unread(tower, inside, weight)?))
     }
 }
 

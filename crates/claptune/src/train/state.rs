@@ -1,9 +1,7 @@
 //! Folders of a run that are there whole or not at all, and the state that a resume goes on from.
 //!
-//! In: a network, its optimizer, how far the run is. Out: `state/STEP/`, of which a newer one replaces an older; `best/`.
-//! A state is written beside the older ones, brought to disk and then given its name, so that a kill or a power cut at any
-//! moment leaves the newest that was whole.
-//! Never: changes a file in place.
+//! A state, `state/STEP/`, is written beside the older ones, brought to disk and then given its name, so that a kill or
+//! a power cut at any moment leaves the newest that was whole. `best/` is replaced in the same way.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,7 +23,7 @@ const UNFINISHED: &str = "unfinished";
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct RunProgress {
     /// Steps done.
     pub step: u64,
     /// Steps after which the best model was found.
@@ -40,9 +38,9 @@ pub struct Progress {
     pub seconds: f64,
 }
 
-impl Progress {
+impl RunProgress {
     /// At the start, with no best model.
-    pub fn start() -> Self {
+    pub fn initial() -> Self {
         let best_bits = f64::NEG_INFINITY.to_bits();
         Self { step: 0, best_step: 0, best_bits, since_best: 0, ended: false, seconds: 0.0 }
     }
@@ -53,7 +51,7 @@ impl Progress {
     }
 
     /// Takes a validation into account; whether it is the best so far. The first is, whatever its SRCC.
-    pub fn judge(&mut self, srcc: f64) -> bool {
+    pub fn record_validation(&mut self, srcc: f64) -> bool {
         let srcc = if srcc.is_nan() { f64::MIN } else { srcc };
         let better = srcc > f64::from_bits(self.best_bits);
         if better {
@@ -69,7 +67,7 @@ impl Progress {
 ///
 /// # Errors
 /// A disk that is full or read-only.
-pub fn save<M: Module>(folder: &Path, net: &M, optimizer: &Optimizer, progress: &Progress) -> Result<()> {
+pub fn save<M: Module>(folder: &Path, net: &M, optimizer: &Optimizer, progress: &RunProgress) -> Result<()> {
     let states = folder.join("state");
     fs::create_dir_all(&states).with_context(|| format!("creating {}", states.display()))?;
     let new = states.join(format!("{:07}", progress.step));
@@ -77,12 +75,12 @@ pub fn save<M: Module>(folder: &Path, net: &M, optimizer: &Optimizer, progress: 
     if new.exists() {
         return Ok(());
     }
-    replace(&new, |unfinished| {
-        net.clone().into_record_group(trained(net)).save(unfinished.join(NETWORK)).with_context(place)?;
+    replace_folder(&new, |unfinished| {
+        net.clone().into_record_group(trained_group(net)).save(unfinished.join(NETWORK)).with_context(place)?;
         optimizer.save(&unfinished.join(OPTIMIZER))?;
         fs::write(unfinished.join(PROGRESS), serde_json::to_vec(progress)?).with_context(place)
     })?;
-    for old in listed(&states)? {
+    for old in entries(&states)? {
         if old != new {
             fs::remove_dir_all(&old).with_context(|| format!("removing {}", old.display()))?;
         }
@@ -92,13 +90,13 @@ pub fn save<M: Module>(folder: &Path, net: &M, optimizer: &Optimizer, progress: 
 
 /// A state that was saved.
 #[derive(Debug)]
-pub struct Saved {
+pub struct SavedState {
     folder: PathBuf,
     /// How far the run was.
-    pub progress: Progress,
+    pub progress: RunProgress,
 }
 
-impl Saved {
+impl SavedState {
     /// The newest state in a run's folder; none if there is none yet.
     ///
     /// # Errors
@@ -109,7 +107,7 @@ impl Saved {
             return Ok(None);
         }
         let finished = |path: &PathBuf| path.extension().is_none();
-        let Some(newest) = listed(&states)?.into_iter().filter(finished).max() else { return Ok(None) };
+        let Some(newest) = entries(&states)?.into_iter().filter(finished).max() else { return Ok(None) };
         let path = newest.join(PROGRESS);
         let text = fs::read(&path).with_context(|| format!("{}: can't read it", path.display()))?;
         let progress = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
@@ -129,12 +127,12 @@ impl Saved {
 }
 
 /// The parameters that are trained.
-fn trained<M: Module>(net: &M) -> ParamGroup {
-    ParamGroup::from_paths(paths(net))
+fn trained_group<M: Module>(net: &M) -> ParamGroup {
+    ParamGroup::from_paths(trained_paths(net))
 }
 
 /// Paths of the parameters that are trained.
-pub fn paths<M: Module>(net: &M) -> Vec<String> {
+pub fn trained_paths<M: Module>(net: &M) -> Vec<String> {
     #[derive(Default)]
     struct Trained {
         path: Vec<String>,
@@ -153,12 +151,12 @@ pub fn paths<M: Module>(net: &M) -> Vec<String> {
             }
         }
     }
-    let mut trained = Trained::default();
-    net.visit(&mut trained);
-    trained.found
+    let mut visitor = Trained::default();
+    net.visit(&mut visitor);
+    visitor.found
 }
 
-fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     entries.map(|entry| Ok(entry?.path())).collect()
 }
@@ -168,7 +166,7 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// What `fill` says, or a disk that is full or read-only.
-pub fn replace(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub fn replace_folder(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let beside = |ending: &str| {
         let mut name = folder.as_os_str().to_owned();
         name.push(format!(".{ending}"));
@@ -183,7 +181,7 @@ pub fn replace(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<
     }
     fs::create_dir_all(&unfinished).with_context(place)?;
     fill(&unfinished)?;
-    for path in listed(&unfinished)?.iter().filter(|path| path.is_file()) {
+    for path in entries(&unfinished)?.iter().filter(|path| path.is_file()) {
         File::open(path).and_then(|file| file.sync_all()).with_context(place)?;
     }
     sync_folder(&unfinished).with_context(place)?;

@@ -1,8 +1,5 @@
-//! How well a network agrees with the validation split.
-//!
-//! In: a network that is not trained meanwhile, validation pairs. Out: [`Figures`].
-//! Each recording and each text is embedded once, in the same batches every time.
-//! Never: changes anything.
+//! How well a network agrees with the validation split. Each recording and each text is embedded once, in the same
+//! batches every time.
 
 use std::path::Path;
 
@@ -10,16 +7,16 @@ use anyhow::{Result, anyhow};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 
-use super::objective::{Objective, Opinions};
-use super::study::Study;
-use super::towers::{Look, Towers, distinct};
+use super::dataset::Dataset;
+use super::objective::{Objective, Targets};
+use super::trainable_model::{AudioView, TrainableModel, distinct};
 use crate::data::{Clips, Pair, batches};
 use crate::metrics::{Columns, Metrics};
-use crate::net::clap::Pairs;
+use crate::net::clap::PairEmbeddings;
 
 /// What a validation gives.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Figures {
+pub struct ValidationFigures {
     /// SRCC, LCC, KTAU of cosines, and MSE of uncalibrated scores.
     pub metrics: Metrics,
     /// The objective, mean over pairs.
@@ -27,12 +24,12 @@ pub struct Figures {
 }
 
 /// Embeddings of different things, a row each.
-struct Table {
+struct EmbeddingTable {
     values: Vec<f32>,
     width: usize,
 }
 
-impl Table {
+impl EmbeddingTable {
     /// Embeds `keys`, `batch` at once.
     fn of<K>(keys: &[K], batch: usize, mut embed: impl FnMut(&[K]) -> Result<Tensor<2>>) -> Result<Self> {
         let (mut values, mut width) = (vec![], 0);
@@ -59,53 +56,53 @@ impl Table {
 ///
 /// # Errors
 /// What the towers say.
-pub fn validate<T: Towers>(
-    towers: &mut T,
+pub fn validate<T: TrainableModel>(
+    model: &mut T,
     net: &T::Net,
     clips: &mut Clips,
-    study: &Study,
+    dataset: &Dataset,
     objective: &Objective,
     (batch, seed): (usize, u64),
-) -> Result<Figures> {
-    let pairs = &study.validation;
+) -> Result<ValidationFigures> {
+    let pairs = &dataset.validation;
     let (files, sounds) = distinct(pairs.iter().map(|pair| pair.audio.as_path()));
     let (texts, words) = distinct(pairs.iter().map(|pair| pair.text.as_str()));
-    let audio = Table::of(&files, batch, |files: &[&Path]| {
-        let looks: Vec<Look<'_>> = files.iter().map(|file| Look { file, mask: None }).collect();
-        towers.audio(net, clips, &looks)
+    let audio = EmbeddingTable::of(&files, batch, |files: &[&Path]| {
+        let views: Vec<AudioView<'_>> = files.iter().map(|file| AudioView { file, mask: None }).collect();
+        model.audio(net, clips, &views)
     })?;
-    let text = Table::of(&texts, batch, |texts| towers.text(net, texts))?;
+    let text = EmbeddingTable::of(&texts, batch, |texts| model.text(net, texts))?;
     let cosine = |row: usize| -> f64 {
         let both = audio.row(sounds[row]).iter().zip(text.row(words[row]));
         both.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     };
     let cosines: Vec<f64> = (0..pairs.len()).map(cosine).collect();
     let columns = Columns {
-        score: cosines.iter().map(|cosine| f64::from(towers.score(*cosine as f32))).collect(),
+        score: cosines.iter().map(|cosine| f64::from(model.score(*cosine as f32))).collect(),
         rating: pairs.iter().map(Pair::mean).collect(),
         cosine: cosines,
     };
-    let (scales, mut loss) = (towers.scales(net), 0.0);
+    let (scales, mut loss) = (model.scales(net), 0.0);
     let device = scales[0].device();
     for rows in batches(pairs, batch, seed, 0) {
-        let embedded = Pairs {
+        let embedded = PairEmbeddings {
             audio: audio.rows(rows.iter().map(|row| sounds[*row]), &device),
             text: text.rows(rows.iter().map(|row| words[*row]), &device),
         };
-        let opinions = opinions(study, rows.iter().map(|row| &pairs[*row]), &device);
-        let value = objective.loss(&embedded, &scales, &opinions).into_scalar::<f32>();
+        let targets = targets(dataset, rows.iter().map(|row| &pairs[*row]), &device);
+        let value = objective.loss(&embedded, &scales, &targets).into_scalar::<f32>();
         loss += f64::from(value) * rows.len() as f64 / pairs.len() as f64;
     }
-    Ok(Figures { metrics: Metrics::of(&columns), loss })
+    Ok(ValidationFigures { metrics: Metrics::of(&columns), loss })
 }
 
 /// What listeners said of pairs, in the units of the training split's listeners.
-pub fn opinions<'a>(study: &Study, pairs: impl Iterator<Item = &'a Pair>, device: &Device) -> Opinions {
+pub fn targets<'a>(dataset: &Dataset, pairs: impl Iterator<Item = &'a Pair>, device: &Device) -> Targets {
     let (rating, z_score): (Vec<f32>, Vec<f32>) =
-        pairs.map(|pair| ((pair.mean() / 10.0) as f32, study.scales.mean(pair) as f32)).unzip();
+        pairs.map(|pair| ((pair.mean() / 10.0) as f32, dataset.norms.mean(pair) as f32)).unzip();
     let tensor = |values: Vec<f32>| {
         let count = values.len();
         Tensor::from_data(TensorData::new(values, [count]), device)
     };
-    Opinions { rating: tensor(rating), z_score: tensor(z_score), spread: study.spread() }
+    Targets { rating: tensor(rating), z_score: tensor(z_score), spread: dataset.spread() }
 }

@@ -5,17 +5,17 @@ use std::path::Path;
 
 use clapd_core::model::Bundle;
 use claptune::calibrate::{self, Fitted};
-use claptune::metrics::Plan;
+use claptune::metrics::BootstrapPlan;
 use proptest::prelude::*;
 
-const PLAN: Plan = Plan { resamples: 200, seed: 3 };
+const PLAN: BootstrapPlan = BootstrapPlan { resamples: 200, seed: 3 };
 
 fn score(fitted: &Fitted, cosine: f64) -> f64 {
     f64::from(fitted.curve.score(cosine as f32).score)
 }
 
 /// Pairs of 60 recordings, five each, rated along a curve with a listener's noise of one point.
-fn study(seed: u64) -> (Vec<f64>, Vec<f64>, Vec<usize>) {
+fn dataset(seed: u64) -> (Vec<f64>, Vec<f64>, Vec<usize>) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut normal = || (0..12).map(|_| random.f64()).sum::<f64>() - 6.0;
     let (mut cosines, mut ratings, mut recordings) = (vec![], vec![], vec![]);
@@ -36,7 +36,7 @@ fn truth(cosine: f64) -> f64 {
 
 #[test]
 fn the_curve_behind_noisy_ratings_is_found_and_its_error_is_the_noises() {
-    let (cosines, ratings, recordings) = study(1);
+    let (cosines, ratings, recordings) = dataset(1);
     let fitted = calibrate::fit(&cosines, &ratings, &recordings, PLAN).unwrap();
     for n in 0..=60 {
         let cosine = -0.1 + 0.01 * f64::from(n);
@@ -92,7 +92,7 @@ fn little_or_odd_data_gives_a_curve_all_the_same() {
     let falling = fit(&cosines, &cosines.iter().map(|c| 8.0 - 12.0 * c).collect::<Vec<f64>>());
     assert!(cosines.iter().all(|&c| (score(&falling, c) - 5.06).abs() < 0.6), "{falling:?}");
     // One in twenty rated at random by somebody who did not listen.
-    let (cosines, mut ratings, recordings) = study(2);
+    let (cosines, mut ratings, recordings) = dataset(2);
     ratings.iter_mut().step_by(20).for_each(|rating| *rating = 10.0 - *rating);
     let noisy = calibrate::fit(&cosines, &ratings, &recordings, PLAN).unwrap();
     assert!([0.0, 0.2, 0.4].iter().all(|&c| (score(&noisy, c) - truth(c)).abs() < 1.0), "{noisy:?}");
@@ -121,7 +121,7 @@ proptest! {
         let cosines: Vec<f64> = pairs.iter().map(|pair| pair.0 * spread).collect();
         let ratings: Vec<f64> = pairs.iter().map(|pair| pair.1).collect();
         let recordings: Vec<usize> = pairs.iter().map(|pair| pair.2).collect();
-        let fitted = calibrate::fit(&cosines, &ratings, &recordings, Plan { resamples: 10, seed: 1 }).unwrap();
+        let fitted = calibrate::fit(&cosines, &ratings, &recordings, BootstrapPlan { resamples: 10, seed: 1 }).unwrap();
         let scores: Vec<f64> = (-500..=500).map(|n| score(&fitted, f64::from(n) / 500.0)).collect();
         prop_assert!(scores.iter().all(|s| (0.0..=10.0).contains(s)));
         prop_assert!(scores.windows(2).all(|w| w[0] <= w[1]));
@@ -144,7 +144,7 @@ fn a_bundle_takes_the_curve_its_error_and_another_id() {
     let dir = tempfile::tempdir().unwrap();
     copy_of_mini(dir.path());
     let before = Bundle::open(dir.path()).unwrap();
-    let (cosines, ratings, recordings) = study(1);
+    let (cosines, ratings, recordings) = dataset(1);
     let fitted = calibrate::fit(&cosines, &ratings, &recordings, PLAN).unwrap();
     let id = calibrate::write(dir.path(), &fitted, "ratings.csv (validation)").unwrap();
     let after = Bundle::open(dir.path()).unwrap();

@@ -1,168 +1,55 @@
 //! Checkpoints come from elsewhere: sound ones load whole, broken ones are refused with all their faults named.
 
-use std::io::Write;
+use std::path::Path;
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use claptune::checkpoint::wheel::Wheel;
-use claptune::checkpoint::{Weight, Weights, minilm, safetensors, tf_bundle, yamnet};
+use claptune::checkpoint::stored_tensor::{open_safetensors, read_all};
+use claptune::checkpoint::{Weight, Weights, minilm, yamnet};
 use claptune::net::bert::BertConfig;
 use claptune::net::minilm::MiniLm;
 use claptune::net::yamnet::YamnetConfig;
 use proptest::prelude::*;
-use zip::write::SimpleFileOptions;
+use safetensors::tensor::{Dtype, TensorView};
 
-fn wheel(name: &str, content: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+/// A safetensors file of these tensors.
+fn write(path: &Path, tensors: &[(&str, Dtype, &[usize], &[u8])]) {
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| (*name, TensorView::new(*dtype, shape.to_vec(), bytes).unwrap()));
+    safetensors::serialize_to_file(views, None, path).unwrap();
+}
+
+#[test]
+fn a_small_file_is_read_whole_but_for_what_is_no_weight() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("some_model-1.2-py3-none-any.whl");
-    let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
-    let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
-    zip.start_file(name, options).unwrap();
-    zip.write_all(content).unwrap();
-    zip.finish().unwrap();
-    (folder, path)
-}
-
-#[test]
-fn a_wheel_gives_its_files_name_version_and_hash() {
-    let (_folder, path) = wheel("m/weights", b"some bytes");
-    let mut open = Wheel::open(&path).unwrap();
-    assert_eq!(open.read("m/weights", 10).unwrap(), b"some bytes");
-    assert_eq!(open.name_and_version().unwrap(), ("some-model".into(), "1.2".into()));
-    assert_eq!(open.sha256(), clapd_core::files::sha256_hex(&std::fs::read(&path).unwrap()));
-    assert!(format!("{:#}", open.read("m/other", 10).unwrap_err()).contains("m/other"));
-}
-
-#[test]
-fn a_member_larger_than_asked_for_is_refused() {
-    let (_folder, path) = wheel("bomb", &vec![0; 1 << 20]);
-    assert!(std::fs::metadata(&path).unwrap().len() < 4096, "it should compress well");
-    let message = format!("{:#}", Wheel::open(&path).unwrap().read("bomb", 1000).unwrap_err());
-    assert!(message.contains("1000"), "{message}");
-}
-
-#[test]
-fn a_member_that_lies_about_its_size_is_refused() {
-    let (_folder, path) = wheel("bomb", &vec![0; 1 << 20]);
-    let mut bytes = std::fs::read(&path).unwrap();
-    // The stated size stands in the local header and in the directory; both now say 16 bytes.
-    let stated = (1u32 << 20).to_le_bytes();
-    let mut changed = 0;
-    for i in 0..bytes.len() - 4 {
-        if bytes[i..i + 4] == stated {
-            bytes[i..i + 4].copy_from_slice(&16u32.to_le_bytes());
-            changed += 1;
-        }
-    }
-    assert!(changed >= 2);
-    std::fs::write(&path, bytes).unwrap();
-    let read = Wheel::open(&path).and_then(|mut w| w.read("bomb", 1000));
-    assert!(read.is_err(), "{} bytes came out", read.unwrap().len());
-}
-
-#[test]
-fn a_truncated_wheel_is_refused() {
-    let (_folder, path) = wheel("m", &(0..50_000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
-    let bytes = std::fs::read(&path).unwrap();
-    for length in [0, 1, 100, bytes.len() / 2, bytes.len() - 1] {
-        std::fs::write(&path, &bytes[..length]).unwrap();
-        let read = Wheel::open(&path).and_then(|mut w| w.read("m", 1 << 20));
-        assert!(read.is_err(), "{length} of {} bytes were enough", bytes.len());
-    }
-}
-
-/// A table of TensorFlow's format: one data block, an index block, a footer.
-fn bundle(tensors: &[(&str, &[i64], &[f32])]) -> (Vec<u8>, Vec<u8>) {
-    fn varint(mut v: u64, out: &mut Vec<u8>) {
-        while v >= 0x80 {
-            out.push(v as u8 | 0x80);
-            v >>= 7;
-        }
-        out.push(v as u8);
-    }
-    fn entry(key: &str, value: &[u8], out: &mut Vec<u8>) {
-        for v in [0, key.len(), value.len()] {
-            varint(v as u64, out);
-        }
-        out.extend(key.bytes());
-        out.extend(value);
-    }
-    fn close(block: &mut Vec<u8>) {
-        block.extend(0u32.to_le_bytes());
-        block.extend(1u32.to_le_bytes());
-    }
-    fn handle(offset: usize, size: usize) -> Vec<u8> {
-        let mut out = vec![];
-        varint(offset as u64, &mut out);
-        varint(size as u64, &mut out);
-        out
-    }
-    let (mut block, mut data) = (vec![], vec![]);
-    entry("", &[], &mut block);
-    for (name, shape, values) in tensors {
-        let mut dims = vec![];
-        for d in *shape {
-            let mut dim = vec![8];
-            varint(*d as u64, &mut dim);
-            dims.extend([0x12, dim.len() as u8]);
-            dims.extend(dim);
-        }
-        let mut value = vec![8, 1, 0x12, dims.len() as u8];
-        value.extend(dims);
-        value.push(0x20);
-        varint(data.len() as u64, &mut value);
-        value.push(0x28);
-        varint(values.len() as u64 * 4, &mut value);
-        entry(name, &value, &mut block);
-        data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-    }
-    close(&mut block);
-    let mut table = block.clone();
-    table.extend([0; 5]);
-    let mut index = vec![];
-    entry("z", &handle(0, block.len()), &mut index);
-    close(&mut index);
-    let at = table.len();
-    table.extend(&index);
-    table.extend([0; 5]);
-    let mut footer = handle(0, 0);
-    footer.extend(handle(at, index.len()));
-    footer.resize(40, 0);
-    footer.extend(0xdb47_7524_8b80_fb57u64.to_le_bytes());
-    table.extend(footer);
-    (table, data)
-}
-
-#[test]
-fn a_tensorflow_checkpoint_reads_back() {
-    let (index, data) = bundle(&[("a/kernel", &[2, 3], &[1., 2., 3., 4., 5., 6.]), ("b", &[1], &[-7.])]);
-    let mut weights = tf_bundle::read(&index, &data).unwrap();
-    assert_eq!(weights.take("a/kernel").unwrap(), Weight { shape: vec![2, 3], values: vec![1., 2., 3., 4., 5., 6.] });
-    assert_eq!(weights.take("b").unwrap().values, vec![-7.0]);
+    let path = folder.path().join("model.safetensors");
+    // 1.0 and -2.0 in bf16; a counter.
+    write(&path, &[("a", Dtype::BF16, &[2, 1], &[0x80, 0x3f, 0, 0xc0]), ("count", Dtype::I64, &[1], &[0; 8])]);
+    let inventory = open_safetensors(&path).unwrap();
+    let mut weights = read_all(&inventory, |name| name == "count").unwrap();
+    assert_eq!(weights.take("a").unwrap(), Weight { shape: vec![2, 1], values: vec![1.0, -2.0] });
     assert_eq!(weights.names().count(), 0);
-}
-
-#[test]
-fn a_tensor_outside_the_data_is_refused() {
-    let (index, data) = bundle(&[("a", &[4], &[1., 2., 3., 4.])]);
-    let message = format!("{:#}", tf_bundle::read(&index, &data[..15]).unwrap_err());
-    assert!(message.contains("outside"), "{message}");
-    let (index, data) = bundle(&[("a", &[5], &[1., 2., 3., 4.])]);
-    let message = format!("{:#}", tf_bundle::read(&index, &data).unwrap_err());
-    assert!(message.contains("20"), "{message}");
+    let message = format!("{:#}", read_all(&inventory, |_| false).unwrap_err());
+    assert!(message.contains("count") && message.contains("integers"), "{message}");
 }
 
 proptest! {
     #[test]
-    fn no_bytes_break_the_readers(mut bytes in prop::collection::vec(any::<u8>(), 0..400), flip in any::<(u16, u8)>()) {
-        tf_bundle::read(&bytes, &bytes).ok();
-        safetensors::read(&bytes, |_| false).ok();
-        let (mut index, data) = bundle(&[("a", &[4], &[1., 2., 3., 4.]), ("b/c", &[2, 2], &[5.; 4])]);
-        let at = usize::from(flip.0) % index.len();
-        index[at] ^= flip.1;
-        tf_bundle::read(&index, &data).ok();
-        bytes.truncate(8);
-        tf_bundle::read(&index[..at], &bytes).ok();
+    fn no_bytes_break_the_reader(bytes in prop::collection::vec(any::<u8>(), 0..400), flip in any::<(u16, u8)>()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            open_safetensors(&path).and_then(|inventory| read_all(&inventory, |_| false)).ok();
+        };
+        read(&bytes);
+        write(&path, &[("a", Dtype::F32, &[4], &[1; 16]), ("b/c", Dtype::F16, &[2, 2], &[5; 8])]);
+        let mut whole = std::fs::read(&path).unwrap();
+        let at = usize::from(flip.0) % whole.len();
+        whole[at] ^= flip.1;
+        read(&whole);
+        read(&whole[..at]);
     }
 }
 
@@ -179,9 +66,7 @@ fn small_yamnet() -> (YamnetConfig, Weights) {
         (2, "depthwise_kernel", vec![3, 3, 3, 1], 3),
         (4, "kernel", vec![1, 1, 3, 4], 4),
     ];
-    let name = |layer: usize, part: &str| {
-        format!("layer-1/layer/_func/_yamnet/layer_with_weights-{layer}/{part}/.ATTRIBUTES/VARIABLE_VALUE")
-    };
+    let name = |layer: usize, part: &str| format!("layers.{layer}.{part}");
     for (layer, kernel, shape, channels) in layers {
         weights.insert(name(layer, kernel), tensor(&shape, layer as u64));
         for part in ["beta", "moving_mean"] {
@@ -198,10 +83,7 @@ fn small_yamnet() -> (YamnetConfig, Weights) {
 
 /// The same network the long way: "same" padding, convolution and normalisation each as TensorFlow defines them.
 fn reference(weights: &mut Weights, mel: &[f32]) -> Vec<f32> {
-    let mut get = |layer: usize, part: &str| {
-        let name = format!("layer-1/layer/_func/_yamnet/layer_with_weights-{layer}/{part}/.ATTRIBUTES/VARIABLE_VALUE");
-        weights.take(&name).unwrap()
-    };
+    let mut get = |layer: usize, part: &str| weights.take(&format!("layers.{layer}.{part}")).unwrap();
     let (mut x, mut h, mut w, mut c) = (mel.to_vec(), 96usize, 64usize, 1usize);
     for (layer, kernel, stride) in [(0, "kernel", 2usize), (2, "depthwise_kernel", 2), (4, "kernel", 1)] {
         let k = get(layer, kernel);
@@ -248,12 +130,12 @@ fn reference(weights: &mut Weights, mel: &[f32]) -> Vec<f32> {
 #[test]
 fn yamnet_with_folded_norms_is_yamnet() {
     let (config, weights) = small_yamnet();
-    let mut again = weights.clone();
+    let mut convert = weights.clone();
     let net = yamnet::rename(weights, &config).unwrap().load_into(config.init(&Device::flex())).unwrap();
     let mel = tensor(&[96, 64], 5).values;
     let input = Tensor::<4>::from_data(TensorData::new(mel.clone(), [1, 1, 96, 64]), &Device::flex());
     let ours: Vec<f32> = net.forward(input).into_data().iter::<f32>().collect();
-    for (a, b) in ours.iter().zip(reference(&mut again, &mel)) {
+    for (a, b) in ours.iter().zip(reference(&mut convert, &mel)) {
         assert!((a - b).abs() < 1e-5, "{a} against {b}");
     }
 }

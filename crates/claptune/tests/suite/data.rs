@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clapd_core::dsp::{FrontendSpec, clip_patch};
-use claptune::data::{self, Clips, MelCache, Pair, Rating, Scales, Screening, Split, split};
+use claptune::data::{self, Clips, ListenerNorms, MelCache, Pair, Rating, Screening, Split, split};
 use proptest::prelude::*;
 
 use crate::wav::Wav;
@@ -146,16 +146,16 @@ fn standard_scores_are_pandas() {
     let ratings: Vec<Rating> =
         ratings.iter().enumerate().map(|(n, (l, s))| rating(&n.to_string(), "t", l, *s)).collect();
     let pairs = data::pairs(&ratings).unwrap();
-    let scales = Scales::of(&pairs);
-    let found: Vec<f64> = pairs.iter().map(|pair| scales.mean(pair)).collect();
+    let norms = ListenerNorms::of(&pairs);
+    let found: Vec<f64> = pairs.iter().map(|pair| norms.mean(pair)).collect();
     let root = 0.5_f64.sqrt();
     let expected = [-1.0, 0.0, 1.0, -root, root, (3.0 - 6.5) / 3.0_f64.sqrt()];
     assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?}");
-    assert!((scales.everybody().0 - 6.5).abs() < 1e-12);
+    assert!((norms.average().0 - 6.5).abs() < 1e-12);
 }
 
 /// Listeners who rated in groups, as in a study with sessions, and some who rated everywhere.
-fn study(recordings: usize, groups: usize, wanderers: usize, seed: u64) -> Vec<Rating> {
+fn dataset(recordings: usize, groups: usize, wanderers: usize, seed: u64) -> Vec<Rating> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut ratings = vec![];
     for recording in 0..recordings {
@@ -177,8 +177,8 @@ proptest! {
     fn nothing_crosses_splits_and_nothing_is_lost_uncounted(
         recordings in 12_usize..80, groups in 4_usize..20, wanderers in 0_usize..3, seed in 0_u64..1000,
     ) {
-        let ratings = study(recordings, groups, wanderers, seed);
-        let rules = split::Rules { shares: [0.6, 0.2, 0.2], listeners: true, seed };
+        let ratings = dataset(recordings, groups, wanderers, seed);
+        let rules = split::SplitRules { shares: [0.6, 0.2, 0.2], listeners: true, seed };
         let Ok(made) = split::split(ratings.clone(), &rules) else { return Ok(()) };
         prop_assert_eq!(split::crossing(&made.ratings), split::Crossing::default());
         prop_assert_eq!(made.ratings.len() + made.dropped, ratings.len());
@@ -188,16 +188,16 @@ proptest! {
         // The rows' order decides nothing.
         let mut turned = ratings;
         turned.reverse();
-        let again = split::split(turned, &rules).unwrap();
-        let set = |made: &split::Made| made.ratings.iter().map(|r| format!("{r:?}")).collect::<BTreeSet<_>>();
-        prop_assert_eq!(set(&made), set(&again));
+        let convert = split::split(turned, &rules).unwrap();
+        let set = |made: &split::SplitResult| made.ratings.iter().map(|r| format!("{r:?}")).collect::<BTreeSet<_>>();
+        prop_assert_eq!(set(&made), set(&convert));
     }
 }
 
 #[test]
 fn a_study_in_groups_keeps_nearly_all_and_its_shares() {
-    let ratings = study(400, 40, 0, 3);
-    let made = split::split(ratings.clone(), &split::Rules::default()).unwrap();
+    let ratings = dataset(400, 40, 0, 3);
+    let made = split::split(ratings.clone(), &split::SplitRules::default()).unwrap();
     assert!(
         made.dropped * 10 < ratings.len(),
         "{} of {} dropped; blind chance drops a third",
@@ -207,11 +207,12 @@ fn a_study_in_groups_keeps_nearly_all_and_its_shares() {
     let test: BTreeSet<&String> =
         made.ratings.iter().filter(|r| r.split == Some(Split::Test)).map(|r| &r.recording).collect();
     assert!((35..=40).contains(&test.len()), "{} recordings to test on", test.len());
-    let shared = split::split(ratings.clone(), &split::Rules { listeners: false, ..Default::default() }).unwrap();
+    let shared = split::split(ratings.clone(), &split::SplitRules { listeners: false, ..Default::default() }).unwrap();
     assert_eq!((shared.dropped, shared.ratings.len()), (0, ratings.len()));
     let crossing = split::crossing(&shared.ratings);
     assert!(crossing.recordings.is_empty() && !crossing.listeners.is_empty());
-    let error = split::split(ratings, &split::Rules { shares: [0.9, 0.2, 0.1], ..Default::default() }).unwrap_err();
+    let error =
+        split::split(ratings, &split::SplitRules { shares: [0.9, 0.2, 0.1], ..Default::default() }).unwrap_err();
     assert!(error.to_string().contains("add up to 1"), "{error}");
 }
 

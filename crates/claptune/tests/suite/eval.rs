@@ -7,10 +7,10 @@ use std::path::Path;
 
 use clapd_core::model::{Bundle, Encode};
 use claptune::data;
-use claptune::eval::Listener;
+use claptune::eval::BundleScorer;
 use serde_json::Value;
 
-use crate::support::study::{claptune, fails, root, sounds, study};
+use crate::support::demo_ratings::{claptune, dataset, fails, root, sounds};
 
 #[track_caller]
 fn json(arguments: &[&str]) -> Value {
@@ -22,7 +22,7 @@ fn json(arguments: &[&str]) -> Value {
 #[test]
 fn a_models_agreement_with_people() {
     let dir = tempfile::tempdir().unwrap();
-    let manifest = study(dir.path(), "L");
+    let manifest = dataset(dir.path(), "L");
     let (manifest, bundle) = (manifest.to_str().unwrap(), root().join("models/mini"));
     let mini = bundle.to_str().unwrap();
     let arguments = ["eval", "--data", manifest, "--model", mini, "--against", mini, "--resamples", "200"];
@@ -108,9 +108,9 @@ fn a_manifest_is_split() {
 #[test]
 fn training_sees_what_clapd_hears() {
     let dir = tempfile::tempdir().unwrap();
-    study(dir.path(), "L");
+    dataset(dir.path(), "L");
     let bundle = Bundle::open(root().join("models/mini")).unwrap();
-    let listener = Listener::open(&root().join("models/mini")).unwrap();
+    let scorer = BundleScorer::open(&root().join("models/mini")).unwrap();
     let encoder = bundle.audio_encoder().unwrap();
     for n in [0, 1, 15] {
         let file = dir.path().join(format!("{n}.wav"));
@@ -124,6 +124,6 @@ fn training_sees_what_clapd_hears() {
         let mean: Vec<f32> = sum.iter().map(|sum| (sum / patches.len() as f64) as f32).collect();
         let mut embedding = vec![0.0; encoder.embedding_len()];
         encoder.embed(&mean, &mut embedding).unwrap();
-        assert_eq!(embedding, listener.clip(&file).unwrap(), "sound {n}");
+        assert_eq!(embedding, scorer.clip(&file).unwrap(), "sound {n}");
     }
 }

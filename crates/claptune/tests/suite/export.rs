@@ -9,7 +9,7 @@ use burn::prelude::*;
 use burn::tensor::activation::{gelu, relu, sigmoid, softmax};
 use burn::tensor::{Distribution, TensorData};
 use claptune::export::onnx::Graph;
-use claptune::export::{Length, Tracer, export, export_any_length};
+use claptune::export::{SymbolicLength, Tracer, export, export_any_length};
 use claptune::net::bert::{Bert, BertConfig};
 use claptune::net::yamnet::YamnetConfig;
 use tract_onnx::prelude::{Framework, InferenceModelExt, IntoRunnable, TypedRunnableModel, tvec};
@@ -235,7 +235,7 @@ fn a_text_network_takes_any_length() {
 }
 
 fn takes_any_length(bert: &Bert) {
-    let length = Length { symbol: "S", input: "ids", axis: 1 };
+    let length = SymbolicLength { symbol: "S", input: "ids", axis: 1 };
     let graph = export_any_length("text", bert.clone(), &length, trace_bert).unwrap();
     let model = ready(&graph);
     for n in [1usize, 2, 7, 11, 12, 30] {
@@ -259,7 +259,7 @@ fn yamnet_of_small_width() {
 #[test]
 fn the_same_network_gives_the_same_bytes() {
     let bert = tiny_bert(Some(1));
-    let length = Length { symbol: "S", input: "ids", axis: 1 };
+    let length = SymbolicLength { symbol: "S", input: "ids", axis: 1 };
     let once = || {
         let graph = export_any_length("text", bert.clone(), &length, trace_bert).unwrap();
         graph.into_bytes()

@@ -6,7 +6,6 @@ mod clap;
 mod data;
 mod eval;
 mod export;
-mod heads;
 mod hub;
 mod metrics;
 mod mini;
@@ -14,12 +13,13 @@ mod ops;
 mod quantize;
 mod report;
 mod run;
+mod trainable_mini;
 // The front end's own tests use more of it.
 #[allow(dead_code)]
 #[path = "../../../clapd-core/tests/suite/frontend/signals.rs"]
 mod signals;
 mod support;
-mod towers;
 mod train;
+mod trainable_clap;
 #[path = "../../../../tests/common/wav.rs"]
 mod wav;

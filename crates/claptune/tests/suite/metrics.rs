@@ -1,6 +1,6 @@
 //! Metrics and intervals equal scipy's (tests/golden/make_metrics.py), ties and constants included.
 
-use claptune::metrics::{self, Columns, Metrics, Plan};
+use claptune::metrics::{self, BootstrapPlan, Columns, Metrics};
 use serde_json::Value;
 
 fn golden() -> Value {
@@ -90,7 +90,7 @@ fn a_paired_test_sees_what_two_intervals_do_not() {
             }
         }
     }
-    let plan = Plan { resamples: 500, seed: 1 };
+    let plan = BootstrapPlan { resamples: 500, seed: 1 };
     let [a, b] = [&better, &worse].map(|columns| metrics::intervals(columns, &recordings, plan)[0]);
     assert!(a.low < b.high && b.low < b.value && b.value < b.high, "{a:?} {b:?}");
     let found = metrics::differences(&better, &worse, &recordings, plan);

@@ -13,7 +13,7 @@ use clapd_core::vector::normalize;
 use clapd_kernels::Isa;
 use claptune::checkpoint::{Weight, Weights as Checkpoint};
 use claptune::export::{Precision, nnef};
-use claptune::layout::{self, Weights};
+use claptune::layout::{self, TowerWeights};
 use claptune::net::bert::BertConfig;
 use claptune::net::minilm::MiniLm;
 use claptune::net::yamnet::YamnetConfig;
@@ -68,7 +68,7 @@ fn yamnet_is_the_network_on_every_instruction_set() {
     let source = |path: &str| checkpoint.read(path);
     for (precision, bound) in [(Precision::F32, 1e-5), (Precision::F16, 2e-3)] {
         for isa in Isa::available() {
-            let mut weights = Weights { source: &source, precision, wide: false, int8: Default::default() };
+            let mut weights = TowerWeights::new(&source, precision);
             let graph = ready(layout::yamnet(&mut weights, &config).unwrap(), isa);
             let ours = graph.run(tvec!(Tensor::from_shape(&shape, &mel).unwrap().into())).unwrap();
             let ours: Vec<f32> = ours[0].to_plain_array_view::<f32>().unwrap().iter().copied().collect();
@@ -119,7 +119,7 @@ fn a_bert_counts_its_positions_from_the_first_token() {
     let network = checkpoint.clone().load_into(MiniLm::new(&config, &Device::flex())).unwrap();
     let source = |path: &str| checkpoint.read(path);
     for isa in Isa::available() {
-        let mut weights = Weights { source: &source, precision: Precision::F32, wide: false, int8: Default::default() };
+        let mut weights = TowerWeights::new(&source, Precision::F32);
         let mut model = TypedModel::default();
         let (hidden, _) = layout::encoder(&mut model, &mut weights, &config, None).unwrap();
         model.select_output_outlets(&[hidden]).unwrap();
@@ -160,17 +160,17 @@ fn the_committed_graphs_are_what_is_written() {
         // tract's own note of its version, which it adds each time.
         let mut model = nnef::read(&stored).unwrap();
         model.properties.clear();
-        let mut again = vec![];
-        nnef::write(model, &mut again).unwrap();
-        let (mut stored, mut again) = (entries(&stored), entries(&again));
+        let mut convert = vec![];
+        nnef::write(model, &mut convert).unwrap();
+        let (mut stored, mut convert) = (entries(&stored), entries(&convert));
         if file == "text.nnef.tar" {
             // tract renames the two slices of the head's output when it reads them.
             let text = |files: &mut BTreeMap<String, Vec<u8>>| files.remove("graph.nnef").unwrap();
             let lines = |bytes: Vec<u8>| {
                 bytes.split(|b| *b == b'\n').filter(|line| line.windows(6).any(|w| w == b"clapd_")).count()
             };
-            assert_eq!(lines(text(&mut stored)), lines(text(&mut again)), "{file}");
+            assert_eq!(lines(text(&mut stored)), lines(text(&mut convert)), "{file}");
         }
-        assert!(stored == again, "{file}: make mini would write other bytes");
+        assert!(stored == convert, "{file}: make mini would write other bytes");
     }
 }

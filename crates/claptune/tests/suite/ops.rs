@@ -177,8 +177,8 @@ fn what_is_read_back_is_written_the_same() {
             // tract's own note of its version, which it adds each time.
             let mut read = nnef::read(&once).unwrap();
             read.properties.clear();
-            let again = tar(read);
-            assert!(once == again, "{precision:?}");
+            let convert = tar(read);
+            assert!(once == convert, "{precision:?}");
         }
     }
 }

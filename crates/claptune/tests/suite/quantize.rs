@@ -12,7 +12,7 @@ use claptune::clips;
 use claptune::export::Precision;
 use claptune::import::import;
 use claptune::layout;
-use claptune::net::watch::TextNetwork;
+use claptune::net::observer::TextNetwork;
 use claptune::quantize::rows::{Rows, quantize as rows_of};
 use claptune::quantize::{self, Int8Linear, calibration};
 use proptest::prelude::*;
@@ -44,7 +44,7 @@ fn check(linears: &[Int8Linear]) {
 #[test]
 fn calibration_and_judgement_hear_different_sounds() {
     let spec = open("fused").frontend;
-    let (calibration, judged) = (clips::calibration(&spec).unwrap(), clips::judged(&spec).unwrap());
+    let (calibration, judged) = (clips::calibration(&spec).unwrap(), clips::verification(&spec).unwrap());
     assert!(calibration.len() >= 10 && judged.len() >= 10);
     assert!(calibration.iter().all(|clip| clip.len() == spec.patch_samples()));
     // A stretch of sound that is in both would be found by its samples, bit for bit.
@@ -143,7 +143,7 @@ fn a_text_tower_with_outliers_keeps_its_embeddings() {
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &device);
         let mask = Tensor::ones(shape, &device);
         exact.push(network.forward(ids.clone(), mask.clone()).into_data().iter::<f32>().collect::<Vec<f32>>());
-        network.forward_watched(ids, mask, &mut |_, x| {
+        network.forward_observed(ids, mask, &mut |_, x| {
             let squares = (x.clone() * x.clone()).mean().into_scalar::<f32>();
             widest = widest.max(x.clone().abs().max().into_scalar::<f32>() / squares.sqrt());
         });

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use claptune::calibrate;
 use claptune::data::{Screening, Split};
-use claptune::eval::{self, Listener};
-use claptune::metrics::Plan;
+use claptune::eval::{self, BundleScorer};
+use claptune::metrics::BootstrapPlan;
 use serde_json::json;
 
-use crate::support::study::{claptune, fails, root, study};
+use crate::support::demo_ratings::{claptune, dataset, fails, root};
 
 /// A text that a browser must never take for anything else.
 const HOSTILE: &str = r#"</style></title><script>alert("x")</script><img src=x onerror='alert(1)'> & "quoted""#;
@@ -94,23 +94,23 @@ fn shown(value: f64) -> String {
 #[test]
 fn a_page_tells_what_an_evaluation_finds() {
     let dir = tempfile::tempdir().unwrap();
-    let manifest = study(dir.path(), "L");
+    let manifest = dataset(dir.path(), "L");
     let run = run(dir.path(), &manifest);
     // A curve of its own, so that the tuned model is not the start.
-    let bundle = Listener::open(&run).unwrap();
-    let ratings = eval::Ratings {
+    let bundle = BundleScorer::open(&run).unwrap();
+    let ratings = eval::RatingSelection {
         manifests: std::slice::from_ref(&manifest),
         audio_root: None,
         split: Split::Test,
         screening: Screening::NONE,
         skip: 0.01,
-        plan: Plan { resamples: 200, seed: 1 },
+        plan: BootstrapPlan { resamples: 200, seed: 1 },
     };
-    let judged = eval::judge(&[bundle], &ratings).unwrap();
-    let columns = &judged.columns[0];
-    let fitted = calibrate::fit(&columns.cosine, &columns.rating, &judged.recordings, ratings.plan).unwrap();
+    let scored = eval::score_ratings(&[bundle], &ratings).unwrap();
+    let columns = &scored.columns[0];
+    let fitted = calibrate::fit(&columns.cosine, &columns.rating, &scored.recordings, ratings.plan).unwrap();
     calibrate::write(&run.join("bundle"), &fitted, "m.csv").unwrap();
-    let models = [Listener::open(&run).unwrap(), Listener::open(&root().join("models/mini")).unwrap()];
+    let models = [BundleScorer::open(&run).unwrap(), BundleScorer::open(&root().join("models/mini")).unwrap()];
     let found = eval::agreement(&models, &ratings).unwrap();
     let page = report(&run, &[]);
     let all = &found.groups[0];
@@ -157,7 +157,7 @@ fn a_page_tells_what_an_evaluation_finds() {
 #[test]
 fn no_text_does_anything_but_be_read() {
     let dir = tempfile::tempdir().unwrap();
-    study(dir.path(), "L");
+    dataset(dir.path(), "L");
     let mut lines = String::new();
     for (n, text) in [HOSTILE, "a dog barking", "rain"].into_iter().enumerate() {
         for listener in [HOSTILE, "SIMULATED-2"] {
@@ -178,7 +178,7 @@ fn no_text_does_anything_but_be_read() {
 #[test]
 fn a_run_that_was_killed_has_a_page() {
     let dir = tempfile::tempdir().unwrap();
-    let manifest = study(dir.path(), "simulated-");
+    let manifest = dataset(dir.path(), "simulated-");
     let run = run(dir.path(), &manifest);
     fs::remove_dir_all(run.join("bundle")).unwrap();
     let mut metrics = fs::read(run.join("metrics.jsonl")).unwrap();
@@ -187,7 +187,7 @@ fn a_run_that_was_killed_has_a_page() {
     let page = report(&run, &[]);
     for text in [
         "unfinished",
-        "Nothing was judged",
+        "Nothing was scored",
         "neither a bundle nor a best checkpoint",
         "1 torn line",
         "best 0.654",
@@ -205,7 +205,7 @@ fn a_run_that_was_killed_has_a_page() {
 #[test]
 fn what_is_missing_is_said_and_what_was_asked_for_has_to_be_there() {
     let dir = tempfile::tempdir().unwrap();
-    study(dir.path(), "L");
+    dataset(dir.path(), "L");
     let manifest = dir.path().join("plain.csv");
     let rows: Vec<String> = (0..6).map(|n| format!("{n}.wav,a dog barking,{},validation", n + 1)).collect();
     fs::write(&manifest, "audio,text,score,split\n".to_owned() + &rows.join("\n") + "\n").unwrap();
@@ -214,7 +214,7 @@ fn what_is_missing_is_said_and_what_was_asked_for_has_to_be_there() {
     let lost = text.replace(root().join("models/mini").to_str().unwrap(), "/nowhere/to/begin");
     fs::write(run.join("run.json"), lost).unwrap();
     let page = report(&run, &[]);
-    for text in ["no test split", "before training could not be judged", "/nowhere/to/begin", "0 known listeners"] {
+    for text in ["no test split", "before training could not be scored", "/nowhere/to/begin", "0 known listeners"] {
         assert!(page.contains(text), "{text}");
     }
     assert!(page.contains("<audio ") && !page.contains("Tuned less start"));
@@ -226,5 +226,5 @@ fn what_is_missing_is_said_and_what_was_asked_for_has_to_be_there() {
     // The manifest is gone: curves and options are still shown.
     fs::remove_file(&manifest).unwrap();
     let page = report(Path::new(run), &[]);
-    assert!(page.contains("Nothing was judged") && page.contains("plain.csv") && page.contains("best 0.654"));
+    assert!(page.contains("Nothing was scored") && page.contains("plain.csv") && page.contains("best 0.654"));
 }

@@ -8,25 +8,25 @@ use std::time::Duration;
 
 use claptune::checkpoint::clap_names::{Naming, Tower};
 use claptune::data::{self, Pair, Split};
-use claptune::eval::Listener;
+use claptune::eval::BundleScorer;
 use claptune::metrics::spearman;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::support::copy::golden;
 use crate::support::training;
-use crate::support::training::{fails, study, succeeds};
+use crate::support::training::{dataset, fails, succeeds};
 
 /// A folder with a study, in which runs can be made.
-struct Place {
+struct TensorLocation {
     folder: tempfile::TempDir,
     init: String,
 }
 
-impl Place {
+impl TensorLocation {
     fn new(form: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        study(folder.path());
+        dataset(folder.path());
         Self { folder, init: golden(form).display().to_string() }
     }
 
@@ -79,7 +79,7 @@ fn of_kind<'a>(lines: &'a [Value], kind: &str) -> Vec<&'a Value> {
 
 #[test]
 fn a_run_leaves_a_journal_a_checkpoint_and_a_bundle() {
-    let place = Place::new("fused");
+    let place = TensorLocation::new("fused");
     let said = place.tune("run", &["--epochs", "4", "--patience", "9"]);
     assert!(said.contains("SRCC") && said.contains("KTAU"), "lines where there is no terminal: {said}");
     let out = place.folder.path().join("run");
@@ -106,7 +106,7 @@ fn a_run_leaves_a_journal_a_checkpoint_and_a_bundle() {
     let rows = data::read(Path::new(&place.path("study.csv")), None).unwrap().rows;
     let pairs: Vec<Pair> = data::pairs(&rows).unwrap();
     let pairs: Vec<Pair> = pairs.into_iter().filter(|pair| pair.split == Some(Split::Validation)).collect();
-    let (scored, _) = Listener::open(&out).unwrap().score(&pairs, 0.0).unwrap();
+    let (scored, _) = BundleScorer::open(&out).unwrap().score(&pairs, 0.0).unwrap();
     let cosines: Vec<f64> = scored.iter().map(|(cosine, _)| f64::from(*cosine)).collect();
     let ratings: Vec<f64> = pairs.iter().map(Pair::mean).collect();
     let best = validations.iter().rfind(|line| line["best"] == true).unwrap()["srcc"].as_f64().unwrap();
@@ -122,9 +122,9 @@ fn a_run_leaves_a_journal_a_checkpoint_and_a_bundle() {
 }
 
 /// Kills a run now and then, and lets it end.
-fn interrupted(place: &Place, out: &str, more: &[&str], random: &mut fastrand::Rng) -> usize {
-    let journal = place.folder.path().join(out).join("metrics.jsonl");
-    let lines = || fs::read_to_string(&journal).map_or(0, |text| text.lines().count());
+fn interrupted(place: &TensorLocation, out: &str, more: &[&str], random: &mut fastrand::Rng) -> usize {
+    let metrics_log = place.folder.path().join(out).join("metrics.jsonl");
+    let lines = || fs::read_to_string(&metrics_log).map_or(0, |text| text.lines().count());
     let mut kills = 0;
     while kills < 4 {
         // While it gets ready, after the next line or some later one, and then at any moment of a step or of what it saves.
@@ -156,7 +156,7 @@ fn interrupted(place: &Place, out: &str, more: &[&str], random: &mut fastrand::R
 
 #[test]
 fn a_run_that_was_killed_ends_as_one_that_was_not() {
-    let place = Place::new("unfused");
+    let place = TensorLocation::new("unfused");
     let options = [
         "--epochs",
         "3",
@@ -194,7 +194,7 @@ fn a_run_that_was_killed_ends_as_one_that_was_not() {
 
 #[test]
 fn a_run_stays_on_its_device() {
-    let place = Place::new("unfused");
+    let place = TensorLocation::new("unfused");
     place.refuses("run", &["--device", "gpu"], &["\"gpu\" is no device", "cuda, vulkan, wgpu and metal"]);
     // A build that can would look for one.
     if cfg!(not(feature = "metal")) {
@@ -218,7 +218,7 @@ fn a_run_stays_on_its_device() {
 #[cfg(feature = "vulkan")]
 #[test]
 fn vulkan_trains_as_the_processor_does_and_goes_on_after_a_kill() {
-    let place = Place::new("unfused");
+    let place = TensorLocation::new("unfused");
     let options = ["--steps", "8", "--validate-every", "4", "--save-every", "0", "--loss", "wsce+0.5*mae+0.5*spo"];
     let on = [&options[..], &["--device", "vulkan"]].concat();
     place.tune("flex", &options);
@@ -245,7 +245,7 @@ fn vulkan_trains_as_the_processor_does_and_goes_on_after_a_kill() {
 }
 
 /// Tensors of the best model that are not those of the beginning.
-fn changed(place: &Place, out: &str) -> BTreeSet<String> {
+fn changed(place: &TensorLocation, out: &str) -> BTreeSet<String> {
     let begin = fs::read(Path::new(&place.init).join("model.safetensors")).unwrap();
     let (_, best) = place.outcome(out);
     let (begin, best) = (SafeTensors::deserialize(&begin).unwrap(), SafeTensors::deserialize(&best).unwrap());
@@ -259,12 +259,12 @@ fn changed(place: &Place, out: &str) -> BTreeSet<String> {
 }
 
 fn name(tower: Tower, path: &str) -> String {
-    Naming::Transformers.place(tower, path).name
+    Naming::Transformers.location(tower, path).name
 }
 
 #[test]
 fn frozen_parts_stay_bit_for_bit() {
-    let place = Place::new("fused");
+    let place = TensorLocation::new("fused");
     let options = ["--steps", "6", "--validate-every", "1"];
     place.tune("all", &options);
     let all = changed(&place, "all");
@@ -295,7 +295,7 @@ fn frozen_parts_stay_bit_for_bit() {
 
 #[test]
 fn batches_of_a_step_count_as_one() {
-    let place = Place::new("unfused");
+    let place = TensorLocation::new("unfused");
     let mut text = "audio,text,score,split\n".to_owned();
     for n in 0..14 {
         text += &format!("{n}.wav,a sound of kind {n},{},{}\n", (3 * n) % 11, training::split(n));
@@ -320,7 +320,7 @@ fn batches_of_a_step_count_as_one() {
 
 #[test]
 fn a_run_becomes_a_bundle_of_any_precision() {
-    let place = Place::new("fused");
+    let place = TensorLocation::new("fused");
     place.tune("run", &["--steps", "2"]);
     let (run, out) = (place.path("run"), place.path("small"));
     succeeds(&["export", &run, "--bundle", &out, "--precision", "f16"]);
@@ -337,7 +337,7 @@ fn a_run_becomes_a_bundle_of_any_precision() {
 
 #[test]
 fn what_can_not_be_trained_on_is_said() {
-    let place = Place::new("unfused");
+    let place = TensorLocation::new("unfused");
     let with = |name: &str, text: &str, more: &[&str], words: &[&str]| {
         let data = place.write(name, text);
         let (out, cache) = (place.path("bad"), place.path("mels"));

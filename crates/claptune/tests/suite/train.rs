@@ -13,11 +13,11 @@ use claptune::checkpoint::clap::ClapCheckpoint;
 use claptune::checkpoint::clap_names::{Naming, Tower, is_transposed};
 use claptune::checkpoint::source::locate;
 use claptune::net::clap::Clap;
-use claptune::train::objective::{Objective, Opinions, Spread};
-use claptune::train::optimizer::{Optimizer, Rates};
-use claptune::train::parts::Depth;
+use claptune::train::objective::{Objective, Spread, Targets};
+use claptune::train::optimizer::{LearningRates, Optimizer};
+use claptune::train::parts::LayerRates;
+use claptune::train::parts::freeze_batch_statistics;
 use claptune::train::save::save;
-use claptune::train::still_statistics;
 use serde_json::Value;
 
 const PAIRS: usize = 4;
@@ -49,8 +49,8 @@ fn inputs(fused: bool, device: &Device) -> (Tensor<4>, Tensor<2, Int>, Tensor<2,
     )
 }
 
-fn opinions(device: &Device) -> Opinions {
-    Opinions {
+fn targets(device: &Device) -> Targets {
+    Targets {
         rating: Tensor::from_floats([0.9, 0.25, 0.0, 0.625], device),
         z_score: Tensor::from_floats([1.1, -0.7, -1.6, 0.3], device),
         spread: Spread { mean: 5.5, deviation: 2.75 },
@@ -105,8 +105,8 @@ fn worst(values: &BTreeMap<String, Vec<f32>>, told: &Value) -> (f64, String) {
 /// PyTorch's name of a parameter.
 fn name(ours: &str) -> String {
     match ours.split_once('.') {
-        Some(("audio", path)) => Naming::Transformers.place(Tower::Audio, path).name,
-        Some((_, path)) => Naming::Transformers.place(Tower::Text, path).name,
+        Some(("audio", path)) => Naming::Transformers.location(Tower::Audio, path).name,
+        Some((_, path)) => Naming::Transformers.location(Tower::Text, path).name,
         None => Naming::Transformers.temperature(if ours == "audio_scale" { Tower::Audio } else { Tower::Text }),
     }
 }
@@ -140,12 +140,12 @@ fn open(folder: &Path) -> ClapCheckpoint {
 
 fn compare(form: &str) {
     let (expected, device) = (expected(), Device::flex().autodiff());
-    let clap = still_statistics(open(&golden().join(form)).both(&device).unwrap());
+    let clap = freeze_batch_statistics(open(&golden().join(form)).both(&device).unwrap());
     let (mel, ids, mask) = inputs(form == "fused", &device);
     for (objective, row) in expected[form].as_object().unwrap() {
         let pairs = clap.forward(mel.clone(), ids.clone(), mask.clone());
         let scales = [clap.audio_scale.val(), clap.text_scale.val()];
-        let loss = objective.parse::<Objective>().unwrap().loss(&pairs, &scales, &opinions(&device));
+        let loss = objective.parse::<Objective>().unwrap().loss(&pairs, &scales, &targets(&device));
         let value = f64::from(loss.clone().into_scalar::<f32>());
         for reference in ["loss", "numpy"] {
             let told = row[reference].as_f64().unwrap();
@@ -177,22 +177,22 @@ fn stepped(clap: Clap, optimizer: &mut Optimizer, step: u64, device: &Device) ->
     let (mel, ids, mask) = inputs(true, device);
     let pairs = clap.forward(mel, ids, mask);
     let scales = [clap.audio_scale.val(), clap.text_scale.val()];
-    let loss = "wsce+0.5*mae".parse::<Objective>().unwrap().loss(&pairs, &scales, &opinions(device));
+    let loss = "wsce+0.5*mae".parse::<Objective>().unwrap().loss(&pairs, &scales, &targets(device));
     let gradients = GradientsParams::from_grads(loss.backward(), &clap);
     optimizer.step(step, clap, gradients)
 }
 
-fn rates() -> Rates {
-    Rates { peak: 1e-3, warm_up: 0, steps: 10, weight_decay: 0.01, clip: Some(1.0) }
+fn rates() -> LearningRates {
+    LearningRates { peak: 1e-3, warm_up: 0, steps: 10, weight_decay: 0.01, clip: Some(1.0) }
 }
 
 #[test]
 fn a_step_is_pytorchs() {
     let (expected, device) = (&expected()["step"], Device::flex().autodiff());
-    let clap = still_statistics(open(&golden().join("fused")).both(&device).unwrap());
+    let clap = freeze_batch_statistics(open(&golden().join("fused")).both(&device).unwrap());
     let before = named(&clap, None);
-    let (after, length) = stepped(clap, &mut Optimizer::new(rates(), &[]).unwrap(), 0, &device);
-    assert!((length / expected["length"].as_f64().unwrap() - 1.0).abs() < 1e-5, "{length}");
+    let (after, gradient_length) = stepped(clap, &mut Optimizer::new(rates(), &[]).unwrap(), 0, &device);
+    assert!((gradient_length / expected["length"].as_f64().unwrap() - 1.0).abs() < 1e-5, "{gradient_length}");
     let mut changes = named(&after, None);
     for (name, values) in &mut changes {
         values.iter_mut().zip(&before[name]).for_each(|(after, before)| *after -= before);
@@ -214,9 +214,9 @@ fn a_step_is_pytorchs() {
 fn a_run_that_was_interrupted_goes_on_as_if_it_had_not_been() {
     let (device, folder) = (Device::flex().autodiff(), tempfile::tempdir().unwrap());
     let checkpoint = open(&golden().join("fused"));
-    let begin = || still_statistics(checkpoint.both(&device).unwrap());
-    let rates = || Rates { warm_up: 2, ..rates() };
-    let groups = Depth { text: 0.5, layer_decay: 0.8 }.groups(4, 2);
+    let begin = || freeze_batch_statistics(checkpoint.both(&device).unwrap());
+    let rates = || LearningRates { warm_up: 2, ..rates() };
+    let groups = LayerRates { text: 0.5, layer_decay: 0.8 }.groups(4, 2);
     let (mut optimizer, mut clap) = (Optimizer::new(rates(), &groups).unwrap(), begin());
     let state = [folder.path().join("model"), folder.path().join("optimizer")];
     for step in 0..4 {
@@ -238,9 +238,9 @@ fn a_run_that_was_interrupted_goes_on_as_if_it_had_not_been() {
 fn what_was_trained_is_a_checkpoint_again() {
     let (device, folder) = (Device::flex().autodiff(), tempfile::tempdir().unwrap());
     let checkpoint = open(&golden().join("fused"));
-    let clap = still_statistics(checkpoint.both(&device).unwrap());
+    let clap = freeze_batch_statistics(checkpoint.both(&device).unwrap());
     let trained = stepped(clap, &mut Optimizer::new(rates(), &[]).unwrap(), 0, &device).0;
     save(&trained, &checkpoint, folder.path()).unwrap();
-    let again = open(folder.path()).both(&device).unwrap();
-    assert!(named(&trained, None) == named(&again, None), "bit for bit");
+    let convert = open(folder.path()).both(&device).unwrap();
+    assert!(named(&trained, None) == named(&convert, None), "bit for bit");
 }

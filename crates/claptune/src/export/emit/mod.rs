@@ -1,8 +1,7 @@
 //! Recorded operations as ONNX nodes.
 //!
-//! In: a [`Recording`]. Out: a [`Graph`] whose shapes are the recording's.
-//! A network with a new kind of operation adds one arm to one of the tables beside this file.
-//! Never: guesses. An operation without an arm is an error that names it.
+//! A network with a new kind of operation adds one arm to one of the tables beside this file. An operation without an
+//! arm is an error that names it.
 
 mod base;
 mod module;

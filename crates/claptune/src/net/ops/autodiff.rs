@@ -1,8 +1,5 @@
-//! The operators in Burn's graph of derivatives.
-//!
-//! In: a backend that has operators and derivatives. Out: the same operators for a network in training. With gradient checkpointing,
-//! all but softmax are computed again on the way back instead of being kept, as Burn does with operators as cheap.
-//! Never: computes.
+//! The operators in Burn's graph of derivatives. With gradient checkpointing, all but softmax are computed again on the
+//! way back instead of being kept, as Burn does with operators as cheap.
 
 use std::fmt::{self, Debug};
 use std::marker::PhantomData;
@@ -26,8 +23,8 @@ impl<B: TransformerOps + Derivatives> ForwardAndBack for B {}
 
 impl<B: ForwardAndBack, C: CheckpointStrategy> TransformerOps for Autodiff<B, C> {
     fn gelu_of(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        let again = Again::new([x.id()], |[x]: [FloatTensor<B>; 1]| B::gelu_of(x));
-        match GeluBack.prepare::<C>([x.node()]).memory_bound().retro_forward(again).parents([&x]).stateful() {
+        let recompute = Recompute::new([x.id()], |[x]: [FloatTensor<B>; 1]| B::gelu_of(x));
+        match GeluBack.prepare::<C>([x.node()]).memory_bound().retro_forward(recompute).parents([&x]).stateful() {
             OpsKind::Tracked(mut prepared) => {
                 let state = prepared.checkpoint(&x);
                 prepared.finish(state, B::gelu_of(x.into_primitive()))
@@ -57,7 +54,7 @@ impl<B: ForwardAndBack, C: CheckpointStrategy> TransformerOps for Autodiff<B, C>
         let forward = move |[x, weight, bias]: [FloatTensor<B>; 3]| B::norm_of(x, weight, bias, epsilon);
         let nodes = [x.node(), weight.node(), bias.node()];
         let prepared = NormBack.prepare::<C>(nodes).memory_bound();
-        let prepared = prepared.retro_forward(Again::new(inputs, forward)).parents([&x, &weight, &bias]);
+        let prepared = prepared.retro_forward(Recompute::new(inputs, forward)).parents([&x, &weight, &bias]);
         match prepared.stateful() {
             OpsKind::Tracked(mut prepared) => {
                 let state = (prepared.checkpoint(&x), prepared.checkpoint(&weight), epsilon);
@@ -70,10 +67,10 @@ impl<B: ForwardAndBack, C: CheckpointStrategy> TransformerOps for Autodiff<B, C>
     }
 
     fn reordered_of(x: FloatTensor<Self>, order: IntTensor<Self>, back: IntTensor<Self>) -> FloatTensor<Self> {
-        let [order_again, back_again] = [order.clone(), back.clone()];
-        let forward = move |[x]: [FloatTensor<B>; 1]| B::reordered_of(x, order_again.clone(), back_again.clone());
+        let [order_copy, back_copy] = [order.clone(), back.clone()];
+        let forward = move |[x]: [FloatTensor<B>; 1]| B::reordered_of(x, order_copy.clone(), back_copy.clone());
         let prepared = ReorderedBack.prepare::<C>([x.node()]).memory_bound();
-        match prepared.retro_forward(Again::new([x.id()], forward)).parents([&x]).stateful() {
+        match prepared.retro_forward(Recompute::new([x.id()], forward)).parents([&x]).stateful() {
             OpsKind::Tracked(prepared) => {
                 let y = B::reordered_of(x.into_primitive(), order.clone(), back.clone());
                 prepared.finish((order, back), y)
@@ -137,25 +134,25 @@ impl<B: ForwardAndBack> Backward<B, 1> for ReorderedBack {
 }
 
 /// The forward pass of a node, repeated.
-struct Again<P, F, const N: usize> {
+struct Recompute<P, F, const N: usize> {
     inputs: [NodeId; N],
     forward: F,
     of: PhantomData<fn([P; N]) -> P>,
 }
 
-impl<P, F: Fn([P; N]) -> P, const N: usize> Again<P, F, N> {
+impl<P, F: Fn([P; N]) -> P, const N: usize> Recompute<P, F, N> {
     fn new(inputs: [NodeId; N], forward: F) -> Self {
         Self { inputs, forward, of: PhantomData }
     }
 }
 
-impl<P, F, const N: usize> Debug for Again<P, F, N> {
+impl<P, F, const N: usize> Debug for Recompute<P, F, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "again from {:?}", self.inputs)
     }
 }
 
-impl<P, F, const N: usize> RetroForward for Again<P, F, N>
+impl<P, F, const N: usize> RetroForward for Recompute<P, F, N>
 where
     P: Clone + Debug + Send + 'static,
     F: Fn([P; N]) -> P + Send + 'static,

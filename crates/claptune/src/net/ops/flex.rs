@@ -1,7 +1,5 @@
-//! The operators and their derivatives on the processor.
-//!
-//! In: tensors of f32, rows along the last dimension. Out: new ones. Sums over rows are added up in one order on any number of cores.
-//! Never: decides which tensors come here; [`super`] has looked.
+//! The operators and their derivatives on the processor, over rows along the last dimension in f32. Sums over rows are
+//! added up in one order on any number of cores.
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::{ActivationOps, FloatTensorOps, ModuleOps};

@@ -1,9 +1,9 @@
 //! Operators of a transformer with derivatives of their own, where a network is trained on the processor.
 //!
-//! In: tensors on any device. Out: what Burn's operators of the same names give. Burn's automatic derivatives take a norm or a softmax
-//! apart into passes over memory, forward and back, and its GELU takes one number at a time: together half of a training step.
-//! `flex` computes on the processor, `autodiff` joins it to Burn's graph of derivatives.
-//! Never: touches another backend, or a recording for export: those have Burn's own.
+//! They give what Burn's operators of the same names give. Burn's automatic derivatives take a norm or a softmax apart
+//! into passes over memory, forward and back, and its GELU takes one number at a time: together half of a training
+//! step. `flex` computes on the processor, `autodiff` joins it to Burn's graph of derivatives. On other backends, and
+//! in a recording for export, Burn's own are used.
 
 mod autodiff;
 mod flex;
@@ -78,13 +78,13 @@ impl Order {
     }
 
     /// `[N, T, C]` in this order.
-    pub fn put(&self, x: Tensor<3>) -> Tensor<3> {
+    pub fn apply(&self, x: Tensor<3>) -> Tensor<3> {
         let [order, back] = &self.0;
         reordered(x, order, back)
     }
 
-    /// What was [`put`](Self::put) in this order, as it was.
-    pub fn undo(&self, x: Tensor<3>) -> Tensor<3> {
+    /// What was [`apply`](Self::put) in this order, as it was.
+    pub fn invert(&self, x: Tensor<3>) -> Tensor<3> {
         let [order, back] = &self.0;
         reordered(x, back, order)
     }
@@ -123,13 +123,18 @@ mod tests {
         ),
         (
             "order",
-            |x, _, _| Order::new(&turn(x.dims()[0]), &x.device()).put(x.unsqueeze()).squeeze_dim(0),
+            |x, _, _| Order::new(&turn(x.dims()[0]), &x.device()).apply(x.unsqueeze()).squeeze_dim(0),
             |x, _, _| Tensor::cat(vec![x.clone().narrow(0, 1, x.dims()[0] - 1), x.narrow(0, 0, 1)], 0),
         ),
     ];
 
     /// What an operator gives, and the gradients by all that goes into it and learns. Rows come as a view of a larger tensor.
-    fn told(operator: Operator, [count, width]: [usize; 2], learns: [bool; 3], device: &Device) -> Vec<Vec<f32>> {
+    fn outputs_and_gradients(
+        operator: Operator,
+        [count, width]: [usize; 2],
+        learns: [bool; 3],
+        device: &Device,
+    ) -> Vec<Vec<f32>> {
         let noise = |n: usize, seed: u64| {
             let mut random = fastrand::Rng::with_seed(seed);
             (0..n).map(|_| 4.0 * random.f32() - 2.0).collect::<Vec<f32>>()
@@ -161,7 +166,10 @@ mod tests {
         {
             for (name, ours, burns) in OPERATORS {
                 for device in [device.clone(), device.clone().gradient_checkpointing()] {
-                    let (ours, burns) = (told(ours, shape, learns, &device), told(burns, shape, learns, &device));
+                    let (ours, burns) = (
+                        outputs_and_gradients(ours, shape, learns, &device),
+                        outputs_and_gradients(burns, shape, learns, &device),
+                    );
                     assert_eq!(ours.len(), burns.len(), "{name}");
                     for (ours, burns) in ours.iter().flatten().zip(burns.iter().flatten()) {
                         // Sums of 500 rows, added in another order.
@@ -178,10 +186,12 @@ mod tests {
         let device = Device::flex().autodiff();
         let on = |threads: usize, operator: Operator| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| told(operator, [500, 97], LEARN[0], &device))
+            pool.install(|| outputs_and_gradients(operator, [500, 97], LEARN[0], &device))
         };
         for (name, operator, _) in OPERATORS {
-            let bits = |told: Vec<Vec<f32>>| told.iter().flatten().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let bits = |outputs_and_gradients: Vec<Vec<f32>>| {
+                outputs_and_gradients.iter().flatten().map(|x| x.to_bits()).collect::<Vec<_>>()
+            };
             assert_eq!(bits(on(1, operator)), bits(on(3, operator)), "{name}");
         }
     }
@@ -191,8 +201,8 @@ mod tests {
         let device = Device::flex();
         let x = Tensor::<3>::from_data([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]], &device);
         let order = Order::new(&turn(3), &device);
-        let turned = order.put(x.clone());
+        let turned = order.apply(x.clone());
         assert_eq!(turned.to_data(), TensorData::from([[[3.0f32, 4.0], [5.0, 6.0], [1.0, 2.0]]]));
-        assert_eq!(order.undo(turned).to_data(), x.to_data());
+        assert_eq!(order.invert(turned).to_data(), x.to_data());
     }
 }

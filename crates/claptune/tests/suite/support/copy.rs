@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use claptune::checkpoint::source::{Source, locate};
+use claptune::checkpoint::source::{CheckpointSource, locate};
 use claptune::export::Precision;
 use claptune::import::import;
 use safetensors::tensor::{Dtype, TensorView};
@@ -37,7 +37,7 @@ impl Copy {
         self.folder.path().join("model").join(file)
     }
 
-    pub fn source(&self) -> Source {
+    pub fn source(&self) -> CheckpointSource {
         locate(self.path("").to_str().unwrap(), None).unwrap()
     }
 

@@ -1,5 +1,5 @@
 //! What the tests stand on.
 
 pub mod copy;
-pub mod study;
+pub mod demo_ratings;
 pub mod training;

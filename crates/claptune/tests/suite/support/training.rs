@@ -23,7 +23,7 @@ pub fn split(recording: usize) -> &'static str {
 }
 
 /// Each recording with three texts, rated by three listeners of its split.
-pub fn study(folder: &Path) -> PathBuf {
+pub fn dataset(folder: &Path) -> PathBuf {
     let mut random = fastrand::Rng::with_seed(5);
     let mut manifest = "audio,text,score,listener,split\n".to_owned();
     for n in 0..RECORDINGS {

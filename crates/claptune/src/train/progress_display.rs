@@ -1,33 +1,30 @@
-//! What a run shows while it is at work: a bar on a terminal, lines elsewhere, both on standard error.
-//!
-//! In: steps and validations. Out: text.
-//! Never: writes to a file; decides anything.
+//! What a run shows while it is at work, on standard error: a bar on a terminal, lines elsewhere.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::validate::Figures;
+use super::validate::ValidationFigures;
 
 /// Where no bar can be drawn, a line for the steps of this long.
-const LINES_EVERY: Duration = Duration::from_secs(30);
+const LINE_INTERVAL: Duration = Duration::from_secs(30);
 /// How much of the mean loss and speed a step replaces: a bar that can be read.
-const NEWEST: f64 = 0.1;
+const SMOOTHING: f64 = 0.1;
 
 /// The display of a run.
 #[derive(Debug)]
-pub struct Show {
+pub struct ProgressDisplay {
     bar: ProgressBar,
     steps: u64,
     begun: Instant,
     first: u64,
-    told: Instant,
+    last_line: Instant,
     /// Running means of the loss and of pairs a second.
     means: Option<(f64, f64)>,
     srcc: f64,
 }
 
-impl Show {
+impl ProgressDisplay {
     /// For a run of `steps` that goes on after `done`.
     pub fn new(steps: u64, done: u64) -> Self {
         let bar = ProgressBar::new(steps).with_position(done);
@@ -36,14 +33,14 @@ impl Show {
         }
         bar.reset_eta();
         let now = Instant::now();
-        Self { bar, steps, begun: now, first: done, told: now, means: None, srcc: f64::NAN }
+        Self { bar, steps, begun: now, first: done, last_line: now, means: None, srcc: f64::NAN }
     }
 
     /// After a step.
     pub fn step(&mut self, done: u64, loss: f64, pairs_per_second: f64) {
         let (loss, speed) = match self.means {
             Some((old_loss, old_speed)) => {
-                (old_loss + NEWEST * (loss - old_loss), old_speed + NEWEST * (pairs_per_second - old_speed))
+                (old_loss + SMOOTHING * (loss - old_loss), old_speed + SMOOTHING * (pairs_per_second - old_speed))
             }
             None => (loss, pairs_per_second),
         };
@@ -53,8 +50,8 @@ impl Show {
         if !self.bar.is_hidden() {
             self.bar.set_message(text);
             self.bar.set_position(done);
-        } else if self.told.elapsed() >= LINES_EVERY {
-            self.told = Instant::now();
+        } else if self.last_line.elapsed() >= LINE_INTERVAL {
+            self.last_line = Instant::now();
             let left = self.begun.elapsed().as_secs_f64() / (done - self.first) as f64 * (self.steps - done) as f64;
             let left = humantime::format_duration(Duration::from_secs(left as u64));
             eprintln!("step {done} of {}: {text}, {left} left", self.steps);
@@ -62,18 +59,18 @@ impl Show {
     }
 
     /// After a validation.
-    pub fn validation(&mut self, done: u64, epoch: u64, figures: &Figures, best: bool) {
-        let Figures { metrics, loss } = figures;
+    pub fn validation(&mut self, done: u64, epoch: u64, figures: &ValidationFigures, best: bool) {
+        let ValidationFigures { metrics, loss } = figures;
         self.srcc = metrics.srcc;
         let best = if best { " (best)" } else { "" };
-        self.say(&format!(
+        self.print_line(&format!(
             "step {done}, epoch {epoch}: SRCC {:.3}{best}, LCC {:.3}, KTAU {:.3}, MSE {:.2}, loss {loss:.4}",
             metrics.srcc, metrics.lcc, metrics.ktau, metrics.mse
         ));
     }
 
     /// A line of its own.
-    pub fn say(&self, text: &str) {
+    pub fn print_line(&self, text: &str) {
         self.bar.suspend(|| eprintln!("{text}"));
     }
 

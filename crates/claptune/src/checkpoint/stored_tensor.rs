@@ -1,8 +1,8 @@
-//! Tensors that are still in their files.
+//! Tensors that are still in their files: safetensors (one file, or the shards of an index) or a PyTorch file.
 //!
-//! In: the paths of safetensors files (one, or the shards of an index) or of a PyTorch file. Out: names, shapes, and the
-//! values of one tensor at a time as f32.
-//! Never: holds more than the tensor that is asked for; trusts a length that a file states; runs code out of a pickle.
+//! Names and shapes are read at once, the values of one tensor at a time and as f32, so that a large checkpoint is
+//! never in memory whole. A length that a file states is checked against the file before anything of that size is made,
+//! and of a pickle only tensors are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -10,15 +10,13 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use clapd_core::files::hexadecimal;
 use half::{bf16, f16};
 use pytorch_reader::PytorchReader;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
-use super::Weight;
+use super::weights::{Weight, Weights};
 
 /// A CLAP's header has 70 KB; the safetensors crate itself allows 100 MB.
 const MAX_HEADER: u64 = 16 << 20;
@@ -27,13 +25,13 @@ const MAX_INDEX: u64 = 16 << 20;
 
 /// How a tensor's numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Number {
+enum StoredType {
     F32,
     F16,
     Bf16,
 }
 
-impl Number {
+impl StoredType {
     fn widen(self, bytes: &[u8]) -> Vec<f32> {
         let pairs = bytes.chunks_exact(2).map(|c| [c[0], c[1]]);
         match self {
@@ -44,21 +42,21 @@ impl Number {
     }
 }
 
-enum Place {
+enum Storage {
     Bytes { file: PathBuf, begin: u64, length: u64 },
     Pickled(pytorch_reader::Tensor),
 }
 
 /// One tensor in a file.
-pub struct Stored {
+pub struct StoredTensor {
     /// Its shape.
     pub shape: Vec<usize>,
     /// None where its type is none of f32, f16 and bf16: a counter or an index.
-    number: Option<Number>,
-    place: Place,
+    number: Option<StoredType>,
+    place: Storage,
 }
 
-impl Stored {
+impl StoredTensor {
     /// Whether its values can be read as weights.
     pub fn is_float(&self) -> bool {
         self.number.is_some()
@@ -71,8 +69,8 @@ impl Stored {
     pub fn read(&self) -> Result<Weight> {
         let number = self.number.context("it holds integers; weights are f32, f16 or bf16")?;
         let values = match &self.place {
-            Place::Pickled(tensor) => number.widen(&tensor.read()?),
-            Place::Bytes { file, begin, length } => {
+            Storage::Pickled(tensor) => number.widen(&tensor.read()?),
+            Storage::Bytes { file, begin, length } => {
                 let mut reader = File::open(file).with_context(|| format!("opening {}", file.display()))?;
                 reader.seek(SeekFrom::Start(*begin))?;
                 let mut bytes = vec![0; usize::try_from(*length)?];
@@ -85,7 +83,19 @@ impl Stored {
 }
 
 /// Tensors by the names of their files.
-pub type Inventory = BTreeMap<String, Stored>;
+pub type Inventory = BTreeMap<String, StoredTensor>;
+
+/// Reads all tensors of a small file but those that `skip` names (buffers that are no weights).
+///
+/// # Errors
+/// A file that can't be read (any more), or a tensor of integers, with its name.
+pub fn read_all(inventory: &Inventory, skip: impl Fn(&str) -> bool) -> Result<Weights> {
+    let mut weights = Weights::default();
+    for (name, stored) in inventory.iter().filter(|(name, _)| !skip(name)) {
+        weights.insert(name, stored.read().with_context(|| format!("the tensor {name}"))?);
+    }
+    Ok(weights)
+}
 
 /// Opens the weights of a folder as `save_pretrained` writes it, one file or shards; also says which files they are in.
 ///
@@ -125,8 +135,8 @@ fn open_shards(folder: &Path, index: &Path) -> Result<(Inventory, Vec<PathBuf>)>
         }
         files.push(path);
     }
-    let lost: Vec<&str> = map.keys().filter(|n| !inventory.contains_key(*n)).map(String::as_str).collect();
-    ensure!(lost.is_empty(), "tensors that the index names and no shard holds: {}", lost.join(", "));
+    let missing: Vec<&str> = map.keys().filter(|n| !inventory.contains_key(*n)).map(String::as_str).collect();
+    ensure!(missing.is_empty(), "tensors that the index names and no shard holds: {}", missing.join(", "));
     Ok((inventory, files))
 }
 
@@ -190,13 +200,13 @@ fn read_header(path: &Path) -> Result<Inventory> {
         );
         ranges.push((from, to));
         let number = match info.dtype {
-            Dtype::F32 => Some(Number::F32),
-            Dtype::F16 => Some(Number::F16),
-            Dtype::BF16 => Some(Number::Bf16),
+            Dtype::F32 => Some(StoredType::F32),
+            Dtype::F16 => Some(StoredType::F16),
+            Dtype::BF16 => Some(StoredType::Bf16),
             _ => None,
         };
-        let place = Place::Bytes { file: path.to_path_buf(), begin: 8 + length + from, length: to - from };
-        inventory.insert(name, Stored { shape: info.shape, number, place });
+        let place = Storage::Bytes { file: path.to_path_buf(), begin: 8 + length + from, length: to - from };
+        inventory.insert(name, StoredTensor { shape: info.shape, number, place });
     }
     // The format's own rule: no byte belongs to two tensors or to none.
     ranges.sort_unstable();
@@ -221,12 +231,12 @@ pub fn open_pytorch(path: &Path) -> Result<Inventory> {
         .with_context(|| format!("{} is not a sound PyTorch checkpoint", path.display()))?;
     let tensors = reader.into_tensors().into_iter().map(|(name, tensor)| {
         let number = match tensor.dtype() {
-            pytorch_reader::DType::F32 => Some(Number::F32),
-            pytorch_reader::DType::F16 => Some(Number::F16),
-            pytorch_reader::DType::BF16 => Some(Number::Bf16),
+            pytorch_reader::DType::F32 => Some(StoredType::F32),
+            pytorch_reader::DType::F16 => Some(StoredType::F16),
+            pytorch_reader::DType::BF16 => Some(StoredType::Bf16),
             _ => None,
         };
-        (name, Stored { shape: tensor.shape().to_vec(), number, place: Place::Pickled(tensor) })
+        (name, StoredTensor { shape: tensor.shape().to_vec(), number, place: Storage::Pickled(tensor) })
     });
     Ok(tensors.collect())
 }
@@ -266,25 +276,4 @@ pub fn read_text(path: &Path, most: u64) -> Result<String> {
     let mut text = String::new();
     file.take(most).read_to_string(&mut text).with_context(|| format!("reading {}", path.display()))?;
     Ok(text)
-}
-
-/// SHA-256 over files, one after the other, in hex; `progress` gets the bytes as they are read.
-///
-/// # Errors
-/// A file that can't be read.
-pub fn sha256(files: &[PathBuf], mut progress: impl FnMut(u64)) -> Result<String> {
-    let mut hash = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    for path in files {
-        let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-        loop {
-            let length = file.read(&mut block).with_context(|| format!("reading {}", path.display()))?;
-            if length == 0 {
-                break;
-            }
-            hash.update(&block[..length]);
-            progress(length as u64);
-        }
-    }
-    Ok(hexadecimal(&hash.finalize()))
 }

@@ -1,59 +1,36 @@
-//! The pairs that a run learns from and those that it is judged by.
+//! The pairs that a run learns from and those that it is judged by: training and validation pairs whose audio can be
+//! used, and how each listener uses the scale.
 //!
-//! In: manifests. Out: [`Study`]: training and validation pairs whose audio can be used, and listeners' scales.
-//! Never: lets a recording, or a listener unless asked to, be in two splits; looks at the test split but to count it.
+//! No recording may be in two splits, nor a listener unless that is asked for. The test split is only counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result, ensure};
+use clapd_core::files::HashingReader;
 
 use super::objective::Spread;
 use super::recipe::Recipe;
-use crate::checkpoint::stored;
-use crate::data::{self, Clips, Pair, Rating, Scales, Screened, Screening, Skipped, Split, split};
+use super::run_record::SplitCounts;
+use crate::data::{self, Clips, ListenerNorms, Pair, Rating, Screened, Screening, Skipped, Split, split};
 use crate::progress;
 
 /// Below this a correlation is 1 or -1 whatever the model says.
 const LEAST_VALIDATION: usize = 3;
 /// Names that an error lists.
-const NAMED: usize = 5;
-
-/// What a split holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Of a recording and a text.
-    pub pairs: usize,
-    /// Different recordings.
-    pub recordings: usize,
-    /// Different listeners; 0 where the manifest names none.
-    pub listeners: usize,
-    /// Ratings.
-    pub ratings: usize,
-}
-
-impl Counts {
-    fn of(pairs: &[Pair]) -> Self {
-        let recordings: BTreeSet<&String> = pairs.iter().map(|pair| &pair.recording).collect();
-        let opinions = || pairs.iter().flat_map(|pair| &pair.opinions);
-        let listeners: BTreeSet<&String> = opinions().filter_map(|opinion| opinion.listener.as_ref()).collect();
-        let (pairs, recordings) = (pairs.len(), recordings.len());
-        Self { pairs, recordings, listeners: listeners.len(), ratings: opinions().count() }
-    }
-}
+const MAX_NAMES: usize = 5;
 
 /// A run's data.
 #[derive(Clone, Debug)]
-pub struct Study {
+pub struct Dataset {
     /// Pairs to learn from.
     pub train: Vec<Pair>,
     /// Pairs that decide which model is best.
     pub validation: Vec<Pair>,
     /// Training listeners' use of the scale.
-    pub scales: Scales,
+    pub norms: ListenerNorms,
     /// What each split holds; of the test split before any screening, of the others as used.
-    pub splits: BTreeMap<Split, Counts>,
+    pub splits: BTreeMap<Split, SplitCounts>,
     /// Rows that the publisher excludes.
     pub excluded: usize,
     /// What was screened out of training and validation.
@@ -64,7 +41,7 @@ pub struct Study {
     pub sha256: Vec<String>,
 }
 
-impl Study {
+impl Dataset {
     /// Reads the manifests, and every recording once, which fills the cache of `clips`.
     ///
     /// # Errors
@@ -75,7 +52,9 @@ impl Study {
             let read = data::read(manifest, recipe.audio_root.as_deref())?;
             rows.extend(read.rows);
             excluded += read.excluded;
-            sha256.push(stored::sha256(std::slice::from_ref(manifest), |_| ())?);
+            sha256.push(
+                HashingReader::open(manifest, u64::MAX)?.finish().with_context(|| manifest.display().to_string())?,
+            );
         }
         ensure!(
             rows.iter().any(|row| row.split.is_some()),
@@ -102,9 +81,9 @@ impl Study {
                 "the {split} split has {found} pairs that can be used; {least} or more are needed (claptune split makes splits)"
             );
         }
-        let counts = [&train, &validation, &data::pairs(&test)?].map(|pairs| Counts::of(pairs));
+        let counts = [&train, &validation, &data::pairs(&test)?].map(|pairs| SplitCounts::of(pairs));
         Ok(Self {
-            scales: Scales::of(&train),
+            norms: ListenerNorms::of(&train),
             splits: Split::ALL.into_iter().zip(counts).collect(),
             train,
             validation,
@@ -117,7 +96,7 @@ impl Study {
 
     /// Mean and spread of the average training listener.
     pub fn spread(&self) -> Spread {
-        let (mean, deviation) = self.scales.everybody();
+        let (mean, deviation) = self.norms.average();
         Spread { mean: mean as f32, deviation: deviation as f32 }
     }
 
@@ -137,7 +116,7 @@ fn usable(pairs: Vec<Pair>, clips: &mut Clips, skip: f64) -> Result<(Vec<Pair>, 
 
 fn refuse_crossings(rows: &[Rating], listeners_shared: bool) -> Result<()> {
     let crossing = split::crossing(rows);
-    let named = |names: &[String]| names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let named = |names: &[String]| names.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>().join(", ");
     let (recordings, listeners) = (&crossing.recordings, &crossing.listeners);
     ensure!(
         recordings.is_empty(),

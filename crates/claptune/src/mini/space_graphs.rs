@@ -1,9 +1,7 @@
 //! The common space of a `mini` bundle: out of its graphs into a network that can be trained, and back.
 //!
-//! In: a bundle. Out: [`Captions`]; from a trained one, the two graphs that hold the space anew.
-//! What was not trained is written bit for bit as it was; weights in f16 hold what the device makes of 8 bits exactly, so an
-//! untrained network gives the very bundle that it came from.
-//! Never: touches YAMNet or MiniLM.
+//! What was not trained is written bit for bit as it was; weights in f16 hold what the device makes of 8 bits exactly,
+//! so an untrained network gives the very bundle that it came from.
 
 use std::fs;
 use std::sync::Arc;
@@ -17,19 +15,19 @@ use tract_onnx::prelude::{IntoRunnable, TypedModel, TypedRunnableModel, tensor1}
 
 use super::space::linear;
 use crate::export::{Precision, nnef};
-use crate::net::captions::{Captions, Change, Pool, Text, TextStart};
+use crate::net::captions::{CaptionNetwork, CaptionPool, CaptionText, CaptionTextStart, TrainedChange};
 
 const POOL: &str = "clapd_caption_pool";
 const TEXT: &str = "clapd_caption_text";
 
 /// The two graphs that hold the space.
 #[derive(Clone, Debug)]
-pub struct Heads {
+pub struct SpaceGraphs {
     pool: TypedModel,
     text: TypedModel,
 }
 
-impl Heads {
+impl SpaceGraphs {
     /// Reads the graphs of a bundle.
     ///
     /// # Errors
@@ -70,7 +68,7 @@ impl Heads {
     ///
     /// # Errors
     /// Parts that are missing or out of bounds.
-    pub fn network(&self, device: &Device) -> Result<Captions> {
+    pub fn network(&self, device: &Device) -> Result<CaptionNetwork> {
         let matrix =
             |(shape, values): ([usize; 2], Vec<f32>)| Tensor::<2>::from_data(TensorData::new(values, shape), device);
         let row = |values: &[f32]| matrix(([1, values.len()], values.to_vec()));
@@ -84,18 +82,18 @@ impl Heads {
         let captions: Vec<usize> = table(text, "captions")?.iter().map(|count| *count as usize).collect();
         let backgrounds = matrix(pool.weights("backgrounds")?);
         let count = backgrounds.dims()[0];
-        let pool = Pool {
-            exponent: Change::new(number(pool, "exponent", 16.0)?),
-            class_weight: Change::new(row(&table(pool, "class_weight")?)),
-            centres: Change::new(matrix(pool.weights("centres")?)),
-            class_share: Change::new(number(pool, "class_share", 1.0)?),
-            kappa: Change::new(number(pool, "kappa", 1e6)?),
-            background_weight: Change::new(number(pool, "background_weight", 1e6)?),
+        let pool = CaptionPool {
+            exponent: TrainedChange::new(number(pool, "exponent", 16.0)?),
+            class_weight: TrainedChange::new(row(&table(pool, "class_weight")?)),
+            centres: TrainedChange::new(matrix(pool.weights("centres")?)),
+            class_share: TrainedChange::new(number(pool, "class_share", 1.0)?),
+            kappa: TrainedChange::new(number(pool, "kappa", 1e6)?),
+            background_weight: TrainedChange::new(number(pool, "background_weight", 1e6)?),
             backgrounds,
             probability_min: pool.real("probability_min", f32::MIN_POSITIVE, 1.0)?,
             background_cosine: pool.real("background_cosine", 0.0, 0.999)?,
         };
-        let text = TextStart {
+        let text = CaptionTextStart {
             whitening: matrix(text.weights("whitening")?),
             keys: matrix(text.weights("keys")?),
             exponent: number(text, "exponent", 16.0)?,
@@ -105,14 +103,14 @@ impl Heads {
             captions,
             backgrounds: count,
         };
-        Ok(Captions::new(pool, Text::new(text)))
+        Ok(CaptionNetwork::new(pool, CaptionText::new(text)))
     }
 
     /// The graphs of the pool and of the text tower with a network's numbers in them.
     ///
     /// # Errors
     /// A number beyond what its precision, or the device, allows.
-    pub fn with(&self, net: &Captions, precision: Precision) -> Result<[TypedModel; 2]> {
+    pub fn with(&self, net: &CaptionNetwork, precision: Precision) -> Result<[TypedModel; 2]> {
         let (mut pool, mut text) = (self.pool()?.clone(), self.text()?.clone());
         let real = |parts: &mut OpParams, name: &str, value: Tensor<2>| -> Result<()> {
             parts.set_real(name, values(value)?[0]);

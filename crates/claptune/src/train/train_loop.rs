@@ -1,7 +1,6 @@
 //! The loop: steps, validations, states.
 //!
-//! In: a network at some step. Out: the same at the last, and on the way lines of the journal, states and the best model.
-//! Never: keeps anything that the next step needs outside network, optimizer and [`Progress`].
+//! All that the next step needs is in the network, the optimizer and [`RunProgress`], which are what a state holds.
 
 use std::time::Instant;
 
@@ -10,38 +9,38 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::prelude::*;
 
-use super::journal::{Journal, Line, finite};
+use super::batch_plan::BatchPlan;
+use super::dataset::Dataset;
+use super::metrics_log::{MetricsLine, MetricsLog, finite};
 use super::objective::Objective;
 use super::optimizer::Optimizer;
+use super::progress_display::ProgressDisplay;
 use super::recipe::Recipe;
-use super::run::Setting;
-use super::schedule::Schedule;
-use super::show::Show;
-use super::state::{self, Progress};
-use super::study::Study;
-use super::towers::{Look, Towers, distinct, rows};
-use super::validate::{opinions, validate};
+use super::settings::RunSettings;
+use super::state::{self, RunProgress};
+use super::trainable_model::{AudioView, TrainableModel, distinct, rows};
+use super::validate::{targets, validate};
 use super::{augment, finish};
 use crate::checkpoint::source::BEST;
 use crate::data::Clips;
-use crate::net::clap::Pairs;
+use crate::net::clap::PairEmbeddings;
 
 /// A run at work.
-pub(super) struct Loop<'a, T> {
-    pub towers: T,
+pub(super) struct TrainLoop<'a, T> {
+    pub model: T,
     pub recipe: &'a Recipe,
-    pub setting: &'a Setting,
-    pub study: Study,
-    pub schedule: Schedule,
+    pub settings: &'a RunSettings,
+    pub dataset: Dataset,
+    pub batch_plan: BatchPlan,
     pub objective: Objective,
     pub clips: Clips,
     pub optimizer: Optimizer,
-    pub journal: Journal,
-    pub show: Show,
-    pub progress: Progress,
+    pub metrics_log: MetricsLog,
+    pub display: ProgressDisplay,
+    pub progress: RunProgress,
 }
 
-impl<T: Towers> Loop<'_, T> {
+impl<T: TrainableModel> TrainLoop<'_, T> {
     /// From where the network is to the end.
     pub fn run(&mut self, mut net: T::Net) -> Result<()> {
         let (begun, before) = (Instant::now(), self.progress.seconds);
@@ -52,24 +51,24 @@ impl<T: Towers> Loop<'_, T> {
         let (mut epoch, mut batches) = (None, vec![]);
         while !self.progress.ended {
             let step = self.progress.step;
-            let place = self.schedule.place(step);
-            if epoch != Some(place.epoch) {
-                (epoch, batches) = (Some(place.epoch), self.schedule.epoch(&self.study.train, place.epoch));
+            let position = self.batch_plan.position(step);
+            if epoch != Some(position.epoch) {
+                (epoch, batches) = (Some(position.epoch), self.batch_plan.epoch(&self.dataset.train, position.epoch));
             }
-            net = self.step(net, &batches[place.within as usize], place.epoch)?;
+            net = self.step(net, &batches[position.within as usize], position.epoch)?;
             self.progress.seconds = before + begun.elapsed().as_secs_f64();
             let done = self.progress.step;
-            let last = done == self.schedule.steps();
+            let last = done == self.batch_plan.steps();
             let due =
-                self.recipe.validate_every.map_or(self.schedule.ends_epoch(step), |every| done.is_multiple_of(every));
+                self.recipe.validate_every.map_or(self.batch_plan.ends_epoch(step), |every| done.is_multiple_of(every));
             if due || last {
                 self.validate(&net)?;
             }
             self.progress.seconds = before + begun.elapsed().as_secs_f64();
             self.progress.ended = last || self.progress.since_best >= self.recipe.patience;
-            if due || last || saved.elapsed() >= self.setting.save_every {
-                self.journal.sync()?;
-                state::save(&self.setting.out, &net, &self.optimizer, &self.progress)?;
+            if due || last || saved.elapsed() >= self.settings.save_every {
+                self.metrics_log.sync()?;
+                state::save(&self.settings.out, &net, &self.optimizer, &self.progress)?;
                 saved = Instant::now();
             }
         }
@@ -100,12 +99,12 @@ impl<T: Towers> Loop<'_, T> {
         self.progress.step += 1;
         let seconds = begun.elapsed().as_secs_f64();
         let pairs_per_second = pairs as f64 / seconds.max(f64::MIN_POSITIVE);
-        self.show.step(self.progress.step, loss, pairs_per_second);
-        self.journal.add(&Line::Step {
+        self.display.step(self.progress.step, loss, pairs_per_second);
+        self.metrics_log.add(&MetricsLine::Step {
             step: self.progress.step,
             epoch,
             loss: finite(loss),
-            rate: self.recipe.rates(self.schedule.steps()).at(step),
+            rate: self.recipe.rates(self.batch_plan.steps()).at(step),
             gradient: finite(gradient),
             pairs_per_second,
             seconds: self.progress.seconds + seconds,
@@ -115,38 +114,38 @@ impl<T: Towers> Loop<'_, T> {
 
     /// The loss of training pairs, `[1]`.
     fn loss(&mut self, net: &T::Net, batch: &[usize], epoch: u64) -> Result<Tensor<1>> {
-        let pairs = || batch.iter().map(|row| &self.study.train[*row]);
+        let pairs = || batch.iter().map(|row| &self.dataset.train[*row]);
         let (files, sounds) = distinct(pairs().map(|pair| pair.audio.as_path()));
         let (texts, words) = distinct(pairs().map(|pair| pair.text.as_str()));
-        let look = |(place, file)| {
+        let view = |(position, file)| {
             // A recording's mask is that of the first pair that it is in.
-            let first = sounds.iter().position(|sound| *sound == place).map(|first| batch[first]);
+            let first = sounds.iter().position(|sound| *sound == position).map(|first| batch[first]);
             let mask =
                 first.filter(|_| self.recipe.spec_augment).map(|row| augment::seed(self.recipe.seed, epoch, row));
-            Look { file, mask }
+            AudioView { file, mask }
         };
-        let looks: Vec<Look<'_>> = files.into_iter().enumerate().map(look).collect();
-        let embedded = Pairs {
-            audio: rows(self.towers.audio(net, &mut self.clips, &looks)?, &sounds),
-            text: rows(self.towers.text(net, &texts)?, &words),
+        let views: Vec<AudioView<'_>> = files.into_iter().enumerate().map(view).collect();
+        let embedded = PairEmbeddings {
+            audio: rows(self.model.audio(net, &mut self.clips, &views)?, &sounds),
+            text: rows(self.model.text(net, &texts)?, &words),
         };
-        let scales = self.towers.scales(net);
-        let opinions = opinions(&self.study, pairs(), &scales[0].device());
-        Ok(self.objective.loss(&embedded, &scales, &opinions))
+        let scales = self.model.scales(net);
+        let targets = targets(&self.dataset, pairs(), &scales[0].device());
+        Ok(self.objective.loss(&embedded, &scales, &targets))
     }
 
     /// Validates, and keeps the model if it is the best so far.
     fn validate(&mut self, net: &T::Net) -> Result<()> {
         let at = (self.recipe.batch, self.recipe.seed);
-        let figures = validate(&mut self.towers, &net.valid(), &mut self.clips, &self.study, &self.objective, at)?;
+        let figures = validate(&mut self.model, &net.valid(), &mut self.clips, &self.dataset, &self.objective, at)?;
         let done = self.progress.step;
-        let epoch = self.schedule.place(done.saturating_sub(1)).epoch;
-        let best = self.progress.judge(figures.metrics.srcc);
+        let epoch = self.batch_plan.position(done.saturating_sub(1)).epoch;
+        let best = self.progress.record_validation(figures.metrics.srcc);
         if best {
-            state::replace(&self.setting.out.join(BEST), |folder| self.towers.save(net, folder))?;
+            state::replace_folder(&self.settings.out.join(BEST), |folder| self.model.save(net, folder))?;
         }
-        self.show.validation(done, epoch, &figures, best);
-        self.journal.add(&Line::Validation {
+        self.display.validation(done, epoch, &figures, best);
+        self.metrics_log.add(&MetricsLine::Validation {
             step: done,
             epoch,
             srcc: finite(figures.metrics.srcc),
@@ -161,11 +160,11 @@ impl<T: Towers> Loop<'_, T> {
 
     /// Makes the best model a bundle.
     pub fn finish(self) -> Result<()> {
-        let Self { towers, recipe, setting, study, progress, show, .. } = self;
+        let Self { model, recipe, settings, dataset, progress, display, .. } = self;
         let srcc = progress.best().map_or_else(|| "none".into(), |srcc| format!("{srcc:.3}"));
-        show.say(&format!("the best model is that after step {}, SRCC {srcc}", progress.best_step));
-        show.end();
-        let out = &setting.out;
-        finish::bundle(&towers, recipe, &study, &out.join(BEST), &out.join("bundle"), setting.precision)
+        display.print_line(&format!("the best model is that after step {}, SRCC {srcc}", progress.best_step));
+        display.end();
+        let out = &settings.out;
+        finish::bundle(&model, recipe, &dataset, &out.join(BEST), &out.join("bundle"), settings.precision)
     }
 }

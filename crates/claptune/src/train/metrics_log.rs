@@ -1,7 +1,5 @@
-//! `metrics.jsonl`: what a run did, a line a step and a line a validation.
-//!
-//! In: numbers. Out: lines, each whole.
-//! Never: has a line twice: a resume cuts the file back to its state.
+//! `metrics.jsonl`: what a run did, a line a step and a line a validation. A resume cuts the file back to its state, so
+//! that no line is there twice.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -17,7 +15,7 @@ pub const FILE: &str = "metrics.jsonl";
 /// A line. Its keys are frozen; a figure that does not exist (a correlation of a constant) is null.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Line {
+pub enum MetricsLine {
     /// After a step.
     Step {
         /// Steps done.
@@ -58,7 +56,7 @@ pub enum Line {
     },
 }
 
-impl Line {
+impl MetricsLine {
     /// Steps done.
     pub fn step(&self) -> u64 {
         match self {
@@ -76,7 +74,7 @@ pub fn finite(value: f64) -> Option<f64> {
 ///
 /// # Errors
 /// A file that can't be read.
-pub fn read(folder: &Path) -> Result<Vec<Line>> {
+pub fn read(folder: &Path) -> Result<Vec<MetricsLine>> {
     let path = folder.join(FILE);
     let text = fs::read_to_string(&path).with_context(|| format!("{}: can't read it", path.display()))?;
     Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
@@ -84,12 +82,12 @@ pub fn read(folder: &Path) -> Result<Vec<Line>> {
 
 /// The file, open to be added to.
 #[derive(Debug)]
-pub struct Journal {
+pub struct MetricsLog {
     path: PathBuf,
     file: File,
 }
 
-impl Journal {
+impl MetricsLog {
     /// Opens the file of a run's folder, cut back to lines of at most `done` steps; without a number it begins empty.
     ///
     /// # Errors
@@ -101,8 +99,8 @@ impl Journal {
             None => String::new(),
         };
         // As they stand: a number that is read and written again may end otherwise.
-        let kept = |text: &&str| serde_json::from_str(text).is_ok_and(|line: Line| Some(line.step()) <= done);
-        let text: String = old.split_inclusive('\n').filter(|text| text.ends_with('\n')).filter(kept).collect();
+        let is_done = |text: &&str| serde_json::from_str(text).is_ok_and(|line: MetricsLine| Some(line.step()) <= done);
+        let text: String = old.split_inclusive('\n').filter(|text| text.ends_with('\n')).filter(is_done).collect();
         write_atomically(&path, text.as_bytes(), Access::Public, Durability::Synced)?;
         let file = OpenOptions::new().append(true).open(&path).with_context(|| path.display().to_string())?;
         Ok(Self { path, file })
@@ -112,7 +110,7 @@ impl Journal {
     ///
     /// # Errors
     /// A disk that is full.
-    pub fn add(&mut self, line: &Line) -> Result<()> {
+    pub fn add(&mut self, line: &MetricsLine) -> Result<()> {
         let text = serde_json::to_string(line)? + "\n";
         self.file.write_all(text.as_bytes()).with_context(|| format!("writing {}", self.path.display()))
     }

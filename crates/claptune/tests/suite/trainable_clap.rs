@@ -1,4 +1,4 @@
-//! Ways to train a `ClapModel` that change how, and not what: LoRA, gradient checkpointing, frozen towers.
+//! Ways to train a `ClapModel` that change how, and not what: LoRA, gradient checkpointing, frozen model.
 
 use std::path::{Path, PathBuf};
 
@@ -8,11 +8,11 @@ use burn::prelude::*;
 use claptune::checkpoint::source::locate;
 use claptune::data::Clips;
 use claptune::net::clap::Clap;
-use claptune::train::clap::{Choices, ClapTowers};
-use claptune::train::optimizer::{Optimizer, Rates, length};
-use claptune::train::parts::Part;
-use claptune::train::state::paths;
-use claptune::train::towers::{Look, Towers, distinct, rows};
+use claptune::train::clap::{Choices, TrainableClap};
+use claptune::train::optimizer::{LearningRates, Optimizer, gradient_length};
+use claptune::train::parts::FreezablePart;
+use claptune::train::state::trained_paths;
+use claptune::train::trainable_model::{AudioView, TrainableModel, distinct, rows};
 
 use crate::support::copy::golden;
 use crate::support::training;
@@ -21,7 +21,7 @@ const TEXTS: [&str; 3] = ["rain on a roof", "a bell", "a whistle, far away in th
 
 /// Towers, a network at its beginning, and recordings to show it.
 struct Bench {
-    towers: ClapTowers,
+    model: TrainableClap,
     clips: Clips,
     files: Vec<PathBuf>,
     optimizer: Optimizer,
@@ -30,21 +30,21 @@ struct Bench {
 impl Bench {
     fn new(checkpoint: &Path, folder: &Path, choices: Choices) -> Self {
         if !folder.join("study.csv").exists() {
-            training::study(folder);
+            training::dataset(folder);
         }
-        let towers =
-            ClapTowers::open(&locate(checkpoint.to_str().unwrap(), None).unwrap(), choices, Device::flex()).unwrap();
-        let (spec, hop) = towers.frontend();
-        let rates = Rates { peak: 1e-2, warm_up: 0, steps: 100, weight_decay: 0.0, clip: None };
-        let optimizer = Optimizer::new(rates, &towers.groups()).unwrap();
+        let model =
+            TrainableClap::open(&locate(checkpoint.to_str().unwrap(), None).unwrap(), choices, Device::flex()).unwrap();
+        let (spec, hop) = model.frontend();
+        let rates = LearningRates { peak: 1e-2, warm_up: 0, steps: 100, weight_decay: 0.0, clip: None };
+        let optimizer = Optimizer::new(rates, &model.groups()).unwrap();
         let files = (0..TEXTS.len()).map(|n| folder.join(format!("{}.wav", 5 * n))).collect();
-        Self { towers, clips: Clips::new(spec, hop, None), files, optimizer }
+        Self { model, clips: Clips::new(spec, hop, None), files, optimizer }
     }
 
     fn embed(&mut self, net: &Clap) -> [Tensor<2>; 2] {
-        let looks: Vec<Look<'_>> = self.files.iter().map(|file| Look { file, mask: None }).collect();
-        let audio = self.towers.audio(net, &mut self.clips, &looks).unwrap();
-        [audio, self.towers.text(net, &TEXTS).unwrap()]
+        let looks: Vec<AudioView<'_>> = self.files.iter().map(|file| AudioView { file, mask: None }).collect();
+        let audio = self.model.audio(net, &mut self.clips, &looks).unwrap();
+        [audio, self.model.text(net, &TEXTS).unwrap()]
     }
 
     fn values(&mut self, net: &Clap) -> [Vec<f32>; 2] {
@@ -59,7 +59,7 @@ impl Bench {
             let loss = (audio * text).sum_dim(1).mean().neg();
             let value = f64::from(loss.clone().into_scalar::<f32>());
             let gradients = GradientsParams::from_grads(loss.backward(), &net);
-            first = first.or(Some((value, length(&net, &gradients))));
+            first = first.or(Some((value, gradient_length(&net, &gradients))));
             net = self.optimizer.step(step, net, gradients).0;
         }
         let (value, length) = first.unwrap();
@@ -76,29 +76,29 @@ fn lora_begins_as_the_checkpoint_and_is_merged_into_it() {
     let folder = tempfile::tempdir().unwrap();
     let plain = |checkpoint: &Path| {
         let mut bench = Bench::new(checkpoint, folder.path(), Choices::default());
-        let net = bench.towers.begin().unwrap();
+        let net = bench.model.begin().unwrap();
         bench.values(&net)
     };
     let begin = plain(&golden("fused"));
-    let choices = Choices { lora: Some(4), freeze: vec![Part::Text], ..Choices::default() };
+    let choices = Choices { lora: Some(4), freeze: vec![FreezablePart::Text], ..Choices::default() };
     let mut bench = Bench::new(&golden("fused"), folder.path(), choices);
-    let net = bench.towers.begin().unwrap();
-    let trained = paths(&net);
+    let net = bench.model.begin().unwrap();
+    let trained = trained_paths(&net);
     assert!(trained.iter().all(|path| path.contains(".lora.") && path.starts_with("audio.")), "{trained:?}");
     assert!(trained.iter().any(|path| path.contains("query")) && trained.iter().any(|path| path.contains("linear2")));
-    let again = bench.towers.begin().unwrap();
-    let (own, same) = (bench.values(&net), bench.values(&again));
+    let convert = bench.model.begin().unwrap();
+    let (own, same) = (bench.values(&net), bench.values(&convert));
     assert!(far(&own, &begin) < 1e-6, "factors begin as nothing: {}", far(&own, &begin));
     assert_eq!(own, same);
     let (net, ..) = bench.stepped(net, 4);
     let after = bench.values(&net);
     assert!(far(&after, &begin) > 1e-3, "it learns: {}", far(&after, &begin));
     let out = folder.path().join("merged");
-    bench.towers.save(&net, &out).unwrap();
+    bench.model.save(&net, &out).unwrap();
     let merged = plain(&out);
     assert!(far(&merged, &after) < 1e-6, "{}", far(&merged, &after));
     let error = Bench::new(&golden("fused"), folder.path(), Choices { lora: Some(0), ..Choices::default() });
-    assert!(error.towers.begin().unwrap_err().to_string().contains("--lora is 0"));
+    assert!(error.model.begin().unwrap_err().to_string().contains("--lora is 0"));
 }
 
 #[test]
@@ -107,24 +107,24 @@ fn gradient_checkpointing_changes_no_gradient() {
     let step = |gradient_checkpointing| {
         let choices = Choices { gradient_checkpointing, ..Choices::default() };
         let mut bench = Bench::new(&golden("fused"), folder.path(), choices);
-        let net = bench.towers.begin().unwrap();
+        let net = bench.model.begin().unwrap();
         let (net, loss, length) = bench.stepped(net, 2);
         (bench.values(&net), loss, length)
     };
-    let (kept, again) = (step(false), step(true));
-    assert!((kept.1 - again.1).abs() < 1e-6 && (kept.2 / again.2 - 1.0).abs() < 1e-5, "{kept:?} {again:?}");
-    assert!(far(&kept.0, &again.0) < 1e-3, "{}", far(&kept.0, &again.0));
+    let (kept, convert) = (step(false), step(true));
+    assert!((kept.1 - convert.1).abs() < 1e-6 && (kept.2 / convert.2 - 1.0).abs() < 1e-5, "{kept:?} {convert:?}");
+    assert!(far(&kept.0, &convert.0) < 1e-3, "{}", far(&kept.0, &convert.0));
 }
 
 #[test]
 fn a_frozen_tower_is_asked_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::new(&golden("unfused"), folder.path(), Choices::default());
-    let net = bench.towers.begin().unwrap();
+    let net = bench.model.begin().unwrap();
     let plain = bench.values(&net);
-    let choices = Choices { freeze: vec![Part::Audio, Part::Text], ..Choices::default() };
+    let choices = Choices { freeze: vec![FreezablePart::Audio, FreezablePart::Text], ..Choices::default() };
     let mut frozen = Bench::new(&golden("unfused"), folder.path(), choices);
-    let net = frozen.towers.begin().unwrap();
+    let net = frozen.model.begin().unwrap();
     let first = frozen.values(&net);
     assert!(far(&first, &plain) < 1e-5, "{}", far(&first, &plain));
     // The files may go: nothing reads them again.

@@ -1,7 +1,5 @@
-//! What the tuned model and the one that it began as say of pairs that people rated.
-//!
-//! In: a run, and which ratings. Out: [`Evidence`]: their scores, pair by pair, and the figures of both.
-//! Never: another way from samples to scores than `claptune eval`'s.
+//! What the tuned model and the one that it began as say of pairs that people rated: their scores, pair by pair, and
+//! the figures of both, by the way of `claptune eval`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,17 +8,17 @@ use clapd_core::model::manifest::Manifest;
 use clapd_core::score::Calibration;
 use tempfile::TempDir;
 
-use super::run::Run;
+use super::run::LoggedRun;
 use crate::checkpoint::source::locate;
 use crate::data::{self, Screening, Split};
-use crate::eval::{self, Judged, Listener};
+use crate::eval::{self, BundleScorer, ScoredPairs};
 use crate::export::Precision;
 use crate::import;
-use crate::metrics::Plan;
+use crate::metrics::BootstrapPlan;
 
 /// Which ratings to judge by, and how.
 #[derive(Clone, Debug)]
-pub struct Ratings {
+pub struct ReportOptions {
     /// Manifests; empty: the run's own.
     pub manifests: Vec<PathBuf>,
     /// Where their audio lies; none: as in the run.
@@ -34,41 +32,41 @@ pub struct Ratings {
     /// Share of audio files that may be skipped, 0 to 1.
     pub skip: f64,
     /// The bootstrap's draws.
-    pub plan: Plan,
+    pub plan: BootstrapPlan,
 }
 
-impl Ratings {
+impl ReportOptions {
     /// The manifests that were asked for, or the run's.
-    pub(super) fn manifests(&self, run: &Run) -> Vec<PathBuf> {
+    pub(super) fn manifests(&self, run: &LoggedRun) -> Vec<PathBuf> {
         if self.manifests.is_empty() { run.manifests() } else { self.manifests.clone() }
     }
 }
 
 /// Models and what they said.
-pub struct Evidence {
+pub struct Evaluation {
     /// The tuned model's manifest.
     pub manifest: Manifest,
     /// Its curve from cosine to score.
     pub curve: Calibration,
     /// The tuned model's columns first, then those of the start, if it could be had.
-    pub judged: Judged,
+    pub scored: ScoredPairs,
     /// Figures, in the same order.
-    pub figures: eval::Report,
+    pub figures: eval::EvalReport,
     /// The split that was judged by.
     pub split: Split,
 }
 
-/// Judges a run. What can't be had but can be done without is told in `notes`.
+/// Judges a run. What can't be had but can be done without goes into `notes`.
 ///
 /// # Errors
 /// No model to judge, no ratings, or audio that can't be used.
-pub fn gather(run: &Run, ratings: &Ratings, notes: &mut Vec<String>) -> Result<Evidence> {
+pub fn evaluate(run: &LoggedRun, ratings: &ReportOptions, notes: &mut Vec<String>) -> Result<Evaluation> {
     let manifests = ratings.manifests(run);
     ensure!(!manifests.is_empty(), "run.json names no data; name a manifest with --data");
     let audio_root = ratings.audio_root.clone().or_else(|| run.text("audio_root").map(PathBuf::from));
     let split = match ratings.split {
         Some(split) => split,
-        None => judged_by(&manifests, audio_root.as_deref())?,
+        None => default_split(&manifests, audio_root.as_deref())?,
     };
     if split != Split::Test {
         notes.push(format!(
@@ -81,7 +79,7 @@ pub fn gather(run: &Run, ratings: &Ratings, notes: &mut Vec<String>) -> Result<E
         Ok(start) => models.push(start),
         Err(error) => notes.push(format!("The model before training could not be judged: {error:#}")),
     }
-    let chosen = eval::Ratings {
+    let chosen = eval::RatingSelection {
         manifests: &manifests,
         audio_root: audio_root.as_deref(),
         split,
@@ -89,14 +87,14 @@ pub fn gather(run: &Run, ratings: &Ratings, notes: &mut Vec<String>) -> Result<E
         skip: ratings.skip,
         plan: ratings.plan,
     };
-    let judged = eval::judge(&models, &chosen)?;
-    let figures = judged.report(&models, &chosen);
+    let scored = eval::score_ratings(&models, &chosen)?;
+    let figures = scored.report(&models, &chosen);
     let bundle = models[0].bundle();
-    Ok(Evidence { manifest: bundle.manifest().clone(), curve: bundle.calibration()?, judged, figures, split })
+    Ok(Evaluation { manifest: bundle.manifest().clone(), curve: bundle.calibration()?, scored, figures, split })
 }
 
 /// The test split, or validation where nothing is for the test.
-fn judged_by(manifests: &[PathBuf], audio_root: Option<&Path>) -> Result<Split> {
+fn default_split(manifests: &[PathBuf], audio_root: Option<&Path>) -> Result<Split> {
     let mut splits = Vec::new();
     for manifest in manifests {
         splits.extend(data::read(manifest, audio_root)?.rows.into_iter().filter_map(|row| row.split));
@@ -106,10 +104,10 @@ fn judged_by(manifests: &[PathBuf], audio_root: Option<&Path>) -> Result<Split> 
 }
 
 /// The run's bundle, or, where it did not come to write one, its best checkpoint so far.
-fn tuned(run: &Run, scratch: &TempDir, notes: &mut Vec<String>) -> Result<Listener> {
+fn tuned(run: &LoggedRun, scratch: &TempDir, notes: &mut Vec<String>) -> Result<BundleScorer> {
     let (bundle, best) = (run.dir.join("bundle"), run.dir.join("best"));
     if bundle.join("bundle.toml").is_file() {
-        return Listener::open(&bundle);
+        return BundleScorer::open(&bundle);
     }
     ensure!(best.is_dir(), "the run has neither a bundle nor a best checkpoint yet; let it go on with --resume");
     notes.push(
@@ -118,17 +116,17 @@ fn tuned(run: &Run, scratch: &TempDir, notes: &mut Vec<String>) -> Result<Listen
     open(&best.to_string_lossy(), None, &scratch.path().join("best"))
 }
 
-fn start(run: &Run, given: Option<&str>, scratch: &TempDir) -> Result<Listener> {
+fn start(run: &LoggedRun, given: Option<&str>, scratch: &TempDir) -> Result<BundleScorer> {
     let init = given.or_else(|| run.text("init")).context("run.json names no init; name a model with --start")?;
     open(init, run.text("processor"), &scratch.path().join("start"))
 }
 
 /// A bundle as it is, a checkpoint as the bundle that `claptune import` makes of it in `scratch`.
-fn open(name: &str, processor: Option<&str>, scratch: &Path) -> Result<Listener> {
+fn open(name: &str, processor: Option<&str>, scratch: &Path) -> Result<BundleScorer> {
     let folder = Path::new(name);
     if folder.join("bundle.toml").is_file() || folder.join("bundle/bundle.toml").is_file() {
-        return Listener::open(folder);
+        return BundleScorer::open(folder);
     }
     import::import(&locate(name, processor)?, scratch, Precision::F32)?;
-    Listener::open(scratch)
+    BundleScorer::open(scratch)
 }

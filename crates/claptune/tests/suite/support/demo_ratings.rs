@@ -37,7 +37,7 @@ pub fn sounds() -> Vec<(f64, f64, String)> {
 
 /// A file a sound, and a manifest in which each is rated with its own name and three others' by three listeners, whose names
 /// begin with `name`.
-pub fn study(folder: &Path, name: &str) -> PathBuf {
+pub fn dataset(folder: &Path, name: &str) -> PathBuf {
     let mut decoder = Decoder::open(&root().join("tests/audio/demo.ogg"), Channel::Mix).unwrap();
     let (rate, mut samples) = (decoder.rate(), vec![]);
     while let Some(block) = decoder.next_block().unwrap() {

@@ -15,13 +15,13 @@ use clapd_core::embed::{ClipEmbedder, Model};
 use clapd_core::model::{Bundle, Encode};
 use claptune::data::Clips;
 use claptune::export::Precision;
-use claptune::mini::heads::Heads;
+use claptune::mini::space_graphs::SpaceGraphs;
 use claptune::mini::tuned;
-use claptune::net::captions::Captions;
-use claptune::net::clap::Pairs;
-use claptune::train::mini::MiniTowers;
-use claptune::train::objective::{Objective, Opinions, Spread};
-use claptune::train::towers::{Look, Towers};
+use claptune::net::captions::CaptionNetwork;
+use claptune::net::clap::PairEmbeddings;
+use claptune::train::mini::TrainableMini;
+use claptune::train::objective::{Objective, Spread, Targets};
+use claptune::train::trainable_model::{AudioView, TrainableModel};
 use serde_json::Value;
 
 use crate::wav::Wav;
@@ -59,18 +59,18 @@ fn numbers(x: Tensor<2>) -> Vec<f32> {
     x.into_data().iter::<f32>().collect()
 }
 
-fn embed(towers: &mut MiniTowers, net: &Captions, files: &[PathBuf]) -> Pairs {
-    let (spec, patch_hop) = towers.frontend();
+fn embed(model: &mut TrainableMini, net: &CaptionNetwork, files: &[PathBuf]) -> PairEmbeddings {
+    let (spec, patch_hop) = model.frontend();
     let mut clips = Clips::new(spec, patch_hop, None);
-    let looks: Vec<Look<'_>> = files.iter().map(|file| Look { file, mask: None }).collect();
-    Pairs { audio: towers.audio(net, &mut clips, &looks).unwrap(), text: towers.text(net, &TEXTS).unwrap() }
+    let looks: Vec<AudioView<'_>> = files.iter().map(|file| AudioView { file, mask: None }).collect();
+    PairEmbeddings { audio: model.audio(net, &mut clips, &looks).unwrap(), text: model.text(net, &TEXTS).unwrap() }
 }
 
 /// The same by the bundle, through what `clapd score --whole` runs.
 fn device(bundle: &Path, files: &[PathBuf]) -> (Vec<f32>, Vec<f32>) {
-    let listener = claptune::eval::Listener::open(bundle).unwrap();
-    let audio = files.iter().flat_map(|file| listener.clip(file).unwrap()).collect();
-    (audio, listener.texts(&TEXTS).unwrap().into_iter().flat_map(|text| text.vector).collect())
+    let scorer = claptune::eval::BundleScorer::open(bundle).unwrap();
+    let audio = files.iter().flat_map(|file| scorer.clip(file).unwrap()).collect();
+    (audio, scorer.texts(&TEXTS).unwrap().into_iter().flat_map(|text| text.vector).collect())
 }
 
 #[track_caller]
@@ -84,20 +84,20 @@ fn assert_near(ours: &[f32], theirs: &[f32], bound: f32) {
 fn the_network_is_what_the_device_computes() {
     let folder = tempfile::tempdir().unwrap();
     let files = sounds(folder.path());
-    let mut towers = MiniTowers::open(&mini(), vec![], 1.0, Device::flex()).unwrap();
-    let net = towers.begin().unwrap();
-    let pairs = embed(&mut towers, &net, &files);
+    let mut model = TrainableMini::open(&mini(), vec![], 1.0, Device::flex()).unwrap();
+    let net = model.begin().unwrap();
+    let pairs = embed(&mut model, &net, &files);
     let (audio, text) = device(&mini(), &files);
     assert_near(&numbers(pairs.audio), &audio, TOLERANCE);
     assert_near(&numbers(pairs.text), &text, TOLERANCE);
-    assert!(towers.is_cut(&"very ".repeat(80)).unwrap() && !towers.is_cut(TEXTS[1]).unwrap());
+    assert!(model.is_cut(&"very ".repeat(80)).unwrap() && !model.is_cut(TEXTS[1]).unwrap());
 }
 
 #[test]
 fn an_untrained_bundle_is_its_start() {
     let folder = tempfile::tempdir().unwrap();
     let (files, start) = (sounds(folder.path()), Bundle::open(mini()).unwrap());
-    let heads = Heads::open(&start).unwrap();
+    let heads = SpaceGraphs::open(&start).unwrap();
     let net = heads.network(&Device::flex()).unwrap();
     let write = |name: &str, precision| {
         let out = folder.path().join(name);
@@ -167,19 +167,19 @@ impl burn::module::ModuleMapper for Wave<'_> {
 fn gradients_are_differences() {
     let folder = tempfile::tempdir().unwrap();
     let files = sounds(folder.path());
-    let mut towers = MiniTowers::open(&mini(), vec![], 1.0, Device::flex()).unwrap();
+    let mut model = TrainableMini::open(&mini(), vec![], 1.0, Device::flex()).unwrap();
     let objective: Objective = "wsce+mse".parse().unwrap();
-    let mut loss = |net: &Captions| {
+    let mut loss = |net: &CaptionNetwork| {
         let device = net.audio_scale.device();
-        let opinions = Opinions {
+        let targets = Targets {
             rating: Tensor::from_floats([0.9, 0.2, 0.1, 0.6], &device),
             z_score: Tensor::from_floats([0.9, 0.2, 0.1, 0.6], &device),
             spread: Spread { mean: 5.0, deviation: 2.0 },
         };
-        let pairs = embed(&mut towers, net, &files);
-        objective.loss(&pairs, &[net.audio_scale.val(), net.text_scale.val()], &opinions)
+        let pairs = embed(&mut model, net, &files);
+        objective.loss(&pairs, &[net.audio_scale.val(), net.text_scale.val()], &targets)
     };
-    let begin = || MiniTowers::open(&mini(), vec![], 1.0, Device::flex()).unwrap().begin().unwrap();
+    let begin = || TrainableMini::open(&mini(), vec![], 1.0, Device::flex()).unwrap().begin().unwrap();
     let net = begin();
     let gradients = loss(&net).backward();
     let mut visitor = Wave { gradients: Some(&gradients), only: "", path: vec![], found: vec![] };
@@ -201,7 +201,7 @@ fn gradients_are_differences() {
 }
 
 /// The demonstration's sounds, each rated with its own name and three others'; the last in validation.
-fn study(folder: &Path) -> PathBuf {
+fn dataset(folder: &Path) -> PathBuf {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let text = fs::read_to_string(root.join("tests/audio/demo.csv")).unwrap();
     let names: Vec<String> = text.lines().skip(1).map(|line| line.split(',').nth(2).unwrap().to_owned()).collect();
@@ -227,7 +227,7 @@ fn claptune(arguments: &[&str]) -> (bool, String) {
 #[test]
 fn a_tuned_bundle_is_one_that_clapd_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let manifest = study(folder.path());
+    let manifest = dataset(folder.path());
     let (out, mini) = (folder.path().join("run"), mini());
     let [manifest, out, mini] = [&manifest, &out, &mini].map(|path| path.to_str().unwrap());
     let arguments = ["tune", "--data", manifest, "--init", mini, "--out", out, "--batch", "24", "--rate", "1e-3"];

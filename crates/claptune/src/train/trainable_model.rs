@@ -1,9 +1,8 @@
-//! The seam between the loop and what it trains: two towers that bring recordings and texts into one space.
+//! What the loop asks of a model: two towers that bring recordings and texts into one space.
 //!
-//! In: recordings and texts of a batch. Out: unit embeddings, on whatever device the network is.
-//! A kind of model is one implementation of [`Towers`]: [`super::clap`] is that of `ClapModel` checkpoints. The loop asks it for
-//! a network once, embeds with that network (with its `valid()` for validation), changes it, and hands it back to be saved.
-//! Never: knows of steps, losses or ratings.
+//! A kind of model is one implementation of [`TrainableModel`]: [`super::clap`] is that of `ClapModel` checkpoints. The
+//! loop asks it for a network once, embeds with that network (with its `valid()` for validation), changes it, and hands
+//! it back to be saved. A model knows nothing of steps, losses or ratings.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -14,13 +13,16 @@ use burn::module::Module;
 use burn::prelude::*;
 use clapd_core::dsp::FrontendSpec;
 
-use super::optimizer::Group;
+use super::optimizer::RateGroup;
 use crate::data::Clips;
 use crate::export::Precision;
 
+/// Longest text that is counted, in tokens: far beyond what anybody writes, and a bound.
+pub(super) const COUNTED_TOKENS: usize = 1 << 16;
+
 /// A recording, and how it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Look<'a> {
+pub struct AudioView<'a> {
     /// The audio file.
     pub file: &'a Path,
     /// The seed of a mask over its spectrogram ([`super::augment`]); none for the whole.
@@ -28,7 +30,7 @@ pub struct Look<'a> {
 }
 
 /// A kind of model that can be trained.
-pub trait Towers {
+pub trait TrainableModel {
     /// What is trained, and what is frozen of it.
     type Net: Module;
 
@@ -42,13 +44,13 @@ pub trait Towers {
     fn begin(&self) -> Result<Self::Net>;
 
     /// Rates of parts over the peak's. Paths are those of [`Self::Net`].
-    fn groups(&self) -> Vec<Group>;
+    fn groups(&self) -> Vec<RateGroup>;
 
     /// Embeddings of distinct recordings, `[N, D]`. `clips` holds the front end's patches.
     ///
     /// # Errors
     /// A recording that can't be read.
-    fn audio(&mut self, net: &Self::Net, clips: &mut Clips, looks: &[Look<'_>]) -> Result<Tensor<2>>;
+    fn audio(&mut self, net: &Self::Net, clips: &mut Clips, views: &[AudioView<'_>]) -> Result<Tensor<2>>;
 
     /// Embeddings of distinct texts, `[N, D]`.
     ///
@@ -102,4 +104,10 @@ pub fn rows(x: Tensor<2>, places: &[usize]) -> Tensor<2> {
     let indices: Vec<i64> = places.iter().map(|place| *place as i64).collect();
     let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [places.len()]), &x.device());
     x.select(0, indices)
+}
+
+/// Rows of equal width as a tensor, `[rows.len(), D]`.
+pub(super) fn stacked(rows: &[Vec<f32>], device: &Device) -> Tensor<2> {
+    let (count, width) = (rows.len(), rows.first().map_or(0, Vec::len));
+    Tensor::from_data(TensorData::new(rows.concat(), [count, width]), device)
 }

@@ -1,7 +1,4 @@
-//! A bundle that scores clips, as clapd does.
-//!
-//! In: a folder with a bundle, pairs of a file and a text. Out: a cosine and a score each.
-//! Never: its own way from samples to scores.
+//! A bundle that scores clips, as clapd does: a cosine and a score for each pair of a file and a text.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -13,21 +10,21 @@ use clapd_core::embed::{ClipEmbedder, Model};
 use clapd_core::model::{Bundle, EmbeddingCache, TextEmbedding};
 use clapd_core::prompts::PromptBank;
 
-use super::report::ModelName;
+use super::records::ModelName;
 use crate::data::{Pair, Skipped, Skips};
 use crate::progress;
 
 /// The cosine and the score of each pair, and the files that were skipped.
 pub type Scored = (Vec<(f32, f32)>, Vec<Skipped>);
 
-/// A model that listens to files.
-pub struct Listener {
+/// A model that scores files.
+pub struct BundleScorer {
     bundle: Bundle,
     /// Its audio side.
     pub model: Model,
 }
 
-impl Listener {
+impl BundleScorer {
     /// Opens a bundle, or the bundle in a folder that `claptune tune` wrote (`DIR/bundle`).
     ///
     /// # Errors

@@ -1,7 +1,4 @@
-//! Which pairs each step sees.
-//!
-//! In: training pairs, a recipe. Out: for every step its epoch and batches.
-//! Never: remembers where it is; a step's number says all.
+//! Which pairs each step sees: for every step, by its number alone, its epoch and batches.
 
 use anyhow::{Result, ensure};
 
@@ -13,7 +10,7 @@ const MAX_STEPS: u64 = 1_000_000;
 
 /// The steps of a run.
 #[derive(Clone, Debug)]
-pub struct Schedule {
+pub struct BatchPlan {
     /// The first step of each epoch.
     firsts: Vec<u64>,
     steps: u64,
@@ -24,14 +21,14 @@ pub struct Schedule {
 
 /// Where a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct StepPosition {
     /// From 0.
     pub epoch: u64,
     /// Steps of the epoch before it.
     pub within: u64,
 }
 
-impl Schedule {
+impl BatchPlan {
     /// Counts the steps: batches of an epoch differ in number a little, since no batch has a text twice.
     ///
     /// # Errors
@@ -63,9 +60,9 @@ impl Schedule {
     }
 
     /// Where step `step`, from 0, is.
-    pub fn place(&self, step: u64) -> Place {
+    pub fn position(&self, step: u64) -> StepPosition {
         let epoch = self.firsts.partition_point(|first| *first <= step).saturating_sub(1);
-        Place { epoch: epoch as u64, within: step - self.firsts.get(epoch).copied().unwrap_or(0) }
+        StepPosition { epoch: epoch as u64, within: step - self.firsts.get(epoch).copied().unwrap_or(0) }
     }
 
     /// Whether an epoch ends with step `step`.
