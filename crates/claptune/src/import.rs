@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use burn::prelude::*;
 use clapd_core::files::{Access, Durability, write_atomically};
 use clapd_core::model::manifest::{
-    AudioTable, CalibrationTable, FORMAT, FrontendTable, Manifest, TextTable, WeightsSource, WindowTable,
+    AudioTable, CalibrationTable, FORMAT, FrontendTable, Manifest, RecordingsTable, TextTable, WeightsSource,
+    WindowTable,
 };
 use tract_onnx::prelude::TypedModel;
 
@@ -21,6 +22,8 @@ use super::checkpoint::source::CheckpointSource;
 use super::export::onnx::Graph;
 use super::export::{self, Precision, SymbolicLength};
 use super::layout;
+use super::mini::method::Method;
+use super::mini::recordings_table;
 use super::progress::bar;
 
 /// From cosine to score. Human-CLAP regresses the cosine on a rating of 0 to 10, divided by 10 (arXiv 2506.23553); what is
@@ -68,7 +71,8 @@ pub fn import_with(
     let text = store(layout::text, "text.nnef.tar")?;
     let tokenizer = writer.add("tokenizer.json", &checkpoint.tokenizer)?;
     let name = out.file_name().map_or_else(|| "clap".into(), |n| n.to_string_lossy().into_owned());
-    let mut manifest = manifest(&checkpoint, name, precision, source, [audio, text, tokenizer]);
+    let recordings = recordings_table(&Method::load()?);
+    let mut manifest = manifest(&checkpoint, name, precision, source, recordings, [audio, text, tokenizer]);
     change(&mut manifest);
     writer.finish(manifest)?;
     progress.finish_and_clear();
@@ -144,6 +148,7 @@ fn manifest(
     name: String,
     precision: Precision,
     source: WeightsSource,
+    recordings: RecordingsTable,
     [audio, text, tokenizer]: [String; 3],
 ) -> Manifest {
     let sizes = &checkpoint.config.audio;
@@ -181,7 +186,7 @@ fn manifest(
             coverage_min: None,
         },
         calibration: CalibrationTable { points: CALIBRATION.to_vec() },
-        recordings: None,
+        recordings: Some(recordings),
         quality: notes(),
     }
 }

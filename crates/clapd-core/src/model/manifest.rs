@@ -3,12 +3,17 @@
 //! [`Manifest::parse`] reads the file's text and names all its faults at once; every field of what it gives is within
 //! bounds.
 
+use std::borrow::Cow;
+
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::dsp::{FrontendSpec, LogScale, MelNorm, MelScale, MelTriangles, ShortClipPolicy, Spectrum};
 use crate::files::sha256_hex;
 use crate::score::Calibration;
+
+/// See [`Manifest::recordings_scale`].
+const RECORDINGS_OF_FORMAT_1: &str = include_str!("recordings_of_format_1.toml");
 
 /// The newest format that this version reads; it reads the older ones, too. Format 2 came with `[recordings]`, a table that may
 /// be absent.
@@ -313,9 +318,24 @@ impl Manifest {
         ))
     }
 
+    /// Where prompts with recordings stand on the scale: as the bundle says, or, for a bundle of format 1, as programs of its time
+    /// had it, so that its scores stay what they were. None where a bundle of format 2 does not say.
+    ///
+    /// # Errors
+    /// None: what is read is a part of the program, and a test reads it.
+    pub fn recordings_scale(&self) -> Result<Option<Cow<'_, RecordingsTable>>> {
+        match &self.recordings {
+            Some(table) => Ok(Some(Cow::Borrowed(table))),
+            None if self.format == 1 => {
+                Ok(Some(Cow::Owned(toml::from_str(RECORDINGS_OF_FORMAT_1).context("recordings_of_format_1.toml")?)))
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Whether it was measured with this very bundle where prompts with recordings stand on the scale.
     pub fn has_measured_recordings(&self) -> bool {
-        self.recordings.as_ref().is_some_and(|recordings| recordings.measured_with == self.name)
+        self.recordings_scale().is_ok_and(|scale| scale.is_some_and(|scale| scale.measured_with == self.name))
     }
 
     /// Length of an embedding, audio's and text's.

@@ -27,7 +27,8 @@ const DEFAULT_TEXT_SHARE: f32 = 0.6;
 pub fn prepare(prompts: &[Prompt], bundle: &Bundle, model: &Model, cache: &EmbeddingCache) -> Result<PromptTable> {
     let texts: Vec<&str> = prompts.iter().flat_map(Prompt::texts).collect();
     let mut texts = bundle.embed_texts(&texts, cache)?.into_iter();
-    let scale = bundle.manifest().recordings.as_ref();
+    let scale = bundle.manifest().recordings_scale()?;
+    let scale = scale.as_deref();
     let mut prepared = Vec::with_capacity(prompts.len());
     for prompt in prompts {
         let words = prompt.text.as_ref().and_then(|_| texts.next());

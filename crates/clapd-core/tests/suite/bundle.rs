@@ -244,3 +244,26 @@ proptest! {
         let _ = Bundle::open(copy.dir.path()).and_then(|bundle| bundle.audio_encoder().map(|_| ()));
     }
 }
+
+/// As an old program wrote it: what it gave recordings, it goes on giving them.
+#[test]
+fn a_bundle_of_format_1_scores_recordings_as_it_did() {
+    let own = Bundle::open(mini()).unwrap();
+    let table = own.manifest().recordings.clone().unwrap();
+    let copy = BundleCopy::new();
+    let text = copy.manifest().replacen("format = 2", "format = 1", 1);
+    let from = text.find("[recordings]").unwrap();
+    let end = from + text[from..].find("\n\n").unwrap();
+    let text = format!("{}{}", &text[..from], &text[end..]);
+    let parsed: Manifest = toml::from_str(&text).unwrap();
+    assert_eq!(parsed.recordings, None);
+    fs::write(copy.path("bundle.toml"), text).unwrap();
+    copy.edit("format", "pipeline_id", &format!("pipeline_id = \"{}\"", parsed.computed_pipeline_id()));
+    let old = Bundle::open(copy.dir.path()).unwrap();
+    assert_eq!(old.manifest().recordings_scale().unwrap().as_deref(), Some(&table));
+    assert!(old.manifest().has_measured_recordings());
+    // The id that version 2 of the default bundle had in format 1.
+    assert!(old.pipeline_id().starts_with("69cab410dc"), "{}", old.pipeline_id());
+    let newer = Manifest { format: 2, ..old.manifest().clone() };
+    assert!(newer.recordings_scale().unwrap().is_none() && !newer.has_measured_recordings());
+}

@@ -36,7 +36,7 @@ use crate::net::bert::BertConfig;
 use crate::net::minilm::{self, MiniLm};
 use crate::net::yamnet::{BANDS, CLASSES, FRAMES, YamnetConfig};
 use crate::quantize::{self, calibration};
-use method::{Class, Method};
+use method::{Class, Method, Recordings};
 use space::{ClassCaptions, embedding_len};
 
 /// Folders that `models/mini/lab/unpack.py` made.
@@ -245,14 +245,15 @@ fn manifest(method: &Method, quality: toml::Table, contents: &Contents, source: 
             coverage_min: Some(method.coverage.min),
         },
         calibration: CalibrationTable { points: method.calibration.points.clone() },
-        recordings: Some(RecordingsTable {
-            measured_with: NAME.into(),
-            text_share: method.recordings.text_share,
-            points: method.recordings.points.clone(),
-            points_with_text: method.recordings.points_with_text.clone(),
-        }),
+        recordings: Some(recordings_table(method)),
         quality,
     }
+}
+
+/// Where prompts with recordings stand on the scale, as it was measured with this bundle. For other models it is the nearest there is.
+pub(crate) fn recordings_table(method: &Method) -> RecordingsTable {
+    let Recordings { text_share, points, points_with_text } = method.recordings.clone();
+    RecordingsTable { measured_with: NAME.into(), text_share, points, points_with_text }
 }
 
 /// YAMNet's front end (research/audioset/yamnet/params.py and features.py of tensorflow/models).
