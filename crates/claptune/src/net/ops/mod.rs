@@ -83,7 +83,7 @@ impl Order {
         reordered(x, order, back)
     }
 
-    /// What was [`apply`](Self::put) in this order, as it was.
+    /// What [`apply`](Self::apply) brought into this order, as it was.
     pub fn invert(&self, x: Tensor<3>) -> Tensor<3> {
         let [order, back] = &self.0;
         reordered(x, back, order)
