@@ -31,11 +31,11 @@ _clapd() {
             clapd,embed)
                 cmd="clapd__subcmd__embed"
                 ;;
+            clapd,embed-cache)
+                cmd="clapd__subcmd__embed__subcmd__cache"
+                ;;
             clapd,help)
                 cmd="clapd__subcmd__help"
-                ;;
-            clapd,remember)
-                cmd="clapd__subcmd__remember"
                 ;;
             clapd,run)
                 cmd="clapd__subcmd__run"
@@ -64,11 +64,11 @@ _clapd() {
             clapd__subcmd__help,embed)
                 cmd="clapd__subcmd__help__subcmd__embed"
                 ;;
+            clapd__subcmd__help,embed-cache)
+                cmd="clapd__subcmd__help__subcmd__embed__subcmd__cache"
+                ;;
             clapd__subcmd__help,help)
                 cmd="clapd__subcmd__help__subcmd__help"
-                ;;
-            clapd__subcmd__help,remember)
-                cmd="clapd__subcmd__help__subcmd__remember"
                 ;;
             clapd__subcmd__help,run)
                 cmd="clapd__subcmd__help__subcmd__run"
@@ -89,7 +89,7 @@ _clapd() {
 
     case "${cmd}" in
         clapd)
-            opts="-h -V --help --version setup run demo watch score embed devices check remember bench help"
+            opts="-h -V --help --version setup run demo watch score embed devices check embed-cache bench help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -216,8 +216,30 @@ _clapd() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        clapd__subcmd__embed__subcmd__cache)
+            opts="-h --bundle --threads --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --bundle)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --threads)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         clapd__subcmd__help)
-            opts="setup run demo watch score embed devices check remember bench help"
+            opts="setup run demo watch score embed devices check embed-cache bench help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -300,7 +322,7 @@ _clapd() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        clapd__subcmd__help__subcmd__help)
+        clapd__subcmd__help__subcmd__embed__subcmd__cache)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -314,7 +336,7 @@ _clapd() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        clapd__subcmd__help__subcmd__remember)
+        clapd__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -377,28 +399,6 @@ _clapd() {
                 return 0
             fi
             case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        clapd__subcmd__remember)
-            opts="-h --bundle --threads --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --bundle)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --threads)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;

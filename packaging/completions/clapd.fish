@@ -34,7 +34,7 @@ complete -c clapd -n "__fish_clapd_needs_command" -f -a "score" -d 'Score record
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "embed" -d 'Print the embeddings of recordings and texts'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "devices" -d 'List the input devices by the names that a configuration may use'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "check" -d 'Name every fault of a configuration, with its line and remedy; nothing is started'
-complete -c clapd -n "__fish_clapd_needs_command" -f -a "remember" -d 'Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "embed-cache" -d 'Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "bench" -d 'Measure a bundle\'s speed and memory on this machine'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clapd -n "__fish_clapd_using_subcommand setup" -l config -d 'The configuration to write' -r -F
@@ -82,21 +82,21 @@ complete -c clapd -n "__fish_clapd_using_subcommand devices" -l json -d 'One JSO
 complete -c clapd -n "__fish_clapd_using_subcommand devices" -s h -l help -d 'Print help'
 complete -c clapd -n "__fish_clapd_using_subcommand check" -l config -d 'Configuration file' -r -F
 complete -c clapd -n "__fish_clapd_using_subcommand check" -s h -l help -d 'Print help'
-complete -c clapd -n "__fish_clapd_using_subcommand remember" -l bundle -d 'Model bundle' -r -F
-complete -c clapd -n "__fish_clapd_using_subcommand remember" -l threads -d 'Threads to compute with' -r
-complete -c clapd -n "__fish_clapd_using_subcommand remember" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand embed-cache" -l bundle -d 'Model bundle' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand embed-cache" -l threads -d 'Threads to compute with' -r
+complete -c clapd -n "__fish_clapd_using_subcommand embed-cache" -s h -l help -d 'Print help'
 complete -c clapd -n "__fish_clapd_using_subcommand bench" -l bundle -d 'Model bundle' -r -F
 complete -c clapd -n "__fish_clapd_using_subcommand bench" -l threads -d 'Threads that the model computes with, where its kernels are clapd\'s own' -r
 complete -c clapd -n "__fish_clapd_using_subcommand bench" -l json -d 'One JSON object'
 complete -c clapd -n "__fish_clapd_using_subcommand bench" -s h -l help -d 'Print help'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "setup" -d 'Try out a microphone and a broker, and write a configuration for them'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "run" -d 'Listen and publish, as the configuration says (the daemon)'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "demo" -d 'Hear the bundled recording: scores and events, without configuration or broker'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "watch" -d 'Show live scores, and suggest thresholds that suit the room'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "score" -d 'Score recordings against texts'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "embed" -d 'Print the embeddings of recordings and texts'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "devices" -d 'List the input devices by the names that a configuration may use'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "check" -d 'Name every fault of a configuration, with its line and remedy; nothing is started'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "remember" -d 'Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "bench" -d 'Measure a bundle\'s speed and memory on this machine'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check remember bench help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "setup" -d 'Try out a microphone and a broker, and write a configuration for them'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "run" -d 'Listen and publish, as the configuration says (the daemon)'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "demo" -d 'Hear the bundled recording: scores and events, without configuration or broker'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "watch" -d 'Show live scores, and suggest thresholds that suit the room'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "score" -d 'Score recordings against texts'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "embed" -d 'Print the embeddings of recordings and texts'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "devices" -d 'List the input devices by the names that a configuration may use'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "check" -d 'Name every fault of a configuration, with its line and remedy; nothing is started'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "embed-cache" -d 'Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "bench" -d 'Measure a bundle\'s speed and memory on this machine'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
