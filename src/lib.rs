@@ -38,8 +38,8 @@
 //! | [`config`] | the TOML file as settings, or every fault at once | the types of capture, outbox, score_log |
 //! | [`prompts`] | prompts with their recordings and embeddings | config |
 //! | [`mqtt`] | topics, messages, discovery, commands and the connection | config, health, outbox, backoff |
-//! | [`daemon`] | the process that goes on | all of these |
-//! | [`cli`] | a file a command | all of these |
+//! | [`daemon`] | the process that goes on | all of these but backoff |
+//! | [`cli`] | a file a command | capture, config, daemon, mqtt, prompts, score_log, time |
 //!
 //! # Rules
 //!

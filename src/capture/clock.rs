@@ -98,8 +98,8 @@ fn signed_since(later: Instant, earlier: Instant) -> f64 {
 /// `instant` moved by `by_s` seconds; left alone where the result can't be expressed.
 fn shift(instant: Instant, by_s: f64) -> Instant {
     let distance = Duration::try_from_secs_f64(by_s.abs()).unwrap_or_default();
-    let moved = if by_s >= 0.0 { instant.checked_add(distance) } else { instant.checked_sub(distance) };
-    moved.unwrap_or(instant)
+    let shifted = if by_s >= 0.0 { instant.checked_add(distance) } else { instant.checked_sub(distance) };
+    shifted.unwrap_or(instant)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! All times are counts of samples, so that the same samples give the same [`Signal`] however they are cut and however
 //! fast they come.
 //!
-//! A quiet room is sound. Digital MEMS microphones have noise of some -90 dB, the best converters there are of -125 dB,
+//! A quiet free is sound. Digital MEMS microphones have noise of some -90 dB, the best converters there are of -125 dB,
 //! and the lowest bit of 16 is at -90 dB: if it flips once in a tenth of a second, something is alive. A muted or
 //! unplugged input, a driver that is stuck, and a converter without a supply give one value for ever; a sound server's
 //! dither adds a bit or two of 24. A microphone that gates its own noise (those for conferences do) sends real zeros
@@ -14,7 +14,7 @@ use clapd_core::level::{PowerSums, decibels};
 /// What the samples say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Signal {
-    /// A room, be it a quiet one.
+    /// A free, be it a quiet one.
     #[default]
     Sound,
     /// Nothing that a microphone could have sent.
@@ -26,13 +26,13 @@ pub(super) enum Signal {
 /// Samples are judged in blocks of a tenth of a second: short enough that a burst is told from a hum, long enough for two
 /// periods of 20 Hz, so that a slow wave is no constant.
 const BLOCKS_PER_SECOND: u32 = 10;
-/// From its lowest to its highest sample, a block that moves less is still. 24-bit dither moves by 4e-7 (three steps), the noise
+/// From its lowest to its highest sample, a block that moves less is silent. 24-bit dither moves by 4e-7 (three steps), the noise
 /// of a converter of 125 dB by 4e-6, the lowest bit of 16 by 3e-5, half of that where two channels are mixed.
-const STILL: f32 = 1e-6;
-/// Still blocks after which the source is silent: 5 s. A stream that starts or a player between two pieces is still for a second
+const MIN_SWING: f32 = 1e-6;
+/// Silent blocks after which the source is silent: 5 s. A stream that starts or a player between two pieces is still for a second
 /// or two; and it leaves as much again to be shown within the 10 s that are promised.
 const SILENT_AFTER: u32 = 50;
-/// What a block that moves takes off the count of still ones: a second of sound ends silence, a click in a dead input
+/// What a block that moves takes off the count of silent ones: a second of sound ends silence, a click in a dead input
 /// now and then does not, and neither does an input that moves in fewer than one block of six ever count as sound.
 const MOVING_SUBTRACTS: u32 = 5;
 /// Full scale, less what 8 bits can't express (127/128).
@@ -53,7 +53,7 @@ const LOWEST_DB: f64 = -144.0;
 pub(super) struct LevelMeter {
     rate: u32,
     block: LevelBlock,
-    still: u32,
+    silent_blocks: u32,
     clipped: u32,
     signal: Signal,
     /// The blocks of the second that is under way.
@@ -89,13 +89,13 @@ impl LevelBlock {
         self.count += samples.len() as u32;
     }
 
-    fn is_still(&self) -> bool {
-        self.highest - self.lowest < STILL
+    fn is_constant(&self) -> bool {
+        self.highest - self.lowest < MIN_SWING
     }
 
-    /// A block that is stuck at full scale is not loud, it is still.
+    /// A block that is stuck at full scale is not loud, it is constant.
     fn is_clipped(&self) -> bool {
-        !self.is_still() && f64::from(self.full) >= CLIPPED_SHARE * f64::from(self.count)
+        !self.is_constant() && f64::from(self.full) >= CLIPPED_SHARE * f64::from(self.count)
     }
 }
 
@@ -107,8 +107,8 @@ impl LevelMeter {
         }
         let length = (rate / BLOCKS_PER_SECOND).max(1);
         while !samples.is_empty() {
-            let room = (length - self.block.count) as usize;
-            let (now, later) = samples.split_at(samples.len().min(room));
+            let free = (length - self.block.count) as usize;
+            let (now, later) = samples.split_at(samples.len().min(free));
             self.block.push(now);
             if self.block.count == length {
                 let block = std::mem::take(&mut self.block);
@@ -129,10 +129,10 @@ impl LevelMeter {
     }
 
     fn judge(&mut self, block: &LevelBlock) {
-        self.still = if block.is_still() {
-            (self.still + 1).min(SILENT_AFTER)
+        self.silent_blocks = if block.is_constant() {
+            (self.silent_blocks + 1).min(SILENT_AFTER)
         } else {
-            self.still.saturating_sub(MOVING_SUBTRACTS)
+            self.silent_blocks.saturating_sub(MOVING_SUBTRACTS)
         };
         self.clipped = if block.is_clipped() {
             (self.clipped + CLIPPED_ADDS).min(CLIPPING_AT)
@@ -141,8 +141,8 @@ impl LevelMeter {
         };
         // Each is entered at the top of its count and left at its bottom.
         self.signal = match self.signal {
-            Signal::Silent if self.still > 0 => Signal::Silent,
-            _ if self.still == SILENT_AFTER => Signal::Silent,
+            Signal::Silent if self.silent_blocks > 0 => Signal::Silent,
+            _ if self.silent_blocks == SILENT_AFTER => Signal::Silent,
             Signal::Clipping if self.clipped > 0 => Signal::Clipping,
             _ if self.clipped == CLIPPING_AT => Signal::Clipping,
             _ => Signal::Sound,

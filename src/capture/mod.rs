@@ -26,7 +26,7 @@ use crate::time::WallAnchor;
 pub use counters::SourceCounters;
 use device_source::DeviceSource;
 use level::LevelMeter;
-use reader::{InputSpec, Reader};
+use reader::{BlockReader, InputSpec};
 pub use source_state::SourceState;
 
 /// What a source is made of.
@@ -89,7 +89,7 @@ pub struct Source {
 
 enum Input {
     Device(DeviceSource),
-    Reader(Reader),
+    Reader(BlockReader),
 }
 
 impl Source {
@@ -98,7 +98,7 @@ impl Source {
     /// # Errors
     /// A file that is missing, is not sound, or has no such channel; a thread that can't be started.
     pub fn open(spec: &SourceSpec, counters: Arc<SourceCounters>) -> Result<Self> {
-        let reader = |input| Reader::start(&spec.id, input, spec.channel, &counters).map(Input::Reader);
+        let reader = |input| BlockReader::start(&spec.id, input, spec.channel, &counters).map(Input::Reader);
         let input = match &spec.kind {
             SourceKind::Device { name } => Input::Device(DeviceSource::start(&spec.id, name, spec.channel, &counters)?),
             SourceKind::File { path, looped, realtime } => {

@@ -75,7 +75,7 @@ enum Message {
 }
 
 /// The reader's end.
-pub(super) struct Reader {
+pub(super) struct BlockReader {
     messages: Receiver<Message>,
     /// Blocks go back to the thread to be filled again.
     used: SyncSender<Vec<f32>>,
@@ -92,7 +92,7 @@ pub(super) struct Reader {
     counters: Arc<SourceCounters>,
 }
 
-impl Reader {
+impl BlockReader {
     /// Opens the file, so that its faults are reported at once, and starts to decode. What may have to wait for a writer
     /// (standard input, a pipe) is opened by the thread.
     pub fn start(id: &str, spec: InputSpec, channel: Channel, counters: &Arc<SourceCounters>) -> Result<Self> {

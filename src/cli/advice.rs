@@ -11,7 +11,7 @@ use clapd_core::prompts::{Prompt, Rule};
 use serde::Serialize;
 
 /// Less says nothing of a room, and is most likely a recording of the sound itself.
-const MIN_HEARD: Duration = Duration::from_secs(10);
+const MIN_DURATION: Duration = Duration::from_secs(10);
 
 /// A line of `--json`; its names are frozen. Rates are alarms an hour.
 #[derive(Serialize)]
@@ -43,18 +43,18 @@ pub(super) fn print(
     prompts: &[Prompt],
     labels: &[String],
     series: &[Series],
-    heard: Duration,
-    wanted: f64,
+    duration: Duration,
+    target_rate: f64,
     json: bool,
 ) -> Result<()> {
     ensure!(
-        heard >= MIN_HEARD,
+        duration >= MIN_DURATION,
         "only {:.0} s of sound were heard, and {} s are the least to suggest anything from; listen longer",
-        heard.as_secs_f64(),
-        MIN_HEARD.as_secs()
+        duration.as_secs_f64(),
+        MIN_DURATION.as_secs()
     );
-    let hours = heard.as_secs_f64() / 3600.0;
-    let allowed = (wanted * hours).floor() as u64;
+    let hours = duration.as_secs_f64() / 3600.0;
+    let allowed = (target_rate * hours).floor() as u64;
     let advice: Vec<(&Prompt, Suggestion)> = prompts
         .iter()
         .enumerate()
@@ -63,34 +63,34 @@ pub(super) fn print(
     let mut out = std::io::stdout().lock();
     if json {
         for ((prompt, advice), label) in advice.iter().zip(labels) {
-            writeln!(out, "{}", serde_json::to_string(&line(prompt, label, advice, heard, wanted))?)?;
+            writeln!(out, "{}", serde_json::to_string(&line(prompt, label, advice, duration, target_rate))?)?;
         }
         return Ok(());
     }
-    writeln!(out, "\n# {}", preface(heard, wanted))?;
+    writeln!(out, "\n# {}", preface(duration, target_rate))?;
     for (prompt, advice) in &advice {
-        write!(out, "\n{}", snippet(prompt, advice, heard))?;
+        write!(out, "\n{}", snippet(prompt, advice, duration))?;
     }
     writeln!(out, "\n# These hold only if none of these sounds occurred. If one did, listen again without it.")?;
     Ok(())
 }
 
 /// What so long a time can show.
-fn preface(heard: Duration, wanted: f64) -> String {
-    let (minutes, none) = (heard.as_secs_f64() / 60.0, at_most_per_hour(0, heard));
-    let needed = at_most_per_hour(0, Duration::from_secs(3600)) / wanted;
-    let claim = if none > wanted {
+fn preface(duration: Duration, target_rate: f64) -> String {
+    let (minutes, none) = (duration.as_secs_f64() / 60.0, at_most_per_hour(0, duration));
+    let needed = at_most_per_hour(0, Duration::from_secs(3600)) / target_rate;
+    let claim = if none > target_rate {
         format!(
-            "\n# That is too short to show {wanted}: even no alarm at all only shows fewer than {none:.1} an hour (95%).\
+            "\n# That is too short to show {target_rate}: even no alarm at all only shows fewer than {none:.1} an hour (95%).\
              \n# Listen {needed:.1} hours without an alarm to be sure; until then a start just above the loudest moment is a guess."
         )
     } else {
         String::new()
     };
-    format!("Heard {minutes:.1} minutes; wanted: at most {wanted} false alarms an hour for each prompt.{claim}")
+    format!("Heard {minutes:.1} minutes; wanted: at most {target_rate} false alarms an hour for each prompt.{claim}")
 }
 
-fn snippet(prompt: &Prompt, advice: &Suggestion, heard: Duration) -> String {
+fn snippet(prompt: &Prompt, advice: &Suggestion, duration: Duration) -> String {
     let name = match &prompt.text {
         Some(text) => format!("text = {}", quoted(text)),
         None => format!("id = {}", quoted(prompt.id.as_str())),
@@ -107,7 +107,7 @@ fn snippet(prompt: &Prompt, advice: &Suggestion, heard: Duration) -> String {
              # is taken for as `contrast`.\n"
         );
     };
-    let most = at_most_per_hour(advice.alarms, heard);
+    let most = at_most_per_hour(advice.alarms, duration);
     let floor = if start <= MIN_START { ", the lowest that is suggested" } else { "" };
     format!(
         "[[prompt]]\n{name}\nstart = {:?}\nstop = {:?}\nconfirm = [{n}, {m}]\n# {before}. With these {}, fewer than {most:.1} an hour (95%){floor}.\n",
@@ -122,8 +122,14 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-fn line<'a>(prompt: &'a Prompt, id: &'a str, advice: &Suggestion, heard: Duration, wanted: f64) -> AdviceLine<'a> {
-    let most = at_most_per_hour(advice.alarms, heard);
+fn line<'a>(
+    prompt: &'a Prompt,
+    id: &'a str,
+    advice: &Suggestion,
+    duration: Duration,
+    target_rate: f64,
+) -> AdviceLine<'a> {
+    let most = at_most_per_hour(advice.alarms, duration);
     AdviceLine {
         prompt: prompt.name(),
         id,
@@ -131,12 +137,12 @@ fn line<'a>(prompt: &'a Prompt, id: &'a str, advice: &Suggestion, heard: Duratio
         stop: advice.rule.map(|rule| rounded(rule.stop)),
         confirm: advice.rule.map(|rule| [rule.confirm.0, rule.confirm.1]),
         peak: rounded(advice.peak),
-        heard_s: heard.as_secs_f64(),
-        wanted_per_hour: wanted,
+        heard_s: duration.as_secs_f64(),
+        wanted_per_hour: target_rate,
         false_alarms: advice.alarms,
         false_alarms_as_it_is: advice.alarms_now,
         at_most_per_hour: (most * 1e3).round() / 1e3,
-        shown: advice.rule.is_some() && most <= wanted,
+        shown: advice.rule.is_some() && most <= target_rate,
     }
 }
 

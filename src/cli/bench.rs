@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const TEXT: &str = "a smoke alarm in the distance and a man speaks";
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct BenchArguments {
     #[command(flatten)]
     model: ModelArguments,
     /// One JSON object
@@ -72,7 +72,7 @@ struct Report {
     rss_mb: f64,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &BenchArguments) -> Result<(), Failure> {
     let report = measure(&arguments.model.open_bundle()?).at(Stage::Bundle)?;
     let json = serde_json::to_value(&report).at(Stage::Other)?;
     let mut out = std::io::stdout().lock();

@@ -46,7 +46,7 @@ const PROMPTS: [&str; 18] = [
 /// Half a second shows short sounds; the daemon's default is a second.
 const HOP: Duration = Duration::from_millis(500);
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct DemoArguments {
     /// Model bundle
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
@@ -67,7 +67,7 @@ fn speed(text: &str) -> Result<f64, String> {
     (0.1..=1000.0).contains(&speed).then_some(speed).ok_or_else(|| format!("{speed}; 0.1 to 1000 are allowed"))
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &DemoArguments) -> Result<(), Failure> {
     let bundle = paths::open_bundle(arguments.bundle.as_deref(), 1)?;
     let mut texts: Vec<&str> = arguments.prompts.iter().map(String::as_str).collect();
     if texts.is_empty() {

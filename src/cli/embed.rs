@@ -13,7 +13,7 @@ use super::exit::{AtStage, Failure, Stage};
 use super::{paths, recording};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct EmbedArguments {
     /// A recording, whole (of a longer one the first 10 s for `clap` bundles); may be given several times
     #[arg(long, value_name = "FILE", required_unless_present = "text")]
     audio: Vec<PathBuf>,
@@ -49,7 +49,7 @@ impl EmbeddingLine<'_> {
     }
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &EmbedArguments) -> Result<(), Failure> {
     let bundle = paths::open_bundle(arguments.bundle.as_deref(), 1)?;
     if !arguments.audio.is_empty() {
         let model = Model::load(&bundle).at(Stage::Bundle)?;

@@ -27,15 +27,15 @@ use exit::Failure;
 /// Describe sounds in words; clapd listens, scores what it hears from 0 to 10, and tells your house over MQTT.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
-struct Arguments {
+struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Try out a microphone and a broker, and write a configuration for them
-    Setup(setup::Arguments),
+    Setup(setup::SetupArguments),
     /// Listen and publish, as the configuration says (the daemon)
     Run {
         /// Configuration file
@@ -43,13 +43,13 @@ enum Command {
         config: PathBuf,
     },
     /// Hear the bundled recording: scores and events, without configuration or broker
-    Demo(demo::Arguments),
+    Demo(demo::DemoArguments),
     /// Show live scores, and suggest thresholds that suit the room
-    Watch(watch::Arguments),
+    Watch(watch::WatchArguments),
     /// Score recordings against texts
-    Score(score::Arguments),
+    Score(score::ScoreArguments),
     /// Print the embeddings of recordings and texts
-    Embed(embed::Arguments),
+    Embed(embed::EmbedArguments),
     /// List the input devices by the names that a configuration may use
     Devices {
         /// One JSON object a line
@@ -73,12 +73,12 @@ enum Command {
         threads: usize,
     },
     /// Measure a bundle's speed and memory on this machine
-    Bench(bench::Arguments),
+    Bench(bench::BenchArguments),
 }
 
 /// The command line's definition: what man pages and shell completions are made from (tests/program/manual.rs).
 pub fn command() -> clap::Command {
-    Arguments::command()
+    Cli::command()
 }
 
 /// Runs the command that the process was started with.
@@ -88,17 +88,17 @@ pub fn main() -> ExitCode {
         .format_timestamp(None)
         .format_target(false)
         .init();
-    let outcome = match Arguments::parse().command {
-        Command::Setup(arguments) => setup::run(&arguments),
-        Command::Run { config } => run::run(&config),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Watch(arguments) => watch::run(&arguments),
-        Command::Score(arguments) => score::run(&arguments),
-        Command::Embed(arguments) => embed::run(&arguments),
-        Command::Devices { json } => devices::run(json),
-        Command::Check { config } => check::run(&config),
-        Command::EmbedCache { bundle, threads } => run::embed_cache(&bundle, threads),
-        Command::Bench(arguments) => bench::run(&arguments),
+    let outcome = match Cli::parse().command {
+        CliCommand::Setup(arguments) => setup::run(&arguments),
+        CliCommand::Run { config } => run::run(&config),
+        CliCommand::Demo(arguments) => demo::run(&arguments),
+        CliCommand::Watch(arguments) => watch::run(&arguments),
+        CliCommand::Score(arguments) => score::run(&arguments),
+        CliCommand::Embed(arguments) => embed::run(&arguments),
+        CliCommand::Devices { json } => devices::run(json),
+        CliCommand::Check { config } => check::run(&config),
+        CliCommand::EmbedCache { bundle, threads } => run::embed_cache(&bundle, threads),
+        CliCommand::Bench(arguments) => bench::run(&arguments),
     };
     outcome.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }

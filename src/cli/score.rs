@@ -21,7 +21,7 @@ use super::paths::ModelArguments;
 use super::{paths, recording};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct ScoreArguments {
     /// Recordings: wav, flac, ogg, mp3, or `-` for wav on standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -67,7 +67,7 @@ struct ScoreLine<'a> {
 
 /// What every recording is scored with.
 struct Scorer<'a> {
-    arguments: &'a Arguments,
+    arguments: &'a ScoreArguments,
     model: Model,
     prompts: Arc<PromptTable>,
     names: Vec<String>,
@@ -75,7 +75,7 @@ struct Scorer<'a> {
 
 /// A prompt of every text, and one of all recordings, with what each is called. The rules are of no matter: nobody looks at the
 /// events.
-fn prompts_of(arguments: &Arguments) -> (Vec<Prompt>, Vec<String>) {
+fn prompts_of(arguments: &ScoreArguments) -> (Vec<Prompt>, Vec<String>) {
     let rule = Rule::default();
     let texts = (0..).zip(&arguments.prompts);
     let mut prompts: Vec<Prompt> =
@@ -89,7 +89,7 @@ fn prompts_of(arguments: &Arguments) -> (Vec<Prompt>, Vec<String>) {
     (prompts, names)
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &ScoreArguments) -> Result<(), Failure> {
     let bundle = arguments.model.open_bundle()?;
     for file in &arguments.like {
         // Told apart from a fault of the bundle.

@@ -33,7 +33,7 @@ const HOP: Duration = Duration::from_secs(1);
 const LOG_BYTES: u64 = 200_000_000;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct WatchArguments {
     /// Recordings of the room instead of a source: wav, flac, ogg, mp3, or `-` for wav on standard input
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -90,7 +90,7 @@ struct WatchSpec {
 }
 
 impl WatchSpec {
-    fn of(arguments: &Arguments) -> Result<Self, Failure> {
+    fn of(arguments: &WatchArguments) -> Result<Self, Failure> {
         let bundle = arguments.bundle.clone();
         if !arguments.prompts.is_empty() {
             let kind = SourceKind::Device { name: arguments.device.clone() };
@@ -103,8 +103,8 @@ impl WatchSpec {
         }
         let (settings, warnings) = prompts::load_settings(&arguments.config).at(Stage::Usage)?;
         warnings.iter().for_each(|warning| log::debug!("{warning}"));
-        let wanted = |spec: &&SourceSpec| arguments.source.as_ref().is_none_or(|id| *id == spec.id);
-        let source = settings.sources.iter().find(wanted).cloned().ok_or_else(|| {
+        let is_chosen = |spec: &&SourceSpec| arguments.source.as_ref().is_none_or(|id| *id == spec.id);
+        let source = settings.sources.iter().find(is_chosen).cloned().ok_or_else(|| {
             let ids: Vec<_> = settings.sources.iter().map(|spec| spec.id.as_str()).collect();
             Failure::message(Stage::Usage, format!("--source: the configuration has {} only", ids.join(", ")))
         })?;
@@ -120,7 +120,7 @@ impl WatchSpec {
     }
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &WatchArguments) -> Result<(), Failure> {
     let spec = WatchSpec::of(arguments)?;
     let bundle = paths::open_bundle(spec.bundle.as_deref(), spec.threads)?;
     let model = Model::load(&bundle).at(Stage::Bundle)?;
@@ -152,7 +152,7 @@ struct Watcher<'a> {
 }
 
 impl<'a> Watcher<'a> {
-    fn new(arguments: &Arguments, spec: &'a WatchSpec, model: Model, prompts: Arc<PromptTable>) -> Self {
+    fn new(arguments: &WatchArguments, spec: &'a WatchSpec, model: Model, prompts: Arc<PromptTable>) -> Self {
         let display: Option<Box<dyn ScoreDisplay>> = match LiveDisplay::fitting(&prompts) {
             _ if arguments.json => None,
             Some(live) => Some(Box::new(live)),
@@ -174,7 +174,7 @@ impl<'a> Watcher<'a> {
 
     /// Sound that was heard so far.
     fn duration(&self) -> Duration {
-        self.series.iter().map(|series| series.heard(self.spec.hop)).sum()
+        self.series.iter().map(|series| series.duration(self.spec.hop)).sum()
     }
 
     fn is_enough(&self) -> bool {

@@ -3,17 +3,16 @@
 //! A [`Broker`] comes from `[mqtt]` and from the places where a password may lie. A password is not accepted in the url, which
 //! diagnostics show, and is a [`Secret`] wherever else it goes.
 
-use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::Ipv6Addr;
-use std::path::Path;
 
 use clapd_core::text::shorten;
 
-use super::check::Checker;
+use super::checker::Checker;
 use super::diagnostic::Location;
 use super::raw::RawMqtt;
+use super::secret::Secret;
 use super::section::Located;
 use super::tls::{self, Tls};
 
@@ -24,8 +23,6 @@ const DEFAULT_TLS_PORT: u16 = 8883;
 const DEFAULT_PREFIX: &str = "homeassistant";
 /// Brokers take topics of 65,535 bytes; nobody reads them.
 const MAX_PREFIX: usize = 200;
-/// A password is a line, not a file that somebody named by mistake.
-const MAX_PASSWORD_BYTES: u64 = 4096;
 /// The name under which the unit file loads the password.
 const CREDENTIAL: &str = "mqtt-password";
 
@@ -44,50 +41,6 @@ pub struct Broker {
     pub tls: Option<Tls>,
     /// Where Home Assistant looks for devices, and says when it has begun; none: it is told nothing of us.
     pub discovery_prefix: Option<String>,
-}
-
-/// A text that is not shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides `text`.
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// A file's only line.
-    ///
-    /// # Errors
-    /// What is wrong with the file; none of what it holds.
-    pub fn read(path: &Path) -> Result<Self, String> {
-        let file = File::open(path).map_err(|error| error.to_string())?;
-        Self::of_file(file)
-    }
-
-    fn of_file(file: File) -> Result<Self, String> {
-        let mut text = String::new();
-        file.take(MAX_PASSWORD_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-        if text.len() as u64 > MAX_PASSWORD_BYTES {
-            return Err(format!("is longer than {MAX_PASSWORD_BYTES} bytes"));
-        }
-        match text.trim_end_matches(['\r', '\n']) {
-            "" => Err("is empty".into()),
-            line if line.contains('\n') => Err("has several lines".into()),
-            line => Ok(Self(line.to_owned())),
-        }
-    }
-
-    /// The text itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
 }
 
 pub(super) fn check(raw: &RawMqtt, check: &mut Checker<'_>) -> Option<Broker> {

@@ -2,7 +2,7 @@
 //!
 //! The file is not made here; `clapd check` may be run by another user than the daemon.
 
-use super::check::Checker;
+use super::checker::Checker;
 use super::raw::RawLog;
 use crate::score_log::{Form, LogSpec};
 

@@ -6,12 +6,14 @@
 
 mod broker;
 mod check;
+mod checker;
 mod diagnostic;
 mod id;
 mod log;
 mod prompt_list;
 mod prompts;
 mod raw;
+mod secret;
 mod section;
 mod sources;
 mod tls;
@@ -26,10 +28,11 @@ use clapd_core::prompts::Prompt;
 use crate::capture::SourceSpec;
 use crate::outbox::OutboxSpec;
 use crate::score_log::LogSpec;
-pub use broker::{Broker, Secret};
-use check::CheckOutcome;
+pub use broker::Broker;
+use checker::{CheckOutcome, Checker};
 pub use diagnostic::{Diagnostic, Faults, Location, Recording};
 pub use prompt_list::{PromptOrigin, parse_prompts, prompt_table, prompts_text};
+pub use secret::Secret;
 pub use tls::Tls;
 
 /// A page of prompts is a few kilobytes; a megabyte is somebody else's file, and must not fill a small computer's memory.
@@ -114,7 +117,7 @@ pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<(Sett
     let mut faults = Vec::new();
     let raw = raw::read(text, path, &mut faults);
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut check = check::Checker::new(folder, environment, faults);
+    let mut check = Checker::new(folder, environment, faults);
     let settings = check.check_settings(&raw, path);
     let CheckOutcome { faults, warnings, recordings } = check.into_outcome();
     match settings {

@@ -8,7 +8,7 @@ use std::path::{Path, absolute};
 use clapd_core::prompts::{Prompt, Rule};
 use toml::{Table, Value};
 
-use super::check::{CheckOutcome, Checker};
+use super::checker::{CheckOutcome, Checker};
 use super::diagnostic::{Faults, Location, Recording};
 use super::raw;
 use super::section::LineIndex;
@@ -139,8 +139,8 @@ mod tests {
             let rule = Rule { start, stop: start * share, confirm: (n, n + more), cooldown: Duration::from_millis(cooldown) };
             let text = Some(text.trim().to_owned());
             let prompt = Prompt { id: PromptId::new(&id).unwrap(), text, audio: Vec::new(), rule, contrast };
-            let kept = prompts_text(std::slice::from_ref(&prompt)).unwrap();
-            prop_assert_eq!(parse(&kept), Ok(vec![prompt]), "{}", kept);
+            let text = prompts_text(std::slice::from_ref(&prompt)).unwrap();
+            prop_assert_eq!(parse(&text), Ok(vec![prompt]), "{}", text);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clapd_core::prompts::{DEFAULT_CONFIRM, DEFAULT_COOLDOWN, DEFAULT_START, Prompt, PromptId, Rule, usual_stop};
 use clapd_core::text::shorten;
 
-use super::check::Checker;
+use super::checker::Checker;
 use super::diagnostic::Location;
 use super::id;
 use super::raw::RawPrompt;

@@ -8,7 +8,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostic, Location};
-use super::section::{LineIndex, Located, Reader, Section, TextOrInteger};
+use super::section::{LineIndex, Located, Section, SectionReader, TextOrInteger};
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -97,7 +97,7 @@ fn parse<T>(
     path: &Path,
     lines: &LineIndex,
     faults: &mut Vec<Diagnostic>,
-    document: impl FnOnce(Section<'_, '_>, &mut Reader<'_>) -> T,
+    document: impl FnOnce(Section<'_, '_>, &mut SectionReader<'_>) -> T,
 ) -> T {
     let whole = Location::of_file(path);
     let (table, errors) = DeTable::parse_recoverable(text);
@@ -109,7 +109,7 @@ fn parse<T>(
         faults.push(location.diagnostic(error.message().replace('\n', " "), "correct the TOML syntax".into()));
     }
     let shape_from = faults.len();
-    let mut reader = Reader { lines, faults, broken: !errors.is_empty() };
+    let mut reader = SectionReader { lines, faults, broken: !errors.is_empty() };
     let raw = document(Section::new(table.get_ref(), whole), &mut reader);
     remove_echoes(faults, shape_from);
     raw
@@ -125,7 +125,7 @@ fn remove_echoes(faults: &mut Vec<Diagnostic>, shape_from: usize) {
     });
 }
 
-fn document(mut root: Section<'_, '_>, reader: &mut Reader<'_>) -> RawConfig {
+fn document(mut root: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawConfig {
     let mut raw = RawConfig::default();
     if let Some(mut node) = root.section("node", reader) {
         raw.node_id = node.string("id", reader);
@@ -157,7 +157,7 @@ fn document(mut root: Section<'_, '_>, reader: &mut Reader<'_>) -> RawConfig {
     raw
 }
 
-fn prompts(root: &mut Section<'_, '_>, reader: &mut Reader<'_>) -> Vec<RawPrompt> {
+fn prompts(root: &mut Section<'_, '_>, reader: &mut SectionReader<'_>) -> Vec<RawPrompt> {
     let missing = if root.has("prompt") { "has no prompts" } else { "is missing" };
     let faults = reader.faults.len();
     let sections = root.sections("prompt", reader);
@@ -168,7 +168,7 @@ fn prompts(root: &mut Section<'_, '_>, reader: &mut Reader<'_>) -> Vec<RawPrompt
     sections.into_iter().map(|section| prompt(section, reader)).collect()
 }
 
-fn source(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> RawSource {
+fn source(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawSource {
     let kinds: Vec<&str> = ["device", "file", "stdin"].into_iter().filter(|kind| section.has(kind)).collect();
     match kinds.as_slice() {
         [] => {
@@ -194,7 +194,7 @@ fn source(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> RawSource {
     raw
 }
 
-fn prompt(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> RawPrompt {
+fn prompt(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawPrompt {
     if !section.has("text") && !section.has("audio") {
         let location = section.location.child(section.location.line, "text");
         reader.missing(
@@ -218,7 +218,7 @@ fn prompt(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> RawPrompt {
     raw
 }
 
-fn mqtt(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> RawMqtt {
+fn mqtt(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawMqtt {
     let raw = RawMqtt {
         url: section.required("url", "mqtt://user@host:1883", reader),
         password_file: section.string("password_file", reader),
@@ -231,7 +231,7 @@ fn mqtt(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> RawMqtt {
     raw
 }
 
-fn outbox(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> RawOutbox {
+fn outbox(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawOutbox {
     let raw = RawOutbox {
         dir: section.string("dir", reader),
         max_events: section.number("max_events", reader),
@@ -241,7 +241,7 @@ fn outbox(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> RawOutbox {
     raw
 }
 
-fn log(mut section: Section<'_, '_>, reader: &mut Reader<'_>) -> RawLog {
+fn log(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawLog {
     let raw = RawLog {
         scores: section.required("scores", "/var/lib/clapd/scores.jsonl", reader),
         max_mb: section.number("max_mb", reader),

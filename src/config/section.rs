@@ -37,14 +37,14 @@ impl LineIndex {
 }
 
 /// What reading a file needs beside the table: the index of its lines, and where faults go.
-pub(super) struct Reader<'a> {
+pub(super) struct SectionReader<'a> {
     pub(super) lines: &'a LineIndex,
     pub(super) faults: &'a mut Vec<Diagnostic>,
     /// The parser gave up on some lines: what looks missing may stand there.
     pub(super) broken: bool,
 }
 
-impl Reader<'_> {
+impl SectionReader<'_> {
     /// Where the value stands.
     fn line(&self, value: &Spanned<DeValue<'_>>) -> Option<usize> {
         self.lines.at(value.span().start)
@@ -61,8 +61,8 @@ impl Reader<'_> {
         }
     }
 
-    fn wrong_type(&mut self, location: &Location, seen: &DeValue<'_>, wanted: &str, example: &str) {
-        self.fault(location, format!("{} is not {wanted}", describe(seen)), format!("write it as `{example}`"));
+    fn wrong_type(&mut self, location: &Location, seen: &DeValue<'_>, expected: &str, example: &str) {
+        self.fault(location, format!("{} is not {expected}", describe(seen)), format!("write it as `{example}`"));
     }
 }
 
@@ -83,7 +83,7 @@ impl<'a, 'i> Section<'a, 'i> {
         self.table.contains_key(key)
     }
 
-    fn get(&mut self, key: &'static str, reader: &Reader<'_>) -> Option<Located<&'a DeValue<'i>>> {
+    fn get(&mut self, key: &'static str, reader: &SectionReader<'_>) -> Option<Located<&'a DeValue<'i>>> {
         self.known.push(key);
         let value = self.table.get(key)?;
         // The parser puts an empty span where it recovered from an error: that error is reported already.
@@ -93,7 +93,7 @@ impl<'a, 'i> Section<'a, 'i> {
         Some(Located { value: value.get_ref(), location: self.location.child(reader.line(value), key) })
     }
 
-    pub(super) fn string(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Option<Located<String>> {
+    pub(super) fn string(&mut self, key: &'static str, reader: &mut SectionReader<'_>) -> Option<Located<String>> {
         let Located { value, location } = self.get(key, reader)?;
         match value {
             DeValue::String(text) => Some(Located { value: text.clone().into_owned(), location }),
@@ -109,7 +109,7 @@ impl<'a, 'i> Section<'a, 'i> {
         &mut self,
         key: &'static str,
         example: &str,
-        reader: &mut Reader<'_>,
+        reader: &mut SectionReader<'_>,
     ) -> Option<Located<String>> {
         if !self.has(key) {
             let location = self.location.child(self.location.line, key);
@@ -118,7 +118,7 @@ impl<'a, 'i> Section<'a, 'i> {
         self.string(key, reader)
     }
 
-    pub(super) fn number(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Option<Located<f64>> {
+    pub(super) fn number(&mut self, key: &'static str, reader: &mut SectionReader<'_>) -> Option<Located<f64>> {
         let Located { value, location } = self.get(key, reader)?;
         let Some(number) = number(value) else {
             reader.wrong_type(&location, value, "a number", &format!("{key} = 1.0"));
@@ -127,7 +127,7 @@ impl<'a, 'i> Section<'a, 'i> {
         Some(Located { value: number, location })
     }
 
-    pub(super) fn boolean(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Option<Located<bool>> {
+    pub(super) fn boolean(&mut self, key: &'static str, reader: &mut SectionReader<'_>) -> Option<Located<bool>> {
         let Located { value, location } = self.get(key, reader)?;
         match value {
             DeValue::Boolean(value) => Some(Located { value: *value, location }),
@@ -141,7 +141,7 @@ impl<'a, 'i> Section<'a, 'i> {
     pub(super) fn texts(
         &mut self,
         key: &'static str,
-        reader: &mut Reader<'_>,
+        reader: &mut SectionReader<'_>,
     ) -> Option<Located<Vec<Located<String>>>> {
         self.list(key, "a list of texts", "[\"...\"]", reader, |value| match value {
             DeValue::String(text) => Some(text.clone().into_owned()),
@@ -152,7 +152,7 @@ impl<'a, 'i> Section<'a, 'i> {
     pub(super) fn integers(
         &mut self,
         key: &'static str,
-        reader: &mut Reader<'_>,
+        reader: &mut SectionReader<'_>,
     ) -> Option<Located<Vec<Located<i64>>>> {
         self.list(key, "a list of whole numbers", "[2, 3]", reader, integer)
     }
@@ -160,14 +160,14 @@ impl<'a, 'i> Section<'a, 'i> {
     fn list<T>(
         &mut self,
         key: &'static str,
-        wanted: &str,
+        expected: &str,
         example: &str,
-        reader: &mut Reader<'_>,
+        reader: &mut SectionReader<'_>,
         read: impl Fn(&DeValue<'_>) -> Option<T>,
     ) -> Option<Located<Vec<Located<T>>>> {
         let Located { value, location } = self.get(key, reader)?;
         let DeValue::Array(array) = value else {
-            reader.wrong_type(&location, value, wanted, &format!("{key} = {example}"));
+            reader.wrong_type(&location, value, expected, &format!("{key} = {example}"));
             return None;
         };
         let mut items = Vec::with_capacity(array.len());
@@ -178,7 +178,7 @@ impl<'a, 'i> Section<'a, 'i> {
                 None => reader.wrong_type(
                     &location,
                     item.get_ref(),
-                    &format!("what {wanted} holds"),
+                    &format!("what {expected} holds"),
                     &format!("{key} = {example}"),
                 ),
             }
@@ -191,7 +191,7 @@ impl<'a, 'i> Section<'a, 'i> {
     pub(super) fn text_or_integer(
         &mut self,
         key: &'static str,
-        reader: &mut Reader<'_>,
+        reader: &mut SectionReader<'_>,
     ) -> Option<Located<TextOrInteger>> {
         let Located { value, location } = self.get(key, reader)?;
         let read = match value {
@@ -205,7 +205,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// A table below this one.
-    pub(super) fn section(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Option<Section<'a, 'i>> {
+    pub(super) fn section(&mut self, key: &'static str, reader: &mut SectionReader<'_>) -> Option<Section<'a, 'i>> {
         let Located { value, location } = self.get(key, reader)?;
         match value {
             DeValue::Table(table) => Some(Section::new(table, location)),
@@ -222,7 +222,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// The tables of `[[key]]`; empty where there is none.
-    pub(super) fn sections(&mut self, key: &'static str, reader: &mut Reader<'_>) -> Vec<Section<'a, 'i>> {
+    pub(super) fn sections(&mut self, key: &'static str, reader: &mut SectionReader<'_>) -> Vec<Section<'a, 'i>> {
         let Some(Located { value, location }) = self.get(key, reader) else { return Vec::new() };
         let DeValue::Array(array) = value else {
             reader.wrong_type(&location, value, "a list of tables", &format!("[[{key}]]"));
@@ -240,7 +240,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// Reports the keys that nobody known for.
-    pub(super) fn finish(self, reader: &mut Reader<'_>) {
+    pub(super) fn finish(self, reader: &mut SectionReader<'_>) {
         for key in self.table.keys().filter(|key| !self.known.contains(&key.get_ref().as_ref())) {
             let name = shorten(key.get_ref());
             let location = self.location.child(reader.lines.at(key.span().start), &name);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use clapd_core::channel::Channel;
 use clapd_core::text::shorten;
 
-use super::check::Checker;
+use super::checker::Checker;
 use super::raw::RawSource;
 use super::section::{Located, TextOrInteger};
 use crate::capture::{SourceKind, SourceSpec};

@@ -7,9 +7,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::broker::Secret;
-use super::check::Checker;
+use super::checker::Checker;
 use super::raw::RawMqtt;
+use super::secret::Secret;
 use super::section::Located;
 
 /// Every authority that Mozilla trusts is 230 kB of PEM.
@@ -33,13 +33,13 @@ pub(super) fn check(raw: &RawMqtt, check: &mut Checker<'_>) -> Option<Tls> {
         (None, None) => None,
         (Some(cert), Some(key)) => Some((cert?, Secret::new(key?))),
         (cert, _) => {
-            let (seen, wanted) =
+            let (seen, needed) =
                 if cert.is_some() { ("client_cert", "client_key") } else { ("client_key", "client_cert") };
             let location = raw.client_cert.as_ref().or(raw.client_key.as_ref()).map(|at| &at.location)?;
             check.fault(
                 location,
-                format!("stands alone, and {seen} needs {wanted}"),
-                format!("add `{wanted} = \"...\"`"),
+                format!("stands alone, and {seen} needs {needed}"),
+                format!("add `{needed} = \"...\"`"),
             );
             return None;
         }

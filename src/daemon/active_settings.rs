@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clapd_core::prompts::{Prompt, PromptTable};
+use clapd_core::text::SHORTENED_CHARS;
 
 use super::prompt_store::PromptStore;
 use super::source_control::ListenConfig;
@@ -160,7 +161,7 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
 /// Those of `before` that are not removed, with those that are added in the place of their ids, or at the end.
 fn merged(before: &[Prompt], added: Vec<Prompt>, remove: &[String]) -> Result<Vec<Prompt>, String> {
     if let Some(unknown) = remove.iter().find(|id| !before.iter().any(|prompt| prompt.id.as_str() == **id)) {
-        let shown: String = unknown.chars().take(40).collect();
+        let shown: String = unknown.chars().take(SHORTENED_CHARS).collect();
         return Err(format!("`remove` names {shown:?}, and there is no such prompt; prompts/get lists them"));
     }
     let stays = |prompt: &&Prompt| !remove.iter().any(|id| prompt.id.as_str() == *id);

@@ -57,7 +57,7 @@ pub(super) struct Announcements {
     /// The most that this connection's broker takes.
     max_payload: usize,
     /// Prompts for which there was no room, as it was logged last.
-    left_out: usize,
+    omitted: usize,
 }
 
 impl Announcements {
@@ -76,7 +76,7 @@ impl Announcements {
             sent: None,
             ha_is_online: false,
             max_payload: MAX_PAYLOAD,
-            left_out: 0,
+            omitted: 0,
         }
     }
 
@@ -118,8 +118,8 @@ impl Announcements {
 
     /// Notes that a prompt is to be removed; true where that is news, and there is room for it.
     fn mark_removed(&mut self, source: &str, prompt: &str) -> bool {
-        let room = self.removed.values().map(BTreeSet::len).sum::<usize>() < MAX_REMOVED;
-        room && self.removed.entry(source.into()).or_default().insert(prompt.into())
+        let has_capacity = self.removed.values().map(BTreeSet::len).sum::<usize>() < MAX_REMOVED;
+        has_capacity && self.removed.entry(source.into()).or_default().insert(prompt.into())
     }
 
     /// The broker takes packets of so many bytes; none: it has not said.
@@ -205,8 +205,8 @@ impl Announcements {
             .inspect_err(|error| log::error!("mqtt: {topic}: a payload cannot be written: {error}"))
             .ok()?;
         let (count, retained) = (prompts.len(), !self.is_reviving);
-        if retained && self.left_out != count - held {
-            self.left_out = count - held;
+        if retained && self.omitted != count - held {
+            self.omitted = count - held;
             log::warn!(
                 "mqtt: {topic}: Home Assistant hears of {held} prompts of {count}: a payload may have {limit} bytes"
             );
@@ -371,7 +371,7 @@ mod tests {
         fixture.announcements.set_max_payload(Some(50_000));
         let announcement = fixture.announcements.next(fixture.now, |_| false).unwrap();
         assert!((40_000..50_000).contains(&announcement.payload.len()), "{}", announcement.payload.len());
-        assert!(fixture.announcements.left_out > 0);
+        assert!(fixture.announcements.omitted > 0);
     }
 
     #[test]

@@ -99,12 +99,12 @@ impl RequestQueue {
     /// False where too many wait already: the request is dropped.
     pub(super) fn put(&self, request: Request) -> bool {
         let mut waiting = self.lock();
-        let room = waiting.len() < MAX_WAITING;
-        if room {
+        let accepted = waiting.len() < MAX_WAITING;
+        if accepted {
             waiting.push_back(request);
             self.arrival.notify_one();
         }
-        room
+        accepted
     }
 
     /// The one that has waited longest; waits for one for `patience`.

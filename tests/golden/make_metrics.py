@@ -1,6 +1,6 @@
 """Correlations as scipy gives them, ties and all. Run by hand, with scipy 1.17: python tests/golden/make_metrics.py
 
-In: nothing; the columns follow from a formula that crates/claptune/tests/suite/metrics.rs has too. Out: metrics.json beside it.
+The columns follow from a formula that crates/claptune/tests/suite/metrics.rs has, too. It writes metrics.json beside it.
 """
 import json
 import pathlib

@@ -1,7 +1,7 @@
 """GPTQ as its paper writes it (Frantar et al., arXiv 2210.17323): with the Gram's inverse and its upper Cholesky factor,
 where crates/claptune/src/quantize/round.rs needs neither. Run by hand: python tests/golden/make_quantize.py
 
-In: nothing; weights and tokens follow from a formula. Out: quantize.json beside it.
+Weights and tokens follow from a formula. It writes quantize.json beside it.
 """
 import json
 import pathlib

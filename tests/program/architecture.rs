@@ -93,14 +93,19 @@ fn each_library_has_its_place() {
 }
 
 /// Within a crate: what each module may use of the others.
-const LAYERS: [(&str, &str, &[&str]); 21] = [
+const LAYERS: [(&str, &str, &[&str]); 28] = [
+    ("clapd-core", "files", &[]),
+    ("clapd-core", "level", &[]),
+    ("clapd-core", "panics", &[]),
+    ("clapd-core", "text", &[]),
+    ("clapd-core", "vector", &[]),
     ("clapd-core", "samples", &[]),
     ("clapd-core", "time", &[]),
     ("clapd-core", "channel", &[]),
-    ("clapd-core", "decode", &["channel", "samples"]),
+    ("clapd-core", "decode", &["channel", "panics", "samples"]),
     ("clapd-core", "dsp", &["samples"]),
     ("clapd-core", "score", &[]),
-    ("clapd-core", "model", &["dsp", "files", "score", "vector"]),
+    ("clapd-core", "model", &["dsp", "files", "panics", "score", "vector"]),
     ("clapd-core", "embed", &["dsp", "model", "samples", "score"]),
     ("clapd-core", "prompts", &["channel", "decode", "embed", "files", "level", "model", "samples", "score", "vector"]),
     ("clapd-core", "detect", &["prompts", "score", "time"]),
@@ -115,6 +120,8 @@ const LAYERS: [(&str, &str, &[&str]); 21] = [
     ("clapd", "config", &["capture", "outbox", "score_log"]),
     ("clapd", "prompts", &["config"]),
     ("clapd", "mqtt", &["backoff", "config", "health", "outbox"]),
+    ("clapd", "daemon", &["capture", "config", "counter", "health", "mqtt", "outbox", "prompts", "score_log", "time"]),
+    ("clapd", "cli", &["capture", "config", "daemon", "mqtt", "prompts", "score_log", "time"]),
 ];
 
 #[test]

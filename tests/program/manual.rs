@@ -88,19 +88,19 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn the_manual_is_that_of_the_command_line() {
     let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
-    let wanted = generated();
-    assert!(wanted.len() > 8, "{:?}", wanted.keys());
+    let expected = generated();
+    assert!(expected.len() > 8, "{:?}", expected.keys());
     if std::env::var_os("CLAPD_WRITE_MANUAL").is_some() {
         for part in ["man", "completions"] {
             let _ = fs::remove_dir_all(packaging.join(part));
             fs::create_dir_all(packaging.join(part)).unwrap();
         }
-        wanted.iter().for_each(|(name, text)| fs::write(packaging.join(name), text).unwrap());
+        expected.iter().for_each(|(name, text)| fs::write(packaging.join(name), text).unwrap());
     }
     let there = files(&packaging);
     let remedy = "`make manual` writes packaging/man and packaging/completions anew";
-    assert_eq!(there.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>(), "{remedy}");
-    for (name, text) in wanted {
+    assert_eq!(there.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{remedy}");
+    for (name, text) in expected {
         assert!(there[&name] == text, "packaging/{name} is not what the command line says: {remedy}");
     }
 }

@@ -122,8 +122,8 @@ impl CaptureProcess {
                 if std::env::var_os("CLAPD_TEST_SHOW").is_some() {
                     eprintln!("{line}");
                 }
-                let gone = Line::parse(&line).is_some_and(|line| sender.send(line).is_err());
-                if gone {
+                let closed = Line::parse(&line).is_some_and(|line| sender.send(line).is_err());
+                if closed {
                     return;
                 }
             }
@@ -131,13 +131,13 @@ impl CaptureProcess {
         Self { child, lines }
     }
 
-    /// The first line from now on for which `wanted` holds, and all lines before it.
-    fn wait_for(&self, what: &str, wanted: impl Fn(&Line) -> bool) -> (Line, Vec<Line>) {
+    /// The first line from now on for which `matches` holds, and all lines before it.
+    fn wait_for(&self, what: &str, matches: impl Fn(&Line) -> bool) -> (Line, Vec<Line>) {
         let until = Instant::now() + PATIENCE;
         let mut before = Vec::new();
         loop {
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(line) if wanted(&line) => return (line, before),
+                Ok(line) if matches(&line) => return (line, before),
                 Ok(line) => before.push(line),
                 Err(_) => panic!("waited in vain for {what}; the last lines were {:#?}", before.iter().rev().take(3)),
             }

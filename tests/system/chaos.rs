@@ -145,7 +145,7 @@ impl Rig {
     }
 
     /// Ends the broker, at once or as an administrator would, and starts it again, with what it remembers or without.
-    fn restart_broker(&mut self, kill: bool, forget: bool, away: Duration) {
+    fn restart_broker(&mut self, kill: bool, drop_state: bool, away: Duration) {
         self.gate.close();
         if kill {
             self.broker.kill();
@@ -155,7 +155,7 @@ impl Rig {
         if let Some(subscriber) = self.subscriber.take() {
             subscriber.end();
         }
-        if forget {
+        if drop_state {
             let _ = fs::remove_file(self.broker.folder().join("mosquitto.db"));
         }
         thread::sleep(away);

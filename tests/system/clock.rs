@@ -67,10 +67,10 @@ fn listen_then_learn_the_time(off_s: i64) {
     let mut watcher = broker.watch();
     let mut daemon = start(folder.path(), broker.port, "realtime = true", &clock);
     watcher.wait_for("0 1 clapd/pi/status online");
-    let kept = |log: &Path| fs::metadata(log).map_or(0, |log| log.len());
-    let asked = Instant::now();
-    while kept(&folder.path().join("outbox/events.log")) > 15 {
-        assert!(asked.elapsed() < PATIENCE, "the outbox does not empty");
+    let file_size = |log: &Path| fs::metadata(log).map_or(0, |log| log.len());
+    let wait_began = Instant::now();
+    while file_size(&folder.path().join("outbox/events.log")) > 15 {
+        assert!(wait_began.elapsed() < PATIENCE, "the outbox does not empty");
         thread::sleep(Duration::from_millis(50));
     }
     daemon.kill().and_then(|()| daemon.wait()).expect("is there");

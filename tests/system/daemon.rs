@@ -80,14 +80,13 @@ fn standard_input_and_no_broker_do_as_well() {
     assert!(log.contains("pipe: 1 silent window(s) so far, not encoded"), "{log}");
 }
 
-/// What systemd hears until it hears `wanted`.
-fn notifications(socket: &UnixDatagram, wanted: &str) -> Vec<String> {
+/// What systemd hears until it hears `last`.
+fn notifications(socket: &UnixDatagram, last: &str) -> Vec<String> {
     let mut received = Vec::new();
     let mut message = [0; 4096];
-    while !received.iter().any(|message| message == wanted) {
-        let count = socket
-            .recv(&mut message)
-            .unwrap_or_else(|error| panic!("{wanted} was not heard, {received:?} was: {error}"));
+    while !received.iter().any(|message| message == last) {
+        let count =
+            socket.recv(&mut message).unwrap_or_else(|error| panic!("{last} was not heard, {received:?} was: {error}"));
         received.push(String::from_utf8_lossy(&message[..count]).into_owned());
     }
     received

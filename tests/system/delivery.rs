@@ -37,13 +37,13 @@ impl log::Log for Logger {
     fn flush(&self) {}
 }
 
-fn logged(part: &str) -> usize {
+fn count_in_log(part: &str) -> usize {
     LOG.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|line| line.contains(part)).count()
 }
 
 fn wait_for_log(part: &str) {
     let deadline = Instant::now() + PATIENCE;
-    while logged(part) == 0 {
+    while count_in_log(part) == 0 {
         assert!(Instant::now() < deadline, "{part:?} was not logged, but {:#?}", LOG.lock());
         thread::sleep(Duration::from_millis(20));
     }
@@ -140,7 +140,7 @@ fn an_ipv6_address_is_a_brokers_too_with_tls_and_without() {
         watcher.wait_for(&format!("0 1 clapd/{node}/status stopped"));
         assert_eq!(watcher.payloads(&format!("clapd/{node}/mic/dog/event")).len(), 2);
     }
-    assert_eq!(logged(&format!("connected to [::1]:{secure} as clapd-secure")), 1);
+    assert_eq!(count_in_log(&format!("connected to [::1]:{secure} as clapd-secure")), 1);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn an_old_broker_is_served_in_its_version() {
     watcher.wait_for("0 1 clapd/old/mic/dog/event {\"event_type\":\"ended\"");
     assert_eq!(publisher.stop(PATIENCE), 0);
     watcher.wait_for("0 1 clapd/old/status stopped");
-    assert_eq!(logged("as clapd-old (MQTT 3.1.1, in which a broker cannot say what it refuses)"), 1);
+    assert_eq!(count_in_log("as clapd-old (MQTT 3.1.1, in which a broker cannot say what it refuses)"), 1);
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn a_wrong_password_is_logged_once() {
     let began = Instant::now();
     assert_eq!(publisher.stop(PATIENCE), 2);
     assert!(began.elapsed() < PATIENCE / 2, "a door that is shut is not knocked at until the end");
-    assert_eq!(logged(&expected), 1);
+    assert_eq!(count_in_log(&expected), 1);
 }
 
 #[test]

@@ -73,9 +73,9 @@ fn a_password_lies_in_a_file_of_its_own_and_is_never_seen() {
     folder.setup(&with(&["--broker", &at(&broker)])).is(5, &["lets nobody in without a user", "mqtt://USER@127.0.0.1"]);
     let nameless = folder.setup(&with(&["--broker", &at(&broker), "--password-file", file.to_str().unwrap()]));
     nameless.is(2, &["--password-file needs a user"]);
-    let told = folder.setup(&with(&["--broker", &url.replace("clapd@", &format!("clapd:{SECRET}@"))]));
-    told.is(2, &["holds a password, and a configuration is no place for one"]);
-    told.hides(SECRET);
+    let refused = folder.setup(&with(&["--broker", &url.replace("clapd@", &format!("clapd:{SECRET}@"))]));
+    refused.is(2, &["holds a password, and a configuration is no place for one"]);
+    refused.hides(SECRET);
 
     let outcome = folder.setup(&with(&["--broker", &url, "--password-file", file.to_str().unwrap()]));
     outcome.is(0, &["as clapd, in MQTT 5", "comes back", "-u 'clapd'", "in order"]);
@@ -262,7 +262,7 @@ fn tone(server: &SoundServer, peak: f64) -> std::path::PathBuf {
 fn a_microphone_is_judged_by_its_signal() {
     let mut server = SoundServer::start(true);
     let folder = SetupFolder::new();
-    let mut hear = |play: Option<f64>| {
+    let mut listen = |play: Option<f64>| {
         server.stop_playing();
         if let Some(peak) = play {
             let tone = tone(&server, peak);
@@ -273,12 +273,12 @@ fn a_microphone_is_judged_by_its_signal() {
             command.envs(environment);
         })
     };
-    hear(None).is(0, &["level -144 dBFS", "warning    digital silence"]);
+    listen(None).is(0, &["level -144 dBFS", "warning    digital silence"]);
     // 0.1 of full scale, a sine: -23 dB.
-    let live = hear(Some(0.1));
+    let live = listen(Some(0.1));
     live.is(0, &["48000 Hz; level -23 dBFS"]);
     assert!(!live.stdout.contains("warning  "), "{}", live.stdout);
-    hear(Some(4.0)).is(0, &["warning    it is cut off at full scale"]);
+    listen(Some(4.0)).is(0, &["warning    it is cut off at full scale"]);
 }
 
 #[test]
@@ -290,14 +290,14 @@ fn a_person_is_asked_and_may_answer_again() {
     let broker = |password| {
         [("broker (", "127.0.0.1"), ("TLS?", "n"), ("Port", port.as_str()), ("User", "clapd"), ("Password", password)]
     };
-    let talk = [
+    let dialogue = [
         &[("Number or name of the input device", "alsa:null")][..],
         &broker("hunter2-wrong"),
         &[("(s)top", "o")],
         &broker(SECRET),
         &[("A sound", "a kettle whistling")],
     ];
-    let outcome = folder.typed("--node attic", &talk.concat());
+    let outcome = folder.typed("--node attic", &dialogue.concat());
     outcome.is(
         0,
         &[
@@ -325,7 +325,7 @@ fn ctrl_c_at_the_password_gives_the_terminal_back() {
     let broker = Broker::start_with_password("clapd", SECRET);
     let folder = SetupFolder::new();
     let port = broker.port.to_string();
-    let talk = [
+    let dialogue = [
         ("broker (", "127.0.0.1"),
         ("TLS?", "n"),
         ("Port", port.as_str()),
@@ -333,6 +333,6 @@ fn ctrl_c_at_the_password_gives_the_terminal_back() {
         ("Password", "half\x03"),
     ];
     // 130: by SIGINT. 99 would be a terminal whose settings are others than before.
-    folder.typed("--device alsa:null --node attic", &talk).is(130, &["Password"]);
+    folder.typed("--device alsa:null --node attic", &dialogue).is(130, &["Password"]);
     assert_eq!(folder.written(), [""; 0]);
 }

@@ -25,7 +25,7 @@ const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audio/demo.o
 /// Times real time at which standard input is fed, if the daemon takes it.
 const SPEED: u32 = 20;
 /// How often the daemon is looked at, at the most; a short soak has a hundred looks.
-const LOOK: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// The least time between two restarts of the broker: the daemon is back within one or two seconds, and what is there most of the time is
 /// what is judged.
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(10);
@@ -129,7 +129,7 @@ fn judge(measurements: &[Measurement], log: &str) {
 fn nothing_grows() {
     let seconds = std::env::var("CLAPD_SOAK_S").map_or(24, |seconds| seconds.parse().expect("a number of seconds"));
     let (length, folder) = (Duration::from_secs(seconds), tempfile::tempdir().expect("a folder"));
-    let every = (length / 100).min(LOOK);
+    let every = (length / 100).min(POLL_INTERVAL);
     let mut broker = Broker::start();
     let mut watcher = broker.watch();
     let mut daemon = start(&broker, folder.path());

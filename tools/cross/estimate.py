@@ -1,4 +1,4 @@
-"""From counts of instructions to the least time of a window on a core. In: lines of tools/cross/count on stdin. Out: a table.
+"""From counts of instructions to the least time of a window on a core: reads lines of tools/cross/count, prints a table.
 
 Method. A core has pipelines, and each class of instructions occupies some of them for a number of cycles. The pipeline that is
 occupied longest gives the least number of cycles, as if nothing ever waited: no cache miss, no dependency. The numbers are those of

@@ -2,8 +2,8 @@
 """The worked example's data: real sounds from Debian packages, captions that are right, partly right and wrong, and SIMULATED
 listeners who rate them. No person has rated anything here; the word is in every file that this writes.
 
-In: sounds.csv (package, path, class) and classes.csv (class, family, caption) beside this file; packages by `apt-get download`
-(900 MB, once; they are not installed). Out, in --work: sounds/, manifest.csv as claptune reads it, README.txt.
+It reads sounds.csv (package, path, class) and classes.csv (class, family, caption) beside this file, and gets packages by
+`apt-get download` (900 MB, once; they are not installed). In --work it writes sounds/, manifest.csv as claptune reads it, README.txt.
 
 The same seed gives the same manifest. Nothing but Python's own library, apt-get and dpkg-deb is needed.
 """
@@ -105,8 +105,8 @@ class Listener:
     def rate(self, worth):
         if self.rng.random() < self.laziness:
             return self.rng.randint(2, 9)
-        heard = 5 + self.spread * (worth - 5) + self.bias + self.rng.gauss(0, 1.3)
-        return max(0, min(10, round(heard)))
+        perceived = 5 + self.spread * (worth - 5) + self.bias + self.rng.gauss(0, 1.3)
+        return max(0, min(10, round(perceived)))
 
 
 def rate(sounds, classes, seed):

@@ -4,8 +4,8 @@ listeners that were never trained on. The ratings are SIMULATED; the sounds are 
 
     tune.py --claptune PATH --clapd PATH --work DIR [--start mini|nothing] [--seed 1]
 
-In: DIR/manifest.csv and DIR/sounds (gather.py). Out: tables on standard output, DIR/results-START.json, a run a folder in DIR/runs, and
-in each what `claptune report` writes.
+It reads DIR/manifest.csv and DIR/sounds (gather.py), prints tables, and writes DIR/results-START.json and a run a folder in DIR/runs,
+with what `claptune report` writes.
 All options below were chosen on the training and validation splits. The test split is read at the end, once.
 """
 import argparse

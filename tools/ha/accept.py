@@ -125,7 +125,7 @@ class Acceptance:
         for entity in (f"sensor.{source}_{prompt}_score", f"binary_sensor.{source}_{prompt}", f"event.{source}_{prompt}"):
             self.expect(entity, "unavailable", seconds)
 
-    def gone(self, prompt, source="kitchen_mic", seconds=30):
+    def wait_until_removed(self, prompt, source="kitchen_mic", seconds=30):
         for entity in (f"sensor.{source}_{prompt}_score", f"binary_sensor.{source}_{prompt}", f"event.{source}_{prompt}"):
             self.expect(entity, None, seconds)
 
@@ -197,7 +197,7 @@ class Acceptance:
         self.kitchen.write(self.broker.port, [DOG, BELL])
         self.kitchen.process.send_signal(signal.SIGHUP)
         self.available("bell")
-        self.gone("rooster")
+        self.wait_until_removed("rooster")
         self.available("dog")
 
     def a_source_that_pauses(self):
@@ -214,7 +214,7 @@ class Acceptance:
         self.kitchen.restart()
         time.sleep(5)
         self.home_assistant.start()
-        self.gone("bell", seconds=60)
+        self.wait_until_removed("bell", seconds=60)
         self.available("dog")
 
     def sources_come_and_go(self):
@@ -225,7 +225,7 @@ class Acceptance:
         assert names == {"Kitchen mic", "Kitchen yard"}, names
         self.kitchen.write(self.broker.port, [DOG])
         self.kitchen.restart()
-        self.gone("dog", "kitchen_yard")
+        self.wait_until_removed("dog", "kitchen_yard")
         self.expect("sensor.kitchen_yard_status", None)
         self.available("dog")
 

@@ -1,6 +1,6 @@
 """Damaged and hostile checkpoints: each must be refused with a message, within bounds, leaving nothing behind.
 
-In: claptune, a folder to work in. Out: a table, and the number of cases that were not refused properly.
+It prints a table, and the number of cases that were not refused properly.
 """
 import json
 import pickle
@@ -299,8 +299,8 @@ def cut_file(path):
 def text_branch_only(path):
     saved = torch.load(path)
     state = saved.get("state_dict", saved)
-    kept = {name: value for name, value in state.items() if "audio" not in name}
-    torch.save({"state_dict": kept} if "state_dict" in saved else kept, path)
+    without_audio = {name: value for name, value in state.items() if "audio" not in name}
+    torch.save({"state_dict": without_audio} if "state_dict" in saved else without_audio, path)
 
 
 FILES = [

@@ -1,9 +1,8 @@
 """Seeded CLAP checkpoints, in every form that claptune imports.
 
-In: a size, a seed, a form. Out: a folder (or a `.pt` and its processor's folder) as its publisher would have saved
-it. Weights are random, but spread as a trained network's are, so that different clips and texts get clearly
+A size, a seed and a form make a folder (or a `.pt` and its processor's folder) as its publisher would have saved
+it. Nothing is trained, and nothing is fetched: weights are random, but spread as a trained network's are, so that different clips and texts get clearly
 different embeddings and a wrong weight shows; torch's own initialisation would give every clip nearly the same one.
-Never: trained weights; a network.
 """
 import json
 import math

@@ -1,6 +1,6 @@
 """Clips for the parity scripts: noise, tones, speech-like, music-like, clicks, silence, and the repository's recording.
 
-In: a seed. Out: wav files and what the reference is given of each, mono float32 at 48 kHz.
+A seed makes them: wav files, and what the reference is given of each, mono float32 at 48 kHz.
 The exact clips are at 48 kHz. Resampling is no part of the reference (transformers refuses other rates), so clips at
 other rates are compared by cosine alone, with scipy's resampler as the reference's.
 """
@@ -35,8 +35,8 @@ def write_one(folder, name, samples, rate, kind):
     path = folder / f"{name}.wav"
     soundfile.write(path, samples, rate, subtype=kind)
     # Read back: what a format rounds away is lost for both.
-    heard, _ = soundfile.read(path, dtype="float32", always_2d=True)
-    mono = heard.mean(axis=1, dtype=np.float64)
+    samples, _ = soundfile.read(path, dtype="float32", always_2d=True)
+    mono = samples.mean(axis=1, dtype=np.float64)
     if rate != RATE:
         divisor = math.gcd(rate, RATE)
         mono = signal.resample_poly(mono, RATE // divisor, rate // divisor, window=("kaiser", 14.0))

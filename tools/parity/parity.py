@@ -43,11 +43,11 @@ def main():
     if arguments.broken:
         sys.exit(broken.check(arguments.claptune, work / "broken", arguments.seed))
     shutil.rmtree(work / "clips", ignore_errors=True)
-    heard = clips.write(work / "clips", arguments.seed)
+    recordings = clips.write(work / "clips", arguments.seed)
     forms = checkpoint.FORMS if arguments.form == "all" else [arguments.form]
     fusions = {"fused": [True], "unfused": [False], "both": [True, False]}[arguments.fusion]
     extracted = {}
-    passed = [compare(Comparison(arguments, work, heard, extracted, form, fused))
+    passed = [compare(Comparison(arguments, work, recordings, extracted, form, fused))
               for form, fused in itertools.product(forms, fusions)]
     print("parity holds" if all(passed) else "PARITY FAILS")
     sys.exit(0 if all(passed) else 1)
@@ -90,8 +90,8 @@ def parse():
 class Comparison:
     """One checkpoint, from weights to verdict."""
 
-    def __init__(self, arguments, work, heard, extracted, form, fused):
-        self.arguments, self.heard, self.extracted, self.fused, self.form = arguments, heard, extracted, fused, form
+    def __init__(self, arguments, work, recordings, extracted, form, fused):
+        self.arguments, self.recordings, self.extracted, self.fused, self.form = arguments, recordings, extracted, fused, form
         self.name = f"{arguments.size}-{'fused' if fused else 'unfused'}-{form}-{arguments.precision}-{arguments.seed}"
         self.folder, self.bundle = work / self.name, work / f"{self.name}.bundle"
         self.cache = work / f"{self.name}.cache"
@@ -118,7 +118,7 @@ class Comparison:
     def features(self, processor):
         """One seed has two front ends, and any number of forms."""
         if self.fused not in self.extracted:
-            self.extracted[self.fused] = reference.extract(processor, [clip.reference for clip in self.heard])
+            self.extracted[self.fused] = reference.extract(processor, [clip.reference for clip in self.recordings])
         return self.extracted[self.fused]
 
     def import_(self, source, processor):
@@ -132,19 +132,19 @@ class Comparison:
         return programs.lines([self.arguments.clapd, *words, "--bundle", self.bundle, "--json"], self.cache)
 
     def compare_embeddings(self, audio, text):
-        files = [f"--audio={clip.path}" for clip in self.heard]
+        files = [f"--audio={clip.path}" for clip in self.recordings]
         rows = self.clapd("embed", *files, *(f"--text={prompt}" for prompt in prompts.PROMPTS))
-        asked = [("audio", clip.path) for clip in self.heard] + [("text", prompt) for prompt in prompts.PROMPTS]
-        assert [(row["kind"], row["source"]) for row in rows] == asked, "clapd embed answered something else"
+        inputs = [("audio", clip.path) for clip in self.recordings] + [("text", prompt) for prompt in prompts.PROMPTS]
+        assert [(row["kind"], row["source"]) for row in rows] == inputs, "clapd embed answered something else"
         vectors = [np.array(row["embedding"]) for row in rows]
-        count = len(self.heard)
-        heard, read = np.stack(vectors[:count]), np.stack(vectors[count:])
-        exact = np.array([clip.exact for clip in self.heard])
-        names = np.array([pathlib.Path(clip.path).stem for clip in self.heard])
+        count = len(self.recordings)
+        sounds, sentences = np.stack(vectors[:count]), np.stack(vectors[count:])
+        exact = np.array([clip.exact for clip in self.recordings])
+        names = np.array([pathlib.Path(clip.path).stem for clip in self.recordings])
         print(f"{'':18}{'n':>4} {'max |diff|':>11} {'min cosine':>12} {'min centred':>12}  worst")
-        self.table("audio", heard[exact], audio[exact], names[exact])
-        self.table("text", read, text, prompts.PROMPTS)
-        self.table("audio, resampled", heard[~exact], audio[~exact], names[~exact], resampled=True)
+        self.table("audio", sounds[exact], audio[exact], names[exact])
+        self.table("text", sentences, text, prompts.PROMPTS)
+        self.table("audio, resampled", sounds[~exact], audio[~exact], names[~exact], resampled=True)
 
     def table(self, title, rows, wanted, names, resampled=False):
         difference = np.abs(rows - wanted).max(axis=1)
@@ -160,14 +160,14 @@ class Comparison:
 
     def compare_scores(self, audio, text):
         """The command that people use: every exact clip against every prompt."""
-        exact = [i for i, clip in enumerate(self.heard) if clip.exact]
+        exact = [i for i, clip in enumerate(self.recordings) if clip.exact]
         # A prompt says something: clapd refuses an empty one here, and embeds it above.
         spoken = [i for i, prompt in enumerate(prompts.PROMPTS) if prompt]
         asking = [prompts.PROMPTS[i] for i in spoken]
         words = [f"--prompt={prompt}" for prompt in asking]
-        rows = self.clapd("score", "--whole", *words, *(self.heard[i].path for i in exact))
-        asked = [(self.heard[i].path, prompt) for i in exact for prompt in asking]
-        assert [(row["file"], row["prompt"]) for row in rows] == asked, "clapd score answered something else"
+        rows = self.clapd("score", "--whole", *words, *(self.recordings[i].path for i in exact))
+        inputs = [(self.recordings[i].path, prompt) for i in exact for prompt in asking]
+        assert [(row["file"], row["prompt"]) for row in rows] == inputs, "clapd score answered something else"
         assert all(0 <= row["score"] <= 10 for row in rows), "a score outside of 0 to 10"
         got = np.array([row["cosine"] for row in rows]).reshape(len(exact), -1)
         difference = np.abs(got - audio[exact] @ text[spoken].T).max()

@@ -1,7 +1,4 @@
-"""Runs claptune and clapd as a user would, and measures them.
-
-In: command lines. Out: what they printed, with time and memory.
-"""
+"""Runs claptune and clapd as a user would: what they print, with time and memory."""
 import json
 import os
 import subprocess

@@ -1,6 +1,6 @@
 """The prompts of the parity scripts: what people type, and what breaks tokenizers.
 
-In: nothing. Out: PROMPTS (different texts, 50 of them), CORPUS (what the small tokenizer is learned from).
+PROMPTS are 50 different texts, CORPUS is what the small tokenizer is learned from.
 """
 
 EVERYDAY = [

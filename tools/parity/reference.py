@@ -1,9 +1,8 @@
 """What transformers makes of clips and texts: the numbers that clapd must reproduce.
 
-In: a model, its processor's folder, clips at 48 kHz, texts. Out: unit embeddings, one row each.
+Clips at 48 kHz and texts become unit embeddings, one row each. Nothing is resampled.
 One clip and one text at a time, because a clip's embedding depends on its batch (the extractor picks one clip of a
 batch to be "longer"). A clip longer than 10 s is cut to its first 10 s, because the extractor would take random crops.
-Never: a resampler.
 """
 import logging
 

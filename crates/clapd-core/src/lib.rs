@@ -52,6 +52,7 @@ pub mod embed;
 pub mod files;
 pub mod level;
 pub mod model;
+mod panics;
 pub mod pipeline;
 pub mod prompts;
 pub mod samples;

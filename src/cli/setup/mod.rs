@@ -25,7 +25,7 @@ use store::Target;
 use terminal::{FailureChoice, Terminal};
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct SetupArguments {
     /// The configuration to write
     #[arg(long, value_name = "FILE", default_value = paths::CONFIG)]
     config: PathBuf,
@@ -58,7 +58,7 @@ pub(super) struct Arguments {
     keep_going: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &SetupArguments) -> Result<(), Failure> {
     let terminal = if arguments.yes { None } else { Terminal::of_process().at(Stage::Usage)? };
     let target = Target::open(&arguments.config).at(Stage::Usage)?;
     if target.has_configuration() && !arguments.force {

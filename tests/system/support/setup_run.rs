@@ -114,7 +114,7 @@ impl SetupFolder {
 
     /// On a terminal, with somebody who waits for these words and then types those. However it ends, the terminal must be as before.
     #[track_caller]
-    pub fn typed(&self, arguments: &str, talk: &[(&str, &str)]) -> Outcome {
+    pub fn typed(&self, arguments: &str, dialogue: &[(&str, &str)]) -> Outcome {
         let setup = format!("'{CLAPD}' setup --config '{}' {arguments}", self.config().display());
         let run = format!(
             "trap : INT; before=$(stty -g); {setup}; status=$?; [ \"$before\" = \"$(stty -g)\" ] || exit 99; exit $status"
@@ -134,7 +134,7 @@ impl SetupFolder {
             }
         });
         let (mut stdout, mut read) = (Vec::new(), 0);
-        for (words, answer) in talk {
+        for (words, answer) in dialogue {
             loop {
                 if let Some(at) = String::from_utf8_lossy(&stdout[read..]).find(words) {
                     read += at + words.len();

@@ -8,7 +8,6 @@ mod wav;
 
 use std::fs::File;
 use std::io::{Cursor, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use symphonia::core::meta::MetadataOptions;
 
 use self::wav::Wav;
 use crate::channel::Channel;
+use crate::panics::catch_panic;
 use crate::samples::{RATES, Samples};
 
 /// A gap between two packets' times that is believed to be lost sound. Longer ones are broken times: no damage to a file
@@ -30,6 +30,9 @@ const MAX_GAP_S: u64 = 60;
 /// Broken packets in a row after which a file is given up: it is then no sound but noise that happens to look like
 /// packets, and there may be gigabytes of it.
 const MAX_BROKEN_PACKETS: u32 = 1_000;
+/// Of a panic in symphonia, whose parsers assert what a damaged file can break: a daemon that hears a microphone must not fall
+/// because somebody's mp3 is cut.
+const DAMAGED: &str = "it is damaged in a way that the decoder can't cope with; convert it again from its source";
 
 type Bytes = Box<dyn Read + Send + Sync>;
 
@@ -114,7 +117,7 @@ impl Decoder {
         name: String,
         channel: Channel,
     ) -> Result<Self> {
-        let packets = catch_panic(|| Packets::open(media, extension)).with_context(|| name.clone())?;
+        let packets = catch_panic(DAMAGED, || Packets::open(media, extension)).with_context(|| name.clone())?;
         let (rate, channels, frames) = (packets.rate, packets.channels, packets.frames);
         Self::checked(name, channel, rate, channels, frames, Body::Packets(packets))
     }
@@ -174,7 +177,7 @@ impl Decoder {
                 faults.truncated = wav.truncated;
                 more
             }
-            Body::Packets(packets) => catch_panic(|| packets.next(interleaved, faults)),
+            Body::Packets(packets) => catch_panic(DAMAGED, || packets.next(interleaved, faults)),
             Body::Ended => Ok(None),
         };
         let lost = match lost.with_context(|| self.name.clone()) {
@@ -306,14 +309,6 @@ impl Packets {
         self.expected = None;
         Ok(())
     }
-}
-
-/// Runs what may panic in symphonia and turns a panic into an error. Its parsers assert what a damaged file can break;
-/// a daemon that hears a microphone must not fall because somebody's mp3 is cut. What panicked is not used again.
-fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        bail!("it is damaged in a way that the decoder can't cope with; convert it again from its source")
-    })
 }
 
 /// Up to 12 bytes: enough to tell wav from the rest.

@@ -47,7 +47,7 @@ impl Series {
     }
 
     /// How long was listened, windows of which too much was lost left out, at a window every `hop`.
-    pub fn heard(&self, hop: Duration) -> Duration {
+    pub fn duration(&self, hop: Duration) -> Duration {
         let whole = self.windows.iter().filter(|(.., lost)| *lost <= MAX_LOST).count();
         hop * u32::try_from(whole).unwrap_or(u32::MAX)
     }
@@ -131,17 +131,17 @@ fn count(series: &[Series], prompt: usize, rule: Rule, most: u64) -> u64 {
     series.iter().map(|series| series.alarms(prompt, rule, most)).sum()
 }
 
-/// The rate an hour that the true one is below with 95% certainty, after `alarms` in `heard`, if alarms come independently
+/// The rate an hour that the true one is below with 95% certainty, after `alarms` in `duration`, if alarms come independently
 /// of each other (Poisson). 3 an hour after a silent hour: the "rule of three". By hand: these few lines agree with the tables, and
 /// a crate of statistics in every device's binary would serve nothing else.
-pub fn at_most_per_hour(alarms: u64, heard: Duration) -> f64 {
+pub fn at_most_per_hour(alarms: u64, duration: Duration) -> f64 {
     // Bisection for the mean at which so few alarms have a chance of 5%.
     let (mut low, mut high) = (0.0, 10.0 + 3.0 * alarms as f64);
     for _ in 0..60 {
         let mean = f64::midpoint(low, high);
         if chance_of_at_most(alarms, mean) > 0.05 { low = mean } else { high = mean }
     }
-    high / (heard.as_secs_f64() / 3600.0)
+    high / (duration.as_secs_f64() / 3600.0)
 }
 
 fn chance_of_at_most(alarms: u64, mean: f64) -> f64 {
@@ -210,7 +210,7 @@ mod tests {
         let at = |second| SampleTime::from_samples(second, 1);
         series.push(at(0), at(2), 0.0, &[Score::default()]);
         series.push(at(1), at(3), 0.5, &[Score { cosine: 0.0, score: 9.0 }]);
-        assert_eq!(series.heard(Duration::from_secs(1)), Duration::from_secs(1));
+        assert_eq!(series.duration(Duration::from_secs(1)), Duration::from_secs(1));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! A whole recording as one embedding, as its model was trained to see a clip.
 //!
-//! In: samples of one recording. Out: one unit embedding.
-//! Never: holds the recording; memory does not grow with its length.
+//! The recording comes in pieces and is not held: memory does not grow with its length.
 
 use std::time::Duration;
 

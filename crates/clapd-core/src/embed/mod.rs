@@ -1,6 +1,6 @@
 //! From samples to embeddings: which windows there are, and the unit vector of each.
 //!
-//! In: [`Samples`](crate::samples::Samples) of one source or one recording, and a loaded [`Model`]. Out: unit embeddings.
+//! [`Samples`](crate::samples::Samples) of one source or one recording and a loaded [`Model`] make them.
 
 mod clip;
 mod window;

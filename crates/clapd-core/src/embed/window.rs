@@ -1,7 +1,7 @@
 //! Which windows are due, and what a window's embedding is.
 //!
-//! In: how many samples have arrived. Out: [`Span`]s in order, and embeddings of them.
-//! Never: encodes a patch twice, or one that no scored window holds.
+//! A schedule makes [`Span`]s, in order, of how many samples have arrived. Each patch is encoded once, and only if a window that is
+//! scored holds it.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -6,19 +6,22 @@
 mod archive;
 
 use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use tract_nnef::internal::*;
 
 use super::Compute;
 use super::ops;
+use crate::panics::catch_panic;
 pub use archive::Archive;
 
 /// Most numbers in any one value of the graph: the largest is the embedding table (39 M); a graph that broadcasts a
 /// small constant into more than this is hostile.
 const MAX_VALUE: usize = 256 << 20;
+
+/// tract's parser, optimiser and operators assert what a hostile graph can break; that must end the work, not the daemon.
+const HOSTILE: &str = "the graph broke an assumption of the inference library";
 
 /// A graph ready to run.
 #[derive(Debug, Clone)]
@@ -44,7 +47,7 @@ pub fn registry() -> Nnef {
 /// # Errors
 /// Anything that is not a plain tar of one `graph.nnef` and tensors, each within bounds.
 pub fn read(archive: impl Read, length: u64) -> Result<Archive> {
-    guarded(|| Archive::read(archive, length))
+    catch_panic(HOSTILE, || Archive::read(archive, length))
 }
 
 /// Optimises and plans a graph; its layers that are ours are packed for `compute`.
@@ -52,13 +55,7 @@ pub fn read(archive: impl Read, length: u64) -> Result<Archive> {
 /// # Errors
 /// A graph that does not parse or type-check; the message names `file`.
 pub fn plan(file: &str, archive: Archive, compute: Compute) -> Result<Graph> {
-    guarded(|| translate(archive, compute)).with_context(|| format!("cannot load {file}"))
-}
-
-/// tract's parser, optimiser and operators assert what a hostile graph can break; that must end this work, not the daemon.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let done = catch_unwind(AssertUnwindSafe(work));
-    done.unwrap_or_else(|_| Err(anyhow!("the graph broke an assumption of the inference library")))
+    catch_panic(HOSTILE, || translate(archive, compute)).with_context(|| format!("cannot load {file}"))
 }
 
 fn translate(archive: Archive, compute: Compute) -> Result<Graph> {
@@ -98,6 +95,6 @@ pub fn output_len(graph: &Graph) -> Result<Option<usize>> {
 /// # Errors
 /// A graph that does not take these inputs, or breaks an assumption of the library on the way.
 pub fn run(graph: &Graph, inputs: TVec<TValue>) -> Result<Vec<Vec<f32>>> {
-    let outputs = guarded(|| graph.plan.run(inputs))?;
+    let outputs = catch_panic(HOSTILE, || graph.plan.run(inputs))?;
     outputs.iter().map(|value| Ok(value.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())).collect()
 }

@@ -1,7 +1,7 @@
 //! Whether a window holds any sound at all, so that silence need not be encoded.
 //!
-//! In: the samples of a source at its own rate, in order. Out: whether a stretch of the recent past was silent.
-//! Never: no allocation after construction; a loss costs no more than the ring, however long.
+//! A gate takes the samples of a source at its own rate, in order, and says whether a stretch of the recent past was silent. It
+//! allocates nothing after construction, and a loss costs no more than its ring, however long.
 //!
 //! What is asked is the loudest 50 ms of the whole window. Its mean would hide a bark of 0.2 s in 10 s of CLAP's window
 //! by 17 dB, and its newest hop alone would cut that bark's score off a second later, while the ungated score stays up
@@ -24,7 +24,7 @@ pub(super) struct Gate {
     /// Those of block `b` at `b % len`.
     sums: Vec<PowerSums>,
     /// Samples so far, at the source's rate.
-    taken: u64,
+    received: u64,
 }
 
 impl Gate {
@@ -37,39 +37,39 @@ impl Gate {
             threshold: level::power(gate_db.into()),
             block: block.max(1),
             sums: vec![PowerSums::default(); blocks],
-            taken: 0,
+            received: 0,
         }
     }
 
     /// Takes the next samples.
     pub(super) fn push(&mut self, mut samples: &[f32]) {
         while !samples.is_empty() {
-            let room = self.block - self.taken % self.block;
-            let (now, later) = samples.split_at(samples.len().min(room as usize));
-            let begun = self.taken.is_multiple_of(self.block);
-            let slot = self.slot(self.taken / self.block);
+            let free = self.block - self.received % self.block;
+            let (now, later) = samples.split_at(samples.len().min(free as usize));
+            let begun = self.received.is_multiple_of(self.block);
+            let slot = self.slot(self.received / self.block);
             if begun {
                 self.sums[slot] = PowerSums::default();
             }
             now.iter().for_each(|sample| self.sums[slot].push(*sample));
-            self.taken += now.len() as u64;
+            self.received += now.len() as u64;
             samples = later;
         }
     }
 
     /// Takes so many samples of silence.
     pub(super) fn push_silence(&mut self, count: u64) {
-        let begun = self.taken % self.block;
+        let begun = self.received % self.block;
         if begun > 0 {
-            let slot = self.slot(self.taken / self.block);
+            let slot = self.slot(self.received / self.block);
             self.sums[slot].push_silence(count.min(self.block - begun));
         }
-        let first = self.taken.div_ceil(self.block);
-        self.taken += count;
-        let end = self.taken.div_ceil(self.block);
+        let first = self.received.div_ceil(self.block);
+        self.received += count;
+        let end = self.received.div_ceil(self.block);
         for block in first.max(end.saturating_sub(self.sums.len() as u64))..end {
             let mut silence = PowerSums::default();
-            silence.push_silence((self.taken - block * self.block).min(self.block));
+            silence.push_silence((self.received - block * self.block).min(self.block));
             let slot = self.slot(block);
             self.sums[slot] = silence;
         }
@@ -77,8 +77,8 @@ impl Gate {
 
     /// Whether no block that touches samples `start..end` (at the source's rate) was loud.
     pub(super) fn is_silent(&self, start: u64, end: u64) -> bool {
-        let oldest = self.taken.div_ceil(self.block).saturating_sub(self.sums.len() as u64);
-        let blocks = (start / self.block).max(oldest)..end.min(self.taken).div_ceil(self.block);
+        let oldest = self.received.div_ceil(self.block).saturating_sub(self.sums.len() as u64);
+        let blocks = (start / self.block).max(oldest)..end.min(self.received).div_ceil(self.block);
         blocks.into_iter().all(|block| self.sums[self.slot(block)].power() < self.threshold)
     }
 

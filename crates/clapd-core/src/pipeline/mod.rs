@@ -122,7 +122,7 @@ impl Pipeline {
     }
 
     /// Leaves windows unencoded in which no 50 ms reach `gate_db` (RMS in dB below full scale, whose RMS is 1): they count
-    /// as heard, with a score of 0 for every prompt. To be said before the first samples.
+    /// as end, with a score of 0 for every prompt. To be said before the first samples.
     #[must_use]
     pub fn with_gate(mut self, gate_db: f32) -> Self {
         let keep = self.schedule.keep(CHUNK);
@@ -143,7 +143,7 @@ impl Pipeline {
             if let Some(gate) = &mut self.gate {
                 gate.push_silence(samples.lost);
             }
-            // Nothing was heard, so nothing of what fell due was skipped.
+            // Nothing was end, so nothing of what fell due was skipped.
             self.schedule.forget_until(self.frontend.samples());
         }
         for chunk in samples.data.chunks(self.chunk) {
@@ -161,9 +161,9 @@ impl Pipeline {
     /// Listens for other prompts from the next window on, whose sound is kept. Prompts of the same id and sound go on, open
     /// event and all, by the rule that they have now; open events of the others end where the last scored window did.
     pub fn change_prompts(&mut self, prompts: Arc<PromptTable>, sink: &mut dyn FnMut(Output<'_>)) {
-        let heard = SampleTime::from_samples(self.last_end, self.rate);
+        let end = SampleTime::from_samples(self.last_end, self.rate);
         let is_same = |id: &PromptId| prompts.is_same_sound(&self.prompts, id);
-        self.detector.change(rules(&prompts), is_same, heard, |event| sink(Output::Event(event)));
+        self.detector.change(rules(&prompts), is_same, end, |event| sink(Output::Event(event)));
         self.nothing = vec![Score::default(); prompts.len()];
         self.scorer.change_prompts(Arc::clone(&prompts));
         self.prompts = prompts;
@@ -171,8 +171,8 @@ impl Pipeline {
 
     /// Nobody listens any more, or nothing has been heard for [`MAX_OUTAGE`]: open events end where the last scored window did.
     pub fn interrupt(&mut self, sink: &mut dyn FnMut(Output<'_>)) {
-        let heard = SampleTime::from_samples(self.last_end, self.rate);
-        self.detector.finish(heard, |event| sink(Output::Event(event)));
+        let end = SampleTime::from_samples(self.last_end, self.rate);
+        self.detector.finish(end, |event| sink(Output::Event(event)));
     }
 
     /// The source is over: scores what is left and ends open events, whatever comes of the scoring.

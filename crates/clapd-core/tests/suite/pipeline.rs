@@ -78,12 +78,12 @@ fn scene() -> Vec<f32> {
 }
 
 #[derive(Debug, Default, PartialEq)]
-struct Seen {
+struct Outputs {
     windows: Vec<(f64, f64, f32, f32)>,
     events: Vec<Event>,
 }
 
-impl Seen {
+impl Outputs {
     fn take(&mut self, output: Output<'_>) {
         match output {
             Output::Window(w) => {
@@ -94,9 +94,9 @@ impl Seen {
     }
 }
 
-fn run(samples: &[f32], cuts: &[usize], pace: Pace) -> Seen {
+fn run(samples: &[f32], cuts: &[usize], pace: Pace) -> Outputs {
     let mut pipeline = Pipeline::new(model(4).0, loud(), RATE, Duration::from_millis(500), pace).unwrap();
-    let (mut seen, mut rest) = (Seen::default(), samples);
+    let (mut seen, mut rest) = (Outputs::default(), samples);
     for cut in cuts {
         let (now, later) = rest.split_at((*cut).min(rest.len()));
         pipeline.push(Samples::whole(now), &mut |output| seen.take(output)).unwrap();
@@ -142,7 +142,7 @@ fn a_patch_is_encoded_once() {
 fn overload_scores_the_newest_and_counts_the_others() {
     let (model, _) = model(4);
     let mut pipeline = Pipeline::new(model, loud(), RATE, Duration::from_millis(500), Pace::Live).unwrap();
-    let mut seen = Seen::default();
+    let mut seen = Outputs::default();
     pipeline.push(Samples::whole(&noise(30.0, 0.9)), &mut |output| seen.take(output)).unwrap();
     assert_eq!(seen.windows.len(), 1);
     assert!(seen.windows[0].1 > 29.0, "{:?}", seen.windows);
@@ -151,10 +151,10 @@ fn overload_scores_the_newest_and_counts_the_others() {
 }
 
 /// A tone of 5 s, an outage, silence of 5 s.
-fn outage(seconds: u64) -> (Seen, u64) {
+fn outage(seconds: u64) -> (Outputs, u64) {
     let (model, _) = model(4);
     let mut pipeline = Pipeline::new(model, loud(), RATE, Duration::from_millis(500), Pace::Live).unwrap();
-    let mut seen = Seen::default();
+    let mut seen = Outputs::default();
     for chunk in noise(5.0, 0.9).chunks(1_600) {
         pipeline.push(Samples::whole(chunk), &mut |output| seen.take(output)).unwrap();
     }
@@ -167,7 +167,7 @@ fn outage(seconds: u64) -> (Seen, u64) {
     (seen, pipeline.windows_skipped())
 }
 
-fn end_of(seen: &Seen) -> f64 {
+fn end_of(seen: &Outputs) -> f64 {
     assert_eq!(seen.events.len(), 2, "{:?}", seen.events);
     seen.events[1].ended_at.unwrap().as_secs_f64()
 }
@@ -194,7 +194,7 @@ fn a_long_outage_ends_events_where_they_were_last_heard() {
 fn windows_before_and_after_a_long_outage_do_not_confirm_each_other() {
     let (model, _) = model(1);
     let mut pipeline = Pipeline::new(model, loud(), RATE, Duration::from_millis(500), Pace::Every).unwrap();
-    let mut seen = Seen::default();
+    let mut seen = Outputs::default();
     let one_window = noise(0.98, 0.9);
     pipeline.push(Samples::whole(&one_window), &mut |output| seen.take(output)).unwrap();
     let later = Samples { lost: 3_600 * u64::from(RATE), data: &one_window };
@@ -207,7 +207,7 @@ fn windows_before_and_after_a_long_outage_do_not_confirm_each_other() {
 fn an_encoder_that_fails_at_the_end_leaves_no_event_open() {
     let (model, encoder) = model(4);
     let mut pipeline = Pipeline::new(model, loud(), RATE, Duration::from_millis(500), Pace::Every).unwrap();
-    let mut seen = Seen::default();
+    let mut seen = Outputs::default();
     pipeline.push(Samples::whole(&noise(5.2, 0.9)), &mut |output| seen.take(output)).unwrap();
     encoder.broken.store(true, Ordering::Relaxed);
     let rest = pipeline.push(Samples::whole(&noise(0.7, 0.9)), &mut |output| seen.take(output));
@@ -221,7 +221,7 @@ fn a_source_shorter_than_a_patch_is_one_window() {
     let seen = run(&noise(0.3, 0.9), &[], Pace::Every);
     assert_eq!(seen.windows.len(), 1);
     assert_eq!((seen.windows[0].0, seen.windows[0].1), (0.0, 0.3));
-    assert_eq!(run(&[], &[], Pace::Every), Seen::default());
+    assert_eq!(run(&[], &[], Pace::Every), Outputs::default());
 }
 
 #[test]
@@ -240,13 +240,13 @@ fn a_whole_clip_is_the_mean_over_its_patches() {
 }
 
 /// A gate at -40 dB; what came, and how many patches were encoded.
-fn gated(parts: &[Samples<'_>], gate_db: Option<f32>) -> (Seen, usize, u64) {
+fn gated(parts: &[Samples<'_>], gate_db: Option<f32>) -> (Outputs, usize, u64) {
     let (model, encoder) = model(4);
     let mut pipeline = Pipeline::new(model, loud(), RATE, Duration::from_millis(500), Pace::Every).unwrap();
     if let Some(gate_db) = gate_db {
         pipeline = pipeline.with_gate(gate_db);
     }
-    let mut seen = Seen::default();
+    let mut seen = Outputs::default();
     for part in parts {
         pipeline.push(*part, &mut |output| seen.take(output)).unwrap();
     }
@@ -263,7 +263,7 @@ fn a_gate_spares_silence_and_changes_no_event() {
     assert_eq!(none, 0);
     assert!(spared > 20 && fewer < encoded * 2 / 3, "{spared} windows, {fewer} of {encoded} patches");
     let times =
-        |seen: &Seen| seen.events.iter().map(|e| (e.kind, e.started_at, e.ended_at, e.peak)).collect::<Vec<_>>();
+        |seen: &Outputs| seen.events.iter().map(|e| (e.kind, e.started_at, e.ended_at, e.peak)).collect::<Vec<_>>();
     assert_eq!((times(&seen), seen.events.len()), (times(&open), 2));
     assert_eq!(seen.windows.len(), open.windows.len());
     // A window that touches the loud stretch keeps its score to the bit; the others score 0.
@@ -294,7 +294,7 @@ fn a_contrast_takes_the_score_away() {
     let prepared = PreparedPrompt { contrast, ..PreparedPrompt::of_text(prompt, text) };
     let prompts = PromptTable::new(2, vec![prepared]).unwrap();
     let mut pipeline = Pipeline::new(model(4).0, prompts.into(), RATE, Duration::from_secs(1), Pace::Every).unwrap();
-    let mut seen = Seen::default();
+    let mut seen = Outputs::default();
     pipeline.push(Samples::whole(&noise(3.0, 1.0)), &mut |output| seen.take(output)).unwrap();
     let window = seen.windows.last().unwrap();
     assert!(window.3 < 6.0, "the contrast fits better: {window:?}");

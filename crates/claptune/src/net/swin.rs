@@ -17,7 +17,7 @@ use super::observer::ActivationObserver;
 use super::ops::{Order, gelu, softmax};
 
 /// Added to the score of two tokens that the shift brought together from opposite edges of the image.
-const APART: f32 = -100.0;
+const SHIFT_MASK: f32 = -100.0;
 
 /// Sizes of a stage.
 #[derive(Clone, Debug)]
@@ -150,8 +150,8 @@ impl Block {
         let device = x.device();
         let order = Order::new(&self.windows(), &device);
         let windows = order.apply(x).reshape([n * tokens / square, square, channels]);
-        let apart = (self.shift > 0).then(|| self.apart(&device));
-        let mixed = self.attention.forward(windows, apart, observer);
+        let shift_mask = (self.shift > 0).then(|| self.shift_mask(&device));
+        let mixed = self.attention.forward(windows, shift_mask, observer);
         order.invert(mixed.reshape([n, tokens, channels]))
     }
 
@@ -167,13 +167,13 @@ impl Block {
         (0..self.height * self.width).map(token).collect()
     }
 
-    /// For each window 0 where two of its tokens were neighbours before the shift and [`APART`] where not: [W, 1, T, T].
-    fn apart(&self, device: &Device) -> Tensor<4> {
+    /// For each window 0 where two of its tokens were neighbours before the shift and [`SHIFT_MASK`] where not: [W, 1, T, T].
+    fn shift_mask(&self, device: &Device) -> Tensor<4> {
         let window = self.attention.window;
         // Along an axis: windows that the shift left whole, then the two parts of the last one.
         let region =
             |at: usize, length: usize| usize::from(at >= length - window) + usize::from(at >= length - self.shift);
-        let place = |window_index: usize, token: usize| {
+        let origin = |window_index: usize, token: usize| {
             let across = self.width / window;
             let y = window_index / across * window + token / window;
             let x = window_index % across * window + token % window;
@@ -183,7 +183,7 @@ impl Block {
         let mut values = Vec::with_capacity(windows * tokens * tokens);
         for w in 0..windows {
             for i in 0..tokens {
-                values.extend((0..tokens).map(|j| if place(w, i) == place(w, j) { 0.0 } else { APART }));
+                values.extend((0..tokens).map(|j| if origin(w, i) == origin(w, j) { 0.0 } else { SHIFT_MASK }));
             }
         }
         Tensor::from_data(TensorData::new(values, [windows, 1, tokens, tokens]), device)
@@ -204,7 +204,7 @@ pub struct Attention {
 
 impl Attention {
     /// Windows [N * W, T, channels] and what their tokens' scores differ by, [W, 1, T, T], to the same shape.
-    fn forward(&self, x: Tensor<3>, apart: Option<Tensor<4>>, observer: &mut ActivationObserver) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, shift_mask: Option<Tensor<4>>, observer: &mut ActivationObserver) -> Tensor<3> {
         observer(&[&self.query, &self.key, &self.value], &x);
         let [n, tokens, channels] = x.dims();
         let size = channels / self.heads;
@@ -212,11 +212,11 @@ impl Attention {
         let query = heads(dense(&self.query, x.clone())).mul_scalar((size as f64).powf(-0.5));
         let (key, value) = (heads(dense(&self.key, x.clone())), heads(dense(&self.value, x)));
         let mut scores = query.matmul(key.swap_dims(2, 3)) + self.bias();
-        if let Some(apart) = apart {
-            let (shape, apart) = (scores.dims(), apart.unsqueeze::<5>());
-            let windows = apart.dims()[1];
+        if let Some(shift_mask) = shift_mask {
+            let (shape, shift_mask) = (scores.dims(), shift_mask.unsqueeze::<5>());
+            let windows = shift_mask.dims()[1];
             // Of all images at once.
-            scores = (scores.reshape([n / windows, windows, self.heads, tokens, tokens]) + apart).reshape(shape);
+            scores = (scores.reshape([n / windows, windows, self.heads, tokens, tokens]) + shift_mask).reshape(shape);
         }
         let mixed = softmax(scores).matmul(value).swap_dims(1, 2).reshape([n, tokens, channels]);
         observer(&[&self.output], &mixed);

@@ -92,12 +92,12 @@ fn named(clap: &Clap, gradients: Option<&Gradients>) -> BTreeMap<String, Vec<f32
 }
 
 /// The largest error of all, and whose it is.
-fn worst(values: &BTreeMap<String, Vec<f32>>, told: &Value) -> (f64, String) {
-    let told = told.as_object().unwrap();
-    let largest = told.values().map(|told| told[0].as_f64().unwrap()).fold(0.0, f64::max);
-    let errors = told.iter().map(|(name, told)| {
+fn worst(values: &BTreeMap<String, Vec<f32>>, expected: &Value) -> (f64, String) {
+    let expected = expected.as_object().unwrap();
+    let largest = expected.values().map(|expected| expected[0].as_f64().unwrap()).fold(0.0, f64::max);
+    let errors = expected.iter().map(|(name, expected)| {
         let values = values.get(name).unwrap_or_else(|| panic!("{name} is not there"));
-        (error(values, told, NOTHING * largest), name.clone())
+        (error(values, expected, NOTHING * largest), name.clone())
     });
     errors.fold((0.0, String::new()), |worst, error| if error.0 > worst.0 { error } else { worst })
 }
@@ -111,19 +111,19 @@ fn name(ours: &str) -> String {
     }
 }
 
-/// How far norm and waves are from what was told, over the norm; where that is below `nothing`, ours must be. (A wave's own length is the root of half as many elements.)
-fn error(values: &[f32], told: &Value, nothing: f64) -> f64 {
-    let told: Vec<f64> = told.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+/// How far norm and waves are from what was expected, over the norm; where that is below `nothing`, ours must be. (A wave's own length is the root of half as many elements.)
+fn error(values: &[f32], expected: &Value, nothing: f64) -> f64 {
+    let expected: Vec<f64> = expected.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
     let norm = values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    if told[0] < nothing {
+    if expected[0] < nothing {
         return if norm < nothing { 0.0 } else { f64::INFINITY };
     }
     let waves = (1..=3).map(|k| {
         let wave = |i: usize| ((0.7 * k as f64 + 0.3) * i as f64 + k as f64).cos();
         let dot: f64 = values.iter().enumerate().map(|(i, x)| f64::from(*x) * wave(i)).sum();
-        (dot - told[k]).abs() / (values.len() as f64 / 2.0).sqrt()
+        (dot - expected[k]).abs() / (values.len() as f64 / 2.0).sqrt()
     });
-    waves.fold((norm - told[0]).abs(), f64::max) / told[0]
+    waves.fold((norm - expected[0]).abs(), f64::max) / expected[0]
 }
 
 fn golden() -> PathBuf {
@@ -148,10 +148,10 @@ fn compare(form: &str) {
         let loss = objective.parse::<Objective>().unwrap().loss(&pairs, &scales, &targets(&device));
         let value = f64::from(loss.clone().into_scalar::<f32>());
         for reference in ["loss", "numpy"] {
-            let told = row[reference].as_f64().unwrap();
+            let expected = row[reference].as_f64().unwrap();
             assert!(
-                (value - told).abs() < 1e-5 * told.abs().max(1.0),
-                "{form} {objective}: {value}, {reference} {told}"
+                (value - expected).abs() < 1e-5 * expected.abs().max(1.0),
+                "{form} {objective}: {value}, {reference} {expected}"
             );
         }
         let gradients = loss.backward();
@@ -197,10 +197,10 @@ fn a_step_is_pytorchs() {
     for (name, values) in &mut changes {
         values.iter_mut().zip(&before[name]).for_each(|(after, before)| *after -= before);
     }
-    let mut told = expected["changes"].clone();
+    let mut expected = expected["changes"].clone();
     // The first step of Adam is the sign of a gradient, also where that is nothing but rounding.
-    told.as_object_mut().unwrap().retain(|name, _| !name.ends_with("key.bias"));
-    let (error, at) = worst(&changes, &told);
+    expected.as_object_mut().unwrap().retain(|name, _| !name.ends_with("key.bias"));
+    let (error, at) = worst(&changes, &expected);
     println!("a step of AdamW: worst {error:.1e} at {at}");
     // g / (|g| + 1e-8), so that an element whose gradient is 1e-8 changes by another twentieth when that is 1e-9 off, which is what
     // f32 leaves of gradients whose length is 1e-3; a tensor has some thirty elements.

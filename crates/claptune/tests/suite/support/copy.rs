@@ -1,6 +1,4 @@
-//! Golden checkpoints, copied so that they can be changed.
-//!
-//! In: a folder below tests/golden/clap. Out: a folder that goes when its owner does.
+//! Golden checkpoints, each copied into a folder that goes when its owner does, so that they can be changed.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;

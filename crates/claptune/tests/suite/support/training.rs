@@ -1,6 +1,6 @@
 //! A small study to train on: sounds that differ in all a spectrogram shows, and ratings by invented listeners.
 //!
-//! In: a folder. Out: wav files and a manifest in it, 10 recordings to learn from, 4 to validate with and 2 to test on.
+//! It is wav files and a manifest in a folder: 10 recordings to learn from, 4 to validate with and 2 to test on.
 #![allow(dead_code)]
 
 use std::fmt::Write;

@@ -1,0 +1,100 @@
+//! The tools of every check of the configuration: where faults and warnings go, and what ids, numbers and paths must be.
+//!
+//! A [`Checker`] goes on after a fault, so that a person meets all of them at once.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use clapd_core::prompts::{MAX_ID, is_id};
+use clapd_core::text::shorten;
+
+use super::diagnostic::{Diagnostic, Location, Recording};
+use super::section::Located;
+use super::{Environment, id};
+
+/// A check in progress.
+pub(super) struct Checker<'a> {
+    /// Where relative paths begin.
+    pub(super) folder: &'a Path,
+    pub(super) environment: &'a Environment,
+    outcome: CheckOutcome,
+}
+
+/// What a checker found besides what it makes.
+#[derive(Debug, Default)]
+pub(super) struct CheckOutcome {
+    pub(super) faults: Vec<Diagnostic>,
+    pub(super) warnings: Vec<Diagnostic>,
+    pub(super) recordings: Vec<Recording>,
+}
+
+impl<'a> Checker<'a> {
+    pub(super) fn new(folder: &'a Path, environment: &'a Environment, faults: Vec<Diagnostic>) -> Self {
+        Self { folder, environment, outcome: CheckOutcome { faults, ..CheckOutcome::default() } }
+    }
+
+    /// What was found, faults handed in included.
+    pub(super) fn into_outcome(self) -> CheckOutcome {
+        self.outcome
+    }
+
+    pub(super) fn fault(&mut self, location: &Location, message: impl Into<String>, remedy: impl Into<String>) {
+        self.outcome.faults.push(location.diagnostic(message.into(), remedy.into()));
+    }
+
+    pub(super) fn warn(&mut self, location: &Location, message: impl Into<String>, remedy: impl Into<String>) {
+        self.outcome.warnings.push(location.diagnostic(message.into(), remedy.into()));
+    }
+
+    pub(super) fn add_recording(&mut self, path: PathBuf, location: &Location) {
+        self.outcome.recordings.push(Recording { path, location: location.clone() });
+    }
+
+    /// An id as somebody wrote it.
+    pub(super) fn check_id(&mut self, id: &str, location: &Location) -> Option<String> {
+        if is_id(id) {
+            return Some(id.to_owned());
+        }
+        let seen = format!("\"{}\" is not an id: 1 to {} letters, digits, `_` and `-`", shorten(id), MAX_ID);
+        let remedy = id::slug(id).unwrap_or_else(|| "kitchen".into());
+        self.fault(location, seen, format!("write \"{remedy}\""));
+        None
+    }
+
+    pub(super) fn require_unique(&mut self, id: &str, location: &Location, seen: &mut HashMap<String, Option<usize>>) {
+        if let Some(first) = seen.insert(id.to_owned(), location.line) {
+            let line = first.map(|line| format!(" on line {line}")).unwrap_or_default();
+            self.fault(location, format!("\"{id}\" is taken{line}"), "give each an `id` of its own");
+        }
+    }
+
+    pub(super) fn check_whole_number(&mut self, raw: Option<&Located<f64>>, max: f64, usual: f64) -> Option<f64> {
+        let Some(Located { value, location }) = raw else { return Some(usual) };
+        if !((1.0..=max).contains(value) && value.fract() == 0.0) {
+            self.fault(location, format!("{value} is not a whole number from 1 to {max}"), format!("{usual} is usual"));
+            return None;
+        }
+        Some(*value)
+    }
+
+    /// A path, relative ones from the configuration's folder: a service runs in `/`, a person anywhere.
+    pub(super) fn resolve_path(&mut self, raw: &Located<String>) -> Option<PathBuf> {
+        if raw.value.is_empty() {
+            self.fault(&raw.location, "is empty", "write a path, or remove the key");
+            return None;
+        }
+        Some(self.folder.join(&raw.value))
+    }
+
+    /// A path that leads to a file.
+    pub(super) fn require_file(&mut self, raw: &Located<String>) -> Option<PathBuf> {
+        let path = self.resolve_path(raw)?;
+        let seen = match path.metadata() {
+            Ok(found) if !found.is_dir() => return Some(path),
+            Ok(_) => "is a folder".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.fault(&raw.location, format!("{}: {seen}", path.display()), "name a file that this user may read");
+        None
+    }
+}
