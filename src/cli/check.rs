@@ -10,7 +10,8 @@ use clapd_core::prompts::Prompt;
 use super::exit::{AtStage, Failure, Stage};
 use super::paths;
 use crate::daemon::PromptStore;
-use crate::{mqtt, prompts};
+use crate::mqtt;
+use crate::prompts;
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let (settings, warnings) = prompts::load_settings(path).at(Stage::Usage)?;

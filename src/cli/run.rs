@@ -14,7 +14,8 @@ use clapd_core::prompts::Prompt;
 use super::exit::{AtStage, Failure, Stage};
 use super::paths;
 use crate::daemon::{Daemon, DaemonOptions, EmbedProcess, PromptStore};
-use crate::{mqtt, prompts};
+use crate::mqtt;
+use crate::prompts;
 
 /// A thousand prompts with sixteen contrasts of 300 letters each are 5 million letters.
 const MAX_TEXTS: u64 = 64 << 20;
