@@ -6,7 +6,7 @@ TARGET is a Rust target triple. Cargo.lock has the checksums, and `cargo tree` t
 The same commit gives the same bytes: the serial number is made of the commit, and the time is that of the commit.
 
 Why not cargo-cyclonedx 0.5.9: it asks `cargo metadata`, which joins the features of the whole workspace and follows dependencies that
-only a feature of claptune's or a test's turns on. Its list for clapd had 256 crates where 200 are linked in: zlib-rs, tungstenite and
+only a feature of claptune's or a test's turns on. The graph that it follows has 256 crates for clapd, where 200 are linked in: zlib-rs, tungstenite and
 borsh among those that are in no build of clapd, and procedural macros, which it can't leave out. It also writes a file beside each
 member's Cargo.toml, with the path of the working tree in it.
 """
