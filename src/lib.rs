@@ -20,7 +20,7 @@
 //! | `source-` (a source each) | reads sound, runs the pipeline, reports scores and events | scores only the newest due window; `windows_skipped` counts the others |
 //! | `outbox` | writes events to the disk, drops those over a bound | the oldest start and end go together; `events_dropped` counts them |
 //! | `mqtt`, `mqtt-pause` | own the connection; publish what has waited for Home Assistant | back off with jitter; the outbox has an event until it is acknowledged, and of scores the newest waits |
-//! | `prepare` | embeds the prompts of a change | one change at a time; another is refused |
+//! | `prepare` | embeds the prompts of a change, new texts by a process of its own | one change at a time; another is refused |
 //! | main | the supervisor: signals, health, watchdog, requests | more than eight requests are dropped; `commands_dropped` counts them |
 //!
 //! A source's thread that panics ends the process, with a message and an error status; systemd starts another.

@@ -96,7 +96,7 @@ impl Daemon {
         Ok(Self { settings, preparer, config, info })
     }
 
-    /// Listens until every source is over, or until SIGTERM or SIGINT.
+    /// Listens until every source is over, or until SIGTERM or SIGINT; SIGHUP reads the configuration again.
     ///
     /// # Errors
     /// A source that cannot be opened; or, when all is over, the first that could not be read to its end.

@@ -1,4 +1,4 @@
-//! Every topic that clapd uses; no other module puts one together.
+//! Every topic below `clapd/`. (Those of Home Assistant are put together in `announcements` and `inbox`.)
 //!
 //! The ids of node, source and prompt are what `config` let through: letters, digits, `_` and `-`.
 

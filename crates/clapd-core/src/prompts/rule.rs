@@ -1,4 +1,4 @@
-//! When the score of a prompt is an event, and what holds where nobody says.
+//! When the score of a prompt is an event: the rule, and its defaults.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a model is trained for.
+//! The loss that a model is trained with.
 //!
 //! The loss `[1]` is a weighted sum of terms over the unit embeddings of N pairs and what listeners said of them; `data` has the means.
 //!
