@@ -187,7 +187,7 @@ fn a_run_that_was_killed_has_a_page() {
     let page = report(&run, &[]);
     for text in [
         "unfinished",
-        "Nothing was scored",
+        "Nothing was judged",
         "neither a bundle nor a best checkpoint",
         "1 torn line",
         "best 0.654",
@@ -214,7 +214,7 @@ fn what_is_missing_is_said_and_what_was_asked_for_has_to_be_there() {
     let lost = text.replace(root().join("models/mini").to_str().unwrap(), "/nowhere/to/begin");
     fs::write(run.join("run.json"), lost).unwrap();
     let page = report(&run, &[]);
-    for text in ["no test split", "before training could not be scored", "/nowhere/to/begin", "0 known listeners"] {
+    for text in ["no test split", "before training could not be judged", "/nowhere/to/begin", "0 known listeners"] {
         assert!(page.contains(text), "{text}");
     }
     assert!(page.contains("<audio ") && !page.contains("Tuned less start"));
@@ -226,5 +226,5 @@ fn what_is_missing_is_said_and_what_was_asked_for_has_to_be_there() {
     // The manifest is gone: curves and options are still shown.
     fs::remove_file(&manifest).unwrap();
     let page = report(Path::new(run), &[]);
-    assert!(page.contains("Nothing was scored") && page.contains("plain.csv") && page.contains("best 0.654"));
+    assert!(page.contains("Nothing was judged") && page.contains("plain.csv") && page.contains("best 0.654"));
 }
