@@ -121,7 +121,7 @@ impl Linear {
     /// x `[m][k]` to `out` `[m][n]`, row by row.
     ///
     /// # Errors
-    /// Lengths that don't fit, an x that is not finite.
+    /// Lengths that don't fit, an x that is not finite, a thread that panics; `out` is then of no use.
     pub fn run(&self, x: &[f32], out: &mut [f32], epilogue: Epilogue, workspace: &mut Workspace) -> Result<()> {
         let (n, k) = (self.n(), self.k());
         let m = x.len() / k;
@@ -134,7 +134,7 @@ impl Linear {
             let rows = piece * BLOCK..((piece + 1) * BLOCK).min(m);
             self.isa.run(LinearRows { linear: &self.packed, x, out, rows, epilogue, scratch });
             true
-        });
+        })?;
         Ok(())
     }
 }

@@ -50,7 +50,7 @@ impl PatchMerge {
     /// `x` `[height * width][channels]` to `out` `[height/2 * width/2][n]`.
     ///
     /// # Errors
-    /// Wrong lengths, or a number that is not finite or beyond 1e18.
+    /// Wrong lengths, a number that is not finite or beyond 1e18, or a thread that panics; `out` is then of no use.
     pub fn run(&self, x: &[f32], out: &mut [f32], workspace: &mut Workspace) -> Result<()> {
         let tokens = self.height * self.width / 4;
         let expected = (tokens * self.reduction.k(), tokens * self.reduction.n());
@@ -65,7 +65,7 @@ impl PatchMerge {
         let finite = workspace.run_pieces(tokens.div_ceil(BLOCK), |piece, scratch| {
             let tokens = piece * BLOCK..((piece + 1) * BLOCK).min(tokens);
             isa.run(MergedTokens { merge: self, x, out, tokens, scratch })
-        });
+        })?;
         if !finite {
             bail!("a token of the input of a merging has a number that is not finite or beyond 1e18");
         }

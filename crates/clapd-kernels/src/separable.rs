@@ -75,7 +75,7 @@ impl SeparableBlock {
     /// `x` `[height * width][channels]` to `out` `[pixels][n]`.
     ///
     /// # Errors
-    /// Wrong lengths, or a number that is not finite.
+    /// Wrong lengths, a number that is not finite, or a thread that panics; `out` is then of no use.
     pub fn run(&self, x: &[f32], out: &mut [f32], workspace: &mut Workspace) -> Result<()> {
         let (channels, pixels) = (self.pointwise.k(), self.pixels());
         let expected = (self.height * self.width * channels, pixels * self.pointwise.n());
@@ -92,7 +92,7 @@ impl SeparableBlock {
             let pixels = piece * BLOCK..((piece + 1) * BLOCK).min(pixels);
             isa.run(SeparablePixels { block: self, x, out, pixels, scratch });
             true
-        });
+        })?;
         Ok(())
     }
 

@@ -119,7 +119,8 @@ impl SwinBlock {
     /// The block on `x` `[height * width][channels]`, in place.
     ///
     /// # Errors
-    /// A wrong length, or a number that is not finite or beyond 1e18; `x` is then half done and of no use.
+    /// A wrong length, a number that is not finite or beyond 1e18, or a thread that panics; `x` is then half done and of no
+    /// use.
     pub fn run(&self, x: &mut [f32], workspace: &mut Workspace) -> Result<()> {
         let SwinShape { height, width, window, .. } = self.shape;
         let expected = height * width * self.channels();
@@ -135,7 +136,7 @@ impl SwinBlock {
         let finite = workspace.run_pieces(windows.div_ceil(at_a_time), |piece, scratch| {
             let windows = piece * at_a_time..((piece + 1) * at_a_time).min(windows);
             isa.run(SwinWindows { block: self, x, windows, rows, scratch })
-        });
+        })?;
         if !finite {
             bail!("a token of the input of a block has a number that is not finite or beyond 1e18");
         }
