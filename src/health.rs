@@ -10,6 +10,9 @@ use std::time::Duration;
 use crate::counter::Counter;
 pub use state_log::{StateChange, StateLog};
 
+/// The state of a source whose sound comes and none of whose windows can be scored.
+pub const FAILING: &str = "failing";
+
 /// What is counted on the way to the broker.
 #[derive(Debug, Default)]
 pub struct DeliveryCounters {
@@ -32,6 +35,8 @@ pub struct ScoringCounters {
     pub windows_scored: Counter,
     /// Windows that were due and left out, because a newer one was due as well.
     pub windows_skipped: Counter,
+    /// Windows that were due and got no scores, because the model failed with them.
+    pub windows_failed: Counter,
     /// Windows that were silent and got no scores but 0, see `scoring.gate_db`.
     pub windows_gated: Counter,
     /// Events that began.
@@ -68,7 +73,7 @@ pub struct Health {
 pub struct SourceHealth {
     /// The source's id.
     pub id: String,
-    /// What it is doing, in a word; see `capture::SourceState`.
+    /// What it is doing, in a word; see `capture::SourceState`. Beside those `paused`, and [`FAILING`].
     pub state: &'static str,
     /// The level of the last second of sound, in dB below full scale; none before there was one.
     pub level_db: Option<i32>,
@@ -84,6 +89,8 @@ pub struct SourceHealth {
     pub windows_scored: u64,
     /// See [`ScoringCounters`].
     pub windows_skipped: u64,
+    /// See [`ScoringCounters`].
+    pub windows_failed: u64,
     /// See [`ScoringCounters`].
     pub windows_gated: u64,
     /// See [`ScoringCounters`].

@@ -4,6 +4,7 @@
 //! source is, so that the place in the source's time is not lost.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -19,6 +20,9 @@ use crate::capture::SourceKind;
 use crate::counter::Counter;
 use crate::time::WallAnchor;
 
+/// Windows in a row with which the model fails: then it is no single window, and somebody should look.
+const FAILING_AFTER: u64 = 5;
+
 /// Runs the pipeline of one source.
 pub(super) struct SourceProcessor {
     status: Arc<SourceStatus>,
@@ -32,7 +36,8 @@ pub(super) struct SourceProcessor {
     /// Samples a second of the source, and how many came at this rate: a new pipeline's clock agrees with the source's.
     rate: u32,
     position: u64,
-    failures: Counter,
+    /// Windows that failed since the last one that got scores.
+    failed_in_row: u64,
     losses: Counter,
     /// When sound last came.
     last_sound: Instant,
@@ -68,7 +73,7 @@ impl SourceProcessor {
             paused: false,
             rate: 0,
             position: 0,
-            failures: Counter::default(),
+            failed_in_row: 0,
             losses: Counter::default(),
             last_sound: Instant::now(),
             skipped: 0,
@@ -127,10 +132,10 @@ impl SourceProcessor {
     /// Runs a block of sound through the pipeline.
     ///
     /// # Errors
-    /// A pipeline that cannot be made for this rate. What fails with a single window is logged.
+    /// A pipeline that cannot be made for this rate. A window that fails is counted and logged.
     pub(super) fn process(&mut self, rate: u32, samples: Samples<'_>, anchor: WallAnchor) -> Result<()> {
         if self.rate != rate {
-            self.finish().unwrap_or_else(|error| self.count_failure(&error));
+            self.finish();
             log::info!("{}: listening at {rate} Hz", self.status.id);
             (self.rate, self.position) = (rate, 0);
         }
@@ -145,10 +150,12 @@ impl SourceProcessor {
         };
         current.anchor = anchor;
         let (reporter, mut scored) = (&mut self.reporter, false);
+        let failed_before = current.pipeline.windows_failed();
         let pushed = current.pipeline.push(samples, &mut |output| {
             scored |= matches!(output, Output::Window(_));
             reporter.report(&output, &anchor);
         });
+        let failed = current.pipeline.windows_failed() - failed_before;
         let skipped = self.skipped + current.pipeline.windows_skipped();
         let more = skipped - self.status.scoring.windows_skipped.get();
         if self.status.scoring.windows_skipped.add(more).is_some() {
@@ -158,7 +165,7 @@ impl SourceProcessor {
             );
         }
         // The next window may go well. If none does, there is no progress, and the watchdog ends it.
-        pushed.unwrap_or_else(|error| self.count_failure(&error));
+        self.record_failures(failed, scored, pushed);
         self.report_losses(samples.lost, rate);
         let length = SampleTime::from_samples(samples.data.len() as u64, rate).since(SampleTime::ZERO);
         self.status.progress.record_sound(length, scored);
@@ -181,8 +188,13 @@ impl SourceProcessor {
         }
     }
 
-    fn count_failure(&mut self, error: &anyhow::Error) {
-        if let Some(times) = self.failures.add(1) {
+    /// So many windows failed, for the first of them why, and whether any got scores.
+    fn record_failures(&mut self, failed: u64, scored: bool, outcome: Result<()>) {
+        // What fails before there is a window loses one at least.
+        let failed = if outcome.is_err() { failed.max(1) } else { 0 };
+        self.failed_in_row = if scored { 0 } else { self.failed_in_row + failed };
+        self.status.failing.store(self.failed_in_row >= FAILING_AFTER, Relaxed);
+        if let (Some(times), Err(error)) = (self.status.scoring.windows_failed.add(failed), outcome) {
             log::error!("{}: a window could not be scored ({times} so far): {error:#}", self.status.id);
         }
     }
@@ -197,12 +209,16 @@ impl SourceProcessor {
     }
 
     /// The sound is over: scores what is left, and ends what is open.
-    pub(super) fn finish(&mut self) -> Result<()> {
-        let Some(mut current) = self.current.take() else { return Ok(()) };
-        let (reporter, anchor) = (&mut self.reporter, current.anchor);
-        let finished = current.pipeline.finish(&mut |output| reporter.report(&output, &anchor));
+    pub(super) fn finish(&mut self) {
+        let Some(mut current) = self.current.take() else { return };
+        let (reporter, anchor, mut scored) = (&mut self.reporter, current.anchor, false);
+        let failed_before = current.pipeline.windows_failed();
+        let finished = current.pipeline.finish(&mut |output| {
+            scored |= matches!(output, Output::Window(_));
+            reporter.report(&output, &anchor);
+        });
         self.skipped += current.pipeline.windows_skipped();
-        finished
+        self.record_failures(current.pipeline.windows_failed() - failed_before, scored, finished);
     }
 }
 
@@ -212,6 +228,7 @@ mod overload;
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
     use std::time::{Duration, SystemTime};
 
     use super::*;
@@ -304,7 +321,7 @@ mod tests {
         // The device returns with another rate: its clock begins again.
         let later = began + Duration::from_secs(3600);
         process_levels(&mut processor, 48_000, later, &[0.5, 0.5, 0.5, 0.0, 0.0, 0.0]);
-        processor.finish().unwrap();
+        processor.finish();
         let records = records(&reports);
         let ids: Vec<_> = records.iter().map(|record| (record.id.as_str(), record.duration.is_some())).collect();
         let expected = [
@@ -394,6 +411,61 @@ mod tests {
         (20..25).for_each(|second| process(&mut processor, second));
         let after = windows(&reports)[ends.len()].duration_since(began).unwrap().as_secs_f64();
         assert!((20.0..22.0).contains(&after), "the first window after the pause ends at {after}");
+    }
+
+    /// Loudness, but for so many calls that fail first.
+    struct Failing(AtomicUsize);
+
+    impl Encode for Failing {
+        fn feature_len(&self) -> usize {
+            1
+        }
+
+        fn embedding_len(&self) -> usize {
+            1
+        }
+
+        fn encode(&self, patch: &[f32], features: &mut [f32]) -> Result<()> {
+            let failing = self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+            anyhow::ensure!(failing.is_err(), "as this test wants it");
+            Loudness.encode(patch, features)
+        }
+
+        fn embed(&self, mean: &[f32], embedding: &mut [f32]) -> Result<()> {
+            Loudness.embed(mean, embedding)
+        }
+    }
+
+    #[test]
+    fn a_window_that_fails_is_counted_and_the_next_is_scored_and_where_all_fail_the_state_says_so() {
+        let reports = Arc::<Mutex<Vec<SourceReport>>>::default();
+        let (encoder, sent) = (Arc::new(Failing(AtomicUsize::new(1))), Arc::clone(&reports));
+        let sink = Box::new(move |report| sent.lock().unwrap().push(report));
+        let shared: Arc<dyn Encode> = encoder.clone();
+        let mut processor = processor_with(shared, Duration::from_secs(1), &SourceKind::Stdin, sink);
+        make_live(&processor.status);
+        let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let mut second = 0_u64;
+        let mut process = |processor: &mut SourceProcessor, seconds: u64| {
+            for _ in 0..seconds {
+                let samples: Vec<f32> = (0..16_000).map(|n| 0.5 * (n as f32 * 0.5).sin()).collect();
+                let at = SampleTime::from_samples(second * 16_000, 16_000);
+                let anchor = WallAnchor { at, wall: began + at.since(SampleTime::ZERO) };
+                processor.process(16_000, Samples::whole(&samples), anchor).unwrap();
+                second += 1;
+            }
+            let health = processor.status.health();
+            (health.windows_failed, windows(&reports).len(), health.state)
+        };
+        assert_eq!(process(&mut processor, 4), (1, 3, "live"), "one window is lost and no more");
+        encoder.0.store(usize::MAX, Relaxed);
+        assert_eq!(process(&mut processor, FAILING_AFTER - 1), (FAILING_AFTER, 3, "live"));
+        assert_eq!(process(&mut processor, 1), (FAILING_AFTER + 1, 3, "failing"));
+        encoder.0.store(0, Relaxed);
+        assert_eq!(process(&mut processor, 1), (FAILING_AFTER + 1, 4, "live"));
+        let steps: Vec<_> = windows(&reports).windows(2).map(|pair| pair[1].duration_since(pair[0]).unwrap()).collect();
+        assert_eq!(steps, [1, 1, 1 + FAILING_AFTER].map(Duration::from_secs), "the time goes on");
+        assert_eq!(records(&reports).len(), 1, "its event goes on");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What the main thread can see of a source's thread.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::source_progress::SourceProgress;
 use crate::capture::{SourceCounters, SourceKind};
-use crate::health::{ScoringCounters, SourceHealth};
+use crate::health::{FAILING, ScoringCounters, SourceHealth};
 
 /// Written by a source's thread, read by the main thread.
 #[derive(Debug, Default)]
@@ -14,6 +15,8 @@ pub(super) struct SourceStatus {
     pub(super) steady: bool,
     pub(super) capture: Arc<SourceCounters>,
     pub(super) scoring: Arc<ScoringCounters>,
+    /// The model fails with every window.
+    pub(super) failing: AtomicBool,
     pub(super) progress: SourceProgress,
 }
 
@@ -23,9 +26,12 @@ impl SourceStatus {
     }
 
     pub(super) fn health(&self) -> SourceHealth {
+        let state = self.capture.state();
+        // Where no sound comes, that is what somebody should know.
+        let failing = state.is_flowing() && self.failing.load(Relaxed);
         SourceHealth {
             id: self.id.clone(),
-            state: self.capture.state().name(),
+            state: if failing { FAILING } else { state.name() },
             level_db: self.capture.level_db(),
             samples_lost: self.capture.samples_lost.get(),
             samples_bad: self.capture.samples_bad.get(),
@@ -33,6 +39,7 @@ impl SourceStatus {
             stream_errors: self.capture.stream_errors.get(),
             windows_scored: self.scoring.windows_scored.get(),
             windows_skipped: self.scoring.windows_skipped.get(),
+            windows_failed: self.scoring.windows_failed.get(),
             windows_gated: self.scoring.windows_gated.get(),
             events_started: self.scoring.events_started.get(),
         }

@@ -38,8 +38,8 @@ impl SourceThread {
                 self.processor.close_open_events();
                 return read;
             }
-            let finished = self.processor.finish();
-            read.and(finished)
+            self.processor.finish();
+            read
         })
     }
 

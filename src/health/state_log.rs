@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Health, SourceHealth};
+use super::{FAILING, Health, SourceHealth};
 
 /// Lines of a source that may come at once: some days of a home with a microphone that is unplugged now and then.
 const MAX_BUDGET: f64 = 12.0;
@@ -79,6 +79,7 @@ fn advice(state: &str) -> Option<&'static str> {
         "clipping" => Some(": it is cut off at full scale; lower its capture volume (alsamixer, pavucontrol)"),
         "stalled" => Some(": the device is there and delivers nothing; it is opened again and again"),
         "lost" => Some(": the device is away, or can't be opened; it is waited for"),
+        FAILING => Some(": its sound comes, and the model fails with every window of it; the lines above say how"),
         _ => None,
     }
 }

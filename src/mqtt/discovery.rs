@@ -12,11 +12,12 @@ use serde::Serialize;
 
 use super::message;
 use super::topics::Topics;
+use crate::health::FAILING;
 
 /// States of a source, as health has them, in which sound comes.
 const LISTENING_STATES: [&str; 4] = ["live", "silent", "clipping", "recovering"];
 /// And those in which none does. Home Assistant takes none for an enum that is not listed.
-const OTHER_STATES: [&str; 5] = ["starting", "stalled", "lost", "ended", "paused"];
+const OTHER_STATES: [&str; 6] = ["starting", "stalled", "lost", "ended", "paused", FAILING];
 /// Scores that may fail to come before a sensor shows none: one may be skipped or late, five in a row are an outage.
 const MISSED_SCORES: u32 = 5;
 /// Wireless links pause for seconds; a sensor need not flicker for that.

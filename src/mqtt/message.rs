@@ -97,6 +97,7 @@ struct SourcePayload {
     windows_skipped: u64,
     windows_gated: u64,
     events_started: u64,
+    windows_failed: u64,
 }
 
 /// The payload of `score`.
@@ -161,6 +162,7 @@ impl SourcePayload {
             windows_skipped: source.windows_skipped,
             windows_gated: source.windows_gated,
             events_started: source.events_started,
+            windows_failed: source.windows_failed,
         }
     }
 }
@@ -250,7 +252,7 @@ mod tests {
             sources: vec![source],
             ..Health::default()
         };
-        let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":-52,"samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0}}}"#;
+        let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":-52,"samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0,"windows_failed":0}}}"#;
         assert_eq!(text(health(&node)), expected);
     }
 

@@ -125,6 +125,10 @@ impl Embedder {
     pub(crate) fn embed(&mut self, encoder: &dyn Encode, frontend: &mut Frontend, span: &Span) -> Result<&[f32]> {
         self.features(encoder, frontend, span)?;
         encoder.embed(&self.mean, &mut self.embedding)?;
+        // One such number would make a number that is none of every score.
+        if self.embedding.iter().any(|x| !x.is_finite()) {
+            bail!("the audio tower gave an embedding that is not finite for the window at sample {}", span.start);
+        }
         Ok(&self.embedding)
     }
 

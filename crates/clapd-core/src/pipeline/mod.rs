@@ -84,9 +84,13 @@ pub struct Pipeline {
     /// [`MAX_OUTAGE`] in samples at the input's rate.
     longest_outage: u64,
     skipped: u64,
+    failed: u64,
     gate: Option<Gate>,
     gated: u64,
+    /// Where the last window ended that got scores.
     last_end: u64,
+    /// Where the last window ended that was to get some.
+    tried_end: u64,
     input_rate: u32,
     /// A score of 0 a prompt.
     nothing: Vec<Score>,
@@ -117,7 +121,9 @@ impl Pipeline {
             chunk: (CHUNK.as_secs_f64() * f64::from(input_rate)) as usize,
             longest_outage: MAX_OUTAGE.as_secs() * u64::from(input_rate),
             skipped: 0,
+            failed: 0,
             last_end: 0,
+            tried_end: 0,
         })
     }
 
@@ -133,7 +139,8 @@ impl Pipeline {
     /// Takes samples and gives what is due to `sink`.
     ///
     /// # Errors
-    /// An encoder that fails; the samples are taken all the same, and the next push may go well.
+    /// The first window whose encoding failed; [`windows_failed`](Self::windows_failed) counts all. It gets no scores, and
+    /// that is all that is lost: the samples are taken, and the windows behind it are scored.
     pub fn push(&mut self, samples: Samples<'_>, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
         if samples.lost > 0 {
             if samples.lost > self.longest_outage {
@@ -146,16 +153,17 @@ impl Pipeline {
             // Nothing was end, so nothing of what fell due was skipped.
             self.schedule.forget_until(self.frontend.samples());
         }
+        let mut scored = Ok(());
         for chunk in samples.data.chunks(self.chunk) {
             self.frontend.push(Samples::whole(chunk))?;
             if let Some(gate) = &mut self.gate {
                 gate.push(chunk);
             }
             if self.pace == Pace::Every {
-                self.score_due(sink)?;
+                scored = scored.and(self.score_due(sink));
             }
         }
-        self.score_due(sink)
+        scored.and(self.score_due(sink))
     }
 
     /// Listens for other prompts from the next window on, whose sound is kept. Prompts of the same id and sound go on, open
@@ -191,6 +199,11 @@ impl Pipeline {
         self.skipped
     }
 
+    /// Windows that were due and got no scores, because their encoding failed.
+    pub fn windows_failed(&self) -> u64 {
+        self.failed
+    }
+
     /// Windows that were silent and not encoded, see [`with_gate`](Self::with_gate).
     pub fn windows_gated(&self) -> u64 {
         self.gated
@@ -198,12 +211,14 @@ impl Pipeline {
 
     fn score_rest(&mut self, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
         self.frontend.finish()?;
-        self.score_due(sink)?;
-        let last = self.schedule.last_window(self.frontend.samples(), self.last_end);
-        last.map_or(Ok(()), |span| self.score(&span, sink))
+        let scored = self.score_due(sink);
+        let last = self.schedule.last_window(self.frontend.samples(), self.tried_end);
+        scored.and(last.map_or(Ok(()), |span| self.score(&span, sink)))
     }
 
+    /// All of them, whatever becomes of each; the first failure.
     fn score_due(&mut self, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
+        let mut scored = Ok(());
         while let Some(mut span) = self.schedule.next(self.frontend.samples()) {
             while self.pace == Pace::Live
                 && let Some(newer) = self.schedule.next(self.frontend.samples())
@@ -211,12 +226,25 @@ impl Pipeline {
                 self.skipped += 1;
                 span = newer;
             }
-            self.score(&span, sink)?;
+            scored = scored.and(self.score(&span, sink));
         }
-        Ok(())
+        scored
     }
 
     fn score(&mut self, span: &Span, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
+        self.tried_end = span.end;
+        let scored = self.score_window(span, sink);
+        if scored.is_err() {
+            self.failed += 1;
+            // Nobody knows what goes on, as in an outage of the source.
+            if span.end - self.last_end > MAX_OUTAGE.as_secs() * u64::from(self.rate) {
+                self.interrupt(sink);
+            }
+        }
+        scored
+    }
+
+    fn score_window(&mut self, span: &Span, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
         let gated = self.is_gated(span);
         let scores = if gated {
             self.gated += 1;

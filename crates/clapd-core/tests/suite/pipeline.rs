@@ -22,6 +22,8 @@ const RATE: u32 = 16_000;
 struct Loudness {
     encoded: AtomicUsize,
     broken: AtomicBool,
+    /// Calls that fail from now on, whatever comes behind them.
+    failing: AtomicUsize,
 }
 
 impl Encode for Loudness {
@@ -35,6 +37,9 @@ impl Encode for Loudness {
 
     fn encode(&self, patch: &[f32], features: &mut [f32]) -> Result<()> {
         ensure!(!self.broken.load(Ordering::Relaxed), "broken");
+        let fewer = |left: usize| left.checked_sub(1);
+        let failing = self.failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+        ensure!(failing.is_err(), "failing");
         self.encoded.fetch_add(1, Ordering::Relaxed);
         let mean = patch.iter().sum::<f32>() / patch.len() as f32;
         // The log-mel of silence is ln(0.001) = -6.9, of our tone about -6; noise fills the range above.
@@ -214,6 +219,42 @@ fn an_encoder_that_fails_at_the_end_leaves_no_event_open() {
     let finished = pipeline.finish(&mut |output| seen.take(output));
     assert!(rest.or(finished).unwrap_err().to_string().contains("broken"));
     assert_eq!(seen.events.len(), 2, "{:?}", seen.events);
+}
+
+#[test]
+fn an_encoder_that_fails_loses_its_window_and_no_more() {
+    let undisturbed = run(&scene(), &[], Pace::Every);
+    // In one push and in many, at the beginning and in the middle of the sound.
+    for (cut, failures) in [(16_000 * 30, 1), (16_000, 1), (1_600, 3)] {
+        let (model, encoder) = model(4);
+        let mut pipeline = Pipeline::new(model, loud(), RATE, Duration::from_millis(500), Pace::Every).unwrap();
+        let (mut seen, mut errors) = (Outputs::default(), 0);
+        encoder.failing.store(failures, Ordering::Relaxed);
+        for samples in scene().chunks(cut) {
+            errors += usize::from(pipeline.push(Samples::whole(samples), &mut |output| seen.take(output)).is_err());
+        }
+        pipeline.finish(&mut |output| seen.take(output)).unwrap();
+        assert!((1..=failures).contains(&errors), "{errors} errors");
+        assert_eq!(pipeline.windows_failed(), failures as u64);
+        assert_eq!(seen.windows, undisturbed.windows[failures..], "the other windows are where and what they were");
+        assert_eq!(seen.events, undisturbed.events);
+    }
+}
+
+#[test]
+fn where_no_window_can_be_scored_for_long_an_event_ends_where_it_was_heard_last() {
+    let (model, encoder) = model(4);
+    let mut pipeline = Pipeline::new(model, loud(), RATE, Duration::from_millis(500), Pace::Every).unwrap();
+    let mut seen = Outputs::default();
+    pipeline.push(Samples::whole(&noise(5.0, 0.9)), &mut |output| seen.take(output)).unwrap();
+    encoder.broken.store(true, Ordering::Relaxed);
+    pipeline.push(Samples::whole(&noise(29.0, 0.9)), &mut |output| seen.take(output)).unwrap_err();
+    assert_eq!(seen.events.len(), 1, "a short failure holds the state");
+    pipeline.push(Samples::whole(&noise(3.0, 0.9)), &mut |output| seen.take(output)).unwrap_err();
+    assert!((4.0..=5.0).contains(&end_of(&seen)), "{:?}", seen.events);
+    encoder.broken.store(false, Ordering::Relaxed);
+    pipeline.push(Samples::whole(&noise(3.0, 0.9)), &mut |output| seen.take(output)).unwrap();
+    assert_eq!((seen.events.len(), seen.events[2].kind), (3, EventKind::Started), "it goes on: {:?}", seen.events);
 }
 
 #[test]
