@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 use clapd_core::model::{Bundle, Compute, EmbeddingCache};
 
 use super::exit::{AtStage, Failure, Stage};
+use crate::config::MAX_EMBEDDINGS;
 
 /// The daemon's configuration.
 pub(super) const CONFIG: &str = "/etc/clapd/clapd.toml";
@@ -76,5 +77,5 @@ pub(super) fn embedding_cache() -> EmbeddingCache {
         .map(PathBuf::from)
         .or_else(|| user().map(|dir| Path::new(&dir).join("clapd")))
         .filter(|dir| dir.is_absolute())
-        .map_or_else(EmbeddingCache::none, EmbeddingCache::at)
+        .map_or_else(EmbeddingCache::none, |dir| EmbeddingCache::at(dir, MAX_EMBEDDINGS))
 }

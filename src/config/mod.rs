@@ -32,6 +32,7 @@ pub use broker::Broker;
 use checker::{CheckOutcome, Checker};
 pub use diagnostic::{Diagnostic, Faults, Location, Recording};
 pub use prompt_list::{PromptOrigin, parse_prompts, prompt_table, prompts_text};
+pub use prompts::MAX_EMBEDDINGS;
 pub use secret::Secret;
 pub use tls::Tls;
 

@@ -102,6 +102,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::MAX_EMBEDDINGS;
 
     fn parse(text: &str) -> Result<Vec<Prompt>, String> {
         let parsed = parse_prompts(text, PromptOrigin::Request("prompts/set"), Path::new("/"));
@@ -126,6 +127,23 @@ mod tests {
         ] {
             let seen = parse(text).unwrap_err();
             assert!(seen.contains(error), "{text}: {seen}");
+        }
+    }
+
+    #[test]
+    fn no_prompts_ask_for_more_embeddings_than_the_cache_has_room_for() {
+        let list = |name: &str, count: usize| (0..count).map(|n| format!("\"{name}{n}\",")).collect::<String>();
+        let prompts = |prompts: usize, contrast: usize, audio: usize| {
+            let prompt = |n| {
+                let (contrast, audio) = (list("c", contrast), list("a", audio));
+                format!("[[prompt]]\ntext = \"t{n}\"\ncontrast = [{contrast}]\naudio = [{audio}]\n")
+            };
+            parse(&(0..prompts).map(prompt).collect::<String>())
+        };
+        let all = prompts(1_000, 16, 32).unwrap();
+        assert_eq!(all.iter().map(|prompt| prompt.texts().count() + prompt.audio.len()).sum::<usize>(), MAX_EMBEDDINGS);
+        for over in [prompts(1_001, 16, 32), prompts(1, 17, 1), prompts(1, 1, 33)] {
+            assert!(over.unwrap_err().contains("allowed"));
         }
     }
 

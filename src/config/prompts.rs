@@ -23,6 +23,9 @@ const MAX_CONTRAST: usize = 16;
 const MAX_TEXT: usize = 300;
 /// Their mean is what counts, and it hardly moves after a dozen; each is read at every start.
 const MAX_EXAMPLES: usize = 32;
+/// Embeddings that one configuration may ask for. So many the cache has room for (200 MB, should somebody ask for all):
+/// with fewer, some would be made again at every start.
+pub const MAX_EMBEDDINGS: usize = MAX_PROMPTS * (1 + MAX_CONTRAST + MAX_EXAMPLES);
 /// Every window that may confirm is remembered; beyond a hundred, `start` is the better means.
 const MAX_CONFIRM: i64 = 100;
 /// A day: who wants to hear of a sound once a week wants a rule in their house's software.

@@ -177,7 +177,7 @@ fn recordings_are_cached_by_content_and_text_beside_them_is_another_prompt() {
     cut(&rooster, 2.4, 4.2);
     let bundle = Bundle::open(repository().join("models/mini")).unwrap();
     let model = Model::load(&bundle).unwrap();
-    let cache = EmbeddingCache::at(&cache_dir);
+    let cache = EmbeddingCache::at(&cache_dir, 100);
     let entries = || fs::read_dir(&cache_dir).unwrap().count();
     let scores = |prompts: &[Prompt]| {
         let set = prompts::prepare(prompts, &bundle, &model, &cache).unwrap();

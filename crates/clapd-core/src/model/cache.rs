@@ -3,9 +3,14 @@
 //!
 //! A cache cannot fail its caller: [`EmbeddingCache::get`] gives the same embedding bit for bit or nothing, and an
 //! entry that cannot be written is a slower start and a warning.
+//!
+//! Its bound is the caller's, who knows how many embeddings are asked for at once. Over it the entry goes that was asked
+//! for the longest time ago: so what is asked for at every start stays, whatever else passes through.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -14,8 +19,9 @@ use super::manifest::{CODE_REVISION, TextTable};
 use super::text::TextEmbedding;
 use crate::files::{Access, Durability, sha256_hex, write_atomically};
 
-/// 4,096 embeddings of 512 numbers are 8 MB: no disk notices, and no stream of new prompts can fill one.
-const MAX_ENTRIES: usize = 4096;
+/// The folder is listed once for so many new entries: a list of thousands for each of thousands would take minutes. So many
+/// more than its bound a cache may have.
+const LIST_INTERVAL: usize = 256;
 const MAGIC: &[u8; 8] = b"clapemb1";
 const HASH: usize = 32;
 
@@ -23,17 +29,21 @@ const HASH: usize = 32;
 #[derive(Debug, Clone)]
 pub struct EmbeddingCache {
     dir: Option<PathBuf>,
+    capacity: usize,
+    /// Entries that were stored since the cache was made.
+    stored: Arc<AtomicUsize>,
 }
 
 impl EmbeddingCache {
-    /// A cache in `dir`, which is made when the first embedding is stored.
-    pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: Some(dir.into()) }
+    /// A cache in `dir`, which is made when the first embedding is stored. It has room for the `capacity` embeddings that
+    /// were asked for last, and drops others soon.
+    pub fn at(dir: impl Into<PathBuf>, capacity: usize) -> Self {
+        Self { dir: Some(dir.into()), capacity, stored: Arc::default() }
     }
 
     /// A cache that keeps nothing.
     pub fn none() -> Self {
-        Self { dir: None }
+        Self { dir: None, capacity: 0, stored: Arc::default() }
     }
 
     /// The embedding of `text` by this text tower, if it is stored and whole.
@@ -58,15 +68,28 @@ impl EmbeddingCache {
     }
 
     fn read(&self, key: &str, width: usize) -> Option<TextEmbedding> {
-        let bytes = fs::read(self.path(key)?).ok()?;
-        decode(&bytes).filter(|embedding| embedding.vector.len() == width)
+        let path = self.path(key)?;
+        let bytes = fs::read(&path).ok()?;
+        let embedding = decode(&bytes).filter(|embedding| embedding.vector.len() == width)?;
+        mark_used(&path);
+        Some(embedding)
     }
 
     fn write(&self, key: &str, embedding: &TextEmbedding) {
         let Some(path) = self.path(key) else { return };
-        if let Err(error) = store(&path, &encode(embedding)) {
+        if let Err(error) = self.store(&path, &encode(embedding)) {
             log::warn!("prompts will be embedded again at the next start: {error:#}");
         }
+    }
+
+    fn store(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let dir = path.parent().context("a cache entry lies in a folder")?;
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        if self.stored.fetch_add(1, Relaxed).is_multiple_of(LIST_INTERVAL) {
+            prune(dir, self.capacity)?;
+        }
+        // An entry that a power cut damages has another hash, and is made again.
+        write_atomically(path, bytes, Access::Private, Durability::Unsynced)
     }
 
     fn path(&self, key: &str) -> Option<PathBuf> {
@@ -105,22 +128,19 @@ fn decode(bytes: &[u8]) -> Option<TextEmbedding> {
     Some(TextEmbedding { vector: numbers.collect(), coverage })
 }
 
-fn store(path: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = path.parent().context("a cache entry lies in a folder")?;
-    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    prune(dir)?;
-    // An entry that a power cut damages has another hash, and is made again.
-    write_atomically(path, bytes, Access::Private, Durability::Unsynced)
+/// An entry that was asked for now is the last to be dropped.
+#[expect(clippy::disallowed_types, reason = "the age of an entry decides what is dropped, and no score")]
+fn mark_used(path: &Path) {
+    // Where the cache belongs to somebody else it is only read, and nothing is dropped from it.
+    let _ = File::open(path).and_then(|file| file.set_modified(std::time::SystemTime::now()));
 }
 
-/// Drops the oldest entries until there is room for one more.
-fn prune(dir: &Path) -> Result<()> {
+/// Drops the entries over `capacity` that were stored, or asked for, the longest time ago.
+fn prune(dir: &Path, capacity: usize) -> Result<()> {
     let mut entries: Vec<_> = fs::read_dir(dir)?.filter_map(Result::ok).collect();
-    if entries.len() < MAX_ENTRIES {
-        return Ok(());
-    }
-    entries.sort_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok());
-    for entry in &entries[..=entries.len() - MAX_ENTRIES] {
+    let Some(over) = entries.len().checked_sub(capacity).filter(|over| *over > 0) else { return Ok(()) };
+    entries.sort_by_cached_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok());
+    for entry in &entries[..over] {
         // Another process may have removed it first; what counts is that it is gone.
         let _ = fs::remove_file(entry.path());
     }
@@ -152,7 +172,7 @@ mod tests {
     #[test]
     fn what_was_stored_comes_back_bit_for_bit() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = EmbeddingCache::at(dir.path().join("new"));
+        let cache = EmbeddingCache::at(dir.path().join("new"), 10);
         assert_eq!(cache.get(&tower(), "rain"), None);
         cache.put(&tower(), "rain", &embedding());
         assert_eq!(cache.get(&tower(), "rain"), Some(embedding()));
@@ -163,7 +183,7 @@ mod tests {
     #[test]
     fn a_recording_is_kept_for_its_content_and_its_pipeline() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = EmbeddingCache::at(dir.path());
+        let cache = EmbeddingCache::at(dir.path(), 10);
         cache.put_sound("pipe.1", "abc", &[0.6, 0.8]);
         assert_eq!(cache.get_sound("pipe.1", "abc", 2), Some(vec![0.6, 0.8]));
         assert_eq!(cache.get_sound("pipe.2", "abc", 2), None);
@@ -183,13 +203,44 @@ mod tests {
         }
     }
 
+    /// Makes all entries look as if nobody had asked for them for a minute more.
+    fn age(dir: &Path) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let then = fs::metadata(&path).unwrap().modified().unwrap() - std::time::Duration::from_secs(60);
+            File::open(path).unwrap().set_modified(then).unwrap();
+        }
+    }
+
+    fn count(dir: &Path) -> usize {
+        fs::read_dir(dir).unwrap().count()
+    }
+
     #[test]
     fn the_cache_is_bounded() {
         let dir = tempfile::tempdir().unwrap();
-        for i in 0..MAX_ENTRIES + 5 {
-            fs::write(dir.path().join(format!("{i}.emb")), b"").unwrap();
+        let cache = EmbeddingCache::at(dir.path(), 100);
+        for n in 0..3 * LIST_INTERVAL {
+            cache.put(&tower(), &format!("text {n}"), &embedding());
+            assert!(count(dir.path()) <= 100 + LIST_INTERVAL);
         }
-        EmbeddingCache::at(dir.path()).put(&tower(), "rain", &embedding());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), MAX_ENTRIES);
+        EmbeddingCache::at(dir.path(), 100).put(&tower(), "rain", &embedding());
+        assert_eq!(count(dir.path()), 100 + 1);
+    }
+
+    #[test]
+    fn what_is_asked_for_at_every_start_stays_whatever_passes_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let capacity = 50;
+        let texts: Vec<String> = (0..capacity).map(|n| format!("text {n}")).collect();
+        for start in 0..20 {
+            // Each start is a process, and so a cache, of its own; each asks for all, and somebody tries out another text.
+            let cache = EmbeddingCache::at(dir.path(), capacity);
+            let missing: Vec<&String> = texts.iter().filter(|text| cache.get(&tower(), text).is_none()).collect();
+            assert!(start == 0 || missing.is_empty(), "start {start}: {missing:?} are embedded again");
+            missing.iter().for_each(|text| cache.put(&tower(), text, &embedding()));
+            EmbeddingCache::at(dir.path(), capacity).put(&tower(), &format!("tried {start}"), &embedding());
+            age(dir.path());
+        }
     }
 }

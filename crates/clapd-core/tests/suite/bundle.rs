@@ -204,7 +204,7 @@ fn a_graph_that_asks_for_too_much_is_refused() {
 fn the_cache_spares_the_text_tower() {
     let copy = BundleCopy::new();
     let cache_dir = tempfile::tempdir().unwrap();
-    let cache = EmbeddingCache::at(cache_dir.path());
+    let cache = EmbeddingCache::at(cache_dir.path(), 100);
     let bundle = Bundle::open(copy.dir.path()).unwrap();
     let first = bundle.embed_texts(&["rain", "a dog barking"], &cache).unwrap();
     // Without the file only the cache can answer.
