@@ -1,11 +1,13 @@
 //! Scores in a file, for whoever wants to look at a day of them.
 //!
 //! The file is JSONL or CSV, as its name ends, with one older file beside it; both together never have more bytes than
-//! allowed, which a test holds. Listening goes on whatever happens to the disk: what cannot be written is counted and
-//! left out, and the first of it is logged.
+//! allowed, which a test holds. Listening goes on whatever happens to the disk or to the file: where somebody moves or
+//! removes it (logrotate does), it is begun anew and no line is lost; what cannot be written waits, and what finds no room
+//! to wait is counted and left out. The first of it is logged.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,7 +18,7 @@ use serde_json::json;
 /// Lines wait in memory for so long: an SD card writes a block of some 100 KB for a line as for a thousand, and whoever
 /// follows the file with `tail -f` still sees the sound of a moment ago. A crash costs at most these lines.
 const FLUSH_EVERY: Duration = Duration::from_secs(10);
-/// Lines that wait; 64 KB are 600 of them.
+/// Bytes of lines that wait, be it for that or for a disk with room; 64 KB are 600 of them.
 const BUFFER: usize = 64 << 10;
 /// After a failure: a full disk is not emptied in a second, and each try is a system call that delays a source's thread.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -66,94 +68,151 @@ pub enum Moment {
 #[derive(Debug)]
 pub struct ScoreLog {
     spec: LogSpec,
-    file: Option<BufWriter<File>>,
-    /// Bytes in the file, those that wait included.
+    file: Option<File>,
+    /// Bytes in the file.
     length: u64,
     /// Lines that wait.
-    pending: u64,
+    pending: String,
     flushed: Instant,
-    failed: Option<Instant>,
+    failed: Option<Failure>,
     lost: u64,
+}
+
+/// The last try failed.
+#[derive(Debug)]
+struct Failure {
+    at: Instant,
+    error: io::Error,
 }
 
 impl ScoreLog {
     /// A log that opens its file with the first line.
     pub fn new(spec: LogSpec) -> Self {
-        Self { spec, file: None, length: 0, pending: 0, flushed: Instant::now(), failed: None, lost: 0 }
+        let pending = String::new();
+        Self { spec, file: None, length: 0, pending, flushed: Instant::now(), failed: None, lost: 0 }
     }
 
-    /// Lines that could not be written so far.
+    /// Lines that could not be written so far: those that were left out, and after a failure those that wait.
     pub fn lost(&self) -> u64 {
-        self.lost
+        let waiting = if self.failed.is_some() { self.pending.lines().count() } else { 0 };
+        self.lost + waiting as u64
     }
 
     /// Adds a line.
     pub fn add(&mut self, at: Moment, source: &str, prompt: &str, score: Score) {
-        if self.failed.is_some_and(|failed| failed.elapsed() < RETRY_AFTER) {
+        let line = line(self.spec.form, at, source, prompt, score);
+        if self.pending.len() + line.len() > BUFFER {
+            self.flush_unless_failed();
+        }
+        if self.pending.len() + line.len() > BUFFER {
             self.lost += 1;
             return;
         }
-        let line = line(self.spec.form, at, source, prompt, score);
-        self.pending += 1;
-        if let Err(error) = self.write(&line) {
-            self.fail(&error);
+        self.pending.push_str(&line);
+        if self.flushed.elapsed() >= FLUSH_EVERY {
+            self.flush_unless_failed();
         }
     }
 
     /// Writes what waits.
     pub fn flush(&mut self) {
-        if let Some(file) = &mut self.file
-            && let Err(error) = file.flush()
-        {
-            self.fail(&error);
-        }
-        self.pending = 0;
         self.flushed = Instant::now();
+        match self.write_pending() {
+            Ok(()) => {
+                if self.failed.take().is_some() {
+                    let path = self.spec.path.display();
+                    log::info!("{path}: scores are written again; {} lines are missing", self.lost);
+                }
+            }
+            Err(error) => self.fail(error),
+        }
     }
 
-    fn write(&mut self, line: &str) -> io::Result<()> {
-        if self.file.is_some() && self.length + line.len() as u64 > self.spec.max_bytes / 2 {
-            self.rotate()?;
-        }
-        let length = &mut self.length;
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(open(&self.spec, length)?),
-        };
-        file.write_all(line.as_bytes())?;
-        *length += line.len() as u64;
-        if self.flushed.elapsed() >= FLUSH_EVERY {
-            file.flush()?;
-            self.pending = 0;
-            self.flushed = Instant::now();
-            if self.failed.take().is_some() {
-                log::info!("{}: scores are written again; {} lines are missing", self.spec.path.display(), self.lost);
+    /// Writes what waits, for the last time.
+    ///
+    /// # Errors
+    /// Lines that could not be written, now or before.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.flush();
+        let (lost, path) = (self.lost(), self.spec.path.display());
+        match &self.failed {
+            Some(Failure { error, .. }) => {
+                Err(io::Error::new(error.kind(), format!("{path}: {lost} scores could not be written: {error}")))
             }
+            None if lost > 0 => Err(io::Error::other(format!("{path}: {lost} scores could not be written meanwhile"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Soon after a failure nothing is tried.
+    fn flush_unless_failed(&mut self) {
+        if self.failed.as_ref().is_none_or(|failed| failed.at.elapsed() >= RETRY_AFTER) {
+            self.flush();
+        }
+    }
+
+    /// Writes whole lines, as many to a file as it has room for.
+    fn write_pending(&mut self) -> io::Result<()> {
+        while let Some(first) = self.pending.find('\n') {
+            self.follow()?;
+            let Some(file) = &mut self.file else { return Ok(()) };
+            let room = (self.spec.max_bytes / 2).saturating_sub(self.length);
+            let room = self.pending.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+            // A byte of a line's end is no part of another letter.
+            let fits = self.pending.as_bytes()[..room].iter().rposition(|byte| *byte == b'\n');
+            let Some(last) = fits.or((self.length <= HEADER.len() as u64).then_some(first)) else {
+                self.rotate()?;
+                continue;
+            };
+            if let Err(error) = file.write_all(&self.pending.as_bytes()[..=last]) {
+                // No half line stays. What is no plain file cannot be cut, and needs not be.
+                let _ = file.set_len(self.length);
+                return Err(error);
+            }
+            if file.metadata()?.nlink() == 0 && !is_at(file, &self.spec.path, self.length)? {
+                // It was removed that very moment: these lines go into the new one.
+                continue;
+            }
+            self.length += last as u64 + 1;
+            self.pending.drain(..=last);
+        }
+        Ok(())
+    }
+
+    /// Opens the file where it is not open, and anew where another is in its place, or none, or it was emptied.
+    fn follow(&mut self) -> io::Result<()> {
+        let gone = match &self.file {
+            Some(file) => !is_at(file, &self.spec.path, self.length)?,
+            None => false,
+        };
+        if gone || self.file.is_none() {
+            // Where this fails, no file is open, and the next try says nothing of the old one.
+            self.file = None;
+            self.file = Some(open(&self.spec, &mut self.length)?);
+        }
+        if gone {
+            log::info!("{}: was moved, removed or emptied, and is begun anew", self.spec.path.display());
         }
         Ok(())
     }
 
     /// Makes the file the older one.
     fn rotate(&mut self) -> io::Result<()> {
-        if let Some(mut file) = self.file.take() {
-            file.flush()?;
-            self.pending = 0;
-            fs::rename(&self.spec.path, older(&self.spec.path))?;
-        }
-        Ok(())
+        self.file = None;
+        fs::rename(&self.spec.path, older(&self.spec.path))
     }
 
-    fn fail(&mut self, error: &io::Error) {
-        self.lost += std::mem::take(&mut self.pending);
-        // Without another try for what waits in it.
-        self.file.take().map(BufWriter::into_parts);
-        if self.failed.replace(Instant::now()).is_none() {
+    fn fail(&mut self, error: io::Error) {
+        self.file = None;
+        if self.failed.is_none() {
             log::warn!(
-                "{}: scores cannot be written ({error}); clapd listens on, and tries again every {} s without a word",
+                "{}: scores cannot be written ({error}); clapd listens on, keeps some hundred of them, and tries again every \
+                 {} s without a word",
                 self.spec.path.display(),
                 RETRY_AFTER.as_secs()
             );
         }
+        self.failed = Some(Failure { at: Instant::now(), error });
     }
 }
 
@@ -161,6 +220,17 @@ impl Drop for ScoreLog {
     fn drop(&mut self) {
         self.flush();
     }
+}
+
+/// Whether `path` still leads to the open `file`, which had `length` bytes.
+fn is_at(file: &File, path: &Path, length: u64) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    let theirs = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        found => found?,
+    };
+    let emptied = ours.is_file() && ours.len() < length;
+    Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()) && !emptied)
 }
 
 /// `scores.jsonl.1` beside `scores.jsonl`.
@@ -171,7 +241,7 @@ fn older(path: &Path) -> PathBuf {
 }
 
 /// Opens the file at its end, behind a whole line.
-fn open(spec: &LogSpec, length: &mut u64) -> io::Result<BufWriter<File>> {
+fn open(spec: &LogSpec, length: &mut u64) -> io::Result<File> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(&spec.path)?;
     *length = file.metadata()?.len();
     let mut last = [b'\n'];
@@ -185,8 +255,10 @@ fn open(spec: &LogSpec, length: &mut u64) -> io::Result<BufWriter<File>> {
         Form::Csv if *length == 0 => HEADER,
         _ => "",
     };
-    let mut file = BufWriter::with_capacity(BUFFER, file);
-    file.write_all(first.as_bytes())?;
+    if let Err(error) = file.write_all(first.as_bytes()) {
+        let _ = file.set_len(*length);
+        return Err(error);
+    }
     *length += first.len() as u64;
     Ok(file)
 }
@@ -280,6 +352,93 @@ mod tests {
         log(&path, 1 << 20).add(Moment::Position(2.0), "mic", "rain", SCORE);
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, format!("{HEADER}1.0,mic,ra\n2.000,mic,rain,7.26,0.4124\n"));
+    }
+
+    fn seconds(path: &Path) -> Vec<f64> {
+        let text = fs::read_to_string(path).unwrap();
+        let at = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["at_s"].as_f64().unwrap();
+        text.lines().map(at).collect()
+    }
+
+    #[test]
+    fn a_file_that_is_moved_or_removed_is_begun_anew_and_no_line_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("scores.jsonl"), dir.path().join("yesterday.jsonl"));
+        let mut log = log(&path, 1 << 20);
+        let add = |log: &mut ScoreLog, second: f64| log.add(Moment::Position(second), "mic", "rain", SCORE);
+        add(&mut log, 0.0);
+        log.flush();
+        // While a line waits: moved away, as logrotate does, then with another file in its place, then removed.
+        add(&mut log, 1.0);
+        fs::rename(&path, &moved).unwrap();
+        add(&mut log, 2.0);
+        log.flush();
+        assert_eq!((seconds(&moved), seconds(&path)), (vec![0.0], vec![1.0, 2.0]));
+        add(&mut log, 3.0);
+        fs::rename(&path, &moved).unwrap();
+        fs::write(&path, "").unwrap();
+        log.flush();
+        assert_eq!((seconds(&moved), seconds(&path)), (vec![1.0, 2.0], vec![3.0]));
+        add(&mut log, 4.0);
+        fs::remove_file(&path).unwrap();
+        log.flush();
+        assert_eq!(seconds(&path), [4.0]);
+        // Its folder is away for a while.
+        add(&mut log, 5.0);
+        let (folder, away) = (dir.path().join("logs"), dir.path().join("away"));
+        log.spec.path = folder.join("scores.jsonl");
+        log.flush();
+        assert_eq!(log.lost(), 1);
+        fs::create_dir(&folder).unwrap();
+        log.flush();
+        fs::rename(&folder, &away).unwrap();
+        add(&mut log, 6.0);
+        log.flush();
+        assert_eq!((seconds(&away.join("scores.jsonl")), log.lost()), (vec![5.0], 1));
+        fs::create_dir(&folder).unwrap();
+        log.flush();
+        assert_eq!((seconds(&folder.join("scores.jsonl")), log.lost()), (vec![6.0], 0));
+        log.finish().unwrap();
+    }
+
+    #[test]
+    fn a_table_that_is_emptied_in_its_place_gets_its_header_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("scores.csv");
+        let mut log = log(&path, 1 << 20);
+        for second in 0..3 {
+            log.add(Moment::Position(f64::from(second)), "mic", "rain", SCORE);
+            log.flush();
+            // As logrotate's copytruncate does.
+            assert_eq!(fs::read_to_string(&path).unwrap(), format!("{HEADER}{second}.000,mic,rain,7.26,0.4124\n"));
+            File::create(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_full_disk_did_not_take_is_written_when_it_has_room_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("scores.jsonl");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let mut log = log(&path, 1 << 20);
+        for second in 0..3 {
+            log.add(Moment::Position(f64::from(second)), "mic", "rain", SCORE);
+            log.flush();
+        }
+        assert_eq!(log.lost(), 3);
+        fs::remove_file(&path).unwrap();
+        log.flush();
+        assert_eq!((seconds(&path), log.lost()), (vec![0.0, 1.0, 2.0], 0));
+        // A whole log cannot be told from one with a gap by its last lines alone.
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        for second in 0..2_000 {
+            log.add(Moment::Position(f64::from(second)), "mic", "rain", SCORE);
+        }
+        fs::remove_file(&path).unwrap();
+        let error = log.finish().unwrap_err().to_string();
+        assert!(error.contains("scores.jsonl") && error.contains("scores could not be written"), "{error}");
+        assert!(seconds(&path).len() > 500);
     }
 
     #[test]
