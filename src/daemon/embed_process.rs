@@ -2,8 +2,10 @@
 //!
 //! A text tower of 500 MB leaves its heap behind in the process that loads it (measured: 621 MB instead of 233), and a
 //! daemon that listens cannot begin anew for it. So the same program does it once more, beside the daemon, and ends. It
-//! reads the texts from its standard input, since everybody could read them on a command line.
+//! reads the texts from its standard input, since everybody could read them on a command line. Of the daemon's environment
+//! it gets what it needs and nothing else: a password, or systemd's socket, is none of its business.
 
+use std::env;
 use std::ffi::OsString;
 use std::io::{Seek, Write};
 use std::path::PathBuf;
@@ -19,6 +21,21 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 const TEXT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often to look whether it has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What of the environment it needs: where the cache is, what is logged, the kernel that somebody forces, and where its
+/// libraries and temporary files are where that is unusual.
+const ENVIRONMENT: [&str; 10] = [
+    "CACHE_DIRECTORY",
+    "XDG_CACHE_HOME",
+    "HOME",
+    "RUST_LOG",
+    "RUST_LOG_STYLE",
+    "RUST_BACKTRACE",
+    "CLAPD_KERNEL",
+    "LD_LIBRARY_PATH",
+    "TMPDIR",
+    "TERM",
+];
 
 /// The program that reads a JSON list of texts from its standard input, embeds them into the cache, and ends.
 #[derive(Debug, Clone)]
@@ -41,6 +58,8 @@ impl EmbedProcess {
         input.rewind()?;
         let child = Command::new(&self.program)
             .args(&self.arguments)
+            .env_clear()
+            .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, env::var_os(name)?))))
             .stdin(input)
             .stdout(Stdio::null())
             .spawn()
@@ -79,6 +98,26 @@ mod tests {
         process(&format!("cat > {}", seen.display())).embed(&["a dog", "\"rain\""]).unwrap();
         assert_eq!(std::fs::read_to_string(seen).unwrap(), r#"["a dog","\"rain\""]"#);
         assert!(process("exit 3").embed(&["a dog"]).unwrap_err().to_string().contains("exit status: 3"));
+    }
+
+    #[test]
+    fn a_process_inherits_no_secret_and_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (seen, open) = (folder.path().join("seen"), folder.path().join("open"));
+        // Whatever this test was started with is not passed on either: HOME is, and it is there wherever tests run.
+        let secret = std::fs::File::create(folder.path().join("secret")).unwrap();
+        let script = format!("/usr/bin/env > {}; /bin/ls -l /proc/self/fd > {}", seen.display(), open.display());
+        process(&script).embed(&["a dog"]).unwrap();
+        let environment = std::fs::read_to_string(seen).unwrap();
+        let names: Vec<&str> = environment.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        // A shell sets some of its own.
+        let own = ["PWD", "OLDPWD", "SHLVL", "_"];
+        assert!(names.iter().all(|name| ENVIRONMENT.contains(name) || own.contains(name)), "{names:?}");
+        let inherited = |name: &&str| env::var_os(name).is_some();
+        assert!(ENVIRONMENT.iter().filter(|name| inherited(name)).all(|name| names.contains(name)), "{names:?}");
+        let open = std::fs::read_to_string(open).unwrap();
+        assert!(!open.contains("/secret"), "{open}");
+        drop(secret);
     }
 
     #[test]
