@@ -105,7 +105,7 @@ deny: ## every dependency: licence, source, banned, double (installs cargo-deny 
 
 bench: build-packages ## speed of the front end and of the default bundle (release builds)
 	$(CARGO) bench --locked -p clapd-core --bench frontend
-	$(CARGO) run --locked --release -- bench
+	$(CARGO) run --locked --release -- bench --bundle models/mini
 
 speed: build-packages parity-packages ## clapd beside onnxruntime and PyTorch, and instructions a window (half an hour, release builds)
 	$(CARGO) build --locked --release && $(CARGO) build --locked --release -p claptune

@@ -64,7 +64,9 @@ fn default_places() -> Vec<PathBuf> {
             places.push(dir.join(DEFAULT_BUNDLE));
         }
     }
-    // A build directory elsewhere (CARGO_TARGET_DIR) has no repository above it; the source it was built from has.
+    // A build directory elsewhere (CARGO_TARGET_DIR) has no repository above it; the source it was built from has. What is
+    // released knows nothing of that: on another machine, that path may be anybody's.
+    #[cfg(debug_assertions)]
     places.push(Path::new(env!("CARGO_MANIFEST_DIR")).join(DEFAULT_BUNDLE));
     places
 }

@@ -145,6 +145,25 @@ fn modules_use_only_what_lies_below_them() {
 
 /// What a file or a message looks like is decided where it is read or written, and its words are not the domain's to change.
 #[test]
+fn what_is_released_knows_nothing_of_the_folder_that_it_was_built_in() {
+    let folder = "env!(\"CARGO_MANIFEST_DIR\")";
+    for krate in ["clapd", "clapd-core", "clapd-kernels"] {
+        // Files of tests alone have no other code.
+        for source in sources(krate).iter().filter(|source| !source.code.contains("#[test]")) {
+            let mut before = "";
+            for line in source.code.lines() {
+                assert!(
+                    !line.contains(folder) || before.trim() == "#[cfg(debug_assertions)]",
+                    "{}: {line}",
+                    source.path
+                );
+                before = line;
+            }
+        }
+    }
+}
+
+#[test]
 fn domain_types_are_not_wire_types() {
     assert_eq!(strays(&sources("clapd"), "Serialize", &["mqtt/", "cli/"]), Vec::<String>::new());
     assert_eq!(strays(&sources("clapd-core"), "Serialize", &["model/manifest.rs"]), Vec::<String>::new());
