@@ -42,7 +42,12 @@ fn with_recordings(faults: Faults) -> Faults {
 /// A recording is opened here and again when it is embedded: a fault has a line only here.
 fn fault(recording: &Recording) -> Option<Diagnostic> {
     let error = Example::open(&recording.path).err()?;
-    Some(recording.location.diagnostic(error.message, error.remedy.into()))
+    // Whoever sent a name is told no path.
+    let message = match &recording.name {
+        Some(name) => error.message.replace(&recording.path.display().to_string(), name),
+        None => error.message,
+    };
+    Some(recording.location.diagnostic(message, error.remedy.into()))
 }
 
 /// Embeds `prompts`, as [`prompts::prepare`] does, on a thread of its own: what the text tower allocates lies in that thread's

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use clapd::config::{self, PromptOrigin};
+use clapd::config::{self, PromptOrigin, RecordingNames};
 use clapd::mqtt::{Call, Command, Request, SetPrompts};
 use libfuzzer_sys::fuzz_target;
 
@@ -35,9 +35,11 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn check_round_trip(text: &str) {
-    let parse = |text: &str| config::parse_prompts(text, PromptOrigin::Request("prompts/set"), Path::new("/nowhere"));
+    let names = RecordingNames::default();
+    let parse =
+        |text: &str| config::parse_prompts(text, PromptOrigin::Request("prompts/set", &names), Path::new("/nowhere"));
     let Ok((prompts, _)) = parse(text) else { return };
-    let written = config::prompts_text(&prompts).expect("was read from such a text");
+    let written = config::request_text(&prompts).expect("was read from such a text");
     let (again, _) = parse(&written).unwrap_or_else(|faults| panic!("{written}\n{faults}"));
     assert_eq!(again, prompts);
 }

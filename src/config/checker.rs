@@ -10,13 +10,15 @@ use clapd_core::text::shorten;
 
 use super::diagnostic::{Diagnostic, Location, Recording};
 use super::section::Located;
-use super::{Environment, id};
+use super::{Environment, RecordingNames, id};
 
 /// A check in progress.
 pub(super) struct Checker<'a> {
     /// Where relative paths begin.
     pub(super) folder: &'a Path,
     pub(super) environment: &'a Environment,
+    /// What recordings are called where they are no paths, in a request.
+    recording_names: Option<&'a RecordingNames>,
     outcome: CheckOutcome,
 }
 
@@ -30,7 +32,13 @@ pub(super) struct CheckOutcome {
 
 impl<'a> Checker<'a> {
     pub(super) fn new(folder: &'a Path, environment: &'a Environment, faults: Vec<Diagnostic>) -> Self {
-        Self { folder, environment, outcome: CheckOutcome { faults, ..CheckOutcome::default() } }
+        let outcome = CheckOutcome { faults, ..CheckOutcome::default() };
+        Self { folder, environment, recording_names: None, outcome }
+    }
+
+    /// Recordings are named by these names.
+    pub(super) fn with_recording_names(self, names: &'a RecordingNames) -> Self {
+        Self { recording_names: Some(names), ..self }
     }
 
     /// What was found, faults handed in included.
@@ -46,8 +54,24 @@ impl<'a> Checker<'a> {
         self.outcome.warnings.push(location.diagnostic(message.into(), remedy.into()));
     }
 
-    pub(super) fn add_recording(&mut self, path: PathBuf, location: &Location) {
-        self.outcome.recordings.push(Recording { path, location: location.clone() });
+    /// A recording: a path, or a name that is known.
+    pub(super) fn check_recording(&mut self, raw: &Located<String>) -> Option<PathBuf> {
+        let path = match self.recording_names {
+            None => self.resolve_path(raw)?,
+            Some(names) => match names.path(&raw.value) {
+                Some(path) => path.to_owned(),
+                None => {
+                    let seen = format!("\"{}\" is no recording that this node has", shorten(&raw.value));
+                    let remedy =
+                        "take a name from prompts/get; put a new recording into the configuration, and send reload";
+                    self.fault(&raw.location, seen, remedy);
+                    return None;
+                }
+            },
+        };
+        let name = self.recording_names.map(|_| raw.value.clone());
+        self.outcome.recordings.push(Recording { path: path.clone(), name, location: raw.location.clone() });
+        Some(path)
     }
 
     /// An id as somebody wrote it.

@@ -76,6 +76,8 @@ impl fmt::Display for Diagnostic {
 pub struct Recording {
     /// The file.
     pub path: PathBuf,
+    /// What a request calls it; none where it is named by its path.
+    pub name: Option<String>,
     /// Where it is named.
     pub location: Location,
 }

@@ -13,6 +13,7 @@ mod log;
 mod prompt_list;
 mod prompts;
 mod raw;
+mod recording_names;
 mod secret;
 mod section;
 mod sources;
@@ -31,8 +32,9 @@ use crate::score_log::LogSpec;
 pub use broker::Broker;
 use checker::{CheckOutcome, Checker};
 pub use diagnostic::{Diagnostic, Faults, Location, Recording};
-pub use prompt_list::{PromptOrigin, parse_prompts, prompt_table, prompts_text};
+pub use prompt_list::{PromptOrigin, parse_prompts, prompt_table, prompts_text, request_text};
 pub use prompts::MAX_EMBEDDINGS;
+pub use recording_names::RecordingNames;
 pub use secret::Secret;
 pub use tls::Tls;
 

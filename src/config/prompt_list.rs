@@ -12,15 +12,15 @@ use super::checker::{CheckOutcome, Checker};
 use super::diagnostic::{Faults, Location, Recording};
 use super::raw;
 use super::section::LineIndex;
-use super::{Environment, MAX_FILE_BYTES};
+use super::{Environment, MAX_FILE_BYTES, RecordingNames};
 
 /// Where a list of prompts comes from.
 #[derive(Debug, Clone, Copy)]
 pub enum PromptOrigin<'a> {
     /// A file: diagnostics name it, and a line.
     File(&'a Path),
-    /// Somebody's request of this name: diagnostics name the key alone.
-    Request(&'a str),
+    /// Somebody's request of this name: diagnostics name the key alone, and recordings have these names.
+    Request(&'a str, &'a RecordingNames),
 }
 
 /// Reads and checks prompts; relative paths of recordings begin in `folder`. With them come the recordings that they name.
@@ -34,7 +34,7 @@ pub fn parse_prompts(
 ) -> Result<(Vec<Prompt>, Vec<Recording>), Faults> {
     let (path, lines) = match origin {
         PromptOrigin::File(path) => (path, LineIndex::of(text)),
-        PromptOrigin::Request(name) => (Path::new(name), LineIndex::none()),
+        PromptOrigin::Request(name, _) => (Path::new(name), LineIndex::none()),
     };
     if text.len() as u64 > MAX_FILE_BYTES {
         let seen = format!("is longer than {MAX_FILE_BYTES} bytes, the most that prompts may have");
@@ -44,6 +44,9 @@ pub fn parse_prompts(
     let raw = raw::read_prompts(text, path, &lines, &mut faults);
     let environment = Environment::default();
     let mut check = Checker::new(folder, &environment, faults);
+    if let PromptOrigin::Request(_, names) = origin {
+        check = check.with_recording_names(names);
+    }
     let prompts = check.check_prompts(&raw);
     let CheckOutcome { faults, recordings, .. } = check.into_outcome();
     match prompts {
@@ -52,8 +55,13 @@ pub fn parse_prompts(
     }
 }
 
-/// A prompt as it stands in a configuration, with every key that it has.
+/// A prompt as it stands in a message, with every key that it has: recordings by their [`RecordingNames`].
 pub fn prompt_table(prompt: &Prompt) -> Table {
+    table(prompt, RecordingNames::name)
+}
+
+/// A prompt with every key that it has, and this for each of its recordings.
+fn table(prompt: &Prompt, recording: impl Fn(&Path) -> String) -> Table {
     // Named one by one, so that a new part of a prompt is not forgotten here.
     let Prompt { id, text, audio, rule, contrast } = prompt;
     let Rule { start, stop, confirm, cooldown } = rule;
@@ -69,10 +77,7 @@ pub fn prompt_table(prompt: &Prompt) -> Table {
         table.insert("text".into(), Value::String(text.clone()));
     }
     if !audio.is_empty() {
-        // Whoever reads it may start from another folder.
-        let path =
-            |path: &std::path::PathBuf| absolute(path).unwrap_or_else(|_| path.clone()).to_string_lossy().into_owned();
-        table.insert("audio".into(), texts(&audio.iter().map(path).collect::<Vec<_>>()));
+        table.insert("audio".into(), texts(&audio.iter().map(|path| recording(path)).collect::<Vec<_>>()));
     }
     if !contrast.is_empty() {
         table.insert("contrast".into(), texts(contrast));
@@ -80,12 +85,26 @@ pub fn prompt_table(prompt: &Prompt) -> Table {
     table
 }
 
-/// Prompts as a text that [`parse_prompts`] makes the same prompts of.
+/// Prompts as a file's text that [`parse_prompts`] makes the same prompts of.
 ///
 /// # Errors
 /// None that a checked prompt could bring about.
 pub fn prompts_text(prompts: &[Prompt]) -> Result<String, toml::ser::Error> {
-    let tables = prompts.iter().map(|prompt| Value::Table(prompt_table(prompt))).collect();
+    // Whoever reads it may start from another folder.
+    let path = |path: &Path| absolute(path).unwrap_or_else(|_| path.into()).to_string_lossy().into_owned();
+    text(prompts.iter().map(|prompt| table(prompt, path)))
+}
+
+/// The same as a request's text, with the names of recordings.
+///
+/// # Errors
+/// As [`prompts_text`].
+pub fn request_text(prompts: &[Prompt]) -> Result<String, toml::ser::Error> {
+    text(prompts.iter().map(prompt_table))
+}
+
+fn text(tables: impl Iterator<Item = Table>) -> Result<String, toml::ser::Error> {
+    let tables = tables.map(Value::Table).collect();
     toml::to_string(&Table::from_iter([("prompt".to_owned(), Value::Array(tables))]))
 }
 
@@ -105,7 +124,11 @@ mod tests {
     use crate::config::MAX_EMBEDDINGS;
 
     fn parse(text: &str) -> Result<Vec<Prompt>, String> {
-        let parsed = parse_prompts(text, PromptOrigin::Request("prompts/set"), Path::new("/"));
+        parse_with(text, &RecordingNames::default())
+    }
+
+    fn parse_with(text: &str, names: &RecordingNames) -> Result<Vec<Prompt>, String> {
+        let parsed = parse_prompts(text, PromptOrigin::Request("prompts/set", names), Path::new("/"));
         parsed.map(|(prompts, _)| prompts).map_err(|faults| faults.to_string())
     }
 
@@ -131,6 +154,23 @@ mod tests {
     }
 
     #[test]
+    fn a_request_names_recordings_that_are_known_and_no_other_file() {
+        let text = |audio: &str| format!("[[prompt]]\nid = \"a\"\naudio = [{audio:?}]\n");
+        let recordings = ["/etc/clapd/bark.wav", "/etc/clapd/other/bark.wav"];
+        let file =
+            |path| parse_prompts(&text(path), PromptOrigin::File(Path::new("p.toml")), Path::new("/")).unwrap().0;
+        let mut names = RecordingNames::default();
+        recordings.iter().for_each(|path| names.add(&file(path)));
+        for path in recordings {
+            let name = RecordingNames::name(Path::new(path));
+            assert!(name.starts_with("bark.wav#") && !name.contains('/'), "{name}");
+            assert_eq!(parse_with(&text(&name), &names), Ok(file(path)));
+            let error = parse_with(&text(path), &names).unwrap_err();
+            assert!(error.contains("is no recording that this node has; take a name from prompts/get"), "{error}");
+        }
+    }
+
+    #[test]
     fn no_prompts_ask_for_more_embeddings_than_the_cache_has_room_for() {
         let list = |name: &str, count: usize| (0..count).map(|n| format!("\"{name}{n}\",")).collect::<String>();
         let prompts = |prompts: usize, contrast: usize, audio: usize| {
@@ -138,7 +178,9 @@ mod tests {
                 let (contrast, audio) = (list("c", contrast), list("a", audio));
                 format!("[[prompt]]\ntext = \"t{n}\"\ncontrast = [{contrast}]\naudio = [{audio}]\n")
             };
-            parse(&(0..prompts).map(prompt).collect::<String>())
+            let text = (0..prompts).map(prompt).collect::<String>();
+            let parsed = parse_prompts(&text, PromptOrigin::File(Path::new("prompts.toml")), Path::new("/"));
+            parsed.map(|(prompts, _)| prompts).map_err(|faults| faults.to_string())
         };
         let all = prompts(1_000, 16, 32).unwrap();
         assert_eq!(all.iter().map(|prompt| prompt.texts().count() + prompt.audio.len()).sum::<usize>(), MAX_EMBEDDINGS);
@@ -152,13 +194,19 @@ mod tests {
         fn what_is_kept_is_what_comes_back(
             id in "[a-zA-Z0-9_-]{1,64}", text in "[a-z\"\\\\ '\u{e4}\u{72ac}]{0,40}x", start in 0.0_f32..10.0, share in 0.0_f32..1.0,
             n in 1_u32..50, more in 0_u32..50, cooldown in 0_u64..86_400_000,
-            contrast in prop::collection::vec("[a-w]{1,9}y", 0..4),
+            contrast in prop::collection::vec("[a-w]{1,9}y", 0..4), audio in prop::collection::vec("/[a-c]/[a-z\u{e4} ]{1,9}", 0..4),
         ) {
             let rule = Rule { start, stop: start * share, confirm: (n, n + more), cooldown: Duration::from_millis(cooldown) };
             let text = Some(text.trim().to_owned());
-            let prompt = Prompt { id: PromptId::new(&id).unwrap(), text, audio: Vec::new(), rule, contrast };
-            let text = prompts_text(std::slice::from_ref(&prompt)).unwrap();
-            prop_assert_eq!(parse(&text), Ok(vec![prompt]), "{}", text);
+            let audio = audio.into_iter().map(Into::into).collect();
+            let prompts = vec![Prompt { id: PromptId::new(&id).unwrap(), text, audio, rule, contrast }];
+            let stored = prompts_text(&prompts).unwrap();
+            let read = parse_prompts(&stored, PromptOrigin::File(Path::new("prompts.toml")), Path::new("/"));
+            prop_assert_eq!(read.map(|(prompts, _)| prompts), Ok(prompts.clone()), "{}", stored);
+            let mut names = RecordingNames::default();
+            names.add(&prompts);
+            let sent = request_text(&prompts).unwrap();
+            prop_assert_eq!(parse_with(&sent, &names), Ok(prompts), "{}", sent);
         }
     }
 }

@@ -97,13 +97,7 @@ impl Checker<'_> {
             self.fault(location, seen, "name a few good ones, or remove the key");
             return None;
         }
-        value.iter().map(|file| self.check_example(file)).collect::<Vec<_>>().into_iter().collect()
-    }
-
-    fn check_example(&mut self, raw: &Located<String>) -> Option<PathBuf> {
-        let path = self.resolve_path(raw)?;
-        self.add_recording(path.clone(), &raw.location);
-        Some(path)
+        value.iter().map(|file| self.check_recording(file)).collect::<Vec<_>>().into_iter().collect()
     }
 
     fn check_contrast(&mut self, raw: &RawPrompt, text: Option<&str>) -> Option<Vec<String>> {

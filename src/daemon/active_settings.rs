@@ -8,7 +8,7 @@ use clapd_core::text::SHORTENED_CHARS;
 
 use super::prompt_store::PromptStore;
 use super::source_control::ListenConfig;
-use crate::config::{self, Diagnostic, Faults, PromptOrigin, Settings};
+use crate::config::{self, Diagnostic, Faults, PromptOrigin, RecordingNames, Settings};
 use crate::mqtt::SetPrompts;
 use crate::prompts;
 
@@ -33,11 +33,16 @@ pub(super) struct ActiveSettings {
     set: Option<Vec<Prompt>>,
     /// Where such prompts are stored.
     store: PromptStore,
+    /// What recordings are called in messages.
+    recordings: RecordingNames,
 }
 
 impl ActiveSettings {
     pub(super) fn new(path: PathBuf, file: Settings, set: Option<Vec<Prompt>>, store: PromptStore) -> Self {
-        Self { path, file, set, store }
+        let mut recordings = RecordingNames::default();
+        recordings.add(&file.prompts);
+        recordings.add(set.as_deref().unwrap_or_default());
+        Self { path, file, set, store, recordings }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -74,7 +79,8 @@ impl ActiveSettings {
     pub(super) fn requested_prompts(&self, set: SetPrompts, current: &[Prompt]) -> Result<Option<Vec<Prompt>>, String> {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let parse = |text: &str| {
-            prompts::parse(text, PromptOrigin::Request("prompts/set"), folder).map_err(|faults| summarize(&faults))
+            let origin = PromptOrigin::Request("prompts/set", &self.recordings);
+            prompts::parse(text, origin, folder).map_err(|faults| summarize(&faults))
         };
         let prompts = match set {
             SetPrompts::Reset => return Ok(None),
@@ -84,7 +90,7 @@ impl ActiveSettings {
                 merged(current, added, &remove)?
             }
         };
-        let text = config::prompts_text(&prompts).map_err(|error| error.to_string())?;
+        let text = config::request_text(&prompts).map_err(|error| error.to_string())?;
         parse(&text).map(Some)
     }
 
@@ -125,6 +131,7 @@ impl ActiveSettings {
 
     /// Takes over what the file says now. What needs a restart stays as it is, so that the next reload says so again.
     pub(super) fn replace(&mut self, settings: Settings) {
+        self.recordings.add(&settings.prompts);
         let Settings { sources, hop, gate_db, prompts, recordings, .. } = settings;
         self.file = Settings { sources, hop, gate_db, prompts, recordings, ..self.file.clone() };
     }

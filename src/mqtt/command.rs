@@ -118,6 +118,9 @@ fn take_transaction(mut object: Map<String, Value>) -> Result<(Option<Value>, Ma
 }
 
 fn read(name: &str, mut object: Map<String, Value>) -> Result<Command, String> {
+    if name == "prompts/set" {
+        object = without_answer(object);
+    }
     let Some((_, keys)) = COMMANDS.iter().find(|(command, _)| *command == name) else {
         let known: Vec<_> = COMMANDS.iter().map(|(command, _)| *command).collect();
         return Err(format!("`{name}` is not a command; send one of {}", known.join(", ")));
@@ -134,6 +137,19 @@ fn read(name: &str, mut object: Map<String, Value>) -> Result<Command, String> {
         "reload" => Command::Reload,
         _ => Command::Info,
     })
+}
+
+/// What an answer of `prompts/get` or `prompts/set` says beside the prompts: nothing, to whoever sends it back.
+fn without_answer(mut object: Map<String, Value>) -> Map<String, Value> {
+    if object.get("status").is_some_and(|status| status == "ok")
+        && let Some(Value::Object(data)) = object.get_mut("data")
+    {
+        object = std::mem::take(data);
+    }
+    if object.contains_key("prompts") {
+        ["from", "kept", "warning"].iter().for_each(|key| drop(object.remove(*key)));
+    }
+    object
 }
 
 fn source(value: Option<Value>) -> Result<Option<String>, String> {
@@ -184,7 +200,7 @@ fn toml_of(key: &str, value: Value) -> Result<String, String> {
         let Value::Object(prompt) = &item else {
             return Err(format!("`{key}[{index}]` is {}, and a prompt is an object; {REMEDY}", describe(&item)));
         };
-        if prompt.contains_key("audio") {
+        if prompt.get("audio").is_some_and(names_files) {
             let seen = "names files, and who may send requests may not have this computer read any";
             return Err(format!(
                 "`{key}[{index}].audio` {seen}; put this prompt into the configuration, and send reload"
@@ -202,6 +218,12 @@ fn toml_of(key: &str, value: Value) -> Result<String, String> {
     }
     let document = toml::Table::from_iter([("prompt".to_owned(), toml::Value::Array(tables))]);
     toml::to_string(&document).map_err(|error| format!("`{key}`: {error}; {REMEDY}"))
+}
+
+/// Whether recordings are named otherwise than `prompts/get` does, whose names have no folder.
+fn names_files(audio: &Value) -> bool {
+    let is_name = |name: &Value| name.as_str().is_some_and(|name| !name.contains('/'));
+    !audio.as_array().is_some_and(|names| names.iter().all(is_name))
 }
 
 /// What a key of a prompt may hold: a text, a number, a truth, or a list of those.
@@ -253,6 +275,11 @@ mod tests {
         let change = SetPrompts::Change { merge: Some(dog.into()), remove: vec!["cat".into()] };
         assert_eq!(set(r#"{"merge":[{"text":"a dog","start":7}],"remove":["cat"]}"#), change);
         assert_eq!(set(r#"{"reset":true}"#), SetPrompts::Reset);
+        // An answer of prompts/get, as it came, and what it has of data.
+        let bark = SetPrompts::Replace("[[prompt]]\naudio = [\"bark.wav#0123456789\"]\n".into());
+        let data = r#"{"from":"file","kept":true,"prompts":[{"audio":["bark.wav#0123456789"]}]}"#;
+        assert_eq!(set(data), bark);
+        assert_eq!(set(&format!(r#"{{"transaction":1,"status":"ok","data":{data}}}"#)), bark);
     }
 
     #[test]
@@ -274,6 +301,8 @@ mod tests {
             ("prompts/set", r#"{"prompts":[{"text":null}]}"#, "`prompts[0].text` is null"),
             ("prompts/set", r#"{"prompts":[{"contrast":[["a"]]}]}"#, "`prompts[0].contrast` is a list"),
             ("prompts/set", r#"{"merge":[{"audio":["/dev/zero"]}]}"#, "`merge[0].audio` names files"),
+            ("prompts/set", r#"{"merge":[{"audio":"bark.wav"}]}"#, "`merge[0].audio` names files"),
+            ("prompts/set", r#"{"reset":true,"from":"file"}"#, "`from` is not a key of prompts/set"),
             ("prompts/set", r#"{"prompts":[],"reset":true}"#, "only one of"),
             ("prompts/set", r#"{"reset":false}"#, "`reset` is false"),
             ("prompts/set", r#"{"remove":"dog"}"#, "`remove` holds \"dog\""),

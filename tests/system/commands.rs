@@ -161,6 +161,54 @@ fn prompts_are_set_while_it_listens_and_outlive_it() {
 }
 
 #[test]
+fn what_prompts_get_answers_can_be_set_again_and_tells_no_path() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let noise: Vec<i16> = (0..16_000).map(|_| fastrand::i16(-9000..9000)).collect();
+    // Two of one name, one of them beside the configuration.
+    let elsewhere = folder.path().join("sounds of the house");
+    fs::create_dir(&elsewhere).expect("is made");
+    for place in [folder.path(), &elsewhere] {
+        let louder: Vec<i16> = noise.iter().map(|x| if place == elsewhere { x / 2 } else { *x }).collect();
+        fs::write(place.join("bark.wav"), wav(&louder)).expect("is written");
+    }
+    let audio = format!("[\"bark.wav\", {:?}]", elsewhere.join("bark.wav"));
+    let rule = "start = 4.2\nstop = 2.1\nconfirm = [1, 4]\ncooldown_s = 1.5\ncontrast = [\"a cat\", \"rain\"]\n";
+    let prompts = format!("[[prompt]]\nid = \"bark\"\ntext = \"a dog\"\naudio = {audio}\n{rule}");
+    let mut daemon = FedDaemon::start_in(folder, Broker::start(), &prompts);
+    let answer = daemon.ask("prompts/get", json!({}));
+    let folder = daemon.daemon.folder.path().display().to_string();
+    assert!(!answer.to_string().contains(&folder) && !answer.to_string().contains("sounds of"), "{answer}");
+    let bark = answer["data"]["prompts"].as_array().expect("a list").iter().find(|prompt| prompt["id"] == "bark");
+    let recordings = bark.expect("is listed")["audio"].as_array().expect("a list").clone();
+    assert!(recordings.len() == 2 && recordings[0] != recordings[1], "{answer}");
+
+    // As it came, and what it has of prompts; also after others were set meanwhile.
+    for payload in [answer.clone(), json!({ "prompts": answer["data"]["prompts"] })] {
+        assert_eq!(daemon.ask("prompts/set", json!({ "prompts": [{ "text": "a cat" }] }))["status"], "ok");
+        let set = daemon.ask("prompts/set", payload);
+        assert_eq!((&set["status"], &set["data"]["prompts"]), (&json!("ok"), &answer["data"]["prompts"]), "{set}");
+        assert!(!set.to_string().contains(&folder), "{set}");
+    }
+    // A recording that is gone, or was never the configuration's, is said by its name.
+    let name = recordings[1].as_str().expect("a text");
+    let file = std::path::Path::new(&folder).join("sounds of the house/bark.wav");
+    fs::rename(&file, file.with_extension("away")).expect("is moved");
+    let merge = json!([{ "id": "new", "audio": [name] }]);
+    let error = daemon.ask("prompts/set", json!({ "merge": merge }))["error"].to_string();
+    assert!(error.contains(name) && !error.contains(&folder), "{error}");
+    fs::rename(file.with_extension("away"), &file).expect("is moved back");
+    let error = daemon.ask("prompts/set", json!({ "merge": [{ "id": "new", "audio": ["other.wav"] }] }));
+    assert!(error["error"].to_string().contains("is no recording that this node has"), "{error}");
+
+    // And they outlive it, with their recordings.
+    let (folder, broker, _) = daemon.stop();
+    let mut daemon = FedDaemon::start_in(folder, broker, ANY);
+    let again = daemon.ask("prompts/get", json!({}));
+    assert_eq!((&again["data"]["prompts"], &again["data"]["from"]), (&answer["data"]["prompts"], &json!("mqtt")));
+    daemon.stop();
+}
+
+#[test]
 fn a_paused_source_is_not_scored() {
     let mut daemon = FedDaemon::start(ANY);
     daemon.feed(4);
