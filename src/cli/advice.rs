@@ -10,6 +10,8 @@ use clapd_core::detect::suggest::{MIN_START, Series, Suggestion, at_most_per_hou
 use clapd_core::prompts::{Prompt, Rule};
 use serde::Serialize;
 
+use super::exit::printed;
+
 /// Less says nothing of a room, and is most likely a recording of the sound itself.
 const MIN_DURATION: Duration = Duration::from_secs(10);
 
@@ -63,16 +65,17 @@ pub(super) fn print(
     let mut out = std::io::stdout().lock();
     if json {
         for ((prompt, advice), label) in advice.iter().zip(labels) {
-            writeln!(out, "{}", serde_json::to_string(&line(prompt, label, advice, duration, target_rate))?)?;
+            let line = serde_json::to_string(&line(prompt, label, advice, duration, target_rate))?;
+            printed(writeln!(out, "{line}"))?;
         }
         return Ok(());
     }
-    writeln!(out, "\n# {}", preface(duration, target_rate))?;
+    printed(writeln!(out, "\n# {}", preface(duration, target_rate)))?;
     for (prompt, advice) in &advice {
-        write!(out, "\n{}", snippet(prompt, advice, duration))?;
+        printed(write!(out, "\n{}", snippet(prompt, advice, duration)))?;
     }
-    writeln!(out, "\n# These hold only if none of these sounds occurred. If one did, listen again without it.")?;
-    Ok(())
+    let condition = "These hold only if none of these sounds occurred. If one did, listen again without it.";
+    Ok(printed(writeln!(out, "\n# {condition}"))?)
 }
 
 /// What so long a time can show.

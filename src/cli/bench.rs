@@ -15,7 +15,7 @@ use clapd_core::samples::Samples;
 use clapd_core::vector::normalize;
 use serde::Serialize;
 
-use super::exit::{AtStage, Failure, Stage};
+use super::exit::{AtStage, Failure, Stage, printed};
 use super::paths::ModelArguments;
 
 /// What a microphone delivers most often.
@@ -77,11 +77,11 @@ pub(super) fn run(arguments: &BenchArguments) -> Result<(), Failure> {
     let json = serde_json::to_value(&report).at(Stage::Other)?;
     let mut out = std::io::stdout().lock();
     if arguments.json {
-        return writeln!(out, "{json}").at(Stage::Other);
+        return printed(writeln!(out, "{json}")).at(Stage::Output);
     }
     for (name, value) in json.as_object().into_iter().flatten() {
         let shown = value.as_f64().map_or_else(|| value.to_string(), |number| format!("{number:.3}"));
-        writeln!(out, "{name:>17}  {shown}").at(Stage::Other)?;
+        printed(writeln!(out, "{name:>17}  {shown}")).at(Stage::Output)?;
     }
     Ok(())
 }

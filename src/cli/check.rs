@@ -7,7 +7,7 @@ use std::time::Duration;
 use clapd_core::model::{Bundle, TextEmbedding};
 use clapd_core::prompts::Prompt;
 
-use super::exit::{AtStage, Failure, Stage};
+use super::exit::{AtStage, Failure, Stage, printed};
 use super::paths;
 use crate::daemon::PromptStore;
 use crate::mqtt;
@@ -17,12 +17,12 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let (settings, warnings) = prompts::load_settings(path).at(Stage::Usage)?;
     let mut out = std::io::stdout().lock();
     for warning in &warnings {
-        writeln!(out, "warning: {warning}").at(Stage::Other)?;
+        printed(writeln!(out, "warning: {warning}")).at(Stage::Output)?;
     }
     if let Some(set) = PromptStore::in_folder(settings.state.as_deref()).file() {
         let seen = "prompts that were set over MQTT stand in for every [[prompt]]";
         let remedy = "send prompts/set with {\"reset\":true}, or remove the file, to return to these";
-        writeln!(out, "warning: {}: {seen}; {remedy}", set.display()).at(Stage::Other)?;
+        printed(writeln!(out, "warning: {}: {seen}; {remedy}", set.display())).at(Stage::Output)?;
     }
     if let Some(broker) = &settings.broker {
         mqtt::check(broker).at(Stage::Usage)?;
@@ -34,13 +34,13 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let texts = settings.texts();
     let embeddings = bundle.embed_texts(&texts, &paths::embedding_cache()).at(Stage::Bundle)?;
     for warning in uncovered(&bundle, &texts, &embeddings).chain(unheard(&bundle, settings.hop)) {
-        writeln!(out, "warning: {warning}").at(Stage::Other)?;
+        printed(writeln!(out, "warning: {warning}")).at(Stage::Output)?;
     }
     if let Some(warning) = unmeasured(&bundle, &settings.prompts) {
-        writeln!(out, "warning: {warning}").at(Stage::Other)?;
+        printed(writeln!(out, "warning: {warning}")).at(Stage::Output)?;
     }
     let (prompts, sources) = (settings.prompts.len(), settings.sources.len());
-    writeln!(out, "{}: in order; {sources} source(s), {prompts} prompt(s)", path.display()).at(Stage::Other)
+    printed(writeln!(out, "{}: in order; {sources} source(s), {prompts} prompt(s)", path.display())).at(Stage::Output)
 }
 
 /// Prompts that no sound of the model comes near.

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::exit::{AtStage, Failure, Stage};
+use super::exit::{AtStage, Failure, Stage, printed};
 use crate::capture::device;
 
 pub(super) fn run(json: bool) -> Result<(), Failure> {
@@ -28,7 +28,7 @@ pub(super) fn run(json: bool) -> Result<(), Failure> {
             let problem = device.problem.map(|problem| format!(" ({problem})")).unwrap_or_default();
             format!("{mark} {:<40} {}{problem}", device.name, device.description)
         };
-        writeln!(out, "{line}").at(Stage::Other)?;
+        printed(writeln!(out, "{line}")).at(Stage::Output)?;
     }
     Ok(())
 }

@@ -13,6 +13,8 @@ use clapd_core::pipeline::ScoredWindow;
 use clapd_core::prompts::{Prompt, PromptId, PromptTable};
 use terminal_size::{Height, Width, terminal_size_of};
 
+use super::exit::printed;
+
 /// Characters of a full bar: two a point of the score.
 const BAR: usize = 20;
 /// The quietest level that the meter shows, in dB below full scale: the noise floor of 10 bits.
@@ -62,7 +64,7 @@ impl ScoreDisplay for LineDisplay {
     }
 
     fn show_event(&mut self, event: &Event) -> Result<()> {
-        writeln!(stdout().lock(), "{}", event_line(&self.prompts, event))?;
+        printed(writeln!(stdout().lock(), "{}", event_line(&self.prompts, event)))?;
         Ok(())
     }
 }
@@ -114,8 +116,7 @@ impl ScoreDisplay for LiveDisplay {
         }
         self.drawn = true;
         let mut out = stdout().lock();
-        out.write_all(text.as_bytes())?;
-        out.flush()?;
+        printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))?;
         Ok(())
     }
 
@@ -125,7 +126,7 @@ impl ScoreDisplay for LiveDisplay {
             EventKind::Ended => self.active.remove(&event.prompt),
         };
         let home = self.take_cursor_home();
-        writeln!(stdout().lock(), "{home}{}", event_line(&self.prompts, event))?;
+        printed(writeln!(stdout().lock(), "{home}{}", event_line(&self.prompts, event)))?;
         Ok(())
     }
 }

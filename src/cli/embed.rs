@@ -9,7 +9,7 @@ use clapd_core::decode::Decoder;
 use clapd_core::embed::{ClipEmbedder, Model};
 use serde::Serialize;
 
-use super::exit::{AtStage, Failure, Stage};
+use super::exit::{AtStage, Failure, Stage, printed};
 use super::{paths, recording};
 
 #[derive(Debug, clap::Args)]
@@ -40,10 +40,10 @@ impl EmbeddingLine<'_> {
     fn print(&self, json: bool) -> Result<()> {
         let mut out = std::io::stdout().lock();
         if json {
-            writeln!(out, "{}", serde_json::to_string(self)?)?;
+            printed(writeln!(out, "{}", serde_json::to_string(self)?))?;
         } else {
             let numbers: Vec<_> = self.embedding.iter().map(|x| format!("{x:.6}")).collect();
-            writeln!(out, "{} {}: {}", self.kind, self.source, numbers.join(" "))?;
+            printed(writeln!(out, "{} {}: {}", self.kind, self.source, numbers.join(" ")))?;
         }
         Ok(())
     }

@@ -17,8 +17,35 @@ pub(super) enum Stage {
     Input = 4,
     /// The broker, where it was asked to be tried.
     Broker = 5,
+    /// Standard output, or a file that is to be written: a full disk.
+    Output = 6,
     /// Anything else.
     Other = 1,
+}
+
+/// What was to be printed or written and could not be. It is a failure of [`Stage::Output`] wherever it comes up, in the
+/// middle of reading a recording too.
+#[derive(Debug)]
+pub(super) struct OutputError {
+    what: String,
+    error: io::Error,
+}
+
+impl Display for OutputError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be written", self.what)
+    }
+}
+
+impl std::error::Error for OutputError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Says of what was printed that it was standard output which could not be written.
+pub(super) fn printed(result: io::Result<()>) -> Result<(), OutputError> {
+    result.map_err(|error| OutputError { what: "standard output".into(), error })
 }
 
 /// What failed, and where.
@@ -30,7 +57,9 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(stage: Stage, error: impl Into<Error>) -> Self {
-        Self { stage, error: error.into() }
+        let error = error.into();
+        let stage = if output_error(&error).is_some() { Stage::Output } else { stage };
+        Self { stage, error }
     }
 
     pub(super) fn message(stage: Stage, message: impl Display) -> Self {
@@ -69,10 +98,37 @@ impl<T, E: Into<Error>> AtStage<T> for Result<T, E> {
     }
 }
 
-/// Whether the reader of our output went away (`clapd score ... | head`): it has all it wants, and that is no failure.
-pub(super) fn is_closed_pipe(error: &Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+fn output_error(error: &Error) -> Option<&OutputError> {
+    error.chain().find_map(|cause| cause.downcast_ref())
+}
+
+/// Whether it is our output that cannot be written, so that going on with the next recording is of no use.
+pub(super) fn is_output(error: &Error) -> bool {
+    output_error(error).is_some()
+}
+
+/// Whether the reader of our output went away (`clapd score ... | head`): it has all it wants, and that is no failure. A
+/// broker that goes away is one.
+fn is_closed_pipe(error: &Error) -> bool {
+    output_error(error).is_some_and(|output| output.error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_printed_is_told_apart_wherever_it_comes_up() {
+        let full = || Error::from(printed(Err(io::ErrorKind::StorageFull.into())).unwrap_err());
+        let inner = Err::<(), _>(full()).context("a.wav").at(Stage::Input).unwrap_err();
+        assert_eq!(inner.stage, Stage::Output);
+        assert!(inner.to_string().starts_with("a.wav: standard output cannot be written: "), "{inner}");
+        let pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(is_closed_pipe(&printed(Err(pipe())).unwrap_err().into()));
+        // The broker's.
+        assert!(!is_closed_pipe(&pipe().into()));
+        assert_eq!(Failure::new(Stage::Broker, pipe()).stage, Stage::Broker);
+    }
 }

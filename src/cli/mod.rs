@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use exit::Failure;
+use exit::{Failure, Stage, printed};
 
 /// Describe sounds in words; clapd listens, scores what it hears from 0 to 10, and tells your house over MQTT.
 #[derive(Debug, Parser)]
@@ -88,7 +88,11 @@ pub fn main() -> ExitCode {
         .format_timestamp(None)
         .format_target(false)
         .init();
-    let outcome = match Cli::parse().command {
+    let arguments = match Cli::try_parse() {
+        Ok(arguments) => arguments,
+        Err(asked) => return print_usage(&asked),
+    };
+    let outcome = match arguments.command {
         CliCommand::Setup(arguments) => setup::run(&arguments),
         CliCommand::Run { config } => run::run(&config),
         CliCommand::Demo(arguments) => demo::run(&arguments),
@@ -101,4 +105,12 @@ pub fn main() -> ExitCode {
         CliCommand::Bench(arguments) => bench::run(&arguments),
     };
     outcome.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
+}
+
+/// Prints the help or the version that somebody asked for, or what is wrong with the arguments.
+fn print_usage(asked: &clap::Error) -> ExitCode {
+    match printed(asked.print()) {
+        Err(error) if !asked.use_stderr() => Failure::new(Stage::Output, error).report(),
+        _ => ExitCode::from(u8::try_from(asked.exit_code()).unwrap_or(Stage::Usage as u8)),
+    }
 }

@@ -16,7 +16,7 @@ use clapd_core::score::Score;
 use clapd_core::time::SampleTime;
 use serde::Serialize;
 
-use super::exit::{self, AtStage, Failure, Stage};
+use super::exit::{self, AtStage, Failure, Stage, printed};
 use super::paths::ModelArguments;
 use super::{paths, recording};
 
@@ -102,8 +102,8 @@ pub(super) fn run(arguments: &ScoreArguments) -> Result<(), Failure> {
     for file in &arguments.files {
         // One broken file must not cost the scores of the others.
         if let Err(error) = scorer.score(file) {
-            if exit::is_closed_pipe(&error) {
-                return Err(Failure::new(Stage::Other, error));
+            if exit::is_output(&error) {
+                return Err(Failure::new(Stage::Output, error));
             }
             if arguments.files.len() > 1 {
                 eprintln!("clapd: {error:#}");
@@ -166,9 +166,9 @@ impl Scorer<'_> {
                     cosine,
                     score,
                 };
-                writeln!(out, "{}", serde_json::to_string(&line)?)?;
+                printed(writeln!(out, "{}", serde_json::to_string(&line)?))?;
             } else {
-                writeln!(out, "{:5.1}  {prompt}  ({name})", score.score)?;
+                printed(writeln!(out, "{:5.1}  {prompt}  ({name})", score.score))?;
             }
         }
         Ok(())
@@ -176,10 +176,10 @@ impl Scorer<'_> {
 
     fn print_summary(&self, file: &Path, summary: &[Summary]) -> Result<()> {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{}\n  best   at s  mean  prompt", file.display())?;
+        printed(writeln!(out, "{}\n  best   at s  mean  prompt", file.display()))?;
         for (prompt, summary) in self.names.iter().zip(summary) {
             let (best, at, mean) = (summary.best, summary.at.as_secs_f64(), summary.mean());
-            writeln!(out, "{best:6.1} {at:6.1} {mean:5.1}  {prompt}")?;
+            printed(writeln!(out, "{best:6.1} {at:6.1} {mean:5.1}  {prompt}"))?;
         }
         Ok(())
     }

@@ -133,9 +133,10 @@ pub(super) fn run(arguments: &WatchArguments) -> Result<(), Failure> {
         watcher.play(file).at(Stage::Input)?;
     }
     let duration = watcher.duration();
-    drop(watcher.log);
+    let logged = watcher.log.map_or(Ok(()), ScoreLog::finish);
     advice::print(&spec.prompts, &spec.labels, &watcher.series, duration, arguments.false_alarms, arguments.json)
-        .at(Stage::Other)
+        .at(Stage::Other)?;
+    logged.at(Stage::Output)
 }
 
 /// Watching: what every window goes through.

@@ -247,3 +247,52 @@ fn check_warns_of_what_the_model_cannot_hear() {
     assert!(warned.len() == 1 && warned[0].contains("quarterly tax return"), "{printed}");
     assert!(printed.contains("hop_s is 5") && printed.contains("1.94"), "{printed}");
 }
+
+/// Runs clapd with this as its standard output.
+fn status_into(arguments: &[&str], cache: &Path, stdout: Stdio) -> (Option<i32>, String) {
+    let mut command = Command::new(CLAPD);
+    command.args(arguments).current_dir("/").env("XDG_CACHE_HOME", cache);
+    let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+    // Where it is a pipe, its reader goes at once.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_full_disk_has_a_status_of_its_own_and_a_closed_pipe_is_no_failure() {
+    let audio = demo_audio();
+    let audio = audio.to_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clapd.toml");
+    let prompt = "[[prompt]]\nid = \"dog\"\ntext = \"a dog\"\n";
+    std::fs::write(&file, format!("{prompt}[[source]]\nid = \"a\"\nfile = {audio:?}\n")).unwrap();
+    for arguments in [
+        &["--version"][..],
+        &["score", "--help"],
+        &["score", audio, "-p", "a dog", "--json"],
+        &["score", audio, audio, "-p", "a dog", "--whole"],
+        &["embed", "--text", "a dog", "--json"],
+        &["embed", "--audio", audio],
+        &["demo"],
+        &["bench", "--json"],
+        &["check", "--config", file.to_str().unwrap()],
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (status, said) = status_into(arguments, folder.path(), full.into());
+        assert_eq!(status, Some(6), "{arguments:?}: {said}");
+        assert!(said.contains("clapd: standard output cannot be written: No space left"), "{arguments:?}: {said}");
+        assert_eq!(said.matches("No space left").count(), 1, "{arguments:?}: once is enough: {said}");
+        let (status, said) = status_into(arguments, folder.path(), Stdio::piped());
+        assert_eq!(status, Some(0), "{arguments:?}: {said}");
+    }
+    // A recording that is none is the input's fault, also where the disk is full.
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    assert_eq!(status_into(&["score", "/dev/null", "-p", "a dog"], folder.path(), full.into()).0, Some(4));
+
+    let log = folder.path().join("scores.jsonl");
+    std::os::unix::fs::symlink("/dev/full", &log).unwrap();
+    let watch = ["watch", audio, "-p", "a dog", "--log", log.to_str().unwrap()];
+    let (status, said) = status_into(&watch, folder.path(), Stdio::null());
+    assert!(status == Some(6) && said.contains("scores.jsonl") && said.contains("could not be written"), "{said}");
+}

@@ -21,6 +21,10 @@ const MORE: [(&str, &[(&str, &str)]); 4] = [
             ("3", "The model bundle is."),
             ("4", "An audio device or input is."),
             ("5", "The broker is, where a command is to fail for that."),
+            (
+                "6",
+                "Standard output or a file that is to be written is: a full disk. A reader that has enough and goes is no fault.",
+            ),
         ],
     ),
     (

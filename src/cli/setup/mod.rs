@@ -150,12 +150,12 @@ impl Setup {
     /// Writes what was found; the settings that a daemon makes of it.
     fn write(&self) -> Result<Settings, Failure> {
         self.settings()?;
-        self.target.write_secret(draft::PASSWORD_FILE, self.answers.password()).at(Stage::Usage)?;
-        self.target.copy(draft::CA_FILE, self.answers.ca.as_deref()).at(Stage::Usage)?;
+        self.target.write_secret(draft::PASSWORD_FILE, self.answers.password()).at(Stage::Output)?;
+        self.target.copy(draft::CA_FILE, self.answers.ca.as_deref()).at(Stage::Output)?;
         let text = draft::text(&self.answers, true);
         let parsed = config::parse(&text, self.target.path(), &Environment::of_process());
         let (settings, _) = parsed.map_err(|faults| Failure::message(Stage::Usage, in_words(&faults)))?;
-        self.target.write_configuration(&text).at(Stage::Usage)?;
+        self.target.write_configuration(&text).at(Stage::Output)?;
         Ok(settings)
     }
 }
