@@ -51,6 +51,7 @@
 //! | functions have at most 80 lines | `clippy::too_many_lines` |
 //! | a queue has a bound, a drop has a counter, a log line (the first, then each doubling: [`counter::Counter`]) and a place in [`health`] | review; tests of each bound |
 //! | an event leaves the outbox when the broker has acknowledged it, or over a bound | `tests/program/outbox.rs`, `tests/system/chaos.rs` |
+//! | the disk has what the outbox says it has, whatever fails or dies at any step | `outbox::state`, tested against a model of it |
 //! | the watchdog is fed by progress of the sources, never by a timer | `daemon::source_progress` and its tests |
 //! | what a message or a file looks like is frozen | tests of `mqtt::message`, `mqtt::discovery`, `outbox::log_entry` |
 

@@ -1,12 +1,16 @@
-//! The computer's two clocks, and where they meet a source's own.
+//! The computer's clocks, and where they meet a source's own.
 //!
 //! A [`WallAnchor`] turns a source's [`SampleTime`] into the time of day; [`Clocks`] and [`ClockStep`] find out when
-//! somebody has set the time of day. Here only [`Clocks::now`] asks the operating system what time it is, and only `capture`
-//! and `outbox` call it.
+//! somebody has set the time of day. Waiting times are [`BootTime`]s, since the standard library's `Instant` stands still while
+//! the computer is suspended. Here only [`Clocks::now`] asks the operating system what time it is, and only `capture` and
+//! `outbox` call it.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::fs;
+use std::ops::Add;
+use std::time::{Duration, SystemTime};
 
 use clapd_core::time::SampleTime;
+use rustix::time::{ClockId, clock_gettime};
 
 /// Where a source's sample clock meets the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,11 +37,49 @@ const TRIES: usize = 10;
 /// chrony as distributions set it up), and the steady clock with it.
 const SMALLEST_STEP: Duration = Duration::from_secs(1);
 
-/// The steady clock, which nobody sets, and the time of day at the same moment.
+/// A moment on the clock that counts from the computer's start, also while it is suspended. Nobody sets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootTime(Duration);
+
+impl BootTime {
+    /// The moment this long after the computer's start.
+    pub fn from_start(elapsed: Duration) -> Self {
+        Self(elapsed)
+    }
+
+    /// Since the computer's start.
+    pub fn since_start(self) -> Duration {
+        self.0
+    }
+
+    /// The time from `earlier` to this moment; none where that is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for BootTime {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+}
+
+/// The id of this start of the computer, which no other one has: of one start, the [`BootTime`]s of two processes are of one clock.
+/// None where the system does not say (`/proc` is missing).
+pub fn boot_id() -> Option<u128> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    u128::from_str_radix(&text.trim().replace('-', ""), 16).ok()
+}
+
+/// The computer's clocks at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clocks {
-    /// The steady clock: it ends with the computer.
-    pub steady: Instant,
+    /// The clock that nobody sets: it ends with the computer.
+    pub boot: BootTime,
+    /// How long the computer was suspended since its start.
+    pub suspended: Duration,
     /// The time of day, which may be wrong and may be set: a small computer has no clock of its own.
     pub wall: SystemTime,
 }
@@ -45,25 +87,47 @@ pub struct Clocks {
 impl Clocks {
     /// Now.
     pub fn now() -> Self {
-        let mut read = Self { steady: Instant::now(), wall: SystemTime::now() };
+        let mut read = Self::read();
         for _ in 1..TRIES {
-            if read.steady.elapsed() < MAX_DISTANCE {
+            if read_clock(ClockId::Boottime).saturating_sub(read.boot.since_start()) < MAX_DISTANCE {
                 break;
             }
-            read = Self { steady: Instant::now(), wall: SystemTime::now() };
+            read = Self::read();
         }
         read
     }
 
-    /// How the time of day was set since `earlier`, if it was.
+    fn read() -> Self {
+        let boot = read_clock(ClockId::Boottime);
+        let awake = read_clock(ClockId::Monotonic);
+        Self { boot: BootTime(boot), suspended: boot.saturating_sub(awake), wall: SystemTime::now() }
+    }
+
+    /// How the time of day was set since `earlier`, if it was. That the computer was suspended meanwhile is no such step.
     pub fn step_since(&self, earlier: &Self) -> Option<ClockStep> {
-        let expected = earlier.wall.checked_add(self.steady.saturating_duration_since(earlier.steady))?;
+        self.step_after(earlier, self.boot.since(earlier.boot))
+    }
+
+    /// The same for whoever counts the time that the computer is awake, as a stream of sound does: to it, time that was slept
+    /// through is a step, too.
+    pub fn awake_step_since(&self, earlier: &Self) -> Option<ClockStep> {
+        let slept = self.suspended.saturating_sub(earlier.suspended);
+        self.step_after(earlier, self.boot.since(earlier.boot).saturating_sub(slept))
+    }
+
+    fn step_after(&self, earlier: &Self, elapsed: Duration) -> Option<ClockStep> {
+        let expected = earlier.wall.checked_add(elapsed)?;
         let step = match self.wall.duration_since(expected) {
             Ok(by) => ClockStep { forwards: true, by },
             Err(error) => ClockStep { forwards: false, by: error.duration() },
         };
         (step.by >= SMALLEST_STEP).then_some(step)
     }
+}
+
+fn read_clock(clock: ClockId) -> Duration {
+    let now = clock_gettime(clock);
+    Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
 }
 
 /// By how much the time of day was set, and in which direction.
@@ -87,13 +151,18 @@ impl ClockStep {
 mod tests {
     use super::*;
 
+    fn clocks(boot_s: f64, suspended_s: f64, wall_s: f64) -> Clocks {
+        Clocks {
+            boot: BootTime(Duration::from_secs_f64(boot_s)),
+            suspended: Duration::from_secs_f64(suspended_s),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs_f64(2e9 + wall_s),
+        }
+    }
+
     #[test]
     fn a_step_is_told_from_time_that_passes() {
-        let began = Clocks::now();
-        let later = |steady_s: f64, wall_s: f64| Clocks {
-            steady: began.steady + Duration::from_secs_f64(steady_s),
-            wall: began.wall + Duration::from_secs_f64(wall_s),
-        };
+        let began = clocks(100.0, 0.0, 0.0);
+        let later = |boot_s: f64, wall_s: f64| clocks(100.0 + boot_s, 0.0, wall_s);
         assert_eq!(later(1e6, 1e6).step_since(&began), None);
         assert_eq!(later(10.0, 10.9).step_since(&began), None, "moved gently");
         let forwards = later(10.0, 3_610.0).step_since(&began).unwrap();
@@ -102,6 +171,25 @@ mod tests {
         let back = later(100.0, 40.0).step_since(&began).unwrap();
         assert_eq!(back, ClockStep { forwards: false, by: Duration::from_secs(60) });
         assert_eq!(back.correct(began.wall), began.wall - Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_suspension_is_a_step_to_sound_and_to_nobody_else() {
+        let (began, hour) = (clocks(100.0, 7.0, 0.0), Duration::from_secs(3_600));
+        let resumed = clocks(3_710.0, 3_607.0, 3_610.0);
+        assert_eq!(resumed.step_since(&began), None);
+        assert_eq!(resumed.awake_step_since(&began), Some(ClockStep { forwards: true, by: hour }));
+        let set_too = Clocks { wall: resumed.wall - 2 * hour, ..resumed };
+        assert_eq!(set_too.step_since(&began), Some(ClockStep { forwards: false, by: 2 * hour }));
+        assert_eq!(set_too.awake_step_since(&began), Some(ClockStep { forwards: false, by: hour }));
+    }
+
+    #[test]
+    fn the_system_has_these_clocks() {
+        let (before, after) = (Clocks::now(), Clocks::now());
+        assert!(after.boot >= before.boot && before.boot.since_start() > before.suspended);
+        assert_eq!(boot_id(), boot_id());
+        assert!(boot_id().is_some_and(|id| id != 0));
     }
 
     #[test]

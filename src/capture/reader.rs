@@ -149,8 +149,9 @@ impl BlockReader {
         Ok(Read::Block { rate: *rate, samples: Samples { lost: *lost, data }, anchor })
     }
 
+    /// Sound stands still while the computer is suspended, and goes on at the time of day at which it wakes up.
     fn follow_clock(&mut self, now: Clocks) {
-        if let Some(step) = now.step_since(&self.clocks) {
+        if let Some(step) = now.awake_step_since(&self.clocks) {
             (self.began, self.clocks) = (step.correct(self.began), now);
         }
     }

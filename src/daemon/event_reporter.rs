@@ -1,6 +1,6 @@
 //! From a pipeline's outputs to log lines and reports: scores and events, with the time of day.
 //!
-//! An end has the id and the start's time of day of its start, also where the clock was set in between.
+//! An end has the id and the start's time of day of its start. Where the clock was set in between, the outbox knows by how much.
 
 use std::collections::HashMap;
 use std::sync::Arc;

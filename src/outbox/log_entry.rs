@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::EventRecord;
+use crate::time::BootTime;
 
 /// Length and checksum.
 const HEAD: usize = 6;
@@ -30,8 +31,16 @@ pub(super) enum LogEntry {
     StartAcked { event: u64 },
     /// The broker has its end, or it was dropped over a bound.
     Removed { event: u64 },
-    /// It is open still: the time and the score of the last window, and the highest score so far.
-    Touched { event: u64, at: SystemTime, score: f32, peak: f32 },
+    /// It is open still: the time and the score of the last window, and the highest score so far. Version 0.1.0 wrote it: where the clock
+    /// was set in between, that time and the start's are not of one clock.
+    TouchedAt { event: u64, at: SystemTime, score: f32, peak: f32 },
+    /// The same, with how long it had lasted when the last window ended.
+    Touched { event: u64, lasted: Duration, score: f32, peak: f32 },
+    /// Times of day from here on are of a clock that said `wall` at `now` of this start of the computer. A second one of the same start
+    /// tells how the clock was set; the times before it are of the clock before.
+    Clock { boot_id: u128, now: BootTime, wall: SystemTime },
+    /// Its start, or its end, was handed out with this time before the clock was set.
+    Sent { event: u64, ended: bool, started_at: SystemTime },
 }
 
 impl LogEntry {
@@ -55,7 +64,7 @@ impl LogEntry {
                 out.extend(nanos(*stored_at).to_le_bytes());
                 out.extend(score.to_le_bytes());
                 out.extend(peak.to_le_bytes());
-                out.extend(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).to_le_bytes());
+                out.extend(length(*duration).to_le_bytes());
             }
             Self::StartAcked { event } => {
                 out.push(3);
@@ -65,12 +74,31 @@ impl LogEntry {
                 out.push(4);
                 out.extend(event.to_le_bytes());
             }
-            Self::Touched { event, at, score, peak } => {
+            Self::TouchedAt { event, at, score, peak } => {
                 out.push(5);
                 out.extend(event.to_le_bytes());
                 out.extend(nanos(*at).to_le_bytes());
                 out.extend(score.to_le_bytes());
                 out.extend(peak.to_le_bytes());
+            }
+            Self::Touched { event, lasted, score, peak } => {
+                out.push(6);
+                out.extend(event.to_le_bytes());
+                out.extend(length(*lasted).to_le_bytes());
+                out.extend(score.to_le_bytes());
+                out.extend(peak.to_le_bytes());
+            }
+            Self::Clock { boot_id, now, wall } => {
+                out.push(7);
+                out.extend(boot_id.to_le_bytes());
+                out.extend(length(now.since_start()).to_le_bytes());
+                out.extend(nanos(*wall).to_le_bytes());
+            }
+            Self::Sent { event, ended, started_at } => {
+                out.push(8);
+                out.extend(event.to_le_bytes());
+                out.push(u8::from(*ended));
+                out.extend(nanos(*started_at).to_le_bytes());
             }
         }
         let body = &out[head + HEAD..];
@@ -84,7 +112,7 @@ impl LogEntry {
         let (head, rest) = bytes.split_at_checked(HEAD)?;
         let length = usize::from(u16::from_le_bytes([head[0], head[1]]));
         // Cheap to ask first, where noise is searched for entries.
-        let likely = |body: &&[u8]| length <= MAX_BODY && matches!(body.first(), Some(1..=5));
+        let likely = |body: &&[u8]| length <= MAX_BODY && matches!(body.first(), Some(1..=8));
         let body = rest.get(..length).filter(likely)?;
         let sum = u32::from_le_bytes([head[2], head[3], head[4], head[5]]);
         if crc32fast::hash(body) != sum {
@@ -120,7 +148,12 @@ struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
     fn entry(&mut self) -> Option<LogEntry> {
-        let (kind, event) = (self.bytes::<1>()?[0], self.number()?);
+        let kind = self.bytes::<1>()?[0];
+        if kind == 7 {
+            let (boot_id, now) = (u128::from_le_bytes(self.bytes()?), BootTime::from_start(self.length()?));
+            return Some(LogEntry::Clock { boot_id, now, wall: self.time()? });
+        }
+        let event = self.number()?;
         Some(match kind {
             1 => {
                 let (stored_at, started_at) = (self.time()?, self.time()?);
@@ -134,11 +167,13 @@ impl Fields<'_> {
                 stored_at: self.time()?,
                 score: self.score()?,
                 peak: self.score()?,
-                duration: Duration::from_nanos(self.number()?),
+                duration: self.length()?,
             },
             3 => LogEntry::StartAcked { event },
             4 => LogEntry::Removed { event },
-            5 => LogEntry::Touched { event, at: self.time()?, score: self.score()?, peak: self.score()? },
+            5 => LogEntry::TouchedAt { event, at: self.time()?, score: self.score()?, peak: self.score()? },
+            8 => LogEntry::Sent { event, ended: self.bytes::<1>()?[0] != 0, started_at: self.time()? },
+            6 => LogEntry::Touched { event, lasted: self.length()?, score: self.score()?, peak: self.score()? },
             _ => return None,
         })
     }
@@ -155,6 +190,10 @@ impl Fields<'_> {
 
     fn time(&mut self) -> Option<SystemTime> {
         self.number().map(|nanos| UNIX_EPOCH + Duration::from_nanos(nanos))
+    }
+
+    fn length(&mut self) -> Option<Duration> {
+        self.number().map(Duration::from_nanos)
     }
 
     fn score(&mut self) -> Option<f32> {
@@ -174,6 +213,11 @@ impl Fields<'_> {
 fn nanos(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Nanoseconds of up to 584 years.
+fn length(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn write_text(text: &str, out: &mut Vec<u8>) {
@@ -218,11 +262,18 @@ mod tests {
             ),
             number.prop_map(|event| LogEntry::StartAcked { event }),
             number.prop_map(|event| LogEntry::Removed { event }),
-            (number, time, score.clone(), score).prop_map(|(event, at, score, peak)| LogEntry::Touched {
+            (number, time.clone(), score.clone(), score.clone())
+                .prop_map(|(event, at, score, peak)| { LogEntry::TouchedAt { event, at, score, peak } }),
+            (number, number, score.clone(), score).prop_map(|(event, nanos, score, peak)| {
+                LogEntry::Touched { event, lasted: Duration::from_nanos(nanos), score, peak }
+            }),
+            (number, any::<bool>(), time.clone()).prop_map(|(event, ended, started_at)| LogEntry::Sent {
                 event,
-                at,
-                score,
-                peak
+                ended,
+                started_at
+            }),
+            (any::<u128>(), number, time).prop_map(|(boot_id, nanos, wall)| {
+                LogEntry::Clock { boot_id, now: BootTime::from_start(Duration::from_nanos(nanos)), wall }
             }),
         ]
     }

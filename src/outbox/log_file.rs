@@ -14,9 +14,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::log_entry::LogEntry;
+use super::state::Job;
 
 /// Names the format: a later one has another line here.
-const HEADER: &[u8] = b"clapd outbox 1\n";
+pub(super) const HEADER: &[u8] = b"clapd outbox 1\n";
 const FILE: &str = "events.log";
 const NEW: &str = "events.new";
 const LOCK: &str = "lock";
@@ -24,14 +25,82 @@ const LOCK: &str = "lock";
 const PRIVATE_FILE: u32 = 0o600;
 const PRIVATE_FOLDER: u32 = 0o700;
 
-/// An open log. Other processes are locked out as long as it lives.
+/// What a log does to its folder, a step at a time. Tests have one that fails or crashes at any step.
+pub(super) trait LogDisk {
+    /// Writes at the end of the log. Where that fails, a part may have been written.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts the log to this many bytes.
+    fn set_len(&mut self, len: u64) -> io::Result<()>;
+    /// Has the disk take the log.
+    fn sync(&mut self) -> io::Result<()>;
+    /// Makes a file with these bytes beside the log, and has the disk take it.
+    fn create_new(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Removes that file.
+    fn remove_new(&mut self);
+    /// That file becomes the log.
+    fn replace(&mut self) -> io::Result<()>;
+    /// Has the disk take which file is the log.
+    fn sync_folder(&mut self) -> io::Result<()>;
+}
+
+/// A folder of the file system. Other processes are locked out as long as it lives.
 #[derive(Debug)]
-pub(super) struct LogFile {
+pub(super) struct LogFolder {
     dir: PathBuf,
     file: File,
+    /// The file beside the log, once it is whole.
+    new: Option<File>,
+    _lock: File,
+}
+
+impl LogDisk for LogFolder {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    fn set_len(&mut self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn create_new(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // Not `truncate`, which the standard library refuses beside `append`.
+        let mut file = private_options().append(true).open(self.dir.join(NEW))?;
+        file.set_len(0)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        self.new = Some(file);
+        Ok(())
+    }
+
+    fn remove_new(&mut self) {
+        self.new = None;
+        let _ = fs::remove_file(self.dir.join(NEW));
+    }
+
+    fn replace(&mut self) -> io::Result<()> {
+        fs::rename(self.dir.join(NEW), self.dir.join(FILE))?;
+        // It was opened before, so that nothing can fail any more between its new name and the first append.
+        if let Some(new) = self.new.take() {
+            self.file = new;
+        }
+        Ok(())
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+/// An open log.
+#[derive(Debug)]
+pub(super) struct LogFile<D = LogFolder> {
+    disk: D,
     /// Bytes that are whole; what a failed append left behind lies after them.
     len: u64,
-    _lock: File,
 }
 
 /// What was in a log when it was opened.
@@ -40,7 +109,9 @@ pub(super) struct LogContents {
     pub(super) entries: Vec<LogEntry>,
     /// Bytes that belong to no entry.
     pub(super) damaged: usize,
-    /// Why the disk took no header: it is full, and the log can't be appended to before a [`LogFile::rewrite`].
+    /// Bytes of the file.
+    pub(super) len: u64,
+    /// Why the disk took no header: it is full, and the log can't be appended to before a [`Job::Rewrite`].
     pub(super) full: Option<io::Error>,
 }
 
@@ -65,9 +136,16 @@ impl LogFile {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let mut found = read(&bytes)?;
+        let found = read(&bytes)?;
         let file = private_options().append(true).open(&path)?;
-        let mut log = Self { dir: dir.into(), len: file.metadata()?.len(), file, _lock: lock };
+        Self::begin(LogFolder { dir: dir.into(), file, new: None, _lock: lock }, &bytes, found)
+    }
+}
+
+impl<D: LogDisk> LogFile<D> {
+    /// A log on a disk that has these bytes of it, in which this was found.
+    pub(super) fn begin(disk: D, bytes: &[u8], mut found: LogContents) -> io::Result<(Self, LogContents)> {
+        let mut log = Self { disk, len: bytes.len() as u64 };
         if !bytes.starts_with(HEADER) {
             let mut whole = Vec::new();
             found.entries.iter().for_each(|entry| entry.write(&mut whole));
@@ -78,61 +156,60 @@ impl LogFile {
                 written => written?,
             }
         }
+        found.len = log.len;
         Ok((log, found))
     }
 
-    /// Bytes on disk.
-    pub(super) fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Whether there is no entry.
-    pub(super) fn is_empty(&self) -> bool {
-        self.len <= HEADER.len() as u64
+    /// Does what the outbox wants next of the disk.
+    pub(super) fn perform(&mut self, job: &Job) -> io::Result<()> {
+        match job {
+            Job::Append(entries) => self.append(entries),
+            Job::Sync(entries) => self.append(entries).and_then(|()| self.disk.sync()),
+            Job::Rewrite(entries) => self.rewrite(entries),
+            Job::Clear => self.clear(),
+        }
     }
 
     /// Writes entries at the end, to the system's cache: they outlive this process, and the computer once they are synced.
-    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self.file.write_all(bytes) {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        match self.disk.append(bytes) {
             Ok(()) => {
                 self.len += bytes.len() as u64;
                 Ok(())
             }
             Err(error) => {
-                if let Err(error) = self.file.set_len(self.len) {
-                    log::debug!("outbox: half a entry stays: {error}");
+                if let Err(error) = self.disk.set_len(self.len) {
+                    log::debug!("outbox: half an entry stays: {error}");
                 }
                 Err(error)
             }
         }
     }
 
-    /// Has the disk take what was appended.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
     /// Removes all entries. Not synced: what a power cut brings back was published before, and is published twice.
-    pub(super) fn clear(&mut self) -> io::Result<()> {
-        if !self.is_empty() {
-            self.file.set_len(HEADER.len() as u64)?;
-            self.len = HEADER.len() as u64;
+    fn clear(&mut self) -> io::Result<()> {
+        let empty = HEADER.len() as u64;
+        if self.len > empty {
+            self.disk.set_len(empty)?;
+            self.len = empty;
         }
         Ok(())
     }
 
     /// Replaces all entries with these, synced.
-    pub(super) fn rewrite(&mut self, entries: &[u8]) -> io::Result<()> {
-        let new = self.dir.join(NEW);
-        if let Err(error) = write_new(&new, entries) {
+    fn rewrite(&mut self, entries: &[u8]) -> io::Result<()> {
+        let bytes = [HEADER, entries].concat();
+        if let Err(error) = self.disk.create_new(&bytes) {
             // A full disk is not made fuller by what is of no use.
-            let _ = fs::remove_file(&new);
+            self.disk.remove_new();
             return Err(error);
         }
-        fs::rename(&new, self.dir.join(FILE))?;
-        self.file = private_options().append(true).open(self.dir.join(FILE))?;
-        self.len = (HEADER.len() + entries.len()) as u64;
-        File::open(&self.dir)?.sync_all()
+        self.disk.replace()?;
+        self.len = bytes.len() as u64;
+        self.disk.sync_folder()
     }
 }
 
@@ -142,17 +219,11 @@ fn private_options() -> OpenOptions {
     options
 }
 
-fn write_new(path: &Path, entries: &[u8]) -> io::Result<()> {
-    let mut file = private_options().truncate(true).open(path)?;
-    file.write_all(HEADER)?;
-    file.write_all(entries)?;
-    file.sync_all()
-}
-
-fn read(bytes: &[u8]) -> io::Result<LogContents> {
+/// What is in a log of these bytes.
+pub(super) fn read(bytes: &[u8]) -> io::Result<LogContents> {
     if let Some(entries) = bytes.strip_prefix(HEADER) {
         let (entries, damaged) = LogEntry::read_all(entries);
-        return Ok(LogContents { entries, damaged, full: None });
+        return Ok(LogContents { entries, damaged, ..LogContents::default() });
     }
     // A power cut may leave a new file torn or zeroed from anywhere in its first page on; another format has another header.
     let page = &bytes[..bytes.len().min(HEADER.len())];
@@ -160,14 +231,14 @@ fn read(bytes: &[u8]) -> io::Result<LogContents> {
     let torn = HEADER.starts_with(&page[..written]);
     if torn {
         let (entries, damaged) = LogEntry::read_all(bytes);
-        return Ok(LogContents { entries, damaged, full: None });
+        return Ok(LogContents { entries, damaged, ..LogContents::default() });
     }
     Err(io::Error::new(ErrorKind::InvalidData, format!("{FILE} is no outbox of this version; move it away")))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
+    use std::time::Duration;
 
     use super::*;
 
@@ -188,21 +259,20 @@ mod tests {
         let dir = folder.path().join("a/b");
         let (mut log, LogContents { entries, damaged, .. }) = LogFile::open(&dir).unwrap();
         assert_eq!((entries.len(), damaged), (0, 0));
-        log.append(&entry_bytes(1)).unwrap();
-        log.append(&entry_bytes(2)).unwrap();
-        log.sync().unwrap();
+        log.perform(&Job::Append(entry_bytes(1))).unwrap();
+        log.perform(&Job::Sync(entry_bytes(2))).unwrap();
         assert!(LogFile::open(&dir).is_err(), "it is locked");
         drop(log);
         assert_eq!(found(&dir), (vec![LogEntry::StartAcked { event: 1 }, LogEntry::StartAcked { event: 2 }], 0));
         let (mut log, _) = LogFile::open(&dir).unwrap();
-        log.rewrite(&entry_bytes(3)).unwrap();
-        log.append(&entry_bytes(4)).unwrap();
-        assert_eq!(log.len(), fs::metadata(dir.join(FILE)).unwrap().len());
+        log.perform(&Job::Rewrite(entry_bytes(3))).unwrap();
+        log.perform(&Job::Append(entry_bytes(4))).unwrap();
+        assert_eq!(log.len, fs::metadata(dir.join(FILE)).unwrap().len());
         drop(log);
         assert_eq!(found(&dir), (vec![LogEntry::StartAcked { event: 3 }, LogEntry::StartAcked { event: 4 }], 0));
         let (mut log, _) = LogFile::open(&dir).unwrap();
-        log.clear().unwrap();
-        log.append(&entry_bytes(5)).unwrap();
+        log.perform(&Job::Clear).unwrap();
+        log.perform(&Job::Append(entry_bytes(5))).unwrap();
         drop(log);
         assert_eq!(found(&dir), (vec![LogEntry::StartAcked { event: 5 }], 0));
     }
@@ -215,10 +285,10 @@ mod tests {
         for cut in 0..whole.len() {
             fs::write(dir.join(FILE), &whole[..cut]).unwrap();
             let (mut log, before) = LogFile::open(dir).unwrap();
-            let touched = LogEntry::Touched { event: 7, at: UNIX_EPOCH, score: 1.0, peak: 2.0 };
+            let touched = LogEntry::Touched { event: 7, lasted: Duration::ZERO, score: 1.0, peak: 2.0 };
             let mut bytes = Vec::new();
             touched.write(&mut bytes);
-            log.append(&bytes).unwrap();
+            log.perform(&Job::Append(bytes)).unwrap();
             drop(log);
             let expected = [before.entries, vec![touched]].concat();
             assert_eq!(found(dir).0, expected, "cut at {cut}");
@@ -234,7 +304,7 @@ mod tests {
             fs::write(dir.join(FILE), bytes).unwrap();
             let (mut log, before) = LogFile::open(dir).unwrap();
             assert_eq!(before.entries, [], "zeros from {cut}");
-            log.append(&entry_bytes(1)).unwrap();
+            log.perform(&Job::Append(entry_bytes(1))).unwrap();
             drop(log);
             assert_eq!(found(dir).0, [LogEntry::StartAcked { event: 1 }], "zeros from {cut}");
         }

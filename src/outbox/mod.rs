@@ -1,17 +1,21 @@
 //! A bounded, crash-safe queue of events: what happens between an event and the broker's acknowledgement of it.
 //!
 //! The daemon adds starts and ends. mqtt takes messages in their order, again and again until each is acknowledged,
-//! also after a restart of the daemon or a power cut. A thread of its own writes: an event is in the system's cache
-//! before `start` or `end` returns, and on the disk a second later, if the broker does not have it by then.
+//! also after a restart of the daemon or a power cut. An event is in the system's cache before `start` or `end` returns,
+//! and on the disk a second later, if the broker does not have it by then.
 //!
 //! An event leaves the outbox when the broker has acknowledged it, or over a bound: then the oldest start and end go
-//! together, and are counted. Nobody waits longer than 0.2 s for a disk; without one, events wait in memory, and
+//! together, and are counted. Nobody waits longer than two seconds for a disk; without one, events wait in memory, and
 //! health says so.
+//!
+//! `state` decides all of it, and knows neither a file nor a thread; `queue` is the order and the bounds in it, `log_entry`
+//! and `log_file` are what lies on the disk, and `writer` is the thread between the two.
 
 mod event_record;
 mod log_entry;
 mod log_file;
 mod queue;
+mod state;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -19,14 +23,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::counter::Counter;
-use crate::time::Clocks;
+use crate::time::{self, Clocks};
 pub use event_record::EventRecord;
 use log_file::LogFile;
-use queue::{Limits, Queue};
+use queue::Limits;
+use state::OutboxState;
 
-/// A disk answers within a millisecond, a card that tidies up within some hundred. Who captures sound has 30 s of patience, and
-/// what a process that is killed takes with it is what it detected in this time on a disk that hangs.
-const WRITE_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long a caller waits for the disk. A disk answers within a millisecond, a card that tidies up within some hundred, and a machine
+/// that is busy may take as long to let the thread run. A source, which has 30 s of patience, waits once: until a disk that hangs has
+/// all again, nobody waits for it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where events are stored, and how many for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +75,7 @@ struct Handle(Arc<SharedOutbox>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.lock().closing = true;
+        self.0.lock().close();
         self.0.changed.notify_all();
     }
 }
@@ -78,46 +84,8 @@ impl Drop for Handle {
 struct SharedOutbox {
     state: Mutex<OutboxState>,
     changed: Condvar,
-}
-
-#[derive(Debug)]
-struct OutboxState {
-    queue: Queue,
-    storage: Storage,
-    /// Writes that somebody waits for, and how many of them are done.
-    requested: u64,
-    finished: u64,
-    /// When changes that nobody waits for are due, and the sync of those before.
-    due: Option<Instant>,
-    dropped: Counter,
-    closing: bool,
-    closed: bool,
-}
-
-/// Where events are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Storage {
-    Disk,
-    /// The disk failed, and is tried again then.
-    Failing(Instant),
-    /// There is no disk.
-    Memory,
-}
-
-impl OutboxState {
-    /// Finds out whether the time of day was set; where times on the disk are wrong for it, they are written anew soon.
-    fn follow_clock(&mut self, now: Clocks) {
-        self.queue.follow_clock(now);
-        self.mark_due();
-    }
-
-    fn mark_due(&mut self) {
-        if self.storage != Storage::Disk {
-            self.queue.take_journal();
-        } else if self.queue.has_unwritten() {
-            self.due.get_or_insert_with(|| Instant::now() + writer::SYNC_AFTER);
-        }
-    }
+    /// Times that the disk took too long.
+    slow: Counter,
 }
 
 impl Outbox {
@@ -125,41 +93,26 @@ impl Outbox {
     /// touched last. Where the folder cannot be used a log line says why, and events wait in memory: that they may be lost in a
     /// power cut is better than not to listen at all.
     pub fn open(spec: &OutboxSpec) -> Self {
-        let mut queue = Queue::new(Limits { max_events: spec.max_events, max_age: spec.max_age });
-        let opened = spec.dir.as_deref().and_then(|dir| Self::read(dir, &mut queue));
-        let storage = opened.as_ref().map_or(Storage::Memory, |(_, storage)| *storage);
-        let state = OutboxState {
-            queue,
-            storage,
-            requested: 0,
-            finished: 0,
-            due: None,
-            dropped: Counter::default(),
-            closing: false,
-            closed: opened.is_none(),
-        };
-        let shared = Arc::new(SharedOutbox { state: Mutex::new(state), changed: Condvar::new() });
-        if let Some((log, _)) = opened
+        let now = Clocks::now();
+        let mut state = OutboxState::new(Limits { max_events: spec.max_events, max_age: spec.max_age }, now);
+        let log = spec.dir.as_deref().and_then(|dir| Self::read(dir, &mut state, now));
+        warn_of_dropped(state.begin_run(time::boot_id(), now));
+        let shared =
+            Arc::new(SharedOutbox { state: Mutex::new(state), changed: Condvar::new(), slow: Counter::default() });
+        if let Some(log) = log
             && let Err(error) = writer::spawn(Arc::clone(&shared), log)
         {
             log::warn!("outbox: its thread cannot be started ({error}): events wait in memory");
-            let mut state = shared.lock();
-            (state.storage, state.closed) = (Storage::Memory, true);
+            shared.lock().lose_disk();
         }
-        let outbox = Self { handle: Arc::new(Handle(shared)) };
-        // What was left open has ended, and limits may have been lowered since.
-        outbox.change(|queue, now| {
-            queue.begin_run(now);
-            queue.rewind(now)
-        });
-        outbox
+        Self { handle: Arc::new(Handle(shared)) }
     }
 
     fn shared(&self) -> &SharedOutbox {
         &self.handle.0
     }
 
-    fn read(dir: &Path, queue: &mut Queue) -> Option<(LogFile, Storage)> {
+    fn read(dir: &Path, state: &mut OutboxState, now: Clocks) -> Option<LogFile> {
         let (log, found) = LogFile::open(dir)
             .inspect_err(|error| {
                 log::warn!(
@@ -171,107 +124,115 @@ impl Outbox {
         if found.damaged > 0 {
             log::warn!("outbox: {}: {} damaged bytes are passed over", dir.display(), found.damaged);
         }
-        let storage = found.full.as_ref().map_or(Storage::Disk, writer::disk_failed);
-        let now = Clocks::now();
-        found.entries.into_iter().for_each(|entry| queue.apply(entry, now));
-        if queue.waiting() > 0 {
-            log::info!("outbox: {} messages of an earlier run wait", queue.waiting());
+        found.full.iter().for_each(writer::warn_of);
+        state.open(found.entries, found.len, found.full.is_none(), now);
+        if state.waiting() > 0 {
+            log::info!("outbox: {} messages of an earlier run wait", state.waiting());
         }
-        Some((log, storage))
+        Some(log)
     }
 
     /// Adds a start.
     pub fn start(&self, topic: &Arc<str>, record: EventRecord) {
-        self.store(|queue, now| queue.start(topic, record, now));
+        self.store(|state, now| state.start(topic, record, now));
     }
 
     /// Adds an end.
     pub fn end(&self, record: &EventRecord) {
-        self.store(|queue, now| queue.end(record, now));
+        self.store(|state, now| state.end(record, now));
     }
 
     /// The topic's open event was still going on when a window with this score ended, `lasted` after the event had begun.
     pub fn touch(&self, topic: &Arc<str>, lasted: Duration, score: f32) {
-        self.shared().lock().queue.touch(topic, lasted, score);
+        self.shared().lock().touch(topic, lasted, score);
     }
 
     /// The next message that was not handed out since [`Self::rewind`].
     pub fn next(&self) -> Option<PendingMessage> {
-        self.shared().lock().queue.next()
+        self.shared().lock().next()
     }
 
     /// Where a message that waits goes.
     pub fn topic(&self, number: u64) -> Option<Arc<str>> {
-        self.shared().lock().queue.topic(number)
+        self.shared().lock().topic(number)
     }
 
-    /// Whether there is a next message.
+    /// Whether there is a next message, or will be one once the disk has it.
     pub fn has_next(&self) -> bool {
-        self.shared().lock().queue.has_next()
+        self.shared().lock().has_next()
     }
 
     /// Hands out everything again, to a new connection.
     pub fn rewind(&self) {
-        self.change(Queue::rewind);
+        self.change(OutboxState::rewind);
     }
 
     /// The broker has this message.
     pub fn acknowledge(&self, number: u64) {
-        self.change(|queue, now| {
-            queue.acknowledge(number, now);
-            0
+        self.change(|state, now| {
+            state.acknowledge(number, now);
+            None
         });
     }
 
     /// Messages that wait for the broker.
     pub fn waiting(&self) -> usize {
-        self.shared().lock().queue.waiting()
+        self.shared().lock().waiting()
     }
 
     /// Events that were dropped over a bound.
     pub fn dropped(&self) -> u64 {
-        self.shared().lock().dropped.get()
+        self.shared().lock().dropped()
     }
 
-    /// Where events are: `disk`, or `memory`, where they end with this process.
+    /// Where events are: `disk`, where every start and end that was added is written, or `memory`, where some end with this process.
     pub fn storage(&self) -> &'static str {
-        if self.shared().lock().storage == Storage::Disk { "disk" } else { "memory" }
+        self.shared().lock().storage()
     }
 
     /// Has the disk take what waits, for the next run, and ends the thread; returns whether that is done.
     pub fn close(&self, deadline: Instant) -> bool {
-        let mut state = self.shared().lock();
-        state.queue.journal_touches();
-        state.closing = true;
-        self.shared().changed.notify_all();
-        let state = self.shared().wait_until(state, deadline, |state| state.closed);
-        state.closed && (state.storage == Storage::Disk || state.queue.waiting() == 0)
+        let shared = self.shared();
+        let mut state = shared.lock();
+        state.close();
+        shared.changed.notify_all();
+        shared.wait_until(state, deadline, OutboxState::is_closed).is_stored()
     }
 
-    /// Changes the queue and waits until the change is written, but not for long.
-    fn store(&self, change: impl FnOnce(&mut Queue, Clocks) -> u64) {
-        let mut state = self.shared().lock();
-        self.shared().change(&mut state, change);
-        if state.storage != Storage::Disk {
-            return;
+    /// Changes the state and waits until the change is written, but not for long.
+    fn store(&self, change: impl FnOnce(&mut OutboxState, Clocks) -> Option<u64>) {
+        let shared = self.shared();
+        let mut state = shared.lock();
+        warn_of_dropped(change(&mut state, Clocks::now()));
+        shared.changed.notify_all();
+        let mine = state.next_message();
+        let mut state = shared.wait_until(state, Instant::now() + WRITE_TIMEOUT, |state| !state.is_pending(mine));
+        if state.is_pending(mine)
+            && state.give_up(mine)
+            && let Some(count) = shared.slow.add(1)
+        {
+            log::warn!(
+                "outbox: the disk takes longer than {} s: until it has written what waits, that does not outlive this process \
+                 ({count} times so far)",
+                WRITE_TIMEOUT.as_secs()
+            );
         }
-        state.requested += 1;
-        let mine = state.requested;
-        self.shared().changed.notify_all();
-        let deadline = Instant::now() + WRITE_TIMEOUT;
-        drop(
-            self.shared().wait_until(state, deadline, |state| state.finished >= mine || state.storage != Storage::Disk),
-        );
     }
 
-    /// Changes the queue; the change is written when there is time.
-    fn change(&self, change: impl FnOnce(&mut Queue, Clocks) -> u64) {
+    /// Changes the state; the change is written when there is time.
+    fn change(&self, change: impl FnOnce(&mut OutboxState, Clocks) -> Option<u64>) {
         let mut state = self.shared().lock();
-        let idle = state.due.is_none();
-        self.shared().change(&mut state, change);
-        if idle && state.due.is_some() {
+        let due = state.due();
+        warn_of_dropped(change(&mut state, Clocks::now()));
+        if state.due() != due {
             self.shared().changed.notify_all();
         }
+    }
+}
+
+fn warn_of_dropped(count: Option<u64>) {
+    if let Some(count) = count {
+        log::warn!("outbox: {count} events dropped so far, over outbox.max_events or max_age_h");
     }
 }
 
@@ -281,16 +242,13 @@ impl SharedOutbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, state: &mut OutboxState, change: impl FnOnce(&mut Queue, Clocks) -> u64) {
-        let dropped = change(&mut state.queue, Clocks::now());
-        if let Some(count) = state.dropped.add(dropped) {
-            log::warn!("outbox: {count} events dropped so far, over outbox.max_events or max_age_h");
-        }
-        state.mark_due();
+    /// Waits until something changes, or `patience` is over.
+    fn wait<'a>(&self, state: MutexGuard<'a, OutboxState>, patience: Duration) -> MutexGuard<'a, OutboxState> {
+        self.changed.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn wait_until<'a>(
-        &'a self,
+        &self,
         state: MutexGuard<'a, OutboxState>,
         deadline: Instant,
         mut done: impl FnMut(&OutboxState) -> bool,

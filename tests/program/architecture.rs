@@ -70,6 +70,7 @@ fn each_library_has_its_place() {
                 ("rumqttc_v4::", "mqtt/"),
                 ("rumqttc_v5::", "mqtt/"),
                 ("crc32fast::", "outbox/log_entry.rs"),
+                ("rustix::time::", "time.rs"),
             ][..],
         ),
         (

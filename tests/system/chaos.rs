@@ -1,6 +1,11 @@
-//! Nothing is lost: the daemon hears a recording again and again, while its broker dies, its link is cut or goes dead, its disk is
-//! full, its clock is set and it is killed itself. At the end the broker's subscriber has had every event that the daemon's log
+//! Nothing is lost: the daemon hears a recording again and again, while its broker dies or comes back with other limits, its link is
+//! cut or goes dead, its disk is full and full again before it has recovered, its clock is set, it is stopped for a while and it is
+//! killed itself. At the end the broker's subscriber has had every event that the daemon's log
 //! speaks of, in order, with the times that an undisturbed run gives them.
+//!
+//! Of a suspended computer it is simulated that the process stands still while time goes on, its link is gone and the time of day may be
+//! another when it wakes up. That CLOCK_MONOTONIC stands still meanwhile, and CLOCK_BOOTTIME does not, is not: tests of `time` and
+//! `outbox` have that, with clocks of their own.
 //!
 //! `CLAPD_CHAOS_FAULTS` and `CLAPD_CHAOS_SEED` choose another number and order of faults (`make chaos`).
 
@@ -27,8 +32,17 @@ const NEAR_MS: u128 = 5;
 /// A clock is set by more than two hours, and no event of a run of the test lasts for one.
 const STEP_S: std::ops::Range<i64> = 7_200..90_000;
 const LONGEST_S: f64 = 3_600.0;
+/// The outbox tries a disk that failed again after ten seconds.
+const RETRY_AFTER: Duration = Duration::from_secs(11);
 /// Starts after a step by which the new time of day is used: one or two may be under way.
 const STARTS_AFTER_STEP: usize = 6;
+
+/// Limits that a broker comes back with, each line of mosquitto's configuration in its turn. (Not "max_qos 0": what a broker does not
+/// acknowledge is lost with the link by right.)
+const LIMITS: &[&str] = &["max_inflight_messages 1"];
+/// More of them, for a client that reads the broker's limits: to be moved up once clapd does.
+#[expect(dead_code, reason = "named here for that")]
+const FURTHER_LIMITS: &[&str] = &["max_packet_size 2000", "max_packet_size 8192", "retain_available false"];
 
 /// What is under test: a daemon with its broker, link, disk and clock.
 struct Rig {
@@ -137,15 +151,24 @@ impl Rig {
     }
 
     fn wait_for_log(&self, part: &str) {
+        self.wait_for_more(part, 0);
+    }
+
+    fn count_in_log(&self, part: &str) -> usize {
+        self.log().matches(part).count()
+    }
+
+    /// Waits until the log has it more than `before` times.
+    fn wait_for_more(&self, part: &str, before: usize) {
         let began = Instant::now();
-        while !self.log().contains(part) {
-            assert!(began.elapsed() < PATIENCE, "{part:?} is not in {}", self.log());
+        while self.count_in_log(part) <= before {
+            assert!(began.elapsed() < PATIENCE, "{part:?} is not in the log more than {before} times: {}", self.log());
             thread::sleep(Duration::from_millis(20));
         }
     }
 
     /// Ends the broker, at once or as an administrator would, and starts it again, with what it remembers or without.
-    fn restart_broker(&mut self, kill: bool, drop_state: bool, away: Duration) {
+    fn restart_broker(&mut self, kill: bool, drop_state: bool, away: Duration, limit: &str) {
         self.gate.close();
         if kill {
             self.broker.kill();
@@ -158,21 +181,48 @@ impl Rig {
         if drop_state {
             let _ = fs::remove_file(self.broker.folder().join("mosquitto.db"));
         }
+        let config = self.broker.folder().join("mosquitto.conf");
+        let text = fs::read_to_string(&config).expect("a text");
+        let own = text.lines().filter(|line| !LIMITS.contains(line)).chain([limit]);
+        fs::write(config, own.collect::<Vec<_>>().join("\n") + "\n").expect("a file");
         thread::sleep(away);
         self.broker.resume();
         self.listen();
     }
 
-    /// Fills the disk until the daemon says so, and empties it.
-    fn fill_disk(&mut self, away: Duration) {
+    /// Fills the disk until the daemon says so, and empties it; where it `fails_again`, at first by so little that writing the log anew
+    /// fails half way.
+    fn fill_disk(&mut self, away: Duration, fails_again: bool) {
+        let (failed, recovered) = ("events wait in memory", "the disk takes events again");
+        let before = (self.count_in_log(failed), self.count_in_log(recovered));
         // With the broker there, all that waits has room in the log's first page.
         self.gate.close();
         let filler = self.fill();
-        self.wait_for_log("events wait in memory");
+        self.wait_for_more(failed, before.0);
+        if fails_again {
+            let log = fs::metadata(self.outbox().join("events.log")).expect("is there").len();
+            let file = File::options().write(true).open(&filler).expect("is there");
+            // A page or more, and less than the log has.
+            file.set_len(file.metadata().expect("is there").len().saturating_sub((log / 2).max(4096))).expect("is cut");
+            thread::sleep(RETRY_AFTER);
+        }
         thread::sleep(away);
         fs::remove_file(filler).expect("is there");
         self.gate.open();
-        self.wait_for_log("the disk takes events again");
+        self.wait_for_more(recovered, before.1);
+    }
+
+    /// Stops the process as a suspended computer would; it finds its link gone, and perhaps another time of day.
+    fn suspend(&mut self, away: Duration, set_by_s: Option<i64>) {
+        let Some(daemon) = &self.daemon else { return };
+        send_signal(daemon, "-STOP");
+        self.gate.cut();
+        thread::sleep(away);
+        if let Some(by_s) = set_by_s {
+            self.set_time(by_s);
+        }
+        self.daemon.iter().for_each(|daemon| send_signal(daemon, "-CONT"));
+        self.wait_for_starts();
     }
 
     /// The file that leaves no byte of the outbox's disk.
@@ -186,18 +236,17 @@ impl Rig {
         filler
     }
 
-    /// Sets the daemon's clock, there and back again the next time, and waits until it is used.
-    fn set_clock(&mut self, by_s: i64) {
+    /// Sets the daemon's clock, there and back again the next time.
+    fn set_time(&mut self, by_s: i64) {
         let Some(clock) = &mut self.clock else { return };
         let new = if clock.offset_s == 0 { by_s } else { 0 };
         self.steps.push((self.logs.len() - 1, i128::from(new - clock.offset_s) * 1000));
         clock.set(new);
-        let starts = |rig: &Self| rig.log().matches("\" started, ").count();
-        let (before, began) = (starts(self), Instant::now());
-        while starts(self) < before + STARTS_AFTER_STEP {
-            assert!(began.elapsed() < PATIENCE, "nothing more is heard: {}", self.log());
-            thread::sleep(Duration::from_millis(20));
-        }
+    }
+
+    /// Waits until the time of day is used that was set.
+    fn wait_for_starts(&self) {
+        self.wait_for_more("\" started, ", self.count_in_log("\" started, ") + STARTS_AFTER_STEP);
     }
 }
 
@@ -245,7 +294,9 @@ fn parse_log(log: &Path) -> Option<(String, Vec<(String, String)>)> {
     let text = fs::read_to_string(log).expect("a text");
     let (_, rest) = text.split_once("ids of events begin with ")?;
     let run = rest.split_whitespace().next()?.to_owned();
-    let logged = text.lines().filter_map(|line| {
+    // What is logged while a disk hangs is not promised.
+    let promised = text.lines().take_while(|line| !line.contains("the disk takes longer than"));
+    let logged = promised.filter_map(|line| {
         let (_, rest) = line.split_once("demo: \"")?;
         let (prompt, what) = rest.split_once("\" ")?;
         let kind = ["started", "ended"].into_iter().find(|kind| what.starts_with(kind))?;
@@ -267,12 +318,17 @@ fn of_run(received: &[ReceivedEvent], run: &str) -> Vec<ReceivedEvent> {
 
 /// Milliseconds from the run's first start.
 fn offset(events: &[ReceivedEvent], event: &ReceivedEvent) -> i128 {
-    let millis = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    i128::try_from(millis(event.started_at)).unwrap_or(0) - i128::try_from(millis(events[0].started_at)).unwrap_or(0)
+    millis(event.started_at) - millis(events[0].started_at)
+}
+
+/// Since 1970.
+fn millis(time: SystemTime) -> i128 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    i128::try_from(since).unwrap_or(0)
 }
 
 /// Compares what was heard of a run with what it logged and with the undisturbed run; returns how many events that were. `steps` are
-/// how its clock was set meanwhile, in milliseconds.
+/// how its clock was set meanwhile and after it, in milliseconds.
 fn check(
     events: &[ReceivedEvent],
     logged: &[(String, String)],
@@ -290,7 +346,12 @@ fn check(
             "started" => assert!(open.insert(&event.id, event).is_none()),
             _ => {
                 let start = open.remove(event.id.as_str()).expect("an end has its start");
-                assert_eq!(start.started_at, event.started_at);
+                // Where the clock was set in between, the end has the right time for both.
+                let shift = millis(event.started_at) - millis(start.started_at);
+                assert!(
+                    shift == 0 || follow(&[0, shift], steps),
+                    "{run}: {start:?} and {event:?} are {shift} ms apart"
+                );
                 assert!(event.duration.is_some_and(|duration| duration < LONGEST_S), "{run}: {event:?}");
             }
         }
@@ -325,16 +386,20 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// What may happen, and how often of a hundred times, where each has happened once.
-const FAULTS: [(&str, u32); 9] = [
-    ("daemon killed", 27),
+const FAULTS: [(&str, u32); 13] = [
+    ("daemon killed", 21),
+    ("daemon killed after its clock was set", 6),
     ("daemon stopped", 10),
-    ("clock set", 8),
-    ("broker killed", 14),
-    ("broker restarted", 13),
-    ("link cut", 14),
-    ("link closed for a while", 8),
-    ("link dead", 3),
+    ("clock set", 7),
+    ("suspended", 6),
+    ("broker killed", 10),
+    ("broker restarted", 9),
+    ("broker limited", 8),
+    ("link cut", 11),
+    ("link closed for a while", 5),
+    ("link dead", 2),
     ("disk full", 3),
+    ("disk full again in recovery", 2),
 ];
 
 /// As many faults as are wanted, each kind at least once if there are enough.
@@ -357,15 +422,28 @@ fn plan(count: usize, random: &mut fastrand::Rng) -> Vec<&'static str> {
 /// One fault; true where the daemon has to be started again.
 fn inject_fault(rig: &mut Rig, what: &str, random: &mut fastrand::Rng) -> bool {
     let away = Duration::from_millis(random.u64(0..1500));
+    let step_s = random.i64(STEP_S) * if random.bool() { 1 } else { -1 };
     match what {
         "daemon killed" => rig.end("-KILL"),
         "daemon stopped" => rig.end("-TERM"),
-        "clock set" => {
-            let by_s = random.i64(STEP_S);
-            rig.set_clock(if random.bool() { by_s } else { -by_s });
+        "daemon killed after its clock was set" => {
+            rig.set_time(step_s);
+            // From before the daemon can know of it until after its log does.
+            thread::sleep(away);
+            rig.end("-KILL");
         }
-        "broker killed" => rig.restart_broker(true, random.bool(), away),
-        "broker restarted" => rig.restart_broker(false, random.bool(), away),
+        "clock set" => {
+            rig.set_time(step_s);
+            rig.wait_for_starts();
+        }
+        "suspended" => rig.suspend(2 * away, random.bool().then_some(step_s)),
+        "broker killed" => rig.restart_broker(true, random.bool(), away, ""),
+        "broker restarted" => rig.restart_broker(false, random.bool(), away, ""),
+        "broker limited" => {
+            let before = rig.count_in_log("mqtt: connected");
+            rig.restart_broker(random.bool(), random.bool(), away, LIMITS[random.usize(..LIMITS.len())]);
+            rig.wait_for_more("mqtt: connected", before);
+        }
         "link cut" => rig.gate.cut(),
         "link closed for a while" => {
             rig.gate.close();
@@ -373,18 +451,24 @@ fn inject_fault(rig: &mut Rig, what: &str, random: &mut fastrand::Rng) -> bool {
             rig.gate.open();
         }
         "link dead" => {
-            let connected = || rig.log().matches("mqtt: connected").count();
-            let before = connected();
+            let before = rig.count_in_log("mqtt: connected");
             rig.gate.freeze();
             let began = Instant::now();
-            while connected() == before && began.elapsed() < PATIENCE {
+            while rig.count_in_log("mqtt: connected") == before && began.elapsed() < PATIENCE {
                 thread::sleep(Duration::from_millis(100));
             }
         }
-        _ if rig.tmpfs => rig.fill_disk(away),
+        _ if rig.tmpfs => {
+            let fails_again = what == "disk full again in recovery";
+            rig.fill_disk(away, fails_again);
+            if fails_again {
+                // What it says that the disk has, the disk has.
+                rig.end("-KILL");
+            }
+        }
         _ => {}
     }
-    what.starts_with("daemon")
+    rig.daemon.is_none()
 }
 
 #[test]
@@ -431,22 +515,23 @@ fn nothing_is_lost() {
     assert_eq!(check(&truth, &logged, &truth, &run, &[]), truth.len());
     assert!(truth.len() > 20, "the recording makes {} messages", truth.len());
     let full = |log: &PathBuf| fs::read_to_string(log).map_or(0, |log| log.matches("events wait in memory").count());
-    let filled = faults.iter().filter(|what| **what == "disk full" && rig.tmpfs).count();
+    let filled = faults.iter().filter(|what| what.starts_with("disk full") && rig.tmpfs).count();
     assert_eq!(rig.logs.iter().map(full).sum::<usize>(), filled, "times that the disk was full");
     let (mut messages, mut runs) = (0, 0);
     for (number, log) in rig.logs[..disturbed].iter().enumerate() {
         // A daemon may be killed before it has begun.
         let Some((run, logged)) = parse_log(log) else { continue };
-        let steps: Vec<i128> = rig.steps.iter().filter(|(run, _)| *run == number).map(|(_, step)| *step).collect();
+        let steps: Vec<i128> = rig.steps.iter().filter(|(run, _)| *run >= number).map(|(_, step)| *step).collect();
         messages += check(&of_run(&received, &run), &logged, &truth, &run, &steps);
         runs += 1;
     }
     assert!(messages > 0, "nothing was heard");
     let known: std::collections::HashSet<_> = received.iter().map(|event| (&event.id, &event.kind)).collect();
-    let counts = FAULTS.map(|(what, _)| (what, faults.iter().filter(|other| **other == what).count()));
+    let counts = FAULTS.map(|(what, _)| format!("{what} {}", faults.iter().filter(|other| **other == what).count()));
     eprintln!(
-        "seed {seed}: {} faults in {runs} runs ({counts:?}): {messages} messages logged, 0 lost, {} sent twice",
+        "seed {seed}: {} faults in {runs} runs ({}): {messages} messages logged, 0 lost, {} duplicates, 0 order errors, 0 time errors",
         faults.len(),
+        counts.join(", "),
         received.len() - known.len()
     );
 }

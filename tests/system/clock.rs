@@ -103,3 +103,44 @@ fn a_clock_that_starts_in_1970_makes_nothing_too_old() {
 fn a_clock_that_starts_where_it_was_shut_down_makes_nothing_too_old() {
     listen_then_learn_the_time(-OFF_S);
 }
+
+/// The broker was told of the start at a time that never was; of the end, which the next run makes, nobody was told. It has the right
+/// time, and its start and its length agree with it.
+#[test]
+fn an_end_after_a_crash_has_the_right_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(mut clock) = TimeOfDay::new(folder.path()) else {
+        eprintln!("no libfaketime: left out");
+        return;
+    };
+    clock.set(-OFF_S);
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    let began = SystemTime::now();
+    let mut daemon = start(folder.path(), broker.port, "loop = true\nrealtime = true", &clock);
+    let started = watcher.wait_for_with("0 1 clapd/pi/demo/dog/event", "started");
+    // It dies in the event, or in a later one: the last that it speaks of is open, or was.
+    clock.set(0);
+    daemon.kill().and_then(|()| daemon.wait()).expect("is there");
+    let mut daemon = start(folder.path(), broker.port, "realtime = true", &clock);
+    let id = |line: &str| -> String {
+        let (_, payload) = line.split_once("event ").expect("has a payload");
+        let event: Value = serde_json::from_str(payload).expect("is JSON");
+        event["id"].as_str().expect("a text").to_owned()
+    };
+    let id = id(&started);
+    let ended = loop {
+        let line = watcher.wait_for_with("0 1 clapd/pi/demo/dog/event", &id);
+        if line.contains("\"ended\"") {
+            break line;
+        }
+    };
+    daemon.kill().and_then(|()| daemon.wait()).expect("is there");
+    let ended: Value = serde_json::from_str(ended.split_once("event ").expect("has a payload").1).expect("is JSON");
+    let time = |name: &str| humantime::parse_rfc3339(ended[name].as_str().expect("a text")).expect("a time");
+    let (started_at, ended_at) = (time("started_at"), time("ended_at"));
+    let right = began - Duration::from_secs(60)..SystemTime::now() + Duration::from_secs(1);
+    assert!(right.contains(&started_at) && right.contains(&ended_at), "{ended:#}");
+    let lasted = ended_at.duration_since(started_at).expect("is later").as_secs_f64();
+    assert!((lasted - ended["duration_s"].as_f64().expect("a number")).abs() < 0.002, "{ended:#}");
+}
