@@ -202,6 +202,10 @@ impl ConnectionThread {
             SessionFailure::Denied(code) => {
                 format!("the broker refuses the user or the password ({code}); see mqtt.url and mqtt.password_file")
             }
+            SessionFailure::Tls(fault) => {
+                let (seen, remedy) = fault.explain(&self.options.broker);
+                format!("TLS: {seen}; {remedy}")
+            }
             SessionFailure::WrongVersion => "the broker speaks neither MQTT 5 nor 3.1.1".into(),
             SessionFailure::TakenOver => {
                 format!("somebody else has connected as {client_id}; give every computer its own node.id")

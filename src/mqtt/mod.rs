@@ -55,9 +55,12 @@ const NO_THREAD: &str = "the mqtt thread cannot be started; see the limits of th
 /// Checks that a connection could be begun with these certificates and keys, without making one.
 ///
 /// # Errors
-/// Files that hold no certificate or key, or do not belong together; a system without certificates of authorities.
+/// A host that can stand in no certificate; files that hold no certificate or key, or do not belong together; a system without
+/// certificates of authorities.
 pub fn check(broker: &Broker) -> Result<()> {
-    broker.tls.as_ref().map_or(Ok(()), |tls| tls::configuration(tls).map(drop))
+    let Some(tls) = &broker.tls else { return Ok(()) };
+    tls::server_name(broker)?;
+    tls::configuration(tls).map(drop)
 }
 
 /// Publishes to the broker. A clone is another handle to the same connection.
