@@ -12,7 +12,9 @@ mod discovery;
 mod inbox;
 mod link;
 mod message;
+mod names;
 mod outgoing;
+mod ownership;
 pub mod probe;
 mod protocol;
 mod session;
@@ -96,8 +98,8 @@ impl Publisher {
             tls: broker.tls.as_ref().map(tls::configuration).transpose()?,
             client_id: format!("clapd-{node}"),
             will: Some((Arc::clone(&publisher.topics.status), message::OFFLINE)),
-            // One more, for the subscription.
-            capacity: WINDOW + 1,
+            // Two more, for subscriptions: the first, and one by which to ask whose our topics for Home Assistant are.
+            capacity: WINDOW + 2,
         };
         if broker.discovery_prefix.is_some() {
             let delivery = Arc::clone(&delivery);
