@@ -26,6 +26,8 @@ pub struct DeliveryCounters {
     pub refused: Counter,
     /// Commands that came when too many waited, or that a broker had retained.
     pub commands_dropped: Counter,
+    /// Topics of ours for Home Assistant that were found to be another node's.
+    pub names_taken: Counter,
 }
 
 /// What is counted in one source's pipeline.
@@ -64,6 +66,8 @@ pub struct Health {
     pub refused: u64,
     /// See [`DeliveryCounters`].
     pub commands_dropped: u64,
+    /// See [`DeliveryCounters`].
+    pub names_taken: u64,
     /// One for each source, in the configuration's order.
     pub sources: Vec<SourceHealth>,
 }
@@ -103,6 +107,7 @@ impl Health {
     pub fn is_news(&self, before: &Self) -> bool {
         self.outbox != before.outbox
             || self.connections != before.connections
+            || self.names_taken != before.names_taken
             || !self.sources.iter().map(|source| source.state).eq(before.sources.iter().map(|source| source.state))
     }
 }

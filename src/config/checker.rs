@@ -89,6 +89,15 @@ impl<'a> Checker<'a> {
         if let Some(first) = seen.insert(id.to_owned(), location.line) {
             let line = first.map(|line| format!(" on line {line}")).unwrap_or_default();
             self.fault(location, format!("\"{id}\" is taken{line}"), "give each an `id` of its own");
+            return;
+        }
+        let fold = |id: &str| id.to_ascii_lowercase().replace('-', "_");
+        let similar = seen.iter().find(|(other, _)| *other != id && fold(other) == fold(id));
+        if let Some((other, first)) = similar {
+            let line = first.map(|line| format!(" on line {line}")).unwrap_or_default();
+            let seen = format!("\"{id}\" differs from \"{other}\"{line} in no more than case, `-` and `_`");
+            let remedy = "give one of them another id: Home Assistant's entity ids have lower case and `_` only, and get a mark to differ";
+            self.warn(location, seen, remedy);
         }
     }
 

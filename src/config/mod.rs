@@ -5,6 +5,7 @@
 //! line and its remedy. Nothing is started, no device and no broker is asked, and no recording is decoded.
 
 mod broker;
+mod broker_url;
 mod check;
 mod checker;
 mod diagnostic;
@@ -17,10 +18,9 @@ mod recording_names;
 mod secret;
 mod section;
 mod sources;
+mod text_file;
 mod tls;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ pub use prompt_list::{PromptOrigin, parse_prompts, prompt_table, prompts_text, r
 pub use prompts::MAX_EMBEDDINGS;
 pub use recording_names::RecordingNames;
 pub use secret::Secret;
+use text_file::TextFault;
 pub use tls::Tls;
 
 /// A page of prompts is a few kilobytes; a megabyte is somebody else's file, and must not fill a small computer's memory.
@@ -131,24 +132,19 @@ pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<(Sett
 
 fn read(path: &Path) -> Result<String, Faults> {
     let whole = Location::of_file(path);
-    let opened = File::open(path).map_err(|error| {
-        whole.diagnostic(
-            format!("cannot be opened: {error}"),
-            "name a file that exists and that this user may read".into(),
-        )
-    })?;
-    let mut bytes = Vec::new();
-    opened
-        .take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| whole.diagnostic(format!("cannot be read: {error}"), "name an ordinary file".into()))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        let seen = format!("is longer than {MAX_FILE_BYTES} bytes, the most a configuration may have");
-        return Err(whole.diagnostic(seen, "name a configuration of clapd".into()).into());
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
-        whole.at_line(line).diagnostic("is not UTF-8 here".into(), "save the file as UTF-8".into()).into()
+    text_file::read(path, MAX_FILE_BYTES).map_err(|fault| {
+        let (location, seen, open) = match &fault {
+            TextFault::Unopened(error) => {
+                let open = "name a file that exists and that this user may read";
+                (whole, format!("cannot be opened: {error}"), open)
+            }
+            TextFault::Unread(error) => (whole, format!("cannot be read: {error}"), "name an ordinary file"),
+            TextFault::TooLong(_) => {
+                (whole, format!("{fault}, the most a configuration may have"), "name a configuration of clapd")
+            }
+            TextFault::Utf16 => (whole, fault.to_string(), ""),
+            TextFault::NotUtf8(line) => (whole.at_line(*line), "is not UTF-8 here".into(), ""),
+        };
+        location.diagnostic(seen, fault.remedy(open).into()).into()
     })
 }

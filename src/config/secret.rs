@@ -1,9 +1,9 @@
 //! A password or a key, which no log and no diagnostic shows.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
+
+use super::text_file;
 
 /// A password is a line, not a file that somebody named by mistake.
 const MAX_PASSWORD_BYTES: u64 = 4096;
@@ -23,16 +23,7 @@ impl Secret {
     /// # Errors
     /// What is wrong with the file; none of what it holds.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let file = File::open(path).map_err(|error| error.to_string())?;
-        Self::of_file(file)
-    }
-
-    pub(super) fn of_file(file: File) -> Result<Self, String> {
-        let mut text = String::new();
-        file.take(MAX_PASSWORD_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-        if text.len() as u64 > MAX_PASSWORD_BYTES {
-            return Err(format!("is longer than {MAX_PASSWORD_BYTES} bytes"));
-        }
+        let text = text_file::read(path, MAX_PASSWORD_BYTES).map_err(|fault| fault.to_string())?;
         match text.trim_end_matches(['\r', '\n']) {
             "" => Err("is empty".into()),
             line if line.contains('\n') => Err("has several lines".into()),

@@ -3,17 +3,17 @@
 //! The files that `ca_file`, `client_cert` and `client_key` name are read here; `mqtt::check` judges the certificates, since it
 //! has the means. A key is a [`Secret`], which is not shown.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
 use super::checker::Checker;
 use super::raw::RawMqtt;
 use super::secret::Secret;
 use super::section::Located;
+use super::text_file;
 
 /// Every authority that Mozilla trusts is 230 kB of PEM.
 const MAX_PEM_BYTES: u64 = 1 << 20;
+
+/// What every certificate and key begins with in DER, of which PEM is the text.
+const DER_SEQUENCE: u8 = 0x30;
 
 /// A TLS connection's certificates and key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,18 +60,25 @@ pub(super) fn refuse_files(raw: &RawMqtt, check: &mut Checker<'_>) {
 
 fn read_pem(file: &Located<String>, block: &str, check: &mut Checker<'_>) -> Option<String> {
     let path = check.require_file(file)?;
-    let seen = match read(&path) {
-        Ok(text) if text.contains(block) => return Some(text),
-        Ok(_) => format!("has no block that ends its first line with {block}"),
-        Err(seen) => seen,
+    let (seen, remedy) = match text_file::read_bytes(&path, MAX_PEM_BYTES) {
+        Ok(bytes) if bytes.first() == Some(&DER_SEQUENCE) => {
+            let remedy = format!(
+                "make PEM of it: `openssl {} -inform der -in {} -out new.pem`",
+                if block.contains("KEY") { "pkey" } else { "x509" },
+                path.display()
+            );
+            ("is binary (DER)".into(), remedy)
+        }
+        Ok(bytes) => {
+            // What stands between the blocks is for people, and in whatever encoding they had.
+            let text = String::from_utf8_lossy(&bytes);
+            if text.contains(block) {
+                return Some(text.into_owned());
+            }
+            (format!("has no block that ends its first line with {block}"), "name a file in PEM".into())
+        }
+        Err(fault) => (fault.to_string(), fault.remedy("name a file in PEM that this user may read").into()),
     };
-    check.fault(&file.location, format!("{}: {seen}", path.display()), "name a file in PEM");
+    check.fault(&file.location, format!("{}: {seen}", path.display()), remedy);
     None
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_PEM_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > MAX_PEM_BYTES { Err(format!("is longer than {MAX_PEM_BYTES} bytes")) } else { Ok(text) }
 }

@@ -63,6 +63,7 @@ impl HealthReporter {
             reconnects: self.delivery.reconnects.get(),
             refused: self.delivery.refused.get(),
             commands_dropped: self.delivery.commands_dropped.get(),
+            names_taken: self.delivery.names_taken.get(),
             sources,
         }
     }

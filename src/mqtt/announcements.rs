@@ -13,6 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::discovery::{self, DeviceSpec, Node, PromptEntity};
+use super::names::{device_name, former_device_name};
+use super::ownership::{self, Finding, Ownership};
+use super::protocol::Filter;
 use super::topics::Topics;
 
 /// Home Assistant waits for 0.1 to 0.5 s before it subscribes, to do it for many topics at once, and the broker answers then.
@@ -58,11 +61,20 @@ pub(super) struct Announcements {
     max_payload: usize,
     /// Prompts for which there was no room, as it was logged last.
     omitted: usize,
+    ownership: Ownership,
+    /// Sent before anything else: what takes leave of a former topic.
+    parts: VecDeque<Announcement>,
 }
+
+/// Has Home Assistant keep a device's entities, their names and their history, for the device that is announced on another topic
+/// next ("discovery migration" in its documentation). Without it the entities would be new ones.
+const MIGRATE: &[u8] = br#"{"migrate_discovery":true}"#;
 
 impl Announcements {
     pub(super) fn new(node: Node, prefix: Option<&str>) -> Self {
         Self {
+            ownership: Ownership::new(&node.id),
+            parts: VecDeque::new(),
             node,
             prefix: prefix.map(Into::into),
             sources: Vec::new(),
@@ -131,6 +143,8 @@ impl Announcements {
     pub(super) fn begin_connection(&mut self) {
         self.batch.clear();
         self.announcing.clear();
+        self.parts.clear();
+        self.ownership.begin_connection();
         self.sent = None;
         self.ha_is_online = false;
         self.mark_all_due();
@@ -152,18 +166,31 @@ impl Announcements {
 
     /// What to send next, but for topics of which `refused` says that the broker will not have them.
     pub(super) fn next(&mut self, now: Instant, refused: impl Fn(&str) -> bool) -> Option<Announcement> {
-        let start = format!("{}/device/{}", self.prefix.as_ref()?, self.node.id);
+        let prefix = self.prefix.clone()?;
         loop {
-            while let Some(source) = self.batch.pop_front() {
-                let topic = format!("{start}_{source}/config");
-                let announcement = if refused(&topic) { None } else { self.announcement(&source, topic.into()) };
+            if let Some(part) = self.parts.pop_front() {
+                self.sent = Some(now);
+                return Some(part);
+            }
+            if let Some(source) = self.batch.front().cloned() {
+                if self.ownership.wait_until(&source, now).is_some() {
+                    return None;
+                }
+                self.batch.pop_front();
+                let topic = ownership::topic(&prefix, &device_name(&self.node.id, &source));
+                let may_announce = !refused(&topic) && !self.ownership.is_taken(&source);
+                if may_announce && !self.is_reviving && self.ownership.needs_preparation(&source) {
+                    // Its former topic was found just now: it begins anew.
+                    self.due.insert(source);
+                    continue;
+                }
+                if may_announce {
+                    self.prepare(&prefix, &source, topic.into());
+                }
                 if self.ha_is_online && !self.is_reviving {
                     self.removed.remove(&source);
                 }
-                if announcement.is_some() {
-                    self.sent = Some(now);
-                    return announcement;
-                }
+                continue;
             }
             if self.pause_until(now).is_some() || !self.advance() {
                 return None;
@@ -177,7 +204,9 @@ impl Announcements {
         self.is_reviving = false;
         if self.batch.is_empty() && !self.due.is_empty() {
             let due = std::mem::take(&mut self.due);
-            self.batch = due.iter().filter(|source| self.removed.contains_key(*source)).cloned().collect();
+            let comes_first =
+                |source: &&String| self.removed.contains_key(*source) || self.ownership.has_former(source);
+            self.batch = due.iter().filter(comes_first).cloned().collect();
             self.is_reviving = !self.batch.is_empty();
             if self.is_reviving {
                 self.announcing = due.into_iter().collect();
@@ -187,6 +216,49 @@ impl Announcements {
         }
         self.ha_is_online &= !self.batch.is_empty();
         !self.batch.is_empty()
+    }
+
+    /// Puts what there is to say of a source into `parts`, with the leave of its former topic around it.
+    fn prepare(&mut self, prefix: &str, source: &str, topic: Arc<str>) {
+        let former = former_device_name(&self.node.id, source).filter(|_| self.ownership.has_former(source));
+        let former: Option<Arc<str>> = former.map(|name| ownership::topic(prefix, &name).into());
+        if self.is_reviving
+            && let Some(topic) = former.clone()
+        {
+            self.parts.push_back(Announcement { topic, payload: MIGRATE.into(), retained: false });
+            self.ownership.set_prepared(source);
+        }
+        if !self.is_reviving || self.removed.contains_key(source) {
+            let announcement = self.announcement(source, topic);
+            self.parts.extend(announcement);
+        }
+        if !self.is_reviving
+            && let Some(topic) = former
+        {
+            self.parts.push_back(Announcement { topic, payload: Vec::new(), retained: true });
+            self.ownership.forget_former(source);
+        }
+    }
+
+    /// The filters by which to ask the broker whose the topics are on which something is due; empty where all was asked.
+    pub(super) fn take_filters(&mut self, now: Instant) -> Vec<Filter> {
+        let Some(prefix) = &self.prefix else { return Vec::new() };
+        self.ownership.filters(prefix, self.due.iter().chain(&self.batch).chain(&self.announcing), now)
+    }
+
+    /// A message, or what the broker has retained, on a topic of Home Assistant's discovery; what to say about it.
+    pub(super) fn found_announcement(&mut self, topic: &str, payload: &[u8]) -> Option<String> {
+        let prefix = self.prefix.as_deref()?;
+        match self.ownership.found(prefix, topic, payload) {
+            Finding::Taken(other) => Some(format!(
+                "{topic} is another device's ({other}), so it is left alone, and Home Assistant is not told of ours;                  give one of the two another node.id or source id, or remove what is retained there"
+            )),
+            Finding::Freed(source) | Finding::Former(source) => {
+                self.due.insert(source);
+                None
+            }
+            Finding::Nothing => None,
+        }
     }
 
     fn announcement(&mut self, source: &str, topic: Arc<str>) -> Option<Announcement> {
@@ -216,7 +288,7 @@ impl Announcements {
 
     /// Whether something is to be sent, now or after a pause.
     pub(super) fn is_due(&self) -> bool {
-        !(self.due.is_empty() && self.batch.is_empty() && self.announcing.is_empty())
+        !(self.due.is_empty() && self.batch.is_empty() && self.announcing.is_empty() && self.parts.is_empty())
     }
 
     /// Whether what is not retained has to wait.
@@ -226,7 +298,9 @@ impl Announcements {
 
     /// The end of the pause, if there is one.
     pub(super) fn pause_until(&self, now: Instant) -> Option<Instant> {
-        self.sent.map(|sent| sent + SETTLE_TIME).filter(|until| now < *until)
+        let settled = self.sent.map(|sent| sent + SETTLE_TIME).filter(|until| now < *until);
+        let answered = self.batch.front().and_then(|source| self.ownership.wait_until(source, now));
+        settled.or(answered)
     }
 }
 

@@ -87,6 +87,8 @@ impl ConnectionThread {
     }
 
     fn run_session(&mut self, client: &Client, session: &mut Session) -> Result<(), SessionFailure> {
+        // The broker answers in order: what is asked after is whose the topics of our devices are.
+        let mut is_first_answer = !self.skip_subscriptions;
         loop {
             match session.next()? {
                 SessionEvent::Accepted(max_packet) => {
@@ -98,7 +100,7 @@ impl ConnectionThread {
                 }
                 SessionEvent::Written(packet_id) => self.delivery.on_written(packet_id),
                 SessionEvent::Acknowledged(packet_id, answer) => self.delivery.on_answer(packet_id, answer),
-                SessionEvent::Subscribed(answers) => self.on_subscribed(&answers),
+                SessionEvent::Subscribed(answers) => self.on_subscribed(&answers, std::mem::take(&mut is_first_answer)),
                 SessionEvent::Received { topic, payload, retained } => self.receive(&topic, payload, retained),
                 SessionEvent::PingSent if !self.delivery.is_acknowledging() => return Err(SessionFailure::NoAcks),
                 SessionEvent::Disconnected => return Ok(()),
@@ -107,7 +109,15 @@ impl ConnectionThread {
         }
     }
 
-    fn on_subscribed(&self, answers: &[Result<(), String>]) {
+    fn on_subscribed(&self, answers: &[Result<(), String>], is_first: bool) {
+        if !is_first {
+            if let Some(reason) = answers.iter().find_map(|answer| answer.as_ref().err()) {
+                log::info!(
+                    "mqtt: another node's device on a topic of ours for Home Assistant would not be noticed: {reason}"
+                );
+            }
+            return;
+        }
         for (filter, answer) in self.subscriptions.filters().iter().zip(answers) {
             if let Err(reason) = answer {
                 log::warn!("mqtt: the broker refuses to tell us of {}: {reason}", filter.path);
@@ -119,6 +129,7 @@ impl ConnectionThread {
         match self.subscriptions.classify(topic, &payload, retained) {
             IncomingKind::RetainedState => self.delivery.on_retained_state(topic),
             IncomingKind::HomeAssistantBirth => self.delivery.on_ha_birth(),
+            IncomingKind::Announcement => self.delivery.on_announcement(topic, &payload),
             IncomingKind::Command(command) => {
                 self.delivery.on_request(Request { command: command.to_owned(), payload });
             }
@@ -201,6 +212,10 @@ impl ConnectionThread {
         match failure {
             SessionFailure::Denied(code) => {
                 format!("the broker refuses the user or the password ({code}); see mqtt.url and mqtt.password_file")
+            }
+            SessionFailure::Tls(fault) => {
+                let (seen, remedy) = fault.explain(&self.options.broker);
+                format!("TLS: {seen}; {remedy}")
             }
             SessionFailure::WrongVersion => "the broker speaks neither MQTT 5 nor 3.1.1".into(),
             SessionFailure::TakenOver => {

@@ -42,6 +42,10 @@ impl DeliveryState {
     /// Hands out as much as there is room for.
     fn send_waiting(&mut self) {
         let Some(link) = &mut self.link else { return };
+        let filters = self.outgoing.take_filters(Instant::now());
+        if !filters.is_empty() && !link.subscribe(filters) {
+            return;
+        }
         while link.has_room() {
             let Some(message) = self.outgoing.next(Instant::now()) else { return };
             if !link.publish(message) {
@@ -167,6 +171,14 @@ impl Delivery {
     /// The broker has retained a state of this node.
     pub(super) fn on_retained_state(&self, topic: &str) {
         self.change(|outgoing| outgoing.found_state(topic));
+    }
+
+    /// Somebody's device was announced, or is retained, on a topic for which we have asked.
+    pub(super) fn on_announcement(&self, topic: &str, payload: &[u8]) {
+        if let Some(seen) = self.change(|outgoing| outgoing.found_announcement(topic, payload)) {
+            self.counters.names_taken.add(1);
+            log::warn!("mqtt: {seen}");
+        }
     }
 
     /// Home Assistant has begun, and knows nothing of us.

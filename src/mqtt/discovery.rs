@@ -11,6 +11,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::message;
+use super::names::entity_id;
+use super::ownership::identifier;
 use super::topics::Topics;
 use crate::health::FAILING;
 
@@ -170,7 +172,7 @@ fn payload<'a>(node: &'a Node, device: DeviceSpec<'a>) -> DevicePayload<'a> {
     components.extend(diagnostics(node, device.source).map(|(id, component)| (id.into(), component)));
     DevicePayload {
         device: DeviceBlock {
-            identifiers: [format!("clapd/{}/{}", node.id, device.source)],
+            identifiers: [identifier(&node.id, device.source)],
             name: capital(&format!("{} {}", node.id, device.source).replace(['_', '-'], " ")),
             manufacturer: "clapd",
             model: "Sound monitor",
@@ -206,7 +208,8 @@ fn prompt_entities<'a>(
     prompt: &PromptEntity,
 ) -> [(&'static str, Component<'a>); 3] {
     let route = node.topics.route(device.source, &prompt.id);
-    let entity_id = |platform: &str, leaf: &str| entity_id(platform, &[&node.id, device.source, &prompt.id, leaf]);
+    let ids = [node.id.as_str(), device.source];
+    let entity_id = |platform: &str, leaf: &str| entity_id(platform, ids, Some(&prompt.id), leaf);
     let seconds = (device.period * MISSED_SCORES).as_secs_f64().ceil() as u64;
     let score = Entity {
         unique_id: route.score.to_string(),
@@ -256,7 +259,7 @@ fn diagnostics<'a>(node: &'a Node, source: &str) -> [(&'static str, Component<'a
     let entity = |id: &str, name: &str, value_template| {
         let entity = Entity {
             unique_id: format!("{}/{source}/{id}", node.topics.health),
-            default_entity_id: entity_id("sensor", &[&node.id, source, id]),
+            default_entity_id: entity_id("sensor", [&node.id, source], None, id),
             name: name.into(),
             state_topic: node.topics.health.to_string(),
             qos: 1,
@@ -281,13 +284,6 @@ fn diagnostics<'a>(node: &'a Node, source: &str) -> [(&'static str, Component<'a
     let skipped = entity("windows_skipped", "Windows skipped", of_source("windows_skipped", "0"));
     let dropped = entity("events_dropped", "Events dropped", "{{ value_json.events_dropped }}".into());
     [("status", status), ("windows_skipped", count(skipped)), ("events_dropped", count(dropped))]
-}
-
-/// Letters, digits and single underscores, as Home Assistant wants it.
-fn entity_id(platform: &str, parts: &[&str]) -> String {
-    let joined = parts.join("_").to_ascii_lowercase();
-    let words: Vec<&str> = joined.split(['_', '-']).filter(|word| !word.is_empty()).collect();
-    format!("{platform}.{}", if words.is_empty() { "clapd".into() } else { words.join("_") })
 }
 
 fn capital(text: &str) -> String {

@@ -27,6 +27,8 @@ pub(super) enum IncomingKind<'a> {
     RetainedCommand,
     /// Home Assistant has begun, and knows nothing of us.
     HomeAssistantBirth,
+    /// A device for Home Assistant, on a topic of ours.
+    Announcement,
     /// Nothing that concerns us.
     Irrelevant,
 }
@@ -37,6 +39,8 @@ pub(super) struct Subscriptions {
     states: String,
     requests: String,
     home_assistant: Option<String>,
+    /// What all topics of devices begin with.
+    devices: Option<String>,
 }
 
 impl Subscriptions {
@@ -46,6 +50,7 @@ impl Subscriptions {
             states: topics.states(),
             requests: topics.requests(),
             home_assistant: discovery_prefix.map(|prefix| format!("{prefix}/status")),
+            devices: discovery_prefix.map(|prefix| format!("{prefix}/device/")),
         }
     }
 
@@ -69,6 +74,9 @@ impl Subscriptions {
             } else {
                 IncomingKind::Irrelevant
             };
+        }
+        if self.devices.as_deref().is_some_and(|devices| topic.starts_with(devices)) {
+            return IncomingKind::Announcement;
         }
         // What is not retained, we have sent ourselves.
         if retained { IncomingKind::RetainedState } else { IncomingKind::Irrelevant }
@@ -142,6 +150,8 @@ mod tests {
             ("homeassistant/status", "online", false, IncomingKind::HomeAssistantBirth),
             ("homeassistant/status", "online", true, IncomingKind::Irrelevant),
             ("homeassistant/status", "offline", false, IncomingKind::Irrelevant),
+            ("homeassistant/device/attic_mic/config", "{}", true, IncomingKind::Announcement),
+            ("homeassistant/device/attic_mic/config", "{}", false, IncomingKind::Announcement),
         ] {
             assert_eq!(
                 subscriptions.classify(topic, payload.as_bytes(), retained),

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::outgoing::{OutgoingMessage, Ticket};
+use super::protocol::Filter;
 use super::session::Client;
 
 /// Packets in flight at a time. It hides a slow link's delay, and stays below the 100 packet ids that rumqttc uses, so
@@ -80,6 +81,11 @@ impl Link {
         let ticket = self.unacknowledged.remove(&packet_id)?;
         self.last_answer = Instant::now();
         Some(ticket)
+    }
+
+    /// Asks for messages; false where the connection has ended.
+    pub(super) fn subscribe(&self, filters: Vec<Filter>) -> bool {
+        self.client.subscribe(filters)
     }
 
     /// Asks the client to disconnect; false where the connection has ended.

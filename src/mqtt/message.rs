@@ -81,6 +81,9 @@ struct HealthPayload<'a> {
     reconnects: u64,
     refused: u64,
     commands_dropped: u64,
+    /// Left out where all is well, which is nearly everywhere.
+    #[serde(skip_serializing_if = "is_zero")]
+    names_taken: u64,
     sources: BTreeMap<&'a str, SourcePayload>,
 }
 
@@ -145,6 +148,7 @@ pub(super) fn health(health: &Health) -> serde_json::Result<Vec<u8>> {
         reconnects: health.reconnects,
         refused: health.refused,
         commands_dropped: health.commands_dropped,
+        names_taken: health.names_taken,
         sources: health.sources.iter().map(|source| (source.id.as_str(), SourcePayload::of(source))).collect(),
     })
 }
@@ -165,6 +169,11 @@ impl SourcePayload {
             windows_failed: source.windows_failed,
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// So many decimals and no more: the rest is noise, and a payload is read by people. Widened first, so that 7.3 is not 7.3000002.
@@ -254,6 +263,8 @@ mod tests {
         };
         let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":-52,"samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0,"windows_failed":0}}}"#;
         assert_eq!(text(health(&node)), expected);
+        let taken = text(health(&Health { names_taken: 1, ..node }));
+        assert!(taken.contains(r#""commands_dropped":0,"names_taken":1,"sources""#), "{taken}");
     }
 
     #[test]

@@ -12,7 +12,9 @@ mod discovery;
 mod inbox;
 mod link;
 mod message;
+mod names;
 mod outgoing;
+mod ownership;
 pub mod probe;
 mod protocol;
 mod session;
@@ -55,9 +57,12 @@ const NO_THREAD: &str = "the mqtt thread cannot be started; see the limits of th
 /// Checks that a connection could be begun with these certificates and keys, without making one.
 ///
 /// # Errors
-/// Files that hold no certificate or key, or do not belong together; a system without certificates of authorities.
+/// A host that can stand in no certificate; files that hold no certificate or key, or do not belong together; a system without
+/// certificates of authorities.
 pub fn check(broker: &Broker) -> Result<()> {
-    broker.tls.as_ref().map_or(Ok(()), |tls| tls::configuration(tls).map(drop))
+    let Some(tls) = &broker.tls else { return Ok(()) };
+    tls::server_name(broker)?;
+    tls::configuration(tls).map(drop)
 }
 
 /// Publishes to the broker. A clone is another handle to the same connection.
@@ -93,8 +98,8 @@ impl Publisher {
             tls: broker.tls.as_ref().map(tls::configuration).transpose()?,
             client_id: format!("clapd-{node}"),
             will: Some((Arc::clone(&publisher.topics.status), message::OFFLINE)),
-            // One more, for the subscription.
-            capacity: WINDOW + 1,
+            // Two more, for subscriptions: the first, and one by which to ask whose our topics for Home Assistant are.
+            capacity: WINDOW + 2,
         };
         if broker.discovery_prefix.is_some() {
             let delivery = Arc::clone(&delivery);

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::announcements::{Announcement, Announcements};
 use super::discovery::PromptEntity;
 use super::message;
+use super::protocol::Filter;
 use crate::outbox::Outbox;
 
 /// Which of the waiting a message is.
@@ -187,6 +188,16 @@ impl Outgoing {
         self.outbox.rewind();
         self.announcements.begin_connection();
         self.ha_birth_pending = false;
+    }
+
+    /// The filters by which to ask the broker whose the topics are on which we announce devices; empty where all was asked.
+    pub(super) fn take_filters(&mut self, now: Instant) -> Vec<Filter> {
+        self.announcements.take_filters(now)
+    }
+
+    /// Somebody's device on a topic of ours; what to say about it, once.
+    pub(super) fn found_announcement(&mut self, topic: &str, payload: &[u8]) -> Option<String> {
+        self.announcements.found_announcement(topic, payload)
     }
 
     /// Home Assistant has begun, and knows nothing of us: it gets our devices and then all that is retained.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rumqttc_v5::tokio_rustls::rustls::ClientConfig;
 
+use super::tls::TlsFault;
 use crate::config::Broker;
 
 /// A broker closes a connection after one and a half of these without a packet of ours, and we close it after two without
@@ -93,6 +94,8 @@ pub(super) enum SessionFailure {
     TooLarge,
     /// The broker answers our pings, but has acknowledged nothing for too long.
     NoAcks,
-    /// No way to the broker: name, network, TLS.
+    /// TLS, before or after the broker has let us in.
+    Tls(TlsFault),
+    /// No way to the broker: name, network.
     Unreachable(String),
 }

@@ -2,12 +2,15 @@
 //!
 //! It neither reconnects nor resumes a broker's session: the outbox knows better what is acknowledged.
 
+use std::error::Error as StdError;
+
 use rumqttc_v4::{
     Client, ConnectReturnCode, Connection, ConnectionError, Error, Event, Incoming, LastWill, MqttOptions, Outgoing,
     PublishOptions, QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 
 use super::protocol::{ConnectOptions, Filter, KEEP_ALIVE_S, MAX_PACKET, MAX_UNASKED, SessionEvent, SessionFailure};
+use super::tls::TlsFault;
 
 pub(super) fn open(with: &ConnectOptions) -> Result<(Client, Connection), String> {
     let mut options = MqttOptions::new(&*with.client_id, (with.broker.host.as_str(), with.broker.port));
@@ -69,6 +72,14 @@ fn subscribed(code: &SubscribeReasonCode) -> Result<(), String> {
 }
 
 fn failure(error: &ConnectionError) -> SessionFailure {
+    // This one does not name its source.
+    let source: &(dyn StdError + 'static) = match error {
+        ConnectionError::MqttState(StateError::Deserialization(source)) => source,
+        error => error,
+    };
+    if let Some(fault) = TlsFault::find(source) {
+        return SessionFailure::Tls(fault);
+    }
     match error {
         ConnectionError::ConnectionRefused(code) => match code {
             ConnectReturnCode::RefusedProtocolVersion => SessionFailure::WrongVersion,

@@ -2,6 +2,8 @@
 //!
 //! It neither reconnects nor resumes a broker's session: the outbox knows better what is acknowledged.
 
+use std::error::Error as StdError;
+
 use rumqttc_v5::{
     Client, ConnectReturnCode, Connection, ConnectionError, DisconnectReasonCode, Error, Event, Incoming, LastWill,
     MqttOptions, Outgoing, PubAck, PubAckReason, PublishOptions, QoS, RetainForwardRule, StateError, SubscribeFilter,
@@ -9,6 +11,7 @@ use rumqttc_v5::{
 };
 
 use super::protocol::{ConnectOptions, Filter, KEEP_ALIVE_S, MAX_PACKET, SessionEvent, SessionFailure};
+use super::tls::TlsFault;
 
 /// Packet ids that may be in use, as in MQTT 3.1.1; more than ever are under way. Left alone, rumqttc has a table of all 65,536 for each
 /// connection: 16 MB, touched at every reconnect.
@@ -93,6 +96,14 @@ fn subscribed(code: &SubscribeReasonCode) -> Result<(), String> {
 }
 
 fn failure(error: &ConnectionError) -> SessionFailure {
+    // This one does not name its source.
+    let source: &(dyn StdError + 'static) = match error {
+        ConnectionError::MqttState(StateError::Deserialization(source)) => source,
+        error => error,
+    };
+    if let Some(fault) = TlsFault::find(source) {
+        return SessionFailure::Tls(fault);
+    }
     match error {
         ConnectionError::ConnectionRefused(code) => match code {
             ConnectReturnCode::RefusedProtocolVersion | ConnectReturnCode::UnsupportedProtocolVersion => {

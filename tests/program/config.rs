@@ -140,6 +140,7 @@ fn every_bound_is_held() {
         ("[scoring]\nhop_z = 1", "did you mean `hop_s`?"),
         ("[[source]]\nid = \"mic\"\nstdin = true", "\"mic\" is taken on line 2"),
         ("[[source]]\nid = \"health\"\nstdin = true", "is a topic of the node itself"),
+        ("[mqtt]\nurl = \"mqtt://host/topic\"", "mqtt.url: \"/topic\" stands behind the host"),
         ("[[source]]\nid = \"x\"\nstdin = false", "is false"),
         (
             "[[source]]\nid = \"x\"\nstdin = true\n[[source]]\nid = \"y\"\nstdin = true",
@@ -226,6 +227,50 @@ fn home_assistant_is_told_unless_somebody_says_no() {
     assert_eq!(prefix("").as_deref(), Some("homeassistant"));
     assert_eq!(prefix("discovery_prefix = \"my/house\"").as_deref(), Some("my/house"));
     assert_eq!(prefix("discovery_prefix = \"\""), None);
+}
+
+#[test]
+fn ids_that_home_assistant_takes_for_one_are_named() {
+    let more = "[[source]]\nid = \"Mic\"\nstdin = true\n[[prompt]]\nid = \"a-dog_barking\"\ntext = \"a hound\"\n";
+    let (_, warnings) = parse(&with(more)).unwrap_or_else(|faults| panic!("{faults}"));
+    let found: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        found[0].contains("clapd.toml:7: source[1].id: \"Mic\" differs from \"mic\" on line 2 in no more"),
+        "{found:?}"
+    );
+    assert!(found[1].contains("\"a-dog_barking\" differs from \"a_dog_barking\""), "{found:?}");
+}
+
+#[test]
+fn a_user_is_decoded_and_an_empty_password_is_one() {
+    let broker = |url: &str| {
+        let (settings, warnings) =
+            parse(&with(&format!("[mqtt]\nurl = \"{url}\"\n"))).unwrap_or_else(|faults| panic!("{faults}"));
+        let broker = settings.broker.expect("is there");
+        (broker.user.expect("has one"), broker.password.map(|password| password.reveal().to_owned()), warnings.len())
+    };
+    assert_eq!(broker("mqtt://ha%40home@host"), ("ha@home".into(), None, 0));
+    assert_eq!(broker("mqtt://token:@host"), ("token".into(), Some(String::new()), 0));
+    assert_eq!(broker("mqtt://50%off@host"), ("50%off".into(), None, 1));
+}
+
+#[test]
+fn a_configuration_is_read_as_windows_saves_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("clapd.toml");
+    fs::write(folder.path().join("secret"), b"\xEF\xBB\xBFhunter2\r\n").expect("a file");
+    let text = with("[mqtt]\nurl = \"mqtt://me@host\"\npassword_file = \"secret\"\n").replace('\n', "\r\n");
+    fs::write(&path, format!("\u{feff}{text}")).expect("a file");
+    let (settings, _) = config::load(&path).unwrap_or_else(|faults| panic!("{faults}"));
+    let password = settings.broker.and_then(|broker| broker.password).expect("is there");
+    assert_eq!(password.reveal(), "hunter2");
+    let wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(&path, wide).expect("a file");
+    let found = config::load(&path).expect_err("is refused").to_string();
+    assert!(
+        found.contains("clapd.toml: is in UTF-16, as Windows saves \"Unicode\"; save the file as UTF-8"),
+        "{found}"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use clapd::config;
+use clapd::health::DeliveryCounters;
 use clapd::mqtt::{Info, Publisher};
 use clapd::outbox::{EventRecord, Outbox, OutboxSpec};
 use clapd_core::prompts::{Prompt, PromptId, Rule};
@@ -16,6 +17,10 @@ const MIC: &str = "homeassistant/device/den_mic/config";
 const YARD: &str = "homeassistant/device/den_yard/config";
 
 fn start(broker: &Broker, prefix: Option<&str>) -> Publisher {
+    start_as("den", broker, prefix, Arc::default())
+}
+
+fn start_as(node: &str, broker: &Broker, prefix: Option<&str>, counters: Arc<DeliveryCounters>) -> Publisher {
     let broker = config::Broker {
         host: "127.0.0.1".into(),
         port: broker.port,
@@ -25,7 +30,7 @@ fn start(broker: &Broker, prefix: Option<&str>) -> Publisher {
         discovery_prefix: prefix.map(Into::into),
     };
     let info = Info { version: "0".into(), bundle: "b".into(), bundle_version: "1".into(), pipeline_id: "p".into() };
-    Publisher::start(&broker, "den", &info, Outbox::open(&OutboxSpec::default()), Arc::default()).expect("a thread")
+    Publisher::start(&broker, node, &info, Outbox::open(&OutboxSpec::default()), counters).expect("a thread")
 }
 
 /// Begins as the daemon does: devices, then every state.
@@ -137,4 +142,79 @@ fn without_a_prefix_nothing_is_announced() {
     assert_eq!(publisher.stop(PATIENCE), 0);
     watcher.wait_for("0 1 clapd/den/status stopped");
     assert!(!watcher.received.iter().any(|line| line.contains("homeassistant")), "{:#?}", watcher.received);
+}
+
+#[test]
+fn nodes_whose_ids_run_together_are_two_devices() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    let (pi, pi_kitchen) =
+        ("homeassistant/device/pi_kitchen_mic/config", "homeassistant/device/_10_pi_kitchen_mic/config");
+    let first = start_as("pi", &broker, Some("homeassistant"), Arc::default());
+    discover(&first, &["kitchen_mic"], &["dog"]);
+    watcher.wait_for_with(&format!("0 1 {pi} "), "\"clapd/pi/kitchen_mic\"");
+    let second = start_as("pi_kitchen", &broker, Some("homeassistant"), Arc::default());
+    discover(&second, &["mic"], &["dog"]);
+    watcher.wait_for_with(&format!("0 1 {pi_kitchen} "), "\"clapd/pi_kitchen/mic\"");
+    // One renames its source, and takes only its own device away.
+    discover(&first, &["attic"], &["dog"]);
+    watcher.wait_for("0 1 homeassistant/device/pi_attic/config {");
+    watcher.wait_for(&format!("0 1 {pi} "));
+    assert_eq!((first.stop(PATIENCE), second.stop(PATIENCE)), (0, 0));
+    let retained = broker.watch().retained.clone();
+    let devices: Vec<_> =
+        retained.iter().filter_map(|line| line[4..].strip_prefix("homeassistant/")?.split(' ').next()).collect();
+    assert_eq!(devices, ["device/_10_pi_kitchen_mic/config", "device/pi_attic/config"]);
+}
+
+#[test]
+fn a_topic_that_is_another_nodes_is_left_alone() {
+    let broker = Broker::start();
+    let other = r#"{"device":{"identifiers":["clapd/den_m/ic"]},"components":{}}"#;
+    broker.publish_retained(MIC, other);
+    let mut watcher = broker.watch();
+    let counters = Arc::<DeliveryCounters>::default();
+    let publisher = start_as("den", &broker, Some("homeassistant"), Arc::clone(&counters));
+    discover(&publisher, &["mic", "yard"], &["dog"]);
+    watcher.wait_for(&format!("0 1 {YARD} {{"));
+    let route = publisher.topics().route("mic", "dog");
+    let (id, prompt) = ("a".into(), "a dog".into());
+    publisher.publish_event(
+        &route,
+        EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None },
+    );
+    watcher.wait_for("0 1 clapd/den/mic/dog/event");
+    // Neither is it removed where we have such a source no more.
+    discover(&publisher, &["yard"], &["dog"]);
+    watcher.wait_for(&format!("0 1 {YARD} {{"));
+    discover(&publisher, &["mic", "yard"], &["dog"]);
+    watcher.wait_for(&format!("0 1 {YARD} {{"));
+    assert_eq!(watcher.payloads(MIC), [""; 0]);
+    assert_eq!(counters.names_taken.get(), 1, "it is said once");
+    // The other one goes: the place is ours.
+    broker.publish_retained_bytes(MIC, b"");
+    watcher.wait_for_with(&format!("0 1 {MIC} {{"), "\"clapd/den/mic\"");
+    assert_eq!(publisher.stop(PATIENCE), 0);
+}
+
+#[test]
+fn the_topic_of_a_former_version_is_taken_leave_of_once() {
+    let broker = Broker::start();
+    let (former, new) = ("homeassistant/device/my_den_mic/config", "homeassistant/device/_6_my_den_mic/config");
+    broker.publish_retained(former, r#"{"device":{"identifiers":["clapd/my_den/mic"]},"components":{}}"#);
+    let foreign = "homeassistant/device/my_den_yard/config";
+    broker.publish_retained(foreign, r#"{"device":{"identifiers":["clapd/my/den_yard"]},"components":{}}"#);
+    let mut watcher = broker.watch();
+    let publisher = start_as("my_den", &broker, Some("homeassistant"), Arc::default());
+    discover(&publisher, &["mic", "yard"], &["dog"]);
+    watcher.wait_for("0 1 homeassistant/device/_6_my_den_yard/config {");
+    while watcher.payloads(former).last() != Some(&"") {
+        watcher.wait_for(&format!("0 1 {former} "));
+    }
+    assert_eq!(watcher.payloads(former), [r#"{"migrate_discovery":true}"#, ""], "Home Assistant keeps the entities");
+    assert!(position(&watcher, &format!("0 1 {former} {{")) < position(&watcher, &format!("0 1 {new} {{")));
+    assert_eq!(publisher.stop(PATIENCE), 0);
+    let retained = broker.watch().retained.clone();
+    assert!(retained.iter().any(|line| line.starts_with(&format!("1 1 {foreign} "))), "{retained:#?}");
+    assert!(!retained.iter().any(|line| line.starts_with(&format!("1 1 {former} "))), "{retained:#?}");
 }

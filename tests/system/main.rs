@@ -17,5 +17,6 @@ mod setup;
 mod soak;
 mod support;
 mod systemd;
+mod tls;
 #[path = "../common/wav.rs"]
 mod wav;

@@ -5,6 +5,7 @@
 use std::path::{self, Path, PathBuf};
 
 use anyhow::{Result, anyhow, ensure};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::terminal::Terminal;
 use super::{SetupArguments, print_step};
@@ -15,6 +16,8 @@ use crate::config::{self, Secret};
 const NONE: &str = "none";
 /// The device that is meant when nobody says.
 pub(super) const DEFAULT_DEVICE: &str = "default";
+/// What is encoded of a user in a url: all but letters, digits and what RFC 3986 calls unreserved.
+const IN_USER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const EXAMPLE_PROMPT: &str = "a dog barking";
 
 /// What was answered so far.
@@ -131,7 +134,8 @@ fn ask_url(terminal: &Terminal) -> Result<BrokerChoice> {
     let (scheme, usual) = if terminal.agrees("Does it want TLS?") { ("mqtts", "8883") } else { ("mqtt", "1883") };
     let port = terminal.ask("Port", usual)?;
     let user = terminal.ask("User (nothing: it asks for none)", "")?;
-    let user = if user.is_empty() { user } else { format!("{user}@") };
+    // In a url a colon would begin a password, and a % an encoded letter.
+    let user = if user.is_empty() { user } else { format!("{}@", utf8_percent_encode(&user, IN_USER)) };
     // An IPv6 address stands in brackets.
     let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
     Ok(BrokerChoice::Url(format!("{scheme}://{user}{host}:{port}")))
@@ -139,6 +143,6 @@ fn ask_url(terminal: &Terminal) -> Result<BrokerChoice> {
 
 fn password(path: &Path) -> Result<Secret> {
     Secret::read(path).map_err(|seen| {
-        anyhow!("--password-file {}: {seen}; put the password, and nothing else, into it", path.display())
+        anyhow!("--password-file {}: {seen}; put the password, and nothing else, into it as UTF-8", path.display())
     })
 }

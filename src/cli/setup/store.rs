@@ -66,8 +66,8 @@ impl Target {
     /// Copies a file to a place beside it, if there is one: the service sees nobody's home.
     pub(super) fn copy(&self, name: &str, file: Option<&Path>) -> Result<()> {
         let Some(file) = file else { return Ok(()) };
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        write_atomically(&self.folder.join(name), text.as_bytes(), Access::Public, Durability::Synced)
+        let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        write_atomically(&self.folder.join(name), &bytes, Access::Public, Durability::Synced)
     }
 
     /// Writes a file beside it for the owner's eyes only, if there is something to write.

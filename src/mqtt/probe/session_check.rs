@@ -68,6 +68,10 @@ fn connect(options: &ConnectOptions, version: Version) -> Result<(Client, Sessio
 
 fn login_failure(broker: &Broker, failure: &SessionFailure) -> ProbeFailure {
     const LIST: &str = "see the broker's list of users (mosquitto: `mosquitto_passwd`; Home Assistant's broker: the users of Home Assistant)";
+    if let SessionFailure::Tls(fault) = failure {
+        let (seen, remedy) = fault.explain(broker);
+        return ProbeFailure::new(ProbeStep::Tls, seen, remedy);
+    }
     let (seen, remedy) = match (failure, &broker.user, &broker.password) {
         (SessionFailure::Denied(code), None, _) => (
             format!("the broker lets nobody in without a user ({code})"),

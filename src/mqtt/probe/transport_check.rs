@@ -7,15 +7,16 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use rumqttc_v5::tokio_rustls::rustls::pki_types::ServerName;
-use rumqttc_v5::tokio_rustls::rustls::{self, CertificateError, ClientConnection};
+use rumqttc_v5::tokio_rustls::rustls::pki_types::UnixTime;
+use rumqttc_v5::tokio_rustls::rustls::{self, ClientConnection};
 
-use super::super::tls;
+use super::super::tls::{self, TlsFault, Trust};
 use super::{ProbeFailure, ProbeStep};
 use crate::config::{Broker, Tls};
 
 /// A broker in the same home answers within milliseconds, one across the world within a second.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const NAMED: &str = "give the name that stands in the certificate";
 
 pub(super) fn run(broker: &Broker, passed: &mut dyn FnMut(ProbeStep, &str)) -> Result<(), ProbeFailure> {
     let addresses = addresses(broker)?;
@@ -24,8 +25,7 @@ pub(super) fn run(broker: &Broker, passed: &mut dyn FnMut(ProbeStep, &str)) -> R
     let (address, stream) = connect(&addresses)?;
     passed(ProbeStep::Tcp, &format!("{address} answers"));
     if let Some(tls) = &broker.tls {
-        let version = handshake(broker, tls, stream)?;
-        passed(ProbeStep::Tls, &format!("{version}, and the certificate is good for {}", broker.host));
+        passed(ProbeStep::Tls, &handshake(broker, tls, stream)?);
     }
     Ok(())
 }
@@ -74,71 +74,46 @@ fn unreachable(address: SocketAddr, error: &io::Error) -> ProbeFailure {
     }
 }
 
-/// Shakes hands and closes; the version that was agreed upon.
+/// Shakes hands and closes; what was agreed upon, and why the certificate is trusted.
 fn handshake(broker: &Broker, tls: &Tls, mut stream: TcpStream) -> Result<String, ProbeFailure> {
     let fault = |seen: String, remedy: &str| ProbeFailure::new(ProbeStep::Tls, seen, remedy);
-    let configuration = tls::configuration(tls)
-        .map_err(|error| fault(format!("{error:#}"), "name files in PEM that belong together"))?;
-    let name = ServerName::try_from(broker.host.clone())
-        .map_err(|error| fault(format!("{}: {error}", broker.host), "give the name that stands in the certificate"))?;
-    let mut session = ClientConnection::new(configuration, name)
-        .map_err(|error| fault(error.to_string(), "give the name that stands in the certificate"))?;
+    let unusable = |error: anyhow::Error| fault(format!("{error:#}"), "name files in PEM that belong together");
+    let (configuration, verifier) = (tls::configuration(tls).map_err(unusable)?, tls::verifier(tls).map_err(unusable)?);
+    let name = tls::server_name(broker).map_err(|error| fault(format!("{error:#}"), NAMED))?;
+    let mut session = ClientConnection::new(configuration, name.clone()).map_err(|error| refused(broker, &error))?;
     let limited = stream.set_read_timeout(Some(ANSWER_TIMEOUT)).and(stream.set_write_timeout(Some(ANSWER_TIMEOUT)));
     limited.map_err(|error| fault(error.to_string(), "try again"))?;
     while session.is_handshaking() {
-        session.complete_io(&mut stream).map_err(|error| refused(broker, tls, &error))?;
+        session.complete_io(&mut stream).map_err(|error| not_shaken(broker, &error))?;
     }
-    Ok(session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS").replace("TLSv1_", "TLS 1."))
+    let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
+    let chain = session.peer_certificates().unwrap_or_default();
+    let trust = chain.split_first().map(|(own, others)| verifier.judge(own, others, &name, UnixTime::now()));
+    let trusted = match trust.transpose().map_err(|error| refused(broker, &error))? {
+        Some(Trust::Pinned) => format!("the certificate is the one in mqtt.ca_file, for {}", broker.host),
+        Some(Trust::PinnedNameless) => "the certificate is the one in mqtt.ca_file, which names no host".into(),
+        Some(Trust::Vouched) | None => format!("the certificate is good for {}", broker.host),
+    };
+    Ok(format!("{}, and {trusted}", version.replace("TLSv1_", "TLS 1.")))
 }
 
-/// What went wrong in a handshake, in words for somebody who has never seen one.
-fn refused(broker: &Broker, tls: &Tls, error: &io::Error) -> ProbeFailure {
-    const NO_TLS: &str = "is that the port for TLS (8883 by custom)? Without TLS it is mqtt://";
-    let port = broker.port;
-    let (seen, remedy) = match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(certificate)) => certificate_fault(broker, tls, certificate),
-        Some(rustls::Error::InvalidMessage(_)) => (format!("what answers at port {port} speaks no TLS"), NO_TLS.into()),
-        Some(rustls::Error::AlertReceived(alert)) => (
-            format!("the broker refuses the connection ({alert:?})"),
-            "see the broker's log; it may want a client's certificate (mqtt.client_cert, mqtt.client_key)".into(),
-        ),
-        Some(other) => (other.to_string(), "see the broker's log".into()),
-        None if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-            (format!("port {port} does not answer within {} s", ANSWER_TIMEOUT.as_secs()), NO_TLS.into())
-        }
-        None => (format!("the broker hangs up at port {port} ({error})"), NO_TLS.into()),
-    };
+fn refused(broker: &Broker, error: &rustls::Error) -> ProbeFailure {
+    let (seen, remedy) = TlsFault::of(error).explain(broker);
     ProbeFailure::new(ProbeStep::Tls, seen, remedy)
 }
 
-fn certificate_fault(broker: &Broker, tls: &Tls, fault: &CertificateError) -> (String, String) {
-    let host = &broker.host;
-    match fault {
-        CertificateError::UnknownIssuer if tls.ca.is_none() => (
-            "no authority that this system trusts vouches for the broker's certificate".into(),
-            "if it is signed by an authority of your own, name that one's certificate as mqtt.ca_file (`--ca-file FILE`)".into(),
-        ),
-        CertificateError::UnknownIssuer => (
-            "the authority in mqtt.ca_file does not vouch for the broker's certificate".into(),
-            "name the certificate of the authority that signed it, not the broker's own and not an older one".into(),
-        ),
-        CertificateError::NotValidForName => {
-            (format!("the broker's certificate is not for \"{host}\""), "give the name that stands in it".into())
-        }
-        CertificateError::NotValidForNameContext { presented, .. } => (
-            format!("the broker's certificate is for {}, and not for \"{host}\"", presented.join(", ")),
-            "give a name that stands in it, or have one issued for this name".into(),
-        ),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            ("the broker's certificate has expired".into(), "renew it, and see whether this computer's clock is right".into())
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
-            "the broker's certificate is not valid yet".into(),
-            "see whether this computer's clock is right (`timedatectl`): a Raspberry Pi without network starts in the past".into(),
-        ),
-        other => (
-            format!("the broker's certificate is not accepted ({other})"),
-            "have an authority sign a certificate for the broker's name; one that a server signed for itself does not do".into(),
-        ),
+fn not_shaken(broker: &Broker, error: &io::Error) -> ProbeFailure {
+    const NO_TLS: &str = "is that the port for TLS (8883 by custom)? Without TLS it is mqtt://";
+    let port = broker.port;
+    if let Some(fault) = TlsFault::find(error) {
+        let (seen, remedy) = fault.explain(broker);
+        return ProbeFailure::new(ProbeStep::Tls, seen, remedy);
     }
+    let seen = match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            format!("port {port} does not answer within {} s", ANSWER_TIMEOUT.as_secs())
+        }
+        _ => format!("the broker hangs up at port {port} ({error})"),
+    };
+    ProbeFailure::new(ProbeStep::Tls, seen, NO_TLS)
 }

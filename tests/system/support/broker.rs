@@ -120,7 +120,8 @@ impl Broker {
 
     /// The same, retained.
     pub fn publish_retained_bytes(&self, topic: &str, payload: &[u8]) {
-        self.pipe(&["-q", "1", "-r", "-s", "-t", topic], payload);
+        let how = if payload.is_empty() { "-n" } else { "-s" };
+        self.pipe(&["-q", "1", "-r", how, "-t", topic], payload);
     }
 
     /// Publishes every line as a message of its own, as fast as it can.

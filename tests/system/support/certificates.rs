@@ -43,6 +43,24 @@ impl Authority {
     }
 }
 
+/// A certificate and its key that nobody but itself vouches for, made with these flags of `openssl`'s.
+pub fn self_signed(folder: &Path, name: &str, flags: &[&str]) -> (PathBuf, PathBuf) {
+    let (cert, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+    let request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"];
+    openssl(&[&request[..], &["-keyout", text(&key), "-out", text(&cert)], flags].concat());
+    (cert, key)
+}
+
+/// One of X.509 version 1, as guides had it made: without extensions.
+pub fn version_1(folder: &Path) -> (PathBuf, PathBuf) {
+    let (cert, key, request) = (folder.join("v1.pem"), folder.join("v1.key"), folder.join("v1.csr"));
+    let new = ["req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"];
+    openssl(&[&new[..], &["-keyout", text(&key), "-out", text(&request)]].concat());
+    let sign = ["x509", "-req", "-days", "2", "-in", text(&request), "-signkey", text(&key), "-out", text(&cert)];
+    openssl(&sign);
+    (cert, key)
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().expect("is a text")
 }

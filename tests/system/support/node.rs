@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -48,6 +49,20 @@ impl Daemon {
     pub fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.process.id().to_string()]).status();
         assert!(sent.expect("kill runs").success());
+    }
+
+    /// The first line of its log that holds these words, however long that takes; it ends with its log.
+    pub fn wait_for_log(mut self, words: &str) -> String {
+        let stderr = BufReader::new(self.process.stderr.take().expect("is piped"));
+        let mut seen = String::new();
+        for line in stderr.lines() {
+            let line = line.expect("is text");
+            if line.contains(words) {
+                return line;
+            }
+            seen += &(line + "\n");
+        }
+        panic!("{words:?} is not in the log: {seen}");
     }
 
     /// Waits for its end; how it ended, and what it logged.
