@@ -19,6 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::counter::Counter;
+use crate::threads::ServiceThread;
 use crate::time::Clocks;
 pub use event_record::EventRecord;
 use log_file::LogFile;
@@ -65,12 +66,16 @@ pub struct Outbox {
 }
 
 #[derive(Debug)]
-struct Handle(Arc<SharedOutbox>);
+struct Handle {
+    shared: Arc<SharedOutbox>,
+    /// Until somebody takes it.
+    thread: Mutex<Option<ServiceThread>>,
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.lock().closing = true;
-        self.0.changed.notify_all();
+        self.shared.lock().closing = true;
+        self.shared.changed.notify_all();
     }
 }
 
@@ -139,14 +144,18 @@ impl Outbox {
             closed: opened.is_none(),
         };
         let shared = Arc::new(SharedOutbox { state: Mutex::new(state), changed: Condvar::new() });
-        if let Some((log, _)) = opened
-            && let Err(error) = writer::spawn(Arc::clone(&shared), log)
-        {
-            log::warn!("outbox: its thread cannot be started ({error}): events wait in memory");
-            let mut state = shared.lock();
-            (state.storage, state.closed) = (Storage::Memory, true);
+        let mut thread = None;
+        if let Some((log, _)) = opened {
+            match writer::spawn(Arc::clone(&shared), log) {
+                Ok(started) => thread = Some(started),
+                Err(error) => {
+                    log::warn!("outbox: its thread cannot be started ({error}): events wait in memory");
+                    let mut state = shared.lock();
+                    (state.storage, state.closed) = (Storage::Memory, true);
+                }
+            }
         }
-        let outbox = Self { handle: Arc::new(Handle(shared)) };
+        let outbox = Self { handle: Arc::new(Handle { shared, thread: Mutex::new(thread) }) };
         // What was left open has ended, and limits may have been lowered since.
         outbox.change(|queue, now| {
             queue.begin_run(now);
@@ -155,8 +164,13 @@ impl Outbox {
         outbox
     }
 
+    /// The thread that writes, for whoever looks after it; none where events wait in memory, or it was taken before.
+    pub fn take_thread(&self) -> Option<ServiceThread> {
+        self.handle.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     fn shared(&self) -> &SharedOutbox {
-        &self.handle.0
+        &self.handle.shared
     }
 
     fn read(dir: &Path, queue: &mut Queue) -> Option<(LogFile, Storage)> {

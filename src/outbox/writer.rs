@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::log_file::LogFile;
 use super::{OutboxState, SharedOutbox, Storage};
+use crate::threads::{Heartbeat, ServiceThread};
 use crate::time::Clocks;
 
 /// What a power cut may take: the last second before it. Longer batches would spare a card little, as events are rarer.
@@ -24,9 +25,35 @@ const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 /// Below this a rewrite, which is two files and three syncs, costs more than the room that it makes.
 const REWRITE_FROM: u64 = 64 * 1024;
 
-pub(super) fn spawn(shared: Arc<SharedOutbox>, log: LogFile) -> io::Result<()> {
+/// How often the loop turns at the least, so that its owner sees it turn.
+const TURN_INTERVAL: Duration = Duration::from_secs(5);
+/// The most that a turn may take, which is one append, sync or rewrite: after as long as this Linux itself calls a task hung that waits
+/// for a disk (kernel.hung_task_timeout_secs). Memory cards that tidy up have been seen to take tens of seconds.
+const MAX_TURN: Duration = Duration::from_secs(120);
+
+pub(super) fn spawn(shared: Arc<SharedOutbox>, log: LogFile) -> io::Result<ServiceThread> {
+    let end = WriterEnd(Arc::clone(&shared));
     let writer = Writer { shared, log, synced: 0, live: 0, touches_journalled: Instant::now() };
-    thread::Builder::new().name("outbox".into()).spawn(move || writer.run()).map(drop)
+    ServiceThread::spawn("outbox", move |heartbeat| {
+        let _end = end;
+        writer.run(&heartbeat);
+    })
+}
+
+/// Says at the thread's end, be it a panic, that nobody needs to wait for the disk any more. The log is closed by then, so that the
+/// next run may open it.
+struct WriterEnd(Arc<SharedOutbox>);
+
+impl Drop for WriterEnd {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if thread::panicking() {
+            state.storage = Storage::Memory;
+        }
+        state.closed = true;
+        drop(state);
+        self.0.changed.notify_all();
+    }
 }
 
 /// The disk failed: says so, and when it is tried again.
@@ -70,9 +97,9 @@ enum Job {
 }
 
 impl Writer {
-    fn run(mut self) {
+    fn run(mut self, heartbeat: &Heartbeat) {
         loop {
-            let job = self.next_job();
+            let job = self.next_job(heartbeat);
             let (requested, done) = match job {
                 Job::Append { bytes, requested } => (requested, self.log.append(&bytes)),
                 Job::Sync { bytes, requested, before } => {
@@ -90,18 +117,14 @@ impl Writer {
             };
             self.finish_job(requested, done);
         }
-        let Self { shared, log, .. } = self;
-        // The next run may open it as soon as we say so.
-        drop(log);
-        shared.lock().closed = true;
-        shared.changed.notify_all();
     }
 
     /// Waits until there is something to do.
-    fn next_job(&mut self) -> Job {
+    fn next_job(&mut self, heartbeat: &Heartbeat) -> Job {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
         loop {
+            heartbeat.beat(MAX_TURN);
             let clocks = Clocks::now();
             let now = clocks.steady;
             state.follow_clock(clocks);
@@ -112,9 +135,7 @@ impl Writer {
             let touches = (on_disk && state.queue.has_open()).then_some(self.touches_journalled + TOUCH_INTERVAL);
             let clock = (on_disk && state.queue.events() > 0).then_some(now + CLOCK_INTERVAL);
             let retry = if let Storage::Failing(at) = state.storage { Some(at) } else { None };
-            // With nothing due, an hour is as good as for ever.
-            let wake = [state.due, touches, clock, retry].into_iter().flatten().min();
-            let wake = wake.unwrap_or(now + Duration::from_secs(3600));
+            let wake = [state.due, touches, clock, retry].into_iter().flatten().fold(now + TURN_INTERVAL, Instant::min);
             let (before, closing) = (state.requested, state.closing);
             let due = state.due;
             state = shared.wait_until(state, wake, |state| {
