@@ -46,17 +46,15 @@ impl Watchdog {
         let mut stuck: Vec<String> = counts
             .iter()
             .filter(|count| !got_on(count))
-            .map(|(status, _)| format!("source {} gets no further", status.id))
+            .map(|(status, _)| format!("source {} gets no further: systemd is not told that all is well", status.id))
             .collect();
         let late = threads.into_iter().filter(|thread| thread.heartbeat().is_late());
         stuck.extend(late.map(|thread| {
             let quiet = thread.heartbeat().since_last().as_secs();
-            format!("thread {} has hung for {quiet} s", thread.name())
+            format!("thread {} has hung for {quiet} s: systemd is not told that all is well", thread.name())
         }));
         self.counts = counts;
-        if !stuck.is_empty() {
-            log::error!("{}: systemd is not told that all is well", stuck.join(", "));
-        }
+        stuck.iter().for_each(|line| log::error!("{line}"));
         stuck.is_empty()
     }
 }

@@ -82,7 +82,7 @@ impl<T: Send + 'static> Worker<T> {
     /// The process ends: what still runs is left behind, and named.
     pub(super) fn leave(&mut self) {
         if let Some(job) = self.0.take() {
-            log::warn!("{NAME}: left behind, {}", job.activity.describe());
+            log::warn!("worker: left behind, {}", job.activity.describe());
         }
     }
 
