@@ -68,8 +68,36 @@ pub struct Health {
     pub commands_dropped: u64,
     /// See [`DeliveryCounters`].
     pub names_taken: u64,
+    /// The threads that serve all sources.
+    pub threads: Vec<ThreadHealth>,
     /// One for each source, in the configuration's order.
     pub sources: Vec<SourceHealth>,
+}
+
+/// A thread's health at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadHealth {
+    /// The thread's name.
+    pub name: &'static str,
+    /// One of the constants below.
+    pub state: &'static str,
+    /// Since it last got on: since its loop turned, or its job came to what it is doing now.
+    pub quiet: Duration,
+}
+
+impl ThreadHealth {
+    /// Its loop turns.
+    pub const OK: &'static str = "ok";
+    /// Its loop should have turned by now.
+    pub const LATE: &'static str = "late";
+    /// It has a job.
+    pub const BUSY: &'static str = "busy";
+    /// It has no job.
+    pub const IDLE: &'static str = "idle";
+
+    fn is_late(&self) -> bool {
+        self.state == Self::LATE
+    }
 }
 
 /// A source's health at a moment.
@@ -103,11 +131,12 @@ pub struct SourceHealth {
 
 impl Health {
     /// Whether it should be published at once, since it differs from `before`, which was published last: a source's state is
-    /// another, or the outbox's; or there is a new connection, which was given `before`, and that may be old.
+    /// another, or the outbox's; a thread hangs, or goes on again; or there is a new connection, which was given `before`, and that may be old.
     pub fn is_news(&self, before: &Self) -> bool {
         self.outbox != before.outbox
             || self.connections != before.connections
             || self.names_taken != before.names_taken
+            || !self.threads.iter().map(ThreadHealth::is_late).eq(before.threads.iter().map(ThreadHealth::is_late))
             || !self.sources.iter().map(|source| source.state).eq(before.sources.iter().map(|source| source.state))
     }
 }
@@ -122,6 +151,10 @@ mod tests {
         let health = |source| Health { sources: vec![source], ..Health::default() };
         assert!(!health(source("live", 5)).is_news(&health(source("live", 0))));
         assert!(health(source("lost", 0)).is_news(&health(source("live", 0))));
+        let thread = |state| ThreadHealth { name: "outbox", state, quiet: Duration::from_secs(5) };
+        let hangs = Health { threads: vec![thread(ThreadHealth::LATE)], ..health(source("live", 0)) };
+        let turns = Health { threads: vec![thread(ThreadHealth::OK)], ..health(source("live", 0)) };
+        assert!(hangs.is_news(&turns) && turns.is_news(&hangs) && !hangs.is_news(&hangs));
         let connected = Health { connections: 2, ..health(source("live", 0)) };
         assert!(connected.is_news(&health(source("live", 0))), "what the broker has just been given may be old");
     }

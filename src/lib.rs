@@ -19,25 +19,28 @@
 //! | `read-` (a file each) | decodes ahead of the reader | waits: no sound of a file is lost |
 //! | `source-` (a source each) | reads sound, runs the pipeline, reports scores and events | scores only the newest due window; `windows_skipped` counts the others |
 //! | `outbox` | writes events to the disk, drops those over a bound | the oldest start and end go together; `events_dropped` counts them |
-//! | `mqtt`, `mqtt-pause` | own the connection; publish what has waited for Home Assistant | back off with jitter; the outbox has an event until it is acknowledged, and of scores the newest waits |
-//! | `prepare` | embeds the prompts of a change, new texts by a process of its own | one change at a time; another is refused |
-//! | main | the supervisor: signals, health, watchdog, requests | more than eight requests are dropped; `commands_dropped` counts them |
+//! | `mqtt` | owns the connection; publishes also what has waited for Home Assistant | back off with jitter; the outbox has an event until it is acknowledged, and of scores the newest waits |
+//! | `worker` | reads, decodes, embeds and opens what a reload or a request asks for, new texts by a process of its own | one change at a time; another is refused |
+//! | main | the supervisor: owns the handles of the others, signals, health, watchdog, requests; never waits but to stop | more than eight requests are dropped; `commands_dropped` counts them |
 //!
-//! A source's thread that panics ends the process, with a message and an error status; systemd starts another.
+//! A thread that ends or panics unasked is named in the log and ends the process, with its events, its outbox and an error
+//! status; systemd starts another. `watch-` and `read-` are their source's, which fails with them; what decoders and bundles
+//! panic about is an error of the file or the window.
 //!
 //! # Modules
 //!
 //! | module | is | may use |
 //! |---|---|---|
 //! | [`counter`], [`backoff`] | a count and when it deserves a log line; waits that double | |
+//! | [`threads`] | names, heartbeats and ends of threads | |
 //! | [`time`] | the computer's clocks, and where they meet a source's | |
-//! | [`capture`] | devices, files and standard input as samples | counter, backoff, time |
+//! | [`capture`] | devices, files and standard input as samples | counter, backoff, threads, time |
 //! | [`score_log`] | a file of scores within a bound | |
 //! | [`health`] | what all threads have counted, at a moment | counter |
-//! | [`outbox`] | events that wait, also after a power cut | counter, time |
+//! | [`outbox`] | events that wait, also after a power cut | counter, threads, time |
 //! | [`config`] | the TOML file as settings, or every fault at once | the types of capture, outbox, score_log |
 //! | [`prompts`] | prompts with their recordings and embeddings | config |
-//! | [`mqtt`] | topics, messages, discovery, commands and the connection | config, health, outbox, backoff |
+//! | [`mqtt`] | topics, messages, discovery, commands and the connection | config, health, outbox, backoff, threads |
 //! | [`daemon`] | the process that goes on | all of these but backoff |
 //! | [`cli`] | a file a command | capture, config, daemon, mqtt, prompts, score_log, time |
 //!
@@ -52,7 +55,8 @@
 //! | a queue has a bound, a drop has a counter, a log line (the first, then each doubling: [`counter::Counter`]) and a place in [`health`] | review; tests of each bound |
 //! | an event leaves the outbox when the broker has acknowledged it, or over a bound | `tests/program/outbox.rs`, `tests/system/chaos.rs` |
 //! | the disk has what the outbox says it has, whatever fails or dies at any step | `outbox::state`, tested against a model of it |
-//! | the watchdog is fed by progress of the sources, never by a timer | `daemon::source_progress` and its tests |
+//! | the watchdog is fed by progress of the sources and turns of the loops, never by a timer | tests of `daemon::source_progress`, `daemon::watchdog` |
+//! | no thread dies unseen, and nothing that hangs delays the supervisor | `tests/system/supervision.rs` |
 //! | what a message or a file looks like is frozen | tests of `mqtt::message`, `mqtt::discovery`, `outbox::log_entry` |
 
 #![forbid(unsafe_code)]
@@ -70,4 +74,5 @@ pub mod mqtt;
 pub mod outbox;
 pub mod prompts;
 pub mod score_log;
+pub mod threads;
 pub mod time;

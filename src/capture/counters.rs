@@ -1,9 +1,10 @@
 //! What a source shows of itself: counters that any thread may read at any time.
 //!
-//! The audio callback, the device's watcher and the reader add to them; health, logs and the screen show them. All are
-//! atomic, so that the callback may add to them.
+//! The audio callback, the device's watcher and the reader add to them; health, logs and the screen show them. All that
+//! the callback adds to are atomic.
 
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::level::{LevelMeter, Signal};
 use super::source_state::SourceState;
@@ -34,6 +35,17 @@ pub struct SourceCounters {
     /// What the samples say: live, silent or clipping.
     signal: AtomicU8,
     level_db: AtomicI32,
+    /// Why the device's last stream was given up.
+    failure: Mutex<Option<DeviceFailure>>,
+}
+
+/// Why a device could not be opened, or its stream was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceFailure {
+    /// What was seen.
+    pub reason: String,
+    /// Somebody uses it, which may be another source of ours.
+    pub is_busy: bool,
 }
 
 impl Default for SourceCounters {
@@ -49,6 +61,7 @@ impl Default for SourceCounters {
             delivery: AtomicU8::new(SourceState::Starting.number()),
             signal: AtomicU8::new(SourceState::Live.number()),
             level_db: AtomicI32::new(NO_LEVEL),
+            failure: Mutex::default(),
         }
     }
 }
@@ -65,6 +78,21 @@ impl SourceCounters {
     /// The level of the last second of sound, RMS in dB below full scale, whose RMS is 1; none before there was one.
     pub fn level_db(&self) -> Option<i32> {
         Some(self.level_db.load(Ordering::Relaxed)).filter(|level| *level != NO_LEVEL)
+    }
+
+    /// Whether a stream holds the device, or is being closed.
+    pub fn has_streams(&self) -> bool {
+        self.streams_open.load(Ordering::Relaxed) > 0
+    }
+
+    /// Why the device's last stream was given up; none where none was.
+    pub fn failure(&self) -> Option<DeviceFailure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// To be called by the device's watcher only, since it locks.
+    pub(super) fn set_failure(&self, failure: DeviceFailure) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     }
 
     pub(super) fn set_state(&self, state: SourceState) {

@@ -132,8 +132,7 @@ pub(super) struct OpenedStream {
 /// No such device, none of its configurations is usable, or it can't be opened now.
 pub(super) fn open(name: &str, channel: Channel, counters: &Arc<SourceCounters>) -> Result<OpenedStream> {
     let device = find(name)?;
-    let offered =
-        device.supported_input_configs().map_err(|error| anyhow!("device {name:?} can't be opened: {error}"))?;
+    let offered = device.supported_input_configs().with_context(|| format!("device {name:?} can't be opened"))?;
     let offered: Vec<_> = offered.collect();
     let candidates = rank(&offered, channel);
     if candidates.is_empty() {
@@ -147,12 +146,17 @@ pub(super) fn open(name: &str, channel: Channel, counters: &Arc<SourceCounters>)
         }
     }
     let (tried, error) = last.context("no configuration was tried")?;
-    bail!(
-        "device {name:?} can't be started at {} Hz, {} channels, {}: {error}",
-        tried.rate,
-        tried.channels,
-        tried.format
-    )
+    Err(error.context(format!(
+        "device {name:?} can't be started at {} Hz, {} channels, {}",
+        tried.rate, tried.channels, tried.format
+    )))
+}
+
+/// Whether opening failed because somebody uses the device.
+pub(super) fn is_busy(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<cpal::Error>().is_some_and(|error| error.kind() == ErrorKind::DeviceBusy))
 }
 
 fn find(name: &str) -> Result<cpal::Device> {

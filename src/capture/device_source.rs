@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -17,13 +17,14 @@ use clapd_core::time::SampleTime;
 
 use super::alsa_log::log_alsa_messages;
 use super::clock::{StreamClock, samples_in};
-use super::counters::SourceCounters;
+use super::counters::{DeviceFailure, SourceCounters};
 use super::device::{self, StreamHealth};
 use super::ring::RingReader;
 use super::source_state::SourceState;
 use super::{Channel, Read};
 use crate::backoff::{Backoff, random_time};
 use crate::counter::Counter;
+use crate::threads::{joined, strike};
 use crate::time::WallAnchor;
 
 /// How often the watcher reads a stream's counters. A dead server's error flood burns a core for as long.
@@ -65,6 +66,8 @@ pub(super) struct DeviceSource {
     counters: Arc<SourceCounters>,
     id: String,
     stop: Arc<AtomicBool>,
+    /// The watcher's thread, until its end was seen.
+    watcher: Option<JoinHandle<()>>,
 }
 
 struct CurrentStream {
@@ -91,12 +94,13 @@ impl DeviceSource {
             sender,
             failures: Counter::default(),
         };
-        thread::Builder::new()
+        let watcher = thread::Builder::new()
             .name(format!("watch-{id}"))
             .spawn(move || watcher.run())
             .with_context(|| format!("source {id:?}: can't start its thread"))?;
         let (id, counters) = (id.to_owned(), counters.clone());
-        Ok(Self { streams, current: None, ended: None, samples: Vec::new(), counters, id, stop })
+        let watcher = Some(watcher);
+        Ok(Self { streams, current: None, ended: None, samples: Vec::new(), counters, id, stop, watcher })
     }
 
     pub fn read(&mut self, timeout: Duration) -> Result<Read<'_>> {
@@ -107,6 +111,7 @@ impl DeviceSource {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                self.check_watcher()?;
                 self.check_hanging()?;
                 return Ok(Read::Idle);
             }
@@ -139,6 +144,14 @@ impl DeviceSource {
             }
             self.current = Some(CurrentStream { ring, clock: None, base: 0 });
         }
+    }
+
+    /// Without its watcher a device that is lost stays lost.
+    fn check_watcher(&mut self) -> Result<()> {
+        let Some(watcher) = self.watcher.take_if(|watcher| watcher.is_finished()) else { return Ok(()) };
+        let name = format!("watch-{}", self.id);
+        joined(&name, watcher.join())?;
+        bail!("thread {name} ended, which is a fault in clapd")
     }
 
     fn check_hanging(&self) -> Result<()> {
@@ -235,11 +248,14 @@ impl DeviceWatcher {
     fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         while !self.is_stopped() {
+            strike(&format!("watch-{}", self.id));
             let began = Instant::now();
             let StreamFailure { state, reason } = self.run_stream();
             if self.is_stopped() {
                 return;
             }
+            let failure = DeviceFailure { reason: format!("{reason:#}"), is_busy: device::is_busy(&reason) };
+            self.counters.set_failure(failure);
             self.counters.set_state(state);
             if let Some(times) = self.failures.add(1) {
                 log::warn!("source {:?}: {reason:#}; trying again (trouble {times})", self.id);
@@ -308,6 +324,7 @@ impl DeviceWatcher {
     fn watch(&mut self, health: &StreamHealth, description: &str) -> StreamFailure {
         let (mut blocks, mut since, mut first) = (0, Instant::now(), None);
         while !self.is_stopped() {
+            strike(&format!("watch-{}", self.id));
             thread::sleep(POLL_INTERVAL);
             let now = health.blocks.load(Ordering::Relaxed);
             if now > 0 && first.is_none() {

@@ -23,7 +23,7 @@ use clapd_core::channel::Channel;
 use clapd_core::samples::Samples;
 
 use crate::time::WallAnchor;
-pub use counters::SourceCounters;
+pub use counters::{DeviceFailure, SourceCounters};
 use device_source::DeviceSource;
 use level::LevelMeter;
 use reader::{BlockReader, InputSpec};

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -17,6 +17,7 @@ use clapd_core::time::SampleTime;
 use super::Read;
 use super::counters::SourceCounters;
 use super::source_state::SourceState;
+use crate::threads::{joined, strike};
 use crate::time::{Clocks, WallAnchor};
 
 /// Blocks that may wait for the reader: one being written while one is read keeps both busy.
@@ -90,6 +91,8 @@ pub(super) struct BlockReader {
     /// The clocks when `began` was last corrected.
     clocks: Clocks,
     counters: Arc<SourceCounters>,
+    /// The decoding thread, until its end was seen.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl BlockReader {
@@ -109,13 +112,14 @@ impl BlockReader {
             began: None,
             sent: Duration::ZERO,
         };
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(format!("read-{id}"))
             .spawn(move || thread.run(first))
             .with_context(|| format!("source {id:?}: can't start its thread"))?;
         let block = Block { rate: 0, lost: 0, data: Vec::new(), late: false };
-        let (clocks, counters) = (Clocks::now(), counters.clone());
-        Ok(Self { messages, used, block, next: None, realtime, position: 0, began: clocks.wall, clocks, counters })
+        let (clocks, counters, thread) = (Clocks::now(), counters.clone(), Some(thread));
+        let (next, position, began) = (None, 0, clocks.wall);
+        Ok(Self { messages, used, block, next, realtime, position, began, clocks, counters, thread })
     }
 
     pub fn read(&mut self, timeout: Duration) -> Result<Read<'_>> {
@@ -130,6 +134,11 @@ impl BlockReader {
             Err(RecvTimeoutError::Timeout) => return Ok(Read::Idle),
             Err(RecvTimeoutError::Disconnected) => {
                 self.counters.set_state(SourceState::Ended);
+                // The thread has dropped its end, so it ends now. A panic is no end of the file.
+                if let Some(thread) = self.thread.take() {
+                    let name = thread.thread().name().unwrap_or("read").to_owned();
+                    joined(&name, thread.join())?;
+                }
                 return Ok(Read::End);
             }
         };
@@ -258,6 +267,7 @@ impl DecodeThread {
 
     /// Hands a block over; in real time, at the moment at which its last sample would have been captured.
     fn send(&mut self, mut block: Block) -> std::result::Result<(), ReaderClosed> {
+        strike(thread::current().name().unwrap_or_default());
         let began = *self.began.get_or_insert_with(Instant::now);
         self.sent += block.length();
         if self.spec.realtime {

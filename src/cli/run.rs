@@ -13,7 +13,7 @@ use clapd_core::prompts::Prompt;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::paths;
-use crate::daemon::{Daemon, DaemonOptions, EmbedProcess, PromptStore};
+use crate::daemon::{Daemon, DaemonError, DaemonOptions, EmbedProcess, PromptStore};
 use crate::mqtt;
 use crate::prompts;
 
@@ -34,7 +34,10 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let embed_process = embed_process(&bundle, settings.threads);
     let options = DaemonOptions { path: path.into(), settings, set, store, bundle, cache, embed_process };
-    Daemon::prepare(options).at(Stage::Bundle)?.run().at(Stage::Input)
+    Daemon::prepare(options).at(Stage::Bundle)?.run().map_err(|error| match error {
+        DaemonError::Source(error) => Failure::new(Stage::Input, error),
+        DaemonError::Fault(error) => Failure::new(Stage::Other, error),
+    })
 }
 
 /// `clapd embed-cache`: embeds the texts of a JSON list on standard input into the cache; the daemon's own helper.

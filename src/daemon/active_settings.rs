@@ -15,15 +15,8 @@ use crate::prompts;
 /// Faults in a response; the log has them all.
 const MAX_FAULTS: usize = 10;
 
-/// What is to be in effect from now on.
-pub(super) enum SettingsChange {
-    /// Other prompts; none: those of the configuration.
-    Prompts(Option<Vec<Prompt>>),
-    /// What the configuration says now.
-    Settings(Box<Settings>),
-}
-
-/// The settings in effect.
+/// The settings in effect. A clone is what the worker has of them.
+#[derive(Clone)]
 pub(super) struct ActiveSettings {
     /// The configuration's file.
     path: PathBuf,
@@ -74,9 +67,9 @@ impl ActiveSettings {
         prompts::load_settings(&self.path)
     }
 
-    /// The prompts that a request sets, where `current` are listened for; none: those of the file. They are checked as a
-    /// whole, as they are when they are read at the next start.
-    pub(super) fn requested_prompts(&self, set: SetPrompts, current: &[Prompt]) -> Result<Option<Vec<Prompt>>, String> {
+    /// The prompts that a request sets; none: those of the file. They are checked as a whole, as they are when they are
+    /// read at the next start.
+    pub(super) fn requested_prompts(&self, set: SetPrompts) -> Result<Option<Vec<Prompt>>, String> {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let parse = |text: &str| {
             let origin = PromptOrigin::Request("prompts/set", &self.recordings);
@@ -87,32 +80,32 @@ impl ActiveSettings {
             SetPrompts::Replace(text) => parse(&text)?,
             SetPrompts::Change { merge, remove } => {
                 let added = merge.map_or(Ok(Vec::new()), |text| parse(&text))?;
-                merged(current, added, &remove)?
+                merged(self.prompts(), added, &remove)?
             }
         };
         let text = config::request_text(&prompts).map_err(|error| error.to_string())?;
         parse(&text).map(Some)
     }
 
-    /// The prompts to listen for after this change.
-    pub(super) fn prompts_after(&self, change: &SettingsChange) -> Vec<Prompt> {
-        match change {
-            SettingsChange::Prompts(Some(prompts)) => prompts.clone(),
-            SettingsChange::Prompts(None) => self.file.prompts.clone(),
-            SettingsChange::Settings(settings) => self.set.clone().unwrap_or_else(|| settings.prompts.clone()),
-        }
+    /// The prompts to listen for once the file says this.
+    pub(super) fn prompts_with<'a>(&'a self, file: &'a Settings) -> &'a [Prompt] {
+        self.set.as_deref().unwrap_or(&file.prompts)
     }
 
-    /// Sets the prompts, and stores them for the next start.
+    /// Stores these prompts for the next start; none: those of the file are to be used.
     ///
     /// # Errors
     /// Prompts that could not be stored: they end with this process.
-    pub(super) fn set_prompts(&mut self, prompts: Option<Vec<Prompt>>) -> Result<()> {
-        self.set = prompts;
-        match &self.set {
+    pub(super) fn store_prompts(&self, prompts: Option<&[Prompt]>) -> Result<()> {
+        match prompts {
             Some(prompts) => self.store.save(prompts),
             None => self.store.remove(),
         }
+    }
+
+    /// These prompts are in effect; none: those of the file.
+    pub(super) fn set_prompts(&mut self, prompts: Option<Vec<Prompt>>) {
+        self.set = prompts;
     }
 
     /// Warns of what [`Self::replace`] will not put into effect, and returns the keys that need a restart.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::notifier::Notifier;
-use crate::health::{DeliveryCounters, Health, SourceHealth, StateLog};
+use crate::health::{DeliveryCounters, Health, SourceHealth, StateLog, ThreadHealth};
 use crate::mqtt::Publisher;
 use crate::outbox::Outbox;
 
@@ -26,8 +26,14 @@ impl HealthReporter {
     }
 
     /// Publishes health where it is news or due. To be called often.
-    pub(super) fn report(&mut self, sources: Vec<SourceHealth>, publisher: Option<&Publisher>, notifier: &Notifier) {
-        let health = self.health(sources, publisher.map(Publisher::outbox));
+    pub(super) fn report(
+        &mut self,
+        sources: Vec<SourceHealth>,
+        threads: Vec<ThreadHealth>,
+        publisher: Option<&Publisher>,
+        notifier: &Notifier,
+    ) {
+        let health = self.health(sources, threads, publisher.map(Publisher::outbox));
         for change in self.states.changes(&health) {
             log::log!(if change.is_trouble { log::Level::Warn } else { log::Level::Info }, "{}", change.text);
         }
@@ -52,7 +58,7 @@ impl HealthReporter {
         self.published = None;
     }
 
-    fn health(&self, sources: Vec<SourceHealth>, outbox: Option<&Outbox>) -> Health {
+    fn health(&self, sources: Vec<SourceHealth>, threads: Vec<ThreadHealth>, outbox: Option<&Outbox>) -> Health {
         Health {
             uptime: self.began.elapsed(),
             outbox: outbox.map_or("memory", Outbox::storage),
@@ -64,6 +70,7 @@ impl HealthReporter {
             refused: self.delivery.refused.get(),
             commands_dropped: self.delivery.commands_dropped.get(),
             names_taken: self.delivery.names_taken.get(),
+            threads,
             sources,
         }
     }

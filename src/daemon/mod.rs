@@ -2,11 +2,11 @@
 //!
 //! A thread a source (`source_thread`) reads sound, runs the pipeline (`source_processor`) and reports scores and events
 //! (`event_reporter`), as its `source_control` says. The main thread runs the `supervisor`, which owns all sources
-//! (`source_set`), the settings in effect (`active_settings`), the change that is being made ready (`reloader`) and what
-//! is published of health (`health_reporter`).
+//! (`source_set`), the settings in effect (`active_settings`), the change that the `worker` makes ready (`reloader`,
+//! `source_opening`) and what is published of health (`health_reporter`).
 //!
-//! The process does not end with an event open that its publisher could still end, and the watchdog is fed by progress
-//! alone.
+//! The process does not end with an event open that its publisher could still end, the watchdog is fed by progress
+//! alone, and a thread that ends unasked ends the process.
 
 mod active_settings;
 mod embed_process;
@@ -18,6 +18,7 @@ mod prompt_store;
 mod reloader;
 mod score_tap;
 mod source_control;
+mod source_opening;
 mod source_processor;
 mod source_progress;
 mod source_set;
@@ -25,6 +26,7 @@ mod source_status;
 mod source_thread;
 mod supervisor;
 mod watchdog;
+mod worker;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,12 +40,13 @@ use signal_hook::iterator::Signals;
 
 use crate::config::Settings;
 use crate::mqtt::Info;
+use crate::outbox::Outbox;
 use active_settings::ActiveSettings;
 pub use embed_process::EmbedProcess;
 use prompt_preparer::PromptPreparer;
 pub use prompt_store::PromptStore;
 use source_control::ListenConfig;
-use source_set::OpenedSource;
+use source_opening::OpenedSource;
 use supervisor::Supervisor;
 
 /// How often the main thread looks around. A signal is answered within it, and nobody presses Ctrl-C to the tenth of a second.
@@ -99,13 +102,29 @@ impl Daemon {
     /// Listens until every source is over, or until SIGTERM or SIGINT; SIGHUP reads the configuration again.
     ///
     /// # Errors
-    /// A source that cannot be opened; or, when all is over, the first that could not be read to its end.
-    pub fn run(self) -> Result<()> {
+    /// A source that cannot be opened; or, when all is over, why a new process is needed, or the first source that could not be
+    /// read to its end.
+    pub fn run(self) -> Result<(), DaemonError> {
         let Self { settings, preparer, config, info } = self;
-        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals cannot be received")?;
-        let opened = settings.file().sources.iter().map(OpenedSource::open).collect::<Result<Vec<_>>>()?;
-        let mut supervisor = Supervisor::start(settings, preparer, config, info, opened)?;
+        let file = settings.file();
+        let opened = file.sources.iter().map(OpenedSource::open).collect::<Result<Vec<_>>>();
+        let opened = opened.map_err(DaemonError::Source)?;
+        let outbox = file.broker.as_ref().map(|_| Outbox::open(&file.outbox));
+        // Until here a signal ends the process at once, whatever file or disk it waits for.
+        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals cannot be received");
+        let signals = signals.map_err(DaemonError::Fault)?;
+        let supervisor = Supervisor::start(settings, preparer, config, info, outbox, opened);
+        let mut supervisor = supervisor.map_err(DaemonError::Fault)?;
         supervisor.run(signals);
         supervisor.stop()
     }
+}
+
+/// Why a daemon ended that nobody stopped.
+#[derive(Debug)]
+pub enum DaemonError {
+    /// A source cannot be opened, or could not be read to its end.
+    Source(anyhow::Error),
+    /// A thread ended unasked, or what every run needs is not to be had: only another process helps.
+    Fault(anyhow::Error),
 }

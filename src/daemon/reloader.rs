@@ -1,80 +1,196 @@
-//! A change of the settings while its prompts are made ready, which may take a minute; meanwhile everything goes on.
+//! A change of the settings: made ready beside everything that goes on, then made, then reported.
 //!
-//! One change is made at a time. A request for another is refused; a SIGHUP, which nobody answers, is remembered instead.
+//! What it takes is read, decoded, embedded and opened by the worker, which may take a minute, or hang. One change is made
+//! at a time. A request for another is refused; a SIGHUP, which nobody answers, is remembered instead.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clapd_core::prompts::{Prompt, PromptTable};
+use serde_json::Value;
 
-use super::active_settings::SettingsChange;
+use super::active_settings::{ActiveSettings, summarize};
 use super::prompt_preparer::PromptPreparer;
-use crate::mqtt::Reply;
+use super::source_opening::{self, DEVICE_TIMEOUT, OpenedSource, PresentSource};
+use super::worker::{Activity, Worker};
+use crate::config::Settings;
+use crate::health::ThreadHealth;
+use crate::mqtt::{Reply, SetPrompts};
+use crate::threads::ThreadPanic;
 
-/// Makes prompts ready on a thread of its own, one change at a time.
+/// For a change that is made to show what came of it: sources end within 2 s, and the devices after them deliver or fail.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(3).saturating_add(DEVICE_TIMEOUT);
+
+/// What somebody wants changed.
+pub(super) enum ChangeRequest {
+    /// Other prompts.
+    Prompts(SetPrompts),
+    /// What the configuration's file says now.
+    Reload,
+}
+
+/// A change that can be made now.
+pub(super) enum PreparedChange {
+    Prompts {
+        /// None: those of the configuration.
+        prompts: Option<Vec<Prompt>>,
+        table: PromptTable,
+        /// Whether they were stored for the next start.
+        stored: Result<()>,
+    },
+    Settings {
+        settings: Box<Settings>,
+        table: PromptTable,
+        /// The sources that are new.
+        opened: Vec<OpenedSource>,
+    },
+}
+
+/// What becomes of a request: an error is for whoever asked.
+type Outcome<T> = Result<T, String>;
+
+/// A change that is ready, or why there is none, and whom to answer.
+pub(super) struct PreparedReply {
+    pub(super) reply: Option<Reply>,
+    pub(super) outcome: Result<Outcome<PreparedChange>, ThreadPanic>,
+}
+
+/// Sees to one change at a time.
 pub(super) struct Reloader {
     preparer: Arc<PromptPreparer>,
-    pending: Option<PendingChange>,
+    worker: Worker<Outcome<PreparedChange>>,
+    /// Whom to answer, once a change is ready.
+    requester: Option<Reply>,
+    settling: Option<SettlingChange>,
     /// Another SIGHUP came meanwhile.
     reload_again: bool,
 }
 
-struct PendingChange {
-    change: SettingsChange,
+/// A change that was made, and whose effects show.
+struct SettlingChange {
     reply: Option<Reply>,
-    worker: JoinHandle<Result<PromptTable>>,
-}
-
-/// A change that can be made now, unless its prompts could not be made ready.
-pub(super) struct PreparedChange {
-    pub(super) change: SettingsChange,
-    pub(super) reply: Option<Reply>,
-    pub(super) table: Result<PromptTable>,
+    data: Value,
+    deadline: Instant,
 }
 
 impl Reloader {
     pub(super) fn new(preparer: PromptPreparer) -> Self {
-        Self { preparer: preparer.into(), pending: None, reload_again: false }
+        let (worker, requester, settling) = (Worker::idle(), None, None);
+        Self { preparer: preparer.into(), worker, requester, settling, reload_again: false }
+    }
+
+    /// What the change is at that is not over; none where there is none.
+    fn activity(&self) -> Option<String> {
+        let settling = self.settling.as_ref().map(|_| "waiting for sources to begin".into());
+        self.worker.activity().or(settling)
     }
 
     /// While a change is pending, remembers that another reload is due; whether it did.
     pub(super) fn defer_reload(&mut self) -> bool {
-        self.reload_again |= self.pending.is_some();
-        self.pending.is_some()
+        let activity = self.activity();
+        if let Some(activity) = &activity {
+            self.reload_again = true;
+            log::warn!("the configuration is read again once another change is over ({activity})");
+        }
+        activity.is_some()
     }
 
-    /// Whether a reload was deferred; once.
+    /// Whether a reload was deferred that is due now; once.
     pub(super) fn take_deferred_reload(&mut self) -> bool {
-        std::mem::take(&mut self.reload_again)
+        self.activity().is_none() && std::mem::take(&mut self.reload_again)
     }
 
-    /// Begins to make ready the `prompts` of a change.
+    /// Begins to make a change ready, with the `settings` in effect and the sources that are `present`.
     ///
     /// # Errors
     /// Whom to answer, and why nothing was begun: another change is pending, or a thread cannot be started.
     pub(super) fn begin(
         &mut self,
-        change: SettingsChange,
-        prompts: Vec<Prompt>,
+        request: ChangeRequest,
+        settings: ActiveSettings,
+        present: Vec<PresentSource>,
         reply: Option<Reply>,
     ) -> Result<(), (Option<Reply>, String)> {
-        if self.pending.is_some() {
-            let busy = "another change is being made ready; send it again after the response to that one";
-            return Err((reply, busy.into()));
+        if let Some(activity) = self.activity() {
+            let busy =
+                format!("another change is under way ({activity}); send it again after the response to that one");
+            return Err((reply, busy));
         }
         let preparer = Arc::clone(&self.preparer);
-        match thread::Builder::new().name("prepare".into()).spawn(move || preparer.prepare(&prompts)) {
-            Ok(worker) => self.pending = Some(PendingChange { change, reply, worker }),
+        let work = move |activity: &Activity| match request {
+            ChangeRequest::Prompts(set) => prepare_prompts(set, &settings, &preparer, activity),
+            ChangeRequest::Reload => prepare_settings(&settings, &present, &preparer, activity),
+        };
+        match self.worker.begin(work) {
+            Ok(()) => self.requester = reply,
             Err(error) => return Err((reply, format!("a thread cannot be started: {error}"))),
         }
         Ok(())
     }
 
-    /// The change whose prompts are ready.
-    pub(super) fn take_prepared(&mut self) -> Option<PreparedChange> {
-        let PendingChange { change, reply, worker } = self.pending.take_if(|pending| pending.worker.is_finished())?;
-        let table = worker.join().unwrap_or_else(|_| Err(anyhow!("its thread panicked, which is a fault in clapd")));
-        Some(PreparedChange { change, reply, table })
+    /// What the worker has made of a request, once it is done.
+    pub(super) fn take_prepared(&mut self) -> Option<PreparedReply> {
+        let outcome = self.worker.take_done()?;
+        Some(PreparedReply { reply: self.requester.take(), outcome })
     }
+
+    /// The change is made; it is answered with `data` once it has settled.
+    pub(super) fn settle(&mut self, reply: Option<Reply>, data: Value) {
+        self.settling = Some(SettlingChange { reply, data, deadline: Instant::now() + SETTLE_TIMEOUT });
+    }
+
+    /// The change that has settled, or had time enough to: whom to answer, and with what.
+    pub(super) fn take_settled(&mut self, is_settled: bool) -> Option<(Option<Reply>, Value)> {
+        let settled = self.settling.take_if(|it| is_settled || Instant::now() >= it.deadline)?;
+        Some((settled.reply, settled.data))
+    }
+
+    /// The process ends: what is not done is left behind. Whom to answer.
+    pub(super) fn leave(&mut self) -> Option<Reply> {
+        self.worker.leave();
+        self.requester.take().or_else(|| self.settling.take()?.reply)
+    }
+
+    pub(super) fn health(&self) -> ThreadHealth {
+        self.worker.health()
+    }
+}
+
+fn prepare_prompts(
+    set: SetPrompts,
+    settings: &ActiveSettings,
+    preparer: &PromptPreparer,
+    activity: &Activity,
+) -> Outcome<PreparedChange> {
+    activity.set("reading the prompts and their recordings");
+    let prompts = settings.requested_prompts(set)?;
+    let listened = prompts.as_deref().unwrap_or(&settings.file().prompts);
+    let table = prepare_table(listened, preparer, activity)?;
+    activity.set("storing the prompts");
+    let stored = settings.store_prompts(prompts.as_deref());
+    Ok(PreparedChange::Prompts { prompts, table, stored })
+}
+
+fn prepare_settings(
+    current: &ActiveSettings,
+    present: &[PresentSource],
+    preparer: &PromptPreparer,
+    activity: &Activity,
+) -> Outcome<PreparedChange> {
+    activity.set(format!("reading {} and its recordings", current.path().display()));
+    let (settings, warnings) = current.load().map_err(|faults| {
+        faults.iter().for_each(|fault| log::error!("{fault}"));
+        summarize(&faults)
+    })?;
+    warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    let table = prepare_table(current.prompts_with(&settings), preparer, activity)?;
+    let opened = source_opening::open_new(&settings.sources, present, activity);
+    let opened = opened.map_err(|error| format!("{error:#}"))?;
+    Ok(PreparedChange::Settings { settings: settings.into(), table, opened })
+}
+
+fn prepare_table(prompts: &[Prompt], preparer: &PromptPreparer, activity: &Activity) -> Outcome<PromptTable> {
+    activity.set(format!("embedding {} prompt(s)", prompts.len()));
+    preparer.prepare(prompts).map_err(|error| format!("{error:#}"))
 }

@@ -3,9 +3,11 @@
 //! The source's thread waits for a write to a file at the most; the log itself waits for nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::event_reporter::{ReportSink, SourceReport};
 use crate::score_log::{LogSpec, Moment, ScoreLog};
+use crate::threads::ServiceThread;
 
 /// One log for all sources.
 #[derive(Debug, Clone)]
@@ -16,9 +18,18 @@ impl SharedScoreLog {
         Self(Arc::new(Mutex::new(ScoreLog::new(spec))))
     }
 
-    /// Writes what waits.
-    pub(super) fn flush(&self) {
-        self.lock().flush();
+    /// Writes what waits, on a thread of its own: a file system that hangs is to keep nobody from stopping. Gives it up to
+    /// `patience`.
+    pub(super) fn flush(&self, patience: Duration) {
+        let log = self.clone();
+        match ServiceThread::spawn("score-log", move |_| log.lock().flush()) {
+            Ok(thread) => match thread.join_until(Instant::now() + patience) {
+                Ok(true) => {}
+                Ok(false) => log::warn!("score-log: left behind: the last scores are not written within {patience:?}"),
+                Err(panic) => log::error!("{panic}"),
+            },
+            Err(error) => log::warn!("the last scores are not written: a thread cannot be started: {error}"),
+        }
     }
 
     /// A sink that writes down the scores of `source`, and passes everything on to `sink`.
@@ -68,7 +79,7 @@ mod tests {
         sink(score("cat"));
         sink(SourceReport::Prompts(Arc::default()));
         sink(score("bell"));
-        log.flush();
+        log.flush(Duration::from_secs(60));
         let text = std::fs::read_to_string(&path).unwrap();
         let ids: Vec<&str> = text.lines().skip(1).map(|line| line.split(',').nth(2).unwrap()).collect();
         assert_eq!(ids, ["cat", "bell"]);

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clapd_core::embed::Model;
-use clapd_core::pipeline::{MAX_OUTAGE, Output, Pace, Pipeline};
+use clapd_core::pipeline::{MAX_OUTAGE, OnStep, Output, Pace, Pipeline};
 use clapd_core::samples::Samples;
 use clapd_core::time::SampleTime;
 
@@ -27,6 +27,8 @@ const FAILING_AFTER: u64 = 5;
 pub(super) struct SourceProcessor {
     status: Arc<SourceStatus>,
     model: Model,
+    control: Arc<SourceControl>,
+    /// What was taken of the control last.
     config: Arc<ListenConfig>,
     pace: Pace,
     reporter: EventReporter,
@@ -55,7 +57,7 @@ impl SourceProcessor {
         status: Arc<SourceStatus>,
         kind: &SourceKind,
         model: Model,
-        config: Arc<ListenConfig>,
+        control: Arc<SourceControl>,
         reporter: EventReporter,
     ) -> Self {
         // What comes at the pace of the world can't wait for us; a file and a pipe can.
@@ -66,7 +68,8 @@ impl SourceProcessor {
         Self {
             status,
             model,
-            config,
+            config: control.config(),
+            control,
             pace,
             reporter,
             current: None,
@@ -84,13 +87,17 @@ impl SourceProcessor {
         &self.status
     }
 
+    pub(super) fn control(&self) -> &Arc<SourceControl> {
+        &self.control
+    }
+
     /// Takes up what the control says now.
-    pub(super) fn apply_control(&mut self, control: &SourceControl) {
-        let config = control.config();
+    pub(super) fn apply_control(&mut self) {
+        let config = self.control.config();
         if !Arc::ptr_eq(&config, &self.config) {
             self.change_config(config);
         }
-        self.paused = control.is_paused();
+        self.paused = self.control.is_paused();
         if self.paused {
             self.close_open_events();
         }
@@ -119,7 +126,8 @@ impl SourceProcessor {
     /// A new pipeline, whose clock begins where the source is.
     fn start_pipeline(&mut self, anchor: WallAnchor) -> Result<()> {
         let ListenConfig { prompts, hop, gate_db } = &*self.config;
-        let mut pipeline = Pipeline::new(self.model.clone(), Arc::clone(prompts), self.rate, *hop, self.pace)?;
+        let pipeline = Pipeline::new(self.model.clone(), Arc::clone(prompts), self.rate, *hop, self.pace)?;
+        let mut pipeline = pipeline.with_step(self.step());
         if let Some(gate_db) = gate_db {
             pipeline = pipeline.with_gate(*gate_db);
         }
@@ -127,6 +135,16 @@ impl SourceProcessor {
         pipeline.push(Samples { lost: self.position, data: &[] }, &mut |_| ())?;
         self.current = Some(CurrentPipeline { pipeline, anchor });
         Ok(())
+    }
+
+    /// Each part of a window is progress; none is begun once we are to stop, however long the window would take.
+    fn step(&self) -> Arc<OnStep> {
+        let (status, control) = (Arc::clone(&self.status), Arc::clone(&self.control));
+        Arc::new(move || {
+            ensure!(!control.is_stopping(), "the source is to stop");
+            status.progress.record_part();
+            Ok(())
+        })
     }
 
     /// Runs a block of sound through the pipeline.
@@ -190,6 +208,10 @@ impl SourceProcessor {
 
     /// So many windows failed, for the first of them why, and whether any got scores.
     fn record_failures(&mut self, failed: u64, scored: bool, outcome: Result<()>) {
+        // Then the window was given up, and nothing has failed.
+        if self.control.is_stopping() {
+            return;
+        }
         // What fails before there is a window loses one at least.
         let failed = if outcome.is_err() { failed.max(1) } else { 0 };
         self.failed_in_row = if scored { 0 } else { self.failed_in_row + failed };
@@ -291,7 +313,8 @@ mod tests {
         let prompt = Prompt::of_text(PromptId::new("loud").unwrap(), "something loud", rule);
         let config = ListenConfig { prompts: table([prompt]), hop, gate_db: None };
         let reporter = EventReporter::new("mic", "run", Arc::clone(&config.prompts), sink, Arc::clone(&status.scoring));
-        SourceProcessor::new(status, kind, model, config.into(), reporter)
+        let control = Arc::new(SourceControl::new(config.into(), false));
+        SourceProcessor::new(status, kind, model, control, reporter)
     }
 
     /// Processes a second a level, all at `rate`, from `began` on.
@@ -359,12 +382,12 @@ mod tests {
     fn other_prompts_come_without_a_gap_and_a_pause_keeps_the_time() {
         let reports = Arc::default();
         let mut processor = processor(&SourceKind::Stdin, Arc::clone(&reports));
-        let control = SourceControl::new(Arc::clone(&processor.config), false);
+        let control = Arc::clone(processor.control());
         let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let process = |processor: &mut SourceProcessor, second: u32| {
             let samples: Vec<f32> = (0..16_000).map(|n| 0.5 * (n as f32 * 0.5).sin()).collect();
             let at = SampleTime::from_samples(u64::from(second) * 16_000, 16_000);
-            processor.apply_control(&control);
+            processor.apply_control();
             processor
                 .process(16_000, Samples::whole(&samples), WallAnchor { at, wall: began + at.since(SampleTime::ZERO) })
                 .unwrap();

@@ -30,6 +30,14 @@ impl SourceProgress {
         }
     }
 
+    /// A part of a window was computed. A window may take longer than the watchdog waits; where no window gets a score
+    /// in the end, its parts are no progress either.
+    pub(super) fn record_part(&self) {
+        if Duration::from_millis(self.unscored_ms.load(Relaxed)) < MAX_UNSCORED {
+            self.rounds.fetch_add(1, Relaxed);
+        }
+    }
+
     /// No sound came, and that is in order: the device is away and is waited for, or nobody speaks into standard input.
     pub(super) fn record_excused_silence(&self) {
         self.rounds.fetch_add(1, Relaxed);
@@ -54,8 +62,12 @@ mod tests {
         assert_eq!(stuck, 59);
         progress.record_sound(second, false);
         assert_eq!(progress.count(), stuck);
+        progress.record_part();
+        assert_eq!(progress.count(), stuck, "parts of windows that come to nothing");
         progress.record_sound(second, true);
         progress.record_sound(second, false);
         assert_eq!(progress.count(), stuck + 2, "a score sets it right");
+        progress.record_part();
+        assert_eq!(progress.count(), stuck + 3, "slow is not stuck");
     }
 }

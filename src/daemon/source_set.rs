@@ -1,41 +1,57 @@
 //! The sources that are listened to, each on a thread of its own, and how they come and go.
+//!
+//! Nothing here waits but [`SourceSet::stop`]: a source that is to end is looked at now and then until it has, and what
+//! takes its place begins then. Two sources of one id at a time would contradict each other at the broker.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Error, Result};
 use clapd_core::embed::Model;
 
 use super::POLL_INTERVAL;
 use super::event_reporter::{self, EventReporter};
 use super::score_tap::SharedScoreLog;
 use super::source_control::{ListenConfig, SourceControl};
+use super::source_opening::{OpenedSource, PresentSource};
 use super::source_processor::SourceProcessor;
 use super::source_status::SourceStatus;
-use super::source_thread::SourceThread;
-use super::watchdog::Watchdog;
-use crate::capture::{Source, SourceKind, SourceSpec};
+use super::source_thread::{HeldThread, thread_name};
+use crate::capture::{SourceKind, SourceSpec, SourceState};
 use crate::health::SourceHealth;
 use crate::mqtt::Publisher;
+use crate::threads::{ThreadPanic, joined};
 
 /// For sources to score what they have and end their events. That is less than half of the time that there is to stop in.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A source that is listened to, or was until it was over.
+/// A source that is listened to, was until it was over, or will be.
 struct RunningSource {
     spec: SourceSpec,
     status: Arc<SourceStatus>,
     control: Arc<SourceControl>,
-    /// Its result is why the source could not be read to its end; none once that was collected.
-    thread: Option<JoinHandle<Result<()>>>,
+    thread: ThreadStage,
 }
 
-/// A source that has no thread yet.
-pub(super) struct OpenedSource {
-    spec: SourceSpec,
-    source: Source,
-    status: Arc<SourceStatus>,
+/// How far a source's thread is.
+enum ThreadStage {
+    /// It waits for another source to end.
+    Held(HeldThread),
+    /// Its result is why the source could not be read to its end.
+    Runs(JoinHandle<Result<()>>),
+    Ended,
+}
+
+/// A source that was told to end.
+struct EndingSource {
+    source: RunningSource,
+    deadline: Instant,
+    /// Nothing of it stays at the broker.
+    is_removed: bool,
+    /// It did not end in time, and nobody waits for it any more.
+    is_late: bool,
 }
 
 /// How the sources changed, by id.
@@ -54,37 +70,66 @@ pub(super) struct SourceSet {
     /// Where scores are written, too.
     score_log: Option<SharedScoreLog>,
     sources: Vec<RunningSource>,
+    ending: Vec<EndingSource>,
     /// Whether sources that come are paused, as all were asked to be.
     paused: bool,
-    watchdog: Watchdog,
     /// The first error of a source that could not be read to its end.
     outcome: Result<()>,
+    /// The first panic of a source's thread.
+    panic: Option<ThreadPanic>,
     /// A source ended in a way that only a new process mends.
     broken: bool,
 }
 
-impl OpenedSource {
-    /// Opens a source.
-    ///
-    /// # Errors
-    /// As [`Source::open`].
-    pub(super) fn open(spec: &SourceSpec) -> Result<Self> {
-        let status = Arc::new(SourceStatus::new(&spec.id, &spec.kind));
-        let source = Source::open(spec, Arc::clone(&status.capture)).with_context(|| format!("source {}", spec.id))?;
-        Ok(Self { spec: spec.clone(), source, status })
-    }
-}
-
 impl RunningSource {
-    /// Whether the thread runs.
-    fn runs(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    /// Whether it is listened to, or will be.
+    fn is_active(&self) -> bool {
+        !matches!(self.thread, ThreadStage::Ended)
+    }
+
+    /// Tells the thread to end; one that has not begun has nothing to end and never will begin.
+    fn stop(&mut self) {
+        self.control.stop();
+        if matches!(self.thread, ThreadStage::Held(_))
+            && let ThreadStage::Held(held) = std::mem::replace(&mut self.thread, ThreadStage::Ended)
+        {
+            held.discard();
+        }
+    }
+
+    /// The result of the thread, once it has ended; once.
+    fn take_ended(&mut self) -> Option<Result<Result<()>, ThreadPanic>> {
+        if !matches!(&self.thread, ThreadStage::Runs(thread) if thread.is_finished()) {
+            return None;
+        }
+        let ThreadStage::Runs(thread) = std::mem::replace(&mut self.thread, ThreadStage::Ended) else { return None };
+        Some(joined(&thread_name(&self.spec.id), thread.join()))
     }
 
     /// A source's own, but that somebody wanted it paused counts for more than what its device is doing.
     fn health(&self) -> SourceHealth {
         let own = self.status.health();
-        if self.control.is_paused() && self.thread.is_some() { SourceHealth { state: "paused", ..own } } else { own }
+        if self.control.is_paused() && self.is_active() { SourceHealth { state: "paused", ..own } } else { own }
+    }
+
+    /// Why no sound comes of it; none where it does, or a file or a pipe is read.
+    fn trouble(&self) -> Option<String> {
+        let state = self.status.capture.state();
+        match &self.thread {
+            ThreadStage::Ended => Some("it is over".into()),
+            _ if !self.status.steady || state.is_flowing() => None,
+            _ => {
+                let reason = self.status.capture.failure().map_or_else(String::new, |it| format!(": {}", it.reason));
+                Some(format!("{}{reason}; it is waited for", state.name()))
+            }
+        }
+    }
+}
+
+impl EndingSource {
+    /// Whether what takes its place has to wait: for its thread, and for its streams, which hold the device.
+    fn is_in_the_way(&self) -> bool {
+        !self.is_late && (self.source.is_active() || self.source.status.capture.has_streams())
     }
 }
 
@@ -102,26 +147,34 @@ impl SourceSet {
             publisher,
             score_log,
             sources: Vec::new(),
+            ending: Vec::new(),
             paused: false,
-            watchdog: Watchdog::from_environment(),
             outcome: Ok(()),
+            panic: None,
             broken: false,
         }
     }
 
-    /// Starts the first sources. Returns what the ids of their events begin with: it tells this run's from any other's.
-    ///
-    /// # Errors
-    /// A thread that cannot be started.
-    pub(super) fn start(&mut self, opened: Vec<OpenedSource>) -> Result<String> {
+    /// Begins with the first sources. Returns what the ids of their events begin with: it tells this run's from any
+    /// other's.
+    pub(super) fn start(&mut self, opened: Vec<OpenedSource>) -> String {
         let run = new_run();
-        opened.into_iter().try_for_each(|opened| self.start_one(opened, false, &run))?;
-        Ok(run)
+        for OpenedSource { spec, status, thread } in opened {
+            let control = Arc::new(SourceControl::new(Arc::clone(&self.config), false));
+            let thread = ThreadStage::Runs(thread.begin(self.processor(&spec, &status, &control, &run)));
+            self.sources.push(RunningSource { spec, status, control, thread });
+        }
+        run
     }
 
-    /// Starts a source's thread; ids of its events begin with `run`, which no other source of this id has had.
-    fn start_one(&mut self, opened: OpenedSource, paused: bool, run: &str) -> Result<()> {
-        let OpenedSource { spec, source, status } = opened;
+    /// What scores this source; ids of its events begin with `run`, which no other source of this id has had.
+    fn processor(
+        &self,
+        spec: &SourceSpec,
+        status: &Arc<SourceStatus>,
+        control: &Arc<SourceControl>,
+        run: &str,
+    ) -> SourceProcessor {
         let sink = match &self.publisher {
             Some(publisher) => event_reporter::publisher_sink(publisher.clone(), spec.id.clone()),
             None => Box::new(drop),
@@ -130,16 +183,9 @@ impl SourceSet {
             Some(log) => log.tap(&spec.id, sink),
             None => sink,
         };
-        let prompts = Arc::clone(&self.config.prompts);
+        let prompts = Arc::clone(&control.config().prompts);
         let reporter = EventReporter::new(&spec.id, run, prompts, sink, Arc::clone(&status.scoring));
-        let control = Arc::new(SourceControl::new(Arc::clone(&self.config), paused));
-        let (model, config) = (self.model.clone(), Arc::clone(&self.config));
-        let processor = SourceProcessor::new(Arc::clone(&status), &spec.kind, model, config, reporter);
-        let thread = SourceThread::new(source, processor, Arc::clone(&control))
-            .spawn()
-            .context("a thread cannot be started; see the limits of the service (TasksMax)")?;
-        self.sources.push(RunningSource { spec, status, control, thread: Some(thread) });
-        Ok(())
+        SourceProcessor::new(Arc::clone(status), &spec.kind, self.model.clone(), Arc::clone(control), reporter)
     }
 
     /// What the sources are listened to for.
@@ -166,6 +212,16 @@ impl SourceSet {
         paused.map(|source| source.spec.id.as_str()).collect()
     }
 
+    /// The sources, for whoever opens others.
+    pub(super) fn present(&self) -> Vec<PresentSource> {
+        let present = |source: &RunningSource| PresentSource {
+            spec: source.spec.clone(),
+            status: Arc::clone(&source.status),
+            runs: source.is_active(),
+        };
+        self.sources.iter().map(present).collect()
+    }
+
     /// Pauses or resumes one source, or all and those to come.
     ///
     /// # Errors
@@ -190,125 +246,177 @@ impl SourceSet {
         self.sources.iter().map(RunningSource::health).collect()
     }
 
-    /// Whether systemd is to be told that all is well; see [`Watchdog`].
-    pub(super) fn is_watchdog_satisfied(&mut self) -> bool {
-        let running = self.sources.iter().filter(|source| source.thread.is_some());
-        self.watchdog.is_satisfied(running.map(|source| &*source.status))
+    /// The sources that the watchdog looks at: those that are listened to.
+    pub(super) fn watched(&self) -> impl Iterator<Item = &Arc<SourceStatus>> {
+        self.sources.iter().filter(|source| matches!(source.thread, ThreadStage::Runs(_))).map(|source| &source.status)
     }
 
-    /// Collects the threads that have ended; false when none is left.
-    pub(super) fn collect_ended(&mut self) -> bool {
-        for RunningSource { status, thread, .. } in &mut self.sources {
-            let Some(ended) = thread.take_if(|thread| thread.is_finished()) else { continue };
-            let ended = ended.join();
-            // A file may fail and the microphones go on. A device fails only when nothing but a new process helps, and what
-            // a panic has left behind nobody knows.
-            self.broken |= ended.is_err() || (status.steady && matches!(ended, Ok(Err(_))));
-            match thread_result(ended).with_context(|| format!("source {}", status.id)) {
-                Ok(()) => log::info!("{}: over", status.id),
+    /// Sees to the threads that have ended, and begins what has waited for them; false when no source is left.
+    pub(super) fn advance(&mut self) -> bool {
+        for source in &mut self.sources {
+            let Some(ended) = source.take_ended() else { continue };
+            let id = &source.spec.id;
+            // A file may fail and the microphones go on. A device fails only when nothing but a new process helps.
+            match ended.map_err(Error::new).and_then(|read| read) {
+                Ok(()) => log::info!("{id}: over"),
                 Err(error) => {
+                    let error = error.context(format!("source {id}"));
                     log::error!("{error:#}");
+                    self.broken |= source.status.steady;
+                    if self.panic.is_none() {
+                        self.panic = error.downcast_ref().cloned();
+                    }
                     if self.outcome.is_ok() {
                         self.outcome = Err(error);
                     }
                 }
             }
         }
-        self.sources.iter().any(|source| source.thread.is_some())
+        self.advance_ending();
+        self.begin_held();
+        self.sources.iter().any(RunningSource::is_active)
     }
 
-    /// Whether a source ended in a way that only a new process mends.
+    fn advance_ending(&mut self) {
+        let mut ending = std::mem::take(&mut self.ending);
+        for EndingSource { source, deadline, is_removed, is_late } in &mut ending {
+            let ended = source.take_ended();
+            let id = &source.spec.id;
+            let is_over = ended.is_some();
+            match ended.map(|ended| ended.map_err(Error::new).and_then(|read| read)) {
+                Some(Ok(())) => log::info!("{id}: no longer listened to"),
+                Some(Err(error)) => {
+                    log::warn!("{id}: no longer listened to: {error:#}");
+                    self.panic = self.panic.take().or_else(|| error.downcast_ref().cloned());
+                }
+                None => {}
+            }
+            if !*is_late && Instant::now() >= *deadline {
+                *is_late = true;
+                if source.is_active() {
+                    warn_of_late(id);
+                }
+            }
+            if (is_over || *is_late)
+                && std::mem::take(is_removed)
+                && let Some(publisher) = &self.publisher
+            {
+                event_reporter::remove_states(publisher, id, source.control.config().prompts.prompts());
+            }
+        }
+        ending.retain(|ending| ending.source.is_active() || ending.is_in_the_way());
+        self.ending = ending;
+    }
+
+    /// Begins the sources in whose way no other is any more.
+    fn begin_held(&mut self) {
+        for index in 0..self.sources.len() {
+            let RunningSource { spec, status, control, thread } = &self.sources[index];
+            let waits_for = |ending: &EndingSource| {
+                let before = &ending.source.spec;
+                let same_device = matches!(spec.kind, SourceKind::Device { .. }) && before.kind == spec.kind;
+                ending.is_in_the_way() && (before.id == spec.id || same_device)
+            };
+            if !matches!(thread, ThreadStage::Held(_)) || self.ending.iter().any(waits_for) {
+                continue;
+            }
+            let run = new_run();
+            log::info!("{}: ids of events begin with {run}", spec.id);
+            let processor = self.processor(spec, status, control, &run);
+            let thread = &mut self.sources[index].thread;
+            if let ThreadStage::Held(held) = std::mem::replace(thread, ThreadStage::Ended) {
+                *thread = ThreadStage::Runs(held.begin(processor));
+            }
+        }
+    }
+
+    /// Why the process is to end, so that another begins: a source ended in a way that nothing else mends.
     pub(super) fn is_broken(&self) -> bool {
-        self.broken
+        self.broken || self.panic.is_some()
     }
 
     /// Ends all sources, and with them their events; leaves behind those that take too long.
     pub(super) fn stop(&mut self) {
-        self.sources.iter().for_each(|source| source.control.stop());
+        self.sources.iter_mut().for_each(RunningSource::stop);
         let deadline = Instant::now() + STOP_TIMEOUT;
-        while self.collect_ended() && Instant::now() < deadline {
+        let runs = |set: &Self| set.ending.iter().any(|ending| ending.source.is_active() && !ending.is_late);
+        while (self.advance() || runs(self)) && Instant::now() < deadline {
             thread::sleep(POLL_INTERVAL / 10);
         }
-        self.sources.iter().filter(|source| source.thread.is_some()).for_each(|source| warn_of_late(&source.spec.id));
+        self.sources.iter().filter(|source| source.is_active()).for_each(|source| warn_of_late(&source.spec.id));
     }
 
-    /// The first error of a source that could not be read to its end.
-    pub(super) fn into_outcome(self) -> Result<()> {
-        self.outcome
-    }
-
-    /// Listens to these sources from now on. What stays the same is not touched. What is removed is ended only once the
-    /// files to come are open, which may fail.
+    /// How the sources have ended.
     ///
     /// # Errors
-    /// A source that cannot be opened; then everything is as before.
-    pub(super) fn replace(&mut self, specs: &[SourceSpec]) -> Result<SourceChanges> {
-        let same = |spec: &SourceSpec| self.sources.iter().any(|source| source.spec == *spec);
-        let new: Vec<&SourceSpec> = specs.iter().filter(|spec| !same(spec)).collect();
-        let before = |spec: &SourceSpec| self.sources.iter().find(|source| source.spec.id == spec.id);
-        // A device that is in use elsewhere, by the source that it replaces, is no error: it is waited for. It is opened last.
-        let (devices, readers): (Vec<&SourceSpec>, Vec<&SourceSpec>) =
-            new.iter().partition(|spec| matches!(spec.kind, SourceKind::Device { .. }));
-        ensure!(
-            !readers.iter().any(|spec| spec.kind == SourceKind::Stdin),
-            "standard input cannot be opened again while clapd runs; restart it"
-        );
-        let mut opened = readers.into_iter().map(OpenedSource::open).collect::<Result<Vec<_>>>()?;
+    /// The first error of a source that could not be read to its end.
+    pub(super) fn into_outcome(self) -> (Result<()>, Option<ThreadPanic>) {
+        (self.outcome, self.panic)
+    }
 
+    /// Listens to these sources from now on, of which those that are not there yet are the `opened`. What stays the same is
+    /// not touched; what is removed ends, and what takes its place begins then.
+    pub(super) fn replace(&mut self, specs: &[SourceSpec], opened: Vec<OpenedSource>) -> SourceChanges {
         let mut changes = SourceChanges::default();
-        let mut paused = Vec::new();
-        for spec in &new {
-            let earlier = before(spec);
-            let ids = if earlier.is_some() { &mut changes.changed } else { &mut changes.added };
-            ids.push(spec.id.clone());
-            paused.push((spec.id.clone(), earlier.map_or(self.paused, |source| source.control.is_paused())));
-        }
-        let removed = |source: &&RunningSource| !specs.iter().any(|spec| spec.id == source.spec.id);
-        changes.removed = self.sources.iter().filter(removed).map(|source| source.spec.id.clone()).collect();
-        let (staying, ending) =
+        let (staying, ending): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.sources).into_iter().partition(|source| specs.contains(&source.spec));
         self.sources = staying;
-        self.end(ending, &changes.removed);
-        for spec in devices {
-            opened.push(OpenedSource::open(spec)?);
-        }
-        for opened in opened {
-            let paused = paused.iter().any(|(id, paused)| *id == opened.spec.id && *paused);
-            let run = new_run();
-            log::info!("{}: ids of events begin with {run}", opened.spec.id);
-            self.start_one(opened, paused, &run)?;
+        for OpenedSource { spec, status, thread } in opened {
+            let earlier = ending.iter().find(|source| source.spec.id == spec.id);
+            let ids = if earlier.is_some() { &mut changes.changed } else { &mut changes.added };
+            ids.push(spec.id.clone());
+            let paused = earlier.map_or(self.paused, |source| source.control.is_paused());
+            let control = Arc::new(SourceControl::new(Arc::clone(&self.config), paused));
+            self.sources.push(RunningSource { spec, status, control, thread: ThreadStage::Held(thread) });
         }
         self.sources.sort_by_key(|source| specs.iter().position(|spec| spec.id == source.spec.id));
-        self.watchdog.reset();
-        Ok(changes)
-    }
-
-    /// Ends these sources, and with them their events; of those `removed` nothing stays at the broker.
-    fn end(&self, mut ending: Vec<RunningSource>, removed: &[String]) {
-        ending.iter().for_each(|source| source.control.stop());
         let deadline = Instant::now() + STOP_TIMEOUT;
-        while ending.iter().any(RunningSource::runs) && Instant::now() < deadline {
-            thread::sleep(POLL_INTERVAL / 10);
-        }
-        for source in &mut ending {
-            let id = &source.spec.id;
-            if source.runs() {
-                warn_of_late(id);
-            } else if let Some(thread) = source.thread.take() {
-                match thread_result(thread.join()) {
-                    Ok(()) => log::info!("{id}: no longer listened to"),
-                    Err(error) => log::warn!("{id}: no longer listened to: {error:#}"),
+        for mut source in ending {
+            let is_removed = !specs.iter().any(|spec| spec.id == source.spec.id);
+            if is_removed {
+                changes.removed.push(source.spec.id.clone());
+            }
+            source.stop();
+            if !source.is_active() {
+                // It was over before: there is nothing to wait for.
+                log::info!("{}: no longer listened to", source.spec.id);
+                if let Some(publisher) = self.publisher.as_ref().filter(|_| is_removed) {
+                    event_reporter::remove_states(
+                        publisher,
+                        &source.spec.id,
+                        source.control.config().prompts.prompts(),
+                    );
                 }
+                continue;
             }
-            if let Some(publisher) = self.publisher.as_ref().filter(|_| removed.contains(id)) {
-                event_reporter::remove_states(publisher, id, self.config.prompts.prompts());
+            self.ending.push(EndingSource { source, deadline, is_removed, is_late: false });
+        }
+        self.begin_held();
+        changes
+    }
+
+    /// Whether a change of the sources is over, and of each it is known whether sound comes.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_open = |source: &RunningSource| match source.thread {
+            ThreadStage::Held(_) => true,
+            ThreadStage::Runs(_) => source.status.steady && source.status.capture.state() == SourceState::Starting,
+            ThreadStage::Ended => false,
+        };
+        !self.ending.iter().any(EndingSource::is_in_the_way) && !self.sources.iter().any(is_open)
+    }
+
+    /// Of which sources sound comes, and of the others why not, by id.
+    pub(super) fn liveness(&self) -> (Vec<&str>, BTreeMap<&str, String>) {
+        let (mut live, mut others) = (Vec::new(), BTreeMap::new());
+        for source in &self.sources {
+            let id = source.spec.id.as_str();
+            match source.trouble() {
+                None => live.push(id),
+                Some(trouble) => drop(others.insert(id, trouble)),
             }
         }
+        (live, others)
     }
-}
-
-fn thread_result(joined: thread::Result<Result<()>>) -> Result<()> {
-    joined.unwrap_or_else(|_| Err(anyhow!("its thread panicked, which is a fault in clapd")))
 }
 
 fn warn_of_late(id: &str) {

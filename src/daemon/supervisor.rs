@@ -1,36 +1,43 @@
-//! The daemon at work: it watches its sources, signals, health and systemd, and does what others ask, until it is time to
-//! stop.
+//! The daemon at work: it watches its sources, threads, signals, health and systemd, and does what others ask, until it is
+//! time to stop.
 //!
-//! The main thread runs it, and it never waits for long: a source's thread may take two seconds to end, new
-//! prompts are embedded elsewhere (`reloader`), and whoever sends thousands of requests finds most of them dropped, and
-//! counted.
+//! The main thread runs it, and it owns every thread of the process that is not some other's alone. One that ends unasked ends the
+//! process, so that systemd starts another. It never waits for a file, a device or another thread, but to stop: whatever takes
+//! long is the worker's (`reloader`), and whoever sends thousands of requests finds most of them dropped, and counted.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Error, Result, anyhow};
 use clapd_core::prompts::{Prompt, PromptTable};
 use serde_json::{Value, json};
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 
-use super::POLL_INTERVAL;
-use super::active_settings::{ActiveSettings, SettingsChange, summarize};
+use super::active_settings::ActiveSettings;
 use super::health_reporter::HealthReporter;
 use super::notifier::Notifier;
 use super::prompt_preparer::PromptPreparer;
-use super::reloader::{PreparedChange, Reloader};
+use super::reloader::{ChangeRequest, PreparedChange, PreparedReply, Reloader};
 use super::score_tap::SharedScoreLog;
 use super::source_control::ListenConfig;
-use super::source_set::{OpenedSource, SourceSet};
+use super::source_opening::OpenedSource;
+use super::source_set::SourceSet;
+use super::watchdog::Watchdog;
+use super::{DaemonError, POLL_INTERVAL};
 use crate::config;
-use crate::health::DeliveryCounters;
+use crate::health::{DeliveryCounters, ThreadHealth};
 use crate::mqtt::{Call, Command, Info, Publisher, Reply};
 use crate::outbox::Outbox;
+use crate::threads::ServiceThread;
 
 /// From the wish to stop to the end: systemd's stop timeout in our unit is twice as long.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the last scores to be written. They lie in the system's cache within a millisecond, or on a file system that hangs.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+/// For a thread that has said that it is done to end.
+const JOIN_TIMEOUT: Duration = Duration::from_millis(100);
 /// After each request, so that a flood of them leaves the computer to the sources: at most a hundred a second.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -41,13 +48,18 @@ pub(super) struct Supervisor {
     reloader: Reloader,
     health: HealthReporter,
     publisher: Option<Publisher>,
+    /// Those that serve all sources: the connection's and the outbox's.
+    threads: Vec<ServiceThread>,
+    watchdog: Watchdog,
     score_log: Option<SharedScoreLog>,
     notifier: Notifier,
     info: Info,
+    /// Why the process is to end, so that another begins.
+    fault: Option<Error>,
 }
 
 impl Supervisor {
-    /// Starts the publisher, and a thread for each of the `opened` sources.
+    /// Starts the publisher, with what waits in the `outbox`, and begins with the `opened` sources.
     ///
     /// # Errors
     /// Certificates or keys that are none; a thread that cannot be started.
@@ -56,20 +68,35 @@ impl Supervisor {
         preparer: PromptPreparer,
         config: ListenConfig,
         info: Info,
+        outbox: Option<Outbox>,
         opened: Vec<OpenedSource>,
     ) -> Result<Self> {
         let delivery = Arc::<DeliveryCounters>::default();
         let file = settings.file();
-        let start =
-            |broker| Publisher::start(broker, &file.node, &info, Outbox::open(&file.outbox), Arc::clone(&delivery));
-        let publisher = file.broker.as_ref().map(start).transpose()?;
+        let publisher = file
+            .broker
+            .as_ref()
+            .zip(outbox)
+            .map(|(broker, outbox)| Publisher::start(broker, &file.node, &info, outbox, Arc::clone(&delivery)))
+            .transpose()?;
+        let threads = publisher.iter().flat_map(|it| [it.take_thread(), it.outbox().take_thread()]).flatten().collect();
         let score_log = file.log.clone().map(SharedScoreLog::new);
         let sources = SourceSet::new(preparer.model().clone(), config, publisher.clone(), score_log.clone());
-        let (reloader, health) = (Reloader::new(preparer), HealthReporter::new(delivery));
-        let notifier = Notifier::from_environment();
-        let mut supervisor = Self { settings, sources, reloader, health, publisher, score_log, notifier, info };
+        let mut supervisor = Self {
+            settings,
+            sources,
+            reloader: Reloader::new(preparer),
+            health: HealthReporter::new(delivery),
+            publisher,
+            threads,
+            watchdog: Watchdog::from_environment(),
+            score_log,
+            notifier: Notifier::from_environment(),
+            info,
+            fault: None,
+        };
         supervisor.announce();
-        let run = supervisor.sources.start(opened)?;
+        let run = supervisor.sources.start(opened);
         log::info!(
             "{}: {} prompt(s) at {} source(s), model {} {}; ids of events begin with {run}",
             supervisor.settings.file().node,
@@ -81,38 +108,77 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// Runs until every source is over, one of them needs a new process, or a signal says stop.
+    /// Runs until every source is over, a signal says stop, or only a new process helps.
     pub(super) fn run(&mut self, mut signals: Signals) {
         self.report_health();
         self.notifier.send("READY=1");
-        while self.sources.collect_ended() && !self.sources.is_broken() && !self.handle_signals(&mut signals) {
+        while self.sources.advance() && !self.is_broken() && !self.handle_signals(&mut signals) {
             self.finish_change();
             self.report_health();
-            if self.sources.is_watchdog_satisfied() {
+            if self.watchdog.is_satisfied(self.sources.watched(), &self.threads) {
                 self.notifier.send("WATCHDOG=1");
             }
             self.serve_request();
         }
     }
 
+    /// Whether a thread has ended that should not have.
+    fn is_broken(&mut self) -> bool {
+        if let Some(index) = self.threads.iter().position(ServiceThread::has_ended) {
+            let thread = self.threads.remove(index);
+            let name = thread.name();
+            let fault = match thread.join_until(Instant::now()) {
+                Err(panic) => Error::new(panic),
+                Ok(_) => anyhow!("thread {name} ended unasked, which is a fault in clapd"),
+            };
+            self.fail(fault);
+        }
+        self.fault.is_some() || self.sources.is_broken()
+    }
+
+    fn fail(&mut self, fault: Error) {
+        log::error!("{fault:#}: clapd ends, to be started again");
+        self.fault.get_or_insert(fault);
+    }
+
     /// Ends what is open, publishes what is left, and disconnects.
     ///
     /// # Errors
-    /// The first source that could not be read to its end.
-    pub(super) fn stop(mut self) -> Result<()> {
+    /// The thread that ended unasked; or else the first source that could not be read to its end.
+    pub(super) fn stop(mut self) -> Result<(), DaemonError> {
         self.notifier.send("STOPPING=1");
         let deadline = Instant::now() + STOP_TIMEOUT;
         self.sources.stop();
+        let unanswered = self.reloader.leave();
+        if let (Some(publisher), Some(reply)) = (&self.publisher, unanswered) {
+            publisher.respond(&reply, &Err("clapd stops before this is done".into()));
+        }
         // The last counts of all, whether or not a state has changed.
         self.health.forget_published();
         self.report_health();
         // A source that was left behind still holds the log.
-        self.score_log.iter().for_each(SharedScoreLog::flush);
+        self.score_log.iter().for_each(|log| log.flush(FLUSH_TIMEOUT));
         if let Some(publisher) = self.publisher.take() {
             publisher.stop(deadline.saturating_duration_since(Instant::now()));
         }
+        let (outcome, panic) = self.sources.into_outcome();
+        let mut fault = self.fault.or(panic.map(Error::new));
+        for thread in self.threads {
+            let name = thread.name();
+            match thread.join_until(Instant::now() + JOIN_TIMEOUT) {
+                Ok(true) => {}
+                Ok(false) => log::warn!("thread {name} does not end and is left behind"),
+                Err(panic) => {
+                    log::error!("{panic}");
+                    fault.get_or_insert(panic.into());
+                }
+            }
+        }
         log::info!("stopped");
-        self.sources.into_outcome()
+        match fault {
+            Some(fault) => Err(DaemonError::Fault(fault)),
+            None => outcome.map_err(DaemonError::Source),
+        }
     }
 
     /// Reloads where a signal says so; true where one says stop.
@@ -129,7 +195,13 @@ impl Supervisor {
     }
 
     fn report_health(&mut self) {
-        self.health.report(self.sources.health(), self.publisher.as_ref(), &self.notifier);
+        let loops = self.threads.iter().map(|thread| {
+            let heartbeat = thread.heartbeat();
+            let state = if heartbeat.is_late() { ThreadHealth::LATE } else { ThreadHealth::OK };
+            ThreadHealth { name: thread.name(), state, quiet: heartbeat.since_last() }
+        });
+        let threads = loops.chain([self.reloader.health()]).collect();
+        self.health.report(self.sources.health(), threads, self.publisher.as_ref(), &self.notifier);
     }
 
     /// The prompts that are listened for.
@@ -163,10 +235,10 @@ impl Supervisor {
         log::info!("mqtt: asked for {}", reply.command);
         let outcome = match command {
             Ok(Command::Reload) => return self.reload(Some(reply)),
-            Ok(Command::PromptsSet(set)) => match self.settings.requested_prompts(set, self.prompts()) {
-                Ok(prompts) => return self.begin_change(SettingsChange::Prompts(prompts), Some(reply)),
-                Err(error) => Err(error),
-            },
+            Ok(Command::PromptsSet(set)) => {
+                self.begin_change(ChangeRequest::Prompts(set), Some(reply));
+                return;
+            }
             Ok(Command::PromptsGet) => Ok(self.prompts_data()),
             Ok(Command::Pause(source)) => self.set_paused(source.as_deref(), true),
             Ok(Command::Resume(source)) => self.set_paused(source.as_deref(), false),
@@ -201,42 +273,69 @@ impl Supervisor {
         Ok(data)
     }
 
-    /// Reads the configuration again; where it is in order, what it says is made ready.
+    /// Has the configuration read again; where it is in order, what it says is made ready.
     fn reload(&mut self, reply: Option<Reply>) {
         if reply.is_none() && self.reloader.defer_reload() {
             return;
         }
-        self.notifier.send("RELOADING=1");
-        log::info!("{}: read again", self.settings.path().display());
-        match self.settings.load() {
-            Ok((settings, warnings)) => {
-                warnings.iter().for_each(|warning| log::warn!("{warning}"));
-                self.begin_change(SettingsChange::Settings(settings.into()), reply);
-            }
-            Err(faults) => {
-                faults.iter().for_each(|fault| log::error!("{fault}"));
-                self.report_change(reply.as_ref(), &Err(summarize(&faults)));
+        if self.begin_change(ChangeRequest::Reload, reply) {
+            self.notifier.send("RELOADING=1");
+            log::info!("{}: read again", self.settings.path().display());
+        }
+    }
+
+    /// Has the worker make a change ready; false where it is not begun, which is reported.
+    fn begin_change(&mut self, request: ChangeRequest, reply: Option<Reply>) -> bool {
+        let begun = self.reloader.begin(request, self.settings.clone(), self.sources.present(), reply);
+        match begun {
+            Ok(()) => true,
+            Err((reply, reason)) => {
+                log::error!("everything stays as it was: {reason}");
+                if let (Some(publisher), Some(reply)) = (&self.publisher, reply) {
+                    publisher.respond(&reply, &Err(reason));
+                }
+                false
             }
         }
     }
 
-    fn begin_change(&mut self, change: SettingsChange, reply: Option<Reply>) {
-        let prompts = self.settings.prompts_after(&change);
-        if let Err((reply, reason)) = self.reloader.begin(change, prompts, reply) {
-            self.report_change(reply.as_ref(), &Err(reason));
-        }
-    }
-
-    /// Makes the change that is ready, if one is.
+    /// Makes the change that is ready, if one is, and reports the one that has settled.
     fn finish_change(&mut self) {
-        let Some(PreparedChange { change, reply, table }) = self.reloader.take_prepared() else { return };
-        let outcome = table.and_then(|table| match change {
-            SettingsChange::Prompts(prompts) => Ok(self.set_prompts(prompts, table)),
-            SettingsChange::Settings(settings) => self.set_settings(*settings, table),
-        });
-        self.report_change(reply.as_ref(), &outcome.map_err(|error| format!("{error:#}")));
+        if let Some(PreparedReply { reply, outcome }) = self.reloader.take_prepared() {
+            match outcome {
+                Ok(Ok(change)) => self.make_change(change, reply),
+                Ok(Err(error)) => self.report_change(reply.as_ref(), &Err(error)),
+                Err(panic) => {
+                    self.report_change(reply.as_ref(), &Err(panic.to_string()));
+                    self.fail(panic.into());
+                }
+            }
+        }
+        if let Some((reply, data)) = self.reloader.take_settled(self.sources.is_settled()) {
+            self.report_change(reply.as_ref(), &Ok(self.with_liveness(data)));
+        }
         if self.reloader.take_deferred_reload() {
             self.reload(None);
+        }
+    }
+
+    fn make_change(&mut self, change: PreparedChange, reply: Option<Reply>) {
+        match change {
+            PreparedChange::Prompts { prompts, table, stored } => {
+                self.settings.set_prompts(prompts);
+                self.listen_for(table);
+                let mut data = self.prompts_data();
+                data["kept"] = stored.is_ok().into();
+                if let Err(error) = stored {
+                    log::error!("what is set does not outlive this process: {error:#}");
+                    data["warning"] = format!("not kept for the next start: {error:#}").into();
+                }
+                self.report_change(reply.as_ref(), &Ok(data));
+            }
+            PreparedChange::Settings { settings, table, opened } => {
+                let data = self.set_settings(*settings, table, opened);
+                self.reloader.settle(reply, data);
+            }
         }
     }
 
@@ -256,31 +355,30 @@ impl Supervisor {
         }
     }
 
-    /// Listens for these from now on, and stores them for the next start.
-    fn set_prompts(&mut self, prompts: Option<Vec<Prompt>>, table: PromptTable) -> Value {
-        self.listen_for(table);
-        let stored = self.settings.set_prompts(prompts);
-        let mut data = self.prompts_data();
-        data["kept"] = stored.is_ok().into();
-        if let Err(error) = stored {
-            log::error!("what is set does not outlive this process: {error:#}");
-            data["warning"] = format!("not kept for the next start: {error:#}").into();
-        }
-        data
-    }
-
     /// Does what the configuration says now, but for what needs a new process.
-    fn set_settings(&mut self, settings: config::Settings, table: PromptTable) -> Result<Value> {
+    fn set_settings(&mut self, settings: config::Settings, table: PromptTable, opened: Vec<OpenedSource>) -> Value {
         let restart = self.settings.warn_of_change(&settings);
-        let changes = self.sources.replace(&settings.sources)?;
         self.settings.replace(settings);
-        self.listen_for(table);
-        Ok(json!({
+        self.sources.set_config(self.settings.listen_config(table));
+        let changes = self.sources.replace(&self.settings.file().sources, opened);
+        self.announce();
+        json!({
             "sources": { "added": changes.added, "changed": changes.changed, "removed": changes.removed },
             "prompts": self.prompts().len(),
             "from": self.settings.prompts_origin(),
             "restart": restart,
-        }))
+        })
+    }
+
+    /// What came of a change of the sources: from which of them there is sound, and from which not, and why.
+    fn with_liveness(&self, mut data: Value) -> Value {
+        let (live, not_live) = self.sources.liveness();
+        for (id, trouble) in &not_live {
+            log::warn!("{id}: {trouble}");
+        }
+        data["live"] = json!(live);
+        data["not_live"] = json!(not_live);
+        data
     }
 
     fn listen_for(&mut self, table: PromptTable) {

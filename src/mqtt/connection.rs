@@ -15,6 +15,7 @@ use super::protocol::{ConnectOptions, MAX_PACKET, SessionEvent, SessionFailure, 
 use super::session::{self, Client, Session};
 use crate::backoff::{Backoff, random_time};
 use crate::config::Broker;
+use crate::threads::{Heartbeat, ServiceThread};
 
 /// A broker that restarts is back within seconds.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
@@ -25,22 +26,35 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// There are 5 s to stop in, and a broker that is just starting is up within one.
 const RETRY_WHILE_STOPPING: Duration = Duration::from_millis(250);
 
+/// How often the loop turns on a connection on which nothing happens, so that its owner sees it turn.
+const TURN_INTERVAL: Duration = Duration::from_secs(1);
+/// A turn takes milliseconds. A computer that starves us for so long has us restarted for worse reasons.
+const MAX_TURN: Duration = Duration::from_secs(60);
+/// Connecting gives up after 5 s, but a look-up of the name goes on and is waited for: by resolv.conf's defaults 5 s, twice, at each of
+/// three servers, for the name itself and with each of six domains to search, which is 210 s. Some more for TLS.
+const MAX_CONNECT: Duration = Duration::from_secs(300);
+
 /// Starts the thread. It ends when it has disconnected, or when a connection fails that was begun to stop.
-pub(super) fn spawn(delivery: Arc<Delivery>, options: ConnectOptions, subscriptions: Subscriptions) -> io::Result<()> {
-    let thread = ConnectionThread {
-        address: address(&options.broker),
-        options,
-        subscriptions,
-        skip_subscriptions: false,
-        delivery,
-        version: Version::V5,
-        // Any wait between the shortest and a bound that doubles from twice the shortest on.
-        backoff: Backoff::new(2 * SHORTEST_WAIT, LONGEST_WAIT),
-        connected_at: None,
-        disconnected_at: Instant::now(),
-        logged_failure: None,
+pub(super) fn spawn(
+    delivery: Arc<Delivery>,
+    options: ConnectOptions,
+    subscriptions: Subscriptions,
+) -> io::Result<ServiceThread> {
+    let run = move |heartbeat| {
+        // Also after a panic: nobody is to wait for this thread any more.
+        let _end = DeliveryEnd(Arc::clone(&delivery));
+        ConnectionThread::new(delivery, options, subscriptions, heartbeat).run();
     };
-    thread::Builder::new().name("mqtt".into()).spawn(move || thread.run()).map(drop)
+    ServiceThread::spawn("mqtt", run)
+}
+
+/// Says at the thread's end that it has ended.
+struct DeliveryEnd(Arc<Delivery>);
+
+impl Drop for DeliveryEnd {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
 }
 
 /// As it stands in a url.
@@ -63,9 +77,32 @@ struct ConnectionThread {
     disconnected_at: Instant,
     /// The failure that was logged last.
     logged_failure: Option<SessionFailure>,
+    heartbeat: Arc<Heartbeat>,
 }
 
 impl ConnectionThread {
+    fn new(
+        delivery: Arc<Delivery>,
+        options: ConnectOptions,
+        subscriptions: Subscriptions,
+        heartbeat: Arc<Heartbeat>,
+    ) -> Self {
+        Self {
+            address: address(&options.broker),
+            options,
+            subscriptions,
+            skip_subscriptions: false,
+            delivery,
+            version: Version::V5,
+            // Any wait between the shortest and a bound that doubles from twice the shortest on.
+            backoff: Backoff::new(2 * SHORTEST_WAIT, LONGEST_WAIT),
+            connected_at: None,
+            disconnected_at: Instant::now(),
+            logged_failure: None,
+            heartbeat,
+        }
+    }
+
     fn run(mut self) {
         while let Err(failure) = self.connect() {
             let hopeless = self.delivery.is_stopping() && matches!(failure, SessionFailure::Denied(_));
@@ -74,7 +111,6 @@ impl ConnectionThread {
             }
             self.wait_after(failure);
         }
-        self.delivery.finish();
     }
 
     /// One connection, from its first packet to its last; Ok where we have disconnected.
@@ -90,7 +126,11 @@ impl ConnectionThread {
         // The broker answers in order: what is asked after is whose the topics of our devices are.
         let mut is_first_answer = !self.skip_subscriptions;
         loop {
-            match session.next()? {
+            let Some(event) = self.next_event(session)? else {
+                self.delivery.hand_out();
+                continue;
+            };
+            match event {
                 SessionEvent::Accepted(max_packet) => {
                     self.on_accepted();
                     if !self.skip_subscriptions && !client.subscribe(self.subscriptions.filters()) {
@@ -107,6 +147,16 @@ impl ConnectionThread {
                 _ => {}
             }
         }
+    }
+
+    /// Waits for something to happen; none where the loop is to turn, or a pause has passed for which something waits.
+    fn next_event(&self, session: &mut Session) -> Result<Option<SessionEvent>, SessionFailure> {
+        if self.connected_at.is_none() {
+            self.heartbeat.beat(MAX_CONNECT);
+            return session.next().map(Some);
+        }
+        self.heartbeat.beat(MAX_TURN);
+        session.next_within(self.delivery.pause().map_or(TURN_INTERVAL, |pause| pause.min(TURN_INTERVAL)))
     }
 
     fn on_subscribed(&self, answers: &[Result<(), String>], is_first: bool) {
@@ -197,6 +247,7 @@ impl ConnectionThread {
             log::warn!("mqtt: {what} to {}: {explained}; trying again in {seconds:.0} s", self.address);
             self.logged_failure = Some(failure);
         }
+        self.heartbeat.beat(wait + MAX_TURN);
         self.delivery.sleep(wait);
     }
 

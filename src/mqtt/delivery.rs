@@ -19,8 +19,6 @@ use crate::outbox::Outbox;
 pub(super) struct Delivery {
     state: Mutex<DeliveryState>,
     changed: Condvar,
-    /// Events wait for a pause to pass.
-    paused: Condvar,
     counters: Arc<DeliveryCounters>,
     requests: RequestQueue,
 }
@@ -75,13 +73,7 @@ impl Delivery {
         let outgoing = Outgoing::new(outbox, announcements);
         let state =
             DeliveryState { outgoing, link: None, single_in_flight: false, stop_deadline: None, finished: false };
-        Self {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-            paused: Condvar::new(),
-            counters,
-            requests: RequestQueue::default(),
-        }
+        Self { state: Mutex::new(state), changed: Condvar::new(), counters, requests: RequestQueue::default() }
     }
 
     /// A thread that panicked left whole values behind: every change here is done in one step.
@@ -93,30 +85,19 @@ impl Delivery {
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Outgoing) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state.outgoing);
-        self.send_waiting(&mut state);
+        state.send_waiting();
         result
     }
 
-    fn send_waiting(&self, state: &mut DeliveryState) {
-        state.send_waiting();
-        if state.pause().is_some() {
-            self.paused.notify_all();
-        }
+    /// How long what waits for a pause has to wait still; none where nothing does.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        self.lock().pause()
     }
 
-    /// Hands out what has waited for a pause to pass, until the connection's thread has ended. This needs a thread of its
-    /// own, since nobody else may have anything to do at that time.
-    pub(super) fn run_pauses(&self) {
-        let mut state = self.lock();
-        while !state.finished {
-            state = match state.pause() {
-                Some(pause) => {
-                    self.paused.wait_timeout(state, pause).map_or_else(|end| end.into_inner().0, |woken| woken.0)
-                }
-                None => self.paused.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
-            state.send_waiting();
-        }
+    /// Hands out what has waited for a pause to pass. The connection's thread does so when it has: nobody else may have
+    /// anything to do at that time.
+    pub(super) fn hand_out(&self) {
+        self.lock().send_waiting();
     }
 
     /// We want to stop by `deadline`: the broker is tried at once, and again and again while events wait.
@@ -157,7 +138,7 @@ impl Delivery {
         let mut state = self.lock();
         state.outgoing.begin_connection(max_packet);
         state.link = Some(Link::new(client.clone(), if state.single_in_flight { 1 } else { WINDOW }));
-        self.send_waiting(&mut state);
+        state.send_waiting();
     }
 
     /// The connection has ended, `early` where that was soon after it had begun.
@@ -228,7 +209,7 @@ impl Delivery {
         if let Some(link) = &mut state.link {
             link.on_written(packet_id);
         }
-        self.send_waiting(&mut state);
+        state.send_waiting();
         self.changed.notify_all();
     }
 
@@ -247,7 +228,7 @@ impl Delivery {
                 }
             }
         }
-        self.send_waiting(&mut state);
+        state.send_waiting();
         self.changed.notify_all();
     }
 
@@ -258,7 +239,7 @@ impl Delivery {
         let stuck = link.is_stuck();
         if link.is_idle() {
             state.outgoing.retry_refused();
-            self.send_waiting(&mut state);
+            state.send_waiting();
         }
         !stuck
     }
@@ -277,6 +258,5 @@ impl Delivery {
     pub(super) fn finish(&self) {
         self.lock().finished = true;
         self.changed.notify_all();
-        self.paused.notify_all();
     }
 }

@@ -9,7 +9,7 @@ use clapd_core::score::Score;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::health::{Health, SourceHealth};
+use crate::health::{Health, SourceHealth, ThreadHealth};
 use crate::outbox::EventRecord;
 
 /// Payloads of `status`.
@@ -85,6 +85,14 @@ struct HealthPayload<'a> {
     #[serde(skip_serializing_if = "is_zero")]
     names_taken: u64,
     sources: BTreeMap<&'a str, SourcePayload>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    threads: BTreeMap<&'a str, ThreadPayload>,
+}
+
+#[derive(Serialize)]
+struct ThreadPayload {
+    state: &'static str,
+    quiet_s: u64,
 }
 
 #[derive(Serialize)]
@@ -150,7 +158,14 @@ pub(super) fn health(health: &Health) -> serde_json::Result<Vec<u8>> {
         commands_dropped: health.commands_dropped,
         names_taken: health.names_taken,
         sources: health.sources.iter().map(|source| (source.id.as_str(), SourcePayload::of(source))).collect(),
+        threads: health.threads.iter().map(|thread| (thread.name, ThreadPayload::of(thread))).collect(),
     })
+}
+
+impl ThreadPayload {
+    fn of(thread: &ThreadHealth) -> Self {
+        Self { state: thread.state, quiet_s: thread.quiet.as_secs() }
+    }
 }
 
 impl SourcePayload {
@@ -263,8 +278,17 @@ mod tests {
         };
         let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":-52,"samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0,"windows_failed":0}}}"#;
         assert_eq!(text(health(&node)), expected);
-        let taken = text(health(&Health { names_taken: 1, ..node }));
+        let taken = text(health(&Health { names_taken: 1, ..node.clone() }));
         assert!(taken.contains(r#""commands_dropped":0,"names_taken":1,"sources""#), "{taken}");
+        let threads = vec![
+            ThreadHealth { name: "outbox", state: ThreadHealth::OK, quiet: Duration::from_millis(4_900) },
+            ThreadHealth { name: "mqtt", state: ThreadHealth::LATE, quiet: Duration::from_secs(301) },
+        ];
+        let expected = expected.replace(
+            r#""windows_failed":0}}}"#,
+            r#""windows_failed":0}},"threads":{"mqtt":{"state":"late","quiet_s":301},"outbox":{"state":"ok","quiet_s":4}}}"#,
+        );
+        assert_eq!(text(health(&Health { threads, ..node })), expected);
     }
 
     #[test]

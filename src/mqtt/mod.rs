@@ -23,8 +23,7 @@ mod topics;
 mod v4;
 mod v5;
 
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
@@ -35,6 +34,7 @@ use serde_json::Value;
 use crate::config::Broker;
 use crate::health::{DeliveryCounters, Health};
 use crate::outbox::{EventRecord, Outbox};
+use crate::threads::ServiceThread;
 use announcements::Announcements;
 pub use command::{Call, Command, Reply, SetPrompts};
 use delivery::Delivery;
@@ -71,6 +71,8 @@ pub struct Publisher {
     delivery: Arc<Delivery>,
     outbox: Outbox,
     topics: Topics,
+    /// Until somebody takes it.
+    thread: Arc<Mutex<Option<ServiceThread>>>,
 }
 
 impl Publisher {
@@ -89,7 +91,7 @@ impl Publisher {
         let topics = Topics::new(node);
         let announcements = Announcements::new(home_assistant(node, &topics, info), broker.discovery_prefix.as_deref());
         let delivery = Arc::new(Delivery::new(outbox.clone(), announcements, counters));
-        let publisher = Self { delivery: Arc::clone(&delivery), outbox, topics };
+        let publisher = Self { delivery: Arc::clone(&delivery), outbox, topics, thread: Arc::default() };
         // The first two that every connection brings: who is there, and what it is.
         publisher.retain(&publisher.topics.status, Ok(message::ONLINE.into()));
         publisher.retain(&publisher.topics.info, message::info(info));
@@ -101,14 +103,15 @@ impl Publisher {
             // Two more, for subscriptions: the first, and one by which to ask whose our topics for Home Assistant are.
             capacity: WINDOW + 2,
         };
-        if broker.discovery_prefix.is_some() {
-            let delivery = Arc::clone(&delivery);
-            let pauses = thread::Builder::new().name("mqtt-pause".into()).spawn(move || delivery.run_pauses());
-            pauses.context(NO_THREAD)?;
-        }
         let subscriptions = Subscriptions::new(&publisher.topics, broker.discovery_prefix.as_deref());
-        connection::spawn(delivery, options, subscriptions).context(NO_THREAD)?;
+        let thread = connection::spawn(delivery, options, subscriptions).context(NO_THREAD)?;
+        *publisher.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(publisher)
+    }
+
+    /// The thread that has the connection, for whoever looks after it; none where it was taken before.
+    pub fn take_thread(&self) -> Option<ServiceThread> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Announces to Home Assistant what is listened for: `prompts` at each of `sources`, whose ids these are, with a score every

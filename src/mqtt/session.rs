@@ -1,5 +1,7 @@
 //! One connection to a broker, in either version of the protocol. Trying again is the task of `connection`.
 
+use std::time::Duration;
+
 use super::protocol::{ConnectOptions, Filter, SessionEvent, SessionFailure, Version};
 use super::{v4, v5};
 
@@ -52,6 +54,23 @@ impl Client {
 }
 
 impl Session {
+    /// Waits up to `patience` for something to happen; none where nothing did. Not to be used before the broker has
+    /// accepted the connection: what has come of connecting by then is given up.
+    pub(super) fn next_within(&mut self, patience: Duration) -> Result<Option<SessionEvent>, SessionFailure> {
+        match self {
+            Self::V5(session) => match session.recv_timeout(patience) {
+                Ok(event) => v5::session_event(event).map(Some),
+                Err(rumqttc_v5::RecvTimeoutError::Timeout { .. }) => Ok(None),
+                Err(rumqttc_v5::RecvTimeoutError::Disconnected) => Ok(Some(SessionEvent::Disconnected)),
+            },
+            Self::V4(session) => match session.recv_timeout(patience) {
+                Ok(event) => v4::session_event(event).map(Some),
+                Err(rumqttc_v4::RecvTimeoutError::Timeout { .. }) => Ok(None),
+                Err(rumqttc_v4::RecvTimeoutError::Disconnected) => Ok(Some(SessionEvent::Disconnected)),
+            },
+        }
+    }
+
     /// Blocks until something happens.
     pub(super) fn next(&mut self) -> Result<SessionEvent, SessionFailure> {
         match self {

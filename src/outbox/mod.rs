@@ -23,6 +23,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::counter::Counter;
+use crate::threads::ServiceThread;
 use crate::time::{self, Clocks};
 pub use event_record::EventRecord;
 use log_file::LogFile;
@@ -71,12 +72,16 @@ pub struct Outbox {
 }
 
 #[derive(Debug)]
-struct Handle(Arc<SharedOutbox>);
+struct Handle {
+    shared: Arc<SharedOutbox>,
+    /// Until somebody takes it.
+    thread: Mutex<Option<ServiceThread>>,
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.lock().close();
-        self.0.changed.notify_all();
+        self.shared.lock().close();
+        self.shared.changed.notify_all();
     }
 }
 
@@ -99,17 +104,26 @@ impl Outbox {
         warn_of_dropped(state.begin_run(time::boot_id(), now));
         let shared =
             Arc::new(SharedOutbox { state: Mutex::new(state), changed: Condvar::new(), slow: Counter::default() });
-        if let Some(log) = log
-            && let Err(error) = writer::spawn(Arc::clone(&shared), log)
-        {
-            log::warn!("outbox: its thread cannot be started ({error}): events wait in memory");
-            shared.lock().lose_disk();
+        let mut thread = None;
+        if let Some(log) = log {
+            match writer::spawn(Arc::clone(&shared), log) {
+                Ok(started) => thread = Some(started),
+                Err(error) => {
+                    log::warn!("outbox: its thread cannot be started ({error}): events wait in memory");
+                    shared.lock().lose_disk();
+                }
+            }
         }
-        Self { handle: Arc::new(Handle(shared)) }
+        Self { handle: Arc::new(Handle { shared, thread: Mutex::new(thread) }) }
+    }
+
+    /// The thread that writes, for whoever looks after it; none where events wait in memory, or it was taken before.
+    pub fn take_thread(&self) -> Option<ServiceThread> {
+        self.handle.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn shared(&self) -> &SharedOutbox {
-        &self.handle.0
+        &self.handle.shared
     }
 
     fn read(dir: &Path, state: &mut OutboxState, now: Clocks) -> Option<LogFile> {

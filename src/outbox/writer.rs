@@ -3,24 +3,27 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use super::SharedOutbox;
 use super::log_file::LogFile;
 use super::state::{DiskChange, Job};
+use crate::threads::{Heartbeat, ServiceThread};
 use crate::time::Clocks;
 
-/// With nothing due, an hour is as good as for ever: whatever changes wakes the thread.
-const IDLE: Duration = Duration::from_secs(3600);
+/// How often the loop turns at the least, so that its owner sees it turn. Whatever changes wakes the thread.
+const TURN_INTERVAL: Duration = Duration::from_secs(5);
+/// The most that a turn may take, which is one append, sync or rewrite: after as long as this Linux itself calls a task hung that waits
+/// for a disk (kernel.hung_task_timeout_secs). Memory cards that tidy up have been seen to take tens of seconds.
+const MAX_TURN: Duration = Duration::from_secs(120);
 
-pub(super) fn spawn(shared: Arc<SharedOutbox>, log: LogFile) -> io::Result<()> {
-    thread::Builder::new().name("outbox".into()).spawn(move || run(&shared, log)).map(drop)
+pub(super) fn spawn(shared: Arc<SharedOutbox>, log: LogFile) -> io::Result<ServiceThread> {
+    ServiceThread::spawn("outbox", move |heartbeat| run(&shared, log, &heartbeat))
 }
 
-fn run(shared: &SharedOutbox, mut log: LogFile) {
+fn run(shared: &SharedOutbox, mut log: LogFile, heartbeat: &Heartbeat) {
     let _end = WriterEnd(shared);
-    while let Some(job) = wait_for_job(shared) {
+    while let Some(job) = wait_for_job(shared, heartbeat) {
         let done = log.perform(&job);
         let change = shared.lock().finish_job(done, Clocks::now());
         match change {
@@ -50,9 +53,10 @@ pub(super) fn warn_of(error: &io::Error) {
 }
 
 /// The next job; none once the outbox is closed and nothing is left to do.
-fn wait_for_job(shared: &SharedOutbox) -> Option<Job> {
+fn wait_for_job(shared: &SharedOutbox, heartbeat: &Heartbeat) -> Option<Job> {
     let mut state = shared.lock();
     loop {
+        heartbeat.beat(MAX_TURN);
         let now = Clocks::now();
         if let Some(job) = state.next_job(now) {
             return Some(job);
@@ -60,7 +64,7 @@ fn wait_for_job(shared: &SharedOutbox) -> Option<Job> {
         if state.is_closing() {
             return None;
         }
-        let patience = state.wake_at(now.boot).map_or(IDLE, |at| at.since(now.boot));
+        let patience = state.wake_at(now.boot).map_or(TURN_INTERVAL, |at| at.since(now.boot).min(TURN_INTERVAL));
         state = shared.wait(state, patience);
     }
 }

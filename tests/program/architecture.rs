@@ -94,7 +94,7 @@ fn each_library_has_its_place() {
 }
 
 /// Within a crate: what each module may use of the others.
-const LAYERS: [(&str, &str, &[&str]); 28] = [
+const LAYERS: [(&str, &str, &[&str]); 29] = [
     ("clapd-core", "files", &[]),
     ("clapd-core", "level", &[]),
     ("clapd-core", "panics", &[]),
@@ -114,14 +114,19 @@ const LAYERS: [(&str, &str, &[&str]); 28] = [
     ("clapd", "backoff", &[]),
     ("clapd", "counter", &[]),
     ("clapd", "time", &[]),
-    ("clapd", "capture", &["backoff", "counter", "time"]),
+    ("clapd", "threads", &[]),
+    ("clapd", "capture", &["backoff", "counter", "threads", "time"]),
     ("clapd", "health", &["counter"]),
-    ("clapd", "outbox", &["counter", "time"]),
+    ("clapd", "outbox", &["counter", "threads", "time"]),
     ("clapd", "score_log", &[]),
     ("clapd", "config", &["capture", "outbox", "score_log"]),
     ("clapd", "prompts", &["config"]),
-    ("clapd", "mqtt", &["backoff", "config", "health", "outbox"]),
-    ("clapd", "daemon", &["capture", "config", "counter", "health", "mqtt", "outbox", "prompts", "score_log", "time"]),
+    ("clapd", "mqtt", &["backoff", "config", "health", "outbox", "threads"]),
+    (
+        "clapd",
+        "daemon",
+        &["capture", "config", "counter", "health", "mqtt", "outbox", "prompts", "score_log", "threads", "time"],
+    ),
     ("clapd", "cli", &["capture", "config", "daemon", "mqtt", "prompts", "score_log", "time"]),
 ];
 

@@ -15,6 +15,7 @@ mod liveness;
 mod mqtt;
 mod setup;
 mod soak;
+mod supervision;
 mod support;
 mod systemd;
 mod tls;

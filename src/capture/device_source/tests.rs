@@ -6,7 +6,16 @@ use crate::capture::ring::ring;
 fn device_source() -> (DeviceSource, SyncSender<RingReader>) {
     let (sender, streams) = sync_channel(MAX_WAITING_STREAMS);
     let (counters, stop) = (Arc::default(), Arc::default());
-    let it = DeviceSource { streams, current: None, ended: None, samples: Vec::new(), counters, id: "t".into(), stop };
+    let it = DeviceSource {
+        streams,
+        current: None,
+        ended: None,
+        samples: Vec::new(),
+        counters,
+        id: "t".into(),
+        stop,
+        watcher: None,
+    };
     (it, sender)
 }
 

@@ -9,14 +9,14 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use clapd_core::channel::Channel;
-use clapd_core::model::Encode;
+use clapd_core::model::{Encode, Step};
 use proptest::prelude::*;
 
 use super::tests::processor_with;
 use super::*;
 use crate::capture::{Source, SourceSpec};
 use crate::daemon::event_reporter::SourceReport;
-use crate::daemon::source_thread::SourceThread;
+use crate::daemon::source_thread::{HeldThread, SourceInput};
 use crate::daemon::watchdog::Watchdog;
 
 const RATE: u32 = 16_000;
@@ -135,12 +135,12 @@ fn a_wedged_pipeline_starves_the_watchdog_and_a_freed_one_feeds_it() {
     let status = Arc::clone(&processor.status);
     let spec = SourceSpec { id: "mic".into(), kind, channel: Channel::Mix };
     let source = Source::open(&spec, Arc::clone(&status.capture)).unwrap();
-    let control = Arc::new(SourceControl::new(Arc::clone(&processor.config), false));
-    let thread = SourceThread::new(source, processor, Arc::clone(&control)).spawn().unwrap();
+    let control = Arc::clone(processor.control());
+    let thread = HeldThread::spawn("mic", SourceInput::Open(source.into())).unwrap().begin(processor);
     was_called.recv().unwrap();
 
     let mut watchdog = Watchdog::with_interval(Some(Duration::ZERO));
-    let mut is_satisfied = || watchdog.is_satisfied(std::iter::once(&*status));
+    let mut is_satisfied = || watchdog.is_satisfied([&status], []);
     assert!(is_satisfied(), "there is nothing to compare with yet");
     for _ in 0..10 {
         thread::sleep(Duration::from_millis(50));
@@ -150,6 +150,59 @@ fn a_wedged_pipeline_starves_the_watchdog_and_a_freed_one_feeds_it() {
     while !is_satisfied() {
         thread::sleep(Duration::from_millis(50));
     }
+    control.stop();
+    thread.join().unwrap().unwrap();
+}
+
+/// A window that never ends, in many parts.
+struct Endless;
+
+impl Encode for Endless {
+    fn feature_len(&self) -> usize {
+        1
+    }
+
+    fn embedding_len(&self) -> usize {
+        1
+    }
+
+    fn encode(&self, _: &[f32], _: &mut [f32]) -> Result<()> {
+        unreachable!("the pipeline encodes stepwise")
+    }
+
+    fn encode_stepwise(&self, _: &[f32], _: &mut [f32], step: Step<'_>) -> Result<()> {
+        loop {
+            step()?;
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn embed(&self, mean: &[f32], embedding: &mut [f32]) -> Result<()> {
+        embedding.copy_from_slice(mean);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_slow_window_is_not_a_hung_one_and_is_given_up_where_it_is_to_stop() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/audio/demo.ogg").into();
+    let kind = SourceKind::File { path, looped: true, realtime: false };
+    let processor = processor_with(Arc::new(Endless), Duration::from_secs(1), &kind, Box::new(drop));
+    let status = Arc::clone(&processor.status);
+    let spec = SourceSpec { id: "mic".into(), kind, channel: Channel::Mix };
+    let source = Source::open(&spec, Arc::clone(&status.capture)).unwrap();
+    let control = Arc::clone(processor.control());
+    let thread = HeldThread::spawn("mic", SourceInput::Open(source.into())).unwrap().begin(processor);
+    let mut watchdog = Watchdog::with_interval(Some(Duration::ZERO));
+    for _ in 0..5 {
+        let before = status.progress.count();
+        // More parts than there are blocks before the first window.
+        while status.progress.count() < before + 20 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(watchdog.is_satisfied([&status], []), "it gets on");
+    }
+    assert_eq!(status.scoring.windows_scored.get(), 0);
     control.stop();
     thread.join().unwrap().unwrap();
 }

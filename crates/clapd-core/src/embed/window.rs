@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use super::Model;
 use crate::dsp::Frontend;
-use crate::model::{Encode, Windowing};
+use crate::model::{Encode, Step, Windowing};
 
 /// A window in samples at the model's rate, and the starts of its patches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,9 +121,16 @@ impl Embedder {
             embedding: vec![0.0; model.encoder.embedding_len()],
         }
     }
-    /// The unit embedding of a window.
-    pub(crate) fn embed(&mut self, encoder: &dyn Encode, frontend: &mut Frontend, span: &Span) -> Result<&[f32]> {
-        self.features(encoder, frontend, span)?;
+
+    /// The unit embedding of a window; `step` is called between the parts of each patch.
+    pub(crate) fn embed(
+        &mut self,
+        encoder: &dyn Encode,
+        frontend: &mut Frontend,
+        span: &Span,
+        step: Step<'_>,
+    ) -> Result<&[f32]> {
+        self.features(encoder, frontend, span, step)?;
         encoder.embed(&self.mean, &mut self.embedding)?;
         // One such number would make a number that is none of every score.
         if self.embedding.iter().any(|x| !x.is_finite()) {
@@ -133,7 +140,13 @@ impl Embedder {
     }
 
     /// The mean features of a window's patches.
-    pub(crate) fn features(&mut self, encoder: &dyn Encode, frontend: &mut Frontend, span: &Span) -> Result<&[f32]> {
+    pub(crate) fn features(
+        &mut self,
+        encoder: &dyn Encode,
+        frontend: &mut Frontend,
+        span: &Span,
+        step: Step<'_>,
+    ) -> Result<&[f32]> {
         while let Some((start, _)) = self.known.front()
             && *start < span.start
         {
@@ -142,14 +155,21 @@ impl Embedder {
         self.mean.fill(0.0);
         let share = 1.0 / span.patches as f32;
         for index in 0..span.patches {
-            let at = self.features_at(encoder, frontend, span.start + index * span.step, span.short)?;
+            let at = self.features_at(encoder, frontend, span.start + index * span.step, span.short, step)?;
             self.mean.iter_mut().zip(&self.known[at].1).for_each(|(mean, x)| *mean += share * x);
         }
         Ok(&self.mean)
     }
 
     /// Index in `known` of the patch that starts at `start`.
-    fn features_at(&mut self, encoder: &dyn Encode, frontend: &mut Frontend, start: u64, short: bool) -> Result<usize> {
+    fn features_at(
+        &mut self,
+        encoder: &dyn Encode,
+        frontend: &mut Frontend,
+        start: u64,
+        short: bool,
+        step: Step<'_>,
+    ) -> Result<usize> {
         let at = self.known.partition_point(|(known, _)| *known < start);
         if self.known.get(at).is_some_and(|(known, _)| *known == start) {
             return Ok(at);
@@ -161,7 +181,7 @@ impl Embedder {
         }
         let mut features = self.spare.pop().unwrap_or_default();
         features.resize(encoder.feature_len(), 0.0);
-        encoder.encode(&self.patch, &mut features)?;
+        encoder.encode_stepwise(&self.patch, &mut features, step)?;
         if features.iter().any(|x| !x.is_finite()) {
             bail!("the audio tower gave a number that is not finite for the patch at sample {start}");
         }

@@ -5,10 +5,10 @@
 use anyhow::{Context, Result, ensure};
 use tract_nnef::internal::*;
 
-use super::Encode;
 use super::compute::Compute;
 use super::manifest::{AudioTable, Manifest};
 use super::nnef::{self, Graph};
+use super::{Encode, Step};
 use crate::vector::normalize;
 
 /// The tower and, where the bundle has one, the pooling graph.
@@ -65,12 +65,16 @@ impl Encode for AudioEncoder {
     }
 
     fn encode(&self, patch: &[f32], features: &mut [f32]) -> Result<()> {
+        self.encode_stepwise(patch, features, &|| Ok(()))
+    }
+
+    fn encode_stepwise(&self, patch: &[f32], features: &mut [f32], step: Step<'_>) -> Result<()> {
         let mut input = Tensor::zero::<f32>(&self.input)?;
         ensure!(patch.len() * self.copies == input.len(), "a patch has {} numbers, not {}", input.len(), patch.len());
         for copy in input.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?.chunks_exact_mut(patch.len()) {
             copy.copy_from_slice(patch);
         }
-        copy_output(&self.tower, input, features)
+        copy_output(&self.tower, input, features, step)
     }
 
     fn compute(&self) -> Option<Compute> {
@@ -80,15 +84,19 @@ impl Encode for AudioEncoder {
     fn embed(&self, mean_features: &[f32], embedding: &mut [f32]) -> Result<()> {
         match &self.pool {
             None => embedding.copy_from_slice(mean_features),
-            Some(pool) => copy_output(pool, Tensor::from_shape(&[1, mean_features.len()], mean_features)?, embedding)?,
+            Some(pool) => {
+                let features = Tensor::from_shape(&[1, mean_features.len()], mean_features)?;
+                copy_output(pool, features, embedding, &|| Ok(()))?;
+            }
         }
         normalize(embedding);
         Ok(())
     }
 }
 
-fn copy_output(graph: &Graph, input: Tensor, into: &mut [f32]) -> Result<()> {
-    let output = nnef::run(graph, tvec!(input.into()))?.into_iter().next().context("the graph has no output")?;
+fn copy_output(graph: &Graph, input: Tensor, into: &mut [f32], step: Step<'_>) -> Result<()> {
+    let output =
+        nnef::run_stepwise(graph, tvec!(input.into()), step)?.into_iter().next().context("the graph has no output")?;
     ensure!(output.len() == into.len(), "the graph gives {} numbers, bundle.toml says {}", output.len(), into.len());
     into.copy_from_slice(&output);
     Ok(())

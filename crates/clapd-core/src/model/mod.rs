@@ -24,6 +24,10 @@ pub use compute::Compute;
 pub use text::{TextEmbedding, TextEncoder};
 pub use tokenizer::Tokenizer;
 
+/// Called between two parts of a long computation, so that the caller sees that it gets on. An error of it ends the
+/// computation, which then fails with that error.
+pub type Step<'a> = &'a dyn Fn() -> Result<()>;
+
 /// The one seam at which a test may put a fake: what turns a patch of sound into numbers.
 pub trait Encode: Send + Sync {
     /// Numbers that [`encode`](Self::encode) gives for a patch.
@@ -35,6 +39,15 @@ pub trait Encode: Send + Sync {
     /// # Errors
     /// A patch or a buffer of the wrong length.
     fn encode(&self, patch: &[f32], features: &mut [f32]) -> Result<()>;
+    /// The same, with `step` called between its parts, be they as small as an operator of a graph: a large tower on a small
+    /// computer takes many seconds for a patch, and who waits cannot tell slow from hung otherwise.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode), and those of `step`.
+    fn encode_stepwise(&self, patch: &[f32], features: &mut [f32], step: Step<'_>) -> Result<()> {
+        step()?;
+        self.encode(patch, features)
+    }
     /// Unit embedding of a window from the mean of its patches' features.
     ///
     /// # Errors

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use tract_nnef::internal::*;
+use tract_nnef::tract_core::plan;
 
-use super::Compute;
 use super::ops;
+use super::{Compute, Step};
 use crate::panics::catch_panic;
 pub use archive::Archive;
 
@@ -95,6 +96,20 @@ pub fn output_len(graph: &Graph) -> Result<Option<usize>> {
 /// # Errors
 /// A graph that does not take these inputs, or breaks an assumption of the library on the way.
 pub fn run(graph: &Graph, inputs: TVec<TValue>) -> Result<Vec<Vec<f32>>> {
-    let outputs = catch_panic(HOSTILE, || graph.plan.run(inputs))?;
+    run_stepwise(graph, inputs, &|| Ok(()))
+}
+
+/// The same, with `step` called before each operator.
+///
+/// # Errors
+/// As [`run`], and those of `step`.
+pub fn run_stepwise(graph: &Graph, inputs: TVec<TValue>, step: Step<'_>) -> Result<Vec<Vec<f32>>> {
+    let run = || {
+        graph.plan.spawn()?.run_plan_with_eval(inputs, |context, state, node, inputs| {
+            step()?;
+            plan::eval(context, state, node, inputs)
+        })
+    };
+    let outputs = catch_panic(HOSTILE, run)?;
     outputs.iter().map(|value| Ok(value.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())).collect()
 }

@@ -94,7 +94,11 @@ pub struct Pipeline {
     input_rate: u32,
     /// A score of 0 a prompt.
     nothing: Vec<Score>,
+    step: Arc<OnStep>,
 }
+
+/// Called between two parts of a window's computation. An error of it leaves that window unscored.
+pub type OnStep = dyn Fn() -> Result<()> + Send + Sync;
 
 impl Pipeline {
     /// A pipeline for samples at `input_rate` a second, with a window every `hop` (rounded to whole frames).
@@ -124,6 +128,7 @@ impl Pipeline {
             failed: 0,
             last_end: 0,
             tried_end: 0,
+            step: Arc::new(|| Ok(())),
         })
     }
 
@@ -133,6 +138,13 @@ impl Pipeline {
     pub fn with_gate(mut self, gate_db: f32) -> Self {
         let keep = self.schedule.keep(CHUNK);
         self.gate = Some(Gate::new(gate_db, self.input_rate, keep));
+        self
+    }
+
+    /// Has `step` called between the parts of each window that is encoded, on the thread that pushes.
+    #[must_use]
+    pub fn with_step(mut self, step: Arc<OnStep>) -> Self {
+        self.step = step;
         self
     }
 
@@ -250,7 +262,7 @@ impl Pipeline {
             self.gated += 1;
             &self.nothing
         } else {
-            self.scorer.score(self.embedder.embed(&*self.encoder, &mut self.frontend, span)?)
+            self.scorer.score(self.embedder.embed(&*self.encoder, &mut self.frontend, span, &*self.step)?)
         };
         self.last_end = span.end;
         let [start, end] = [span.start, span.end].map(|sample| SampleTime::from_samples(sample, self.rate));

@@ -1,6 +1,7 @@
 //! The bundle in models/mini is the method of models/mini/METHOD.md: an independent numpy implementation in f32 and f64
 //! (tests/golden/mini_reference.py) gives the same cosines, up to what storing weights in 8 and 16 bits moves.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
@@ -167,4 +168,24 @@ fn the_bundle_is_small_enough_for_its_repository() {
     let sizes = std::fs::read_dir(root().join("models/mini")).unwrap().map(|f| f.unwrap().metadata().unwrap());
     let bytes: u64 = sizes.filter(|m| m.is_file()).map(|m| m.len()).sum();
     assert!(bytes <= 32 << 20, "{bytes} bytes; 32 MiB are allowed");
+}
+
+#[test]
+fn a_patch_is_computed_in_many_parts_and_given_up_between_two() {
+    let encoder = bundle().audio_encoder().unwrap();
+    let patch = clip_patch(&bundle().frontend(), &signal("sine")[..15_600]).unwrap();
+    let (mut at_once, mut stepwise) = (vec![0.0; encoder.feature_len()], vec![0.0; encoder.feature_len()]);
+    encoder.encode(&patch, &mut at_once).unwrap();
+    let parts = Cell::new(0);
+    let count = || {
+        parts.set(parts.get() + 1);
+        Ok(())
+    };
+    encoder.encode_stepwise(&patch, &mut stepwise, &count).unwrap();
+    assert_eq!(at_once, stepwise);
+    // The tower has 13 blocks, each an operator of ours.
+    assert!(parts.get() > 13, "{} parts", parts.get());
+    let stop = || if parts.replace(parts.get() - 1) > 10 { Ok(()) } else { Err(anyhow::anyhow!("enough")) };
+    let error = encoder.encode_stepwise(&patch, &mut stepwise, &stop).unwrap_err();
+    assert!(format!("{error:#}").contains("enough"), "{error:#}");
 }
