@@ -27,7 +27,7 @@ impl HealthReporter {
 
     /// Publishes health where it is news or due. To be called often.
     pub(super) fn report(&mut self, sources: Vec<SourceHealth>, publisher: Option<&Publisher>, notifier: &Notifier) {
-        let health = self.health(sources, publisher.map(Publisher::outbox));
+        let health = self.health(sources, publisher);
         for change in self.states.changes(&health) {
             log::log!(if change.is_trouble { log::Level::Warn } else { log::Level::Info }, "{}", change.text);
         }
@@ -52,7 +52,8 @@ impl HealthReporter {
         self.published = None;
     }
 
-    fn health(&self, sources: Vec<SourceHealth>, outbox: Option<&Outbox>) -> Health {
+    fn health(&self, sources: Vec<SourceHealth>, publisher: Option<&Publisher>) -> Health {
+        let outbox = publisher.map(Publisher::outbox);
         Health {
             uptime: self.began.elapsed(),
             outbox: outbox.map_or("memory", Outbox::storage),
@@ -62,6 +63,8 @@ impl HealthReporter {
             connections: self.delivery.connections.get(),
             reconnects: self.delivery.reconnects.get(),
             refused: self.delivery.refused.get(),
+            events_unconfirmed: self.delivery.unconfirmed.get(),
+            events_set_aside: publisher.map_or(0, Publisher::events_set_aside),
             commands_dropped: self.delivery.commands_dropped.get(),
             sources,
         }

@@ -80,6 +80,8 @@ struct HealthPayload<'a> {
     scores_dropped: u64,
     reconnects: u64,
     refused: u64,
+    events_unconfirmed: u64,
+    events_set_aside: u64,
     commands_dropped: u64,
     sources: BTreeMap<&'a str, SourcePayload>,
 }
@@ -144,6 +146,8 @@ pub(super) fn health(health: &Health) -> serde_json::Result<Vec<u8>> {
         scores_dropped: health.scores_dropped,
         reconnects: health.reconnects,
         refused: health.refused,
+        events_unconfirmed: health.events_unconfirmed,
+        events_set_aside: health.events_set_aside,
         commands_dropped: health.commands_dropped,
         sources: health.sources.iter().map(|source| (source.id.as_str(), SourcePayload::of(source))).collect(),
     })
@@ -252,7 +256,7 @@ mod tests {
             sources: vec![source],
             ..Health::default()
         };
-        let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":-52,"samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0,"windows_failed":0}}}"#;
+        let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"events_unconfirmed":0,"events_set_aside":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":-52,"samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0,"windows_failed":0}}}"#;
         assert_eq!(text(health(&node)), expected);
     }
 

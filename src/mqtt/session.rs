@@ -1,6 +1,8 @@
 //! One connection to a broker, in either version of the protocol. Trying again is the task of `connection`.
 
-use super::protocol::{ConnectOptions, Filter, SessionEvent, SessionFailure, Version};
+use std::time::Duration;
+
+use super::protocol::{ConnectOptions, Filter, PublishForm, SessionEvent, SessionFailure, Version};
 use super::{v4, v5};
 
 /// Publishes; any thread may.
@@ -26,11 +28,22 @@ pub(super) fn open(options: &ConnectOptions, version: Version) -> Result<(Client
 }
 
 impl Client {
-    /// Hands a message over to be written: acknowledged if `acknowledged`. False where the connection has ended.
-    pub(super) fn publish(&self, topic: &str, payload: Vec<u8>, acknowledged: bool, retain: bool) -> bool {
+    /// Hands a message over to be written; false where the connection has ended.
+    pub(super) fn publish(&self, topic: &str, payload: Vec<u8>, form: PublishForm) -> bool {
         match self {
-            Self::V5(client) => v5::publish(client, topic, payload, acknowledged, retain),
-            Self::V4(client) => v4::publish(client, topic, payload, acknowledged, retain),
+            Self::V5(client) => v5::publish(client, topic, payload, form),
+            Self::V4(client) => v4::publish(client, topic, payload, form),
+        }
+    }
+
+    /// Has the broker say when it has read everything that was handed over before ([`SessionEvent::MarkerReached`]), which no
+    /// answer to a message with QoS 0 tells: a broker reads in order, and answers that nobody was subscribed to this filter.
+    /// False where the connection has ended.
+    pub(super) fn mark(&self) -> bool {
+        const FILTER: &str = "clapd/marker";
+        match self {
+            Self::V5(client) => client.try_unsubscribe(FILTER).is_ok(),
+            Self::V4(client) => client.try_unsubscribe(FILTER).is_ok(),
         }
     }
 
@@ -52,6 +65,23 @@ impl Client {
 }
 
 impl Session {
+    /// Waits up to `patience` for something to happen; none where nothing did. Not to be used before the broker has
+    /// accepted the connection: what has come of connecting by then is given up.
+    pub(super) fn next_within(&mut self, patience: Duration) -> Result<Option<SessionEvent>, SessionFailure> {
+        match self {
+            Self::V5(session) => match session.recv_timeout(patience) {
+                Ok(event) => v5::session_event(event).map(Some),
+                Err(rumqttc_v5::RecvTimeoutError::Timeout { .. }) => Ok(None),
+                Err(rumqttc_v5::RecvTimeoutError::Disconnected) => Ok(Some(SessionEvent::Disconnected)),
+            },
+            Self::V4(session) => match session.recv_timeout(patience) {
+                Ok(event) => v4::session_event(event).map(Some),
+                Err(rumqttc_v4::RecvTimeoutError::Timeout { .. }) => Ok(None),
+                Err(rumqttc_v4::RecvTimeoutError::Disconnected) => Ok(Some(SessionEvent::Disconnected)),
+            },
+        }
+    }
+
     /// Blocks until something happens.
     pub(super) fn next(&mut self) -> Result<SessionEvent, SessionFailure> {
         match self {
