@@ -323,7 +323,9 @@ impl Delivery {
     /// never knew we were there.
     pub(super) fn should_retry(&self) -> bool {
         let state = self.lock();
-        state.stop_deadline.is_none_or(|deadline| Instant::now() < deadline && state.outgoing.waiting_events() > 0)
+        // One that has found out what it does not take is to learn that we have stopped.
+        let is_worth_it = state.outgoing.waiting_events() > 0 || state.outgoing.is_searching();
+        state.stop_deadline.is_none_or(|deadline| Instant::now() < deadline && is_worth_it)
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -131,6 +131,8 @@ const MOST_STEPS: u32 = 40;
 pub(super) struct Elimination {
     careful: bool,
     steps: u32,
+    /// The last end of a connection has shown something, or may with the next.
+    has_shown_something: bool,
     /// The message that was under way when the last careful connection ended, and how often in a row.
     suspect: Option<(Arc<str>, PublishForm, u32)>,
     /// The topic that is tried in a lesser form.
@@ -165,6 +167,7 @@ impl Elimination {
         Self {
             careful: false,
             steps: 0,
+            has_shown_something: false,
             suspect: None,
             trial: None,
             doubted: Features::default(),
@@ -195,7 +198,7 @@ impl Elimination {
 
     /// Whether the next connection should follow soon: it will show something.
     pub(super) fn is_searching(&self) -> bool {
-        self.careful && self.steps < MOST_STEPS && (self.suspect.is_some() || self.trial.is_some() || self.steps == 1)
+        self.careful && self.steps < MOST_STEPS && self.has_shown_something
     }
 
     /// Everything was sent, and the connection has lasted.
@@ -269,6 +272,12 @@ impl Elimination {
     pub(super) fn on_end(&mut self, unconfirmed: &[SentMessage], cause: Option<Cause>) -> Option<Finding> {
         let was_careful = std::mem::replace(&mut self.careful, true);
         self.steps += 1;
+        let finding = self.learn(unconfirmed, cause, was_careful);
+        self.has_shown_something = !was_careful || finding.is_some() || self.suspect.is_some() || self.trial.is_some();
+        finding
+    }
+
+    fn learn(&mut self, unconfirmed: &[SentMessage], cause: Option<Cause>, was_careful: bool) -> Option<Finding> {
         if let Some(finding) = self.on_cause(cause) {
             self.suspect = None;
             return Some(finding);
@@ -528,6 +537,7 @@ mod tests {
     fn a_reason_is_believed_at_once() {
         let mut elimination = Elimination::new();
         assert_eq!(elimination.on_end(&[], Some(Cause::Retain)), Some(Finding::NoRetain));
+        assert!(elimination.is_searching(), "the next connection follows soon");
         assert_eq!(elimination.on_end(&[], Some(Cause::Retain)), None, "that is known");
         assert_eq!(elimination.on_end(&[], Some(Cause::Qos)), Some(Finding::NoQos1));
         assert_eq!(elimination.form("any", form(true, true)), form(false, false));

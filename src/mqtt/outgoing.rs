@@ -25,7 +25,6 @@ use super::message;
 use super::protocol::{Filter, PublishForm};
 use super::reason::Cause;
 use super::topics::Topics;
-use crate::counter::Counter;
 use crate::outbox::Outbox;
 
 /// Which of the waiting a message is.
@@ -154,7 +153,7 @@ pub(super) struct Outgoing {
     left_out: BTreeSet<MessageKind>,
     /// Events that this broker cannot take, by number: each is counted once.
     set_aside: BTreeSet<u64>,
-    set_aside_count: Counter,
+    set_aside_count: u64,
     is_stopping: bool,
 }
 
@@ -182,7 +181,7 @@ impl Outgoing {
             elimination: Elimination::new(),
             left_out: BTreeSet::new(),
             set_aside: BTreeSet::new(),
-            set_aside_count: Counter::default(),
+            set_aside_count: 0,
             is_stopping: false,
         }
     }
@@ -423,9 +422,12 @@ impl Outgoing {
 
     /// This broker cannot take the event. It stays in the outbox, for a broker with other limits, until it is too old.
     fn set_event_aside(&mut self, number: u64, topic: &str, size: usize) {
-        if self.set_aside.insert(number)
-            && let Some(count) = self.set_aside_count.add(1)
-        {
+        if !self.set_aside.insert(number) {
+            return;
+        }
+        self.set_aside_count += 1;
+        let count = self.set_aside_count;
+        if count.is_power_of_two() {
             let why = self.in_words_of_limit();
             log::error!(
                 "mqtt: an event on {topic} has {size} bytes, and {why}: it is set aside, and the others go on ({count} \
@@ -594,7 +596,7 @@ impl Outgoing {
 
     /// Starts and ends that were set aside so far.
     pub(super) fn events_set_aside(&self) -> u64 {
-        self.set_aside_count.get()
+        self.set_aside_count
     }
 }
 
