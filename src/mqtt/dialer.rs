@@ -73,7 +73,12 @@ impl Dialer {
         if !(hung_up || matches!(cause, Some(Cause::Retain | Cause::Qos | Cause::Will))) {
             return None;
         }
-        self.will.on_refused(cause, Instant::now())
+        let finding = self.will.on_refused(cause, Instant::now());
+        if finding.is_some() {
+            // The version was not the reason.
+            self.version = refused;
+        }
+        finding
     }
 
     /// Whether the next attempt will show more of what the broker takes.
