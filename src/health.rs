@@ -24,6 +24,8 @@ pub struct DeliveryCounters {
     pub reconnects: Counter,
     /// Messages that the broker refused; it may say so in MQTT 5 only.
     pub refused: Counter,
+    /// Starts and ends that went out with QoS 0, since the broker takes no more: it has read them, and has promised nothing.
+    pub unconfirmed: Counter,
     /// Commands that came when too many waited, or that a broker had retained.
     pub commands_dropped: Counter,
     /// Topics of ours for Home Assistant that were found to be another node's.
@@ -64,6 +66,10 @@ pub struct Health {
     pub reconnects: u64,
     /// See [`DeliveryCounters`].
     pub refused: u64,
+    /// See [`DeliveryCounters::unconfirmed`].
+    pub events_unconfirmed: u64,
+    /// Starts and ends that the broker cannot take; they wait in the outbox for one that can.
+    pub events_set_aside: u64,
     /// See [`DeliveryCounters`].
     pub commands_dropped: u64,
     /// See [`DeliveryCounters`].

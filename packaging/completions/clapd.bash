@@ -125,7 +125,7 @@ _clapd() {
             return 0
             ;;
         clapd__subcmd__check)
-            opts="-h --config --help"
+            opts="-h --config --connect --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -81,6 +81,7 @@ complete -c clapd -n "__fish_clapd_using_subcommand embed" -s h -l help -d 'Prin
 complete -c clapd -n "__fish_clapd_using_subcommand devices" -l json -d 'One JSON object a line'
 complete -c clapd -n "__fish_clapd_using_subcommand devices" -s h -l help -d 'Print help'
 complete -c clapd -n "__fish_clapd_using_subcommand check" -l config -d 'Configuration file' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand check" -l connect -d 'Try the broker, too: log in, and publish what the daemon would; nothing is left there'
 complete -c clapd -n "__fish_clapd_using_subcommand check" -s h -l help -d 'Print help'
 complete -c clapd -n "__fish_clapd_using_subcommand embed-cache" -l bundle -d 'Model bundle' -r -F
 complete -c clapd -n "__fish_clapd_using_subcommand embed-cache" -l threads -d 'Threads to compute with' -r

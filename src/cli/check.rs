@@ -1,4 +1,4 @@
-//! `clapd check`: every fault of a configuration; nothing is started.
+//! `clapd check`: every fault of a configuration; nothing is started. With `--connect` the broker is tried, too.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,11 +9,14 @@ use clapd_core::prompts::Prompt;
 
 use super::exit::{AtStage, Failure, Stage, printed};
 use super::paths;
+use crate::config::{Broker, Settings};
 use crate::daemon::PromptStore;
 use crate::mqtt;
+use crate::mqtt::probe::{ProbeSpec, ProbeStep, probe};
 use crate::prompts;
 
-pub(super) fn run(path: &Path) -> Result<(), Failure> {
+/// Checks the configuration at `path`, and with `connect` its broker too.
+pub(super) fn run(path: &Path, connect: bool) -> Result<(), Failure> {
     let (settings, warnings) = prompts::load_settings(path).at(Stage::Usage)?;
     let mut out = std::io::stdout().lock();
     for warning in &warnings {
@@ -40,7 +43,34 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
         printed(writeln!(out, "warning: {warning}")).at(Stage::Output)?;
     }
     let (prompts, sources) = (settings.prompts.len(), settings.sources.len());
-    printed(writeln!(out, "{}: in order; {sources} source(s), {prompts} prompt(s)", path.display())).at(Stage::Output)
+    let summary = format!("{}: in order; {sources} source(s), {prompts} prompt(s)", path.display());
+    printed(writeln!(out, "{summary}")).at(Stage::Output)?;
+    drop(out);
+    if !connect {
+        return Ok(());
+    }
+    let mut written = Ok(());
+    let print = &mut |step: &str, seen: &str| {
+        if written.is_ok() {
+            written = writeln!(std::io::stdout(), "  {step:<10} {seen}");
+        }
+    };
+    match &settings.broker {
+        Some(broker) => probe_broker(broker, &settings, print)?,
+        None => print("broker", "there is no [mqtt]: events are logged, and told to nobody"),
+    }
+    printed(written).at(Stage::Output)
+}
+
+/// Tries the broker as the daemon would use it, and gives `print` the name of each step and what it has seen.
+pub(super) fn probe_broker(
+    broker: &Broker,
+    settings: &Settings,
+    print: &mut dyn FnMut(&str, &str),
+) -> Result<(), Failure> {
+    let sources: Vec<String> = settings.sources.iter().map(|source| source.id.to_string()).collect();
+    let spec = ProbeSpec { node: &settings.node, sources: &sources, prompts: &settings.prompts, period: settings.hop };
+    probe(broker, &spec, &mut |step: ProbeStep, seen| print(step.name(), seen)).at(Stage::Broker)
 }
 
 /// Prompts that no sound of the model comes near.

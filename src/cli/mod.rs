@@ -61,6 +61,9 @@ enum CliCommand {
         /// Configuration file
         #[arg(long, value_name = "FILE", default_value = paths::CONFIG)]
         config: PathBuf,
+        /// Try the broker, too: log in, and publish what the daemon would; nothing is left there
+        #[arg(long)]
+        connect: bool,
     },
     /// Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself
     #[command(hide = true)]
@@ -100,7 +103,7 @@ pub fn main() -> ExitCode {
         CliCommand::Score(arguments) => score::run(&arguments),
         CliCommand::Embed(arguments) => embed::run(&arguments),
         CliCommand::Devices { json } => devices::run(json),
-        CliCommand::Check { config } => check::run(&config),
+        CliCommand::Check { config, connect } => check::run(&config, connect),
         CliCommand::EmbedCache { bundle, threads } => run::embed_cache(&bundle, threads),
         CliCommand::Bench(arguments) => bench::run(&arguments),
     };

@@ -33,7 +33,7 @@ impl HealthReporter {
         publisher: Option<&Publisher>,
         notifier: &Notifier,
     ) {
-        let health = self.health(sources, threads, publisher.map(Publisher::outbox));
+        let health = self.health(sources, threads, publisher);
         for change in self.states.changes(&health) {
             log::log!(if change.is_trouble { log::Level::Warn } else { log::Level::Info }, "{}", change.text);
         }
@@ -58,7 +58,13 @@ impl HealthReporter {
         self.published = None;
     }
 
-    fn health(&self, sources: Vec<SourceHealth>, threads: Vec<ThreadHealth>, outbox: Option<&Outbox>) -> Health {
+    fn health(
+        &self,
+        sources: Vec<SourceHealth>,
+        threads: Vec<ThreadHealth>,
+        publisher: Option<&Publisher>,
+    ) -> Health {
+        let outbox = publisher.map(Publisher::outbox);
         Health {
             uptime: self.began.elapsed(),
             outbox: outbox.map_or("memory", Outbox::storage),
@@ -68,6 +74,8 @@ impl HealthReporter {
             connections: self.delivery.connections.get(),
             reconnects: self.delivery.reconnects.get(),
             refused: self.delivery.refused.get(),
+            events_unconfirmed: self.delivery.unconfirmed.get(),
+            events_set_aside: publisher.map_or(0, Publisher::events_set_aside),
             commands_dropped: self.delivery.commands_dropped.get(),
             names_taken: self.delivery.names_taken.get(),
             threads,

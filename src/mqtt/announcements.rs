@@ -1,8 +1,12 @@
 //! What is still to be announced to Home Assistant of our devices, and when.
 //!
 //! Home Assistant subscribes to an entity's topics some half a second after it has received the announcement, and what
-//! is not retained is lost until then: so events and scores wait for [`SETTLE_TIME`] after each announcement. Nothing
-//! is announced twice within it, since Home Assistant would overlook half of the second.
+//! is not retained is lost until then: so events and scores wait for [`SETTLE_TIME`] after each announcement, but never for
+//! longer than [`MAX_HOLD`], whatever becomes of it. Nothing is announced twice within it, since Home Assistant would
+//! overlook half of the second.
+//!
+//! A device is one message, where the broker takes one as large; else each of its entities is a message of its own, and those
+//! that do not fit either are left out.
 //!
 //! To remove an entity Home Assistant wants a mark in its place, and heeds that only where it knows the entity from the
 //! same run of its own: one that was removed while Home Assistant was away would stay for ever. So what is removed is
@@ -13,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::discovery::{self, DeviceSpec, Node, PromptEntity};
+use super::limits::packet_size;
 use super::names::{device_name, former_device_name};
 use super::ownership::{self, Finding, Ownership};
 use super::protocol::Filter;
@@ -20,18 +25,23 @@ use super::topics::Topics;
 
 /// Home Assistant waits for 0.1 to 0.5 s before it subscribes, to do it for many topics at once, and the broker answers then.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
-/// Largest payload: brokers of homes take 1 MiB and more where nobody has changed it, which is a thousand prompts.
-const MAX_PAYLOAD: usize = 1_000_000;
+/// How long events wait at most: for what is revived, what there is, and a moment more.
+const MAX_HOLD: Duration = Duration::from_secs(3);
+/// So long after such a wait has begun no other does, so that events get through whoever has us announce again and again.
+const HOLD_INTERVAL: Duration = Duration::from_secs(10);
+/// Largest packet: brokers of homes take 1 MiB and more where nobody has changed it, which is a thousand prompts.
+const MAX_PACKET: usize = 1_000_000;
 /// Prompts of the past that are removed, so that a broker full of odd topics does not fill our memory.
 const MAX_REMOVED: usize = 4_096;
-/// Of a packet, beside topic and payload.
-const HEADER: usize = 16;
+/// Sources of the past, each of which is a device to announce and to remove: far more than anybody has had, and few enough for a
+/// broker full of odd topics not to keep us busy.
+const MAX_REMOVED_SOURCES: usize = 64;
 
-/// A message of discovery.
+/// A message of discovery: a device or one of its entities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Announcement {
     pub(super) topic: Arc<str>,
-    /// Empty where the device is removed.
+    /// Empty where it is removed.
     pub(super) payload: Vec<u8>,
     pub(super) retained: bool,
 }
@@ -53,17 +63,21 @@ pub(super) struct Announcements {
     batch: VecDeque<String>,
     is_reviving: bool,
     announcing: VecDeque<String>,
+    /// Messages for the entities of a device that did not fit into one.
+    parts: VecDeque<Announcement>,
+    /// By source, the topics of entities that were announced by themselves.
+    announced_parts: BTreeMap<String, BTreeSet<Arc<str>>>,
     /// When the last was sent on this connection.
     sent: Option<Instant>,
+    /// When events began to wait last.
+    held_at: Option<Instant>,
     /// Home Assistant is online, as it has said itself: removals that are announced now need not be announced again.
     ha_is_online: bool,
-    /// The most that this connection's broker takes.
-    max_payload: usize,
-    /// Prompts for which there was no room, as it was logged last.
-    omitted: usize,
+    /// The largest packet that this connection's broker takes.
+    max_packet: usize,
+    /// By source, entities for which there was no room, as it was logged last.
+    omitted: BTreeMap<String, usize>,
     ownership: Ownership,
-    /// Sent before anything else: what takes leave of a former topic.
-    parts: VecDeque<Announcement>,
 }
 
 /// Has Home Assistant keep a device's entities, their names and their history, for the device that is announced on another topic
@@ -74,7 +88,6 @@ impl Announcements {
     pub(super) fn new(node: Node, prefix: Option<&str>) -> Self {
         Self {
             ownership: Ownership::new(&node.id),
-            parts: VecDeque::new(),
             node,
             prefix: prefix.map(Into::into),
             sources: Vec::new(),
@@ -85,10 +98,13 @@ impl Announcements {
             batch: VecDeque::new(),
             is_reviving: false,
             announcing: VecDeque::new(),
+            parts: VecDeque::new(),
+            announced_parts: BTreeMap::new(),
             sent: None,
+            held_at: None,
             ha_is_online: false,
-            max_payload: MAX_PAYLOAD,
-            omitted: 0,
+            max_packet: MAX_PACKET,
+            omitted: BTreeMap::new(),
         }
     }
 
@@ -130,13 +146,32 @@ impl Announcements {
 
     /// Notes that a prompt is to be removed; true where that is news, and there is room for it.
     fn mark_removed(&mut self, source: &str, prompt: &str) -> bool {
-        let has_capacity = self.removed.values().map(BTreeSet::len).sum::<usize>() < MAX_REMOVED;
+        let has_capacity = self.removed.values().map(BTreeSet::len).sum::<usize>() < MAX_REMOVED
+            && (self.removed.len() < MAX_REMOVED_SOURCES || self.removed.contains_key(source));
         has_capacity && self.removed.entry(source.into()).or_default().insert(prompt.into())
     }
 
-    /// The broker takes packets of so many bytes; none: it has not said.
-    pub(super) fn set_max_payload(&mut self, max_packet: Option<u32>) {
-        self.max_payload = max_packet.map_or(MAX_PAYLOAD, |max_packet| MAX_PAYLOAD.min(max_packet as usize));
+    /// The broker takes packets of at most so many bytes.
+    pub(super) fn set_max_packet(&mut self, max_packet: usize) {
+        self.max_packet = max_packet.min(MAX_PACKET);
+    }
+
+    /// The broker has refused the device with this topic by its size: it is announced once more, in parts. False where it is
+    /// none of the devices.
+    pub(super) fn retry(&mut self, topic: &str) -> bool {
+        let source = self.sources.iter().find(|source| self.device_topic(source).is_some_and(|its| *its == *topic));
+        let Some(source) = source.cloned() else { return false };
+        self.due.insert(source);
+        true
+    }
+
+    fn device_topic(&self, source: &str) -> Option<Arc<str>> {
+        self.topic_of(&device_name(&self.node.id, source))
+    }
+
+    /// Where a device of this name is announced.
+    fn topic_of(&self, name: &str) -> Option<Arc<str>> {
+        self.prefix.as_deref().map(|prefix| ownership::topic(prefix, name).into())
     }
 
     /// Nothing was sent on a new connection.
@@ -145,7 +180,7 @@ impl Announcements {
         self.announcing.clear();
         self.parts.clear();
         self.ownership.begin_connection();
-        self.sent = None;
+        (self.sent, self.held_at) = (None, None);
         self.ha_is_online = false;
         self.mark_all_due();
     }
@@ -166,18 +201,20 @@ impl Announcements {
 
     /// What to send next, but for topics of which `refused` says that the broker will not have them.
     pub(super) fn next(&mut self, now: Instant, refused: impl Fn(&str) -> bool) -> Option<Announcement> {
-        let prefix = self.prefix.clone()?;
         loop {
-            if let Some(part) = self.parts.pop_front() {
-                self.sent = Some(now);
-                return Some(part);
+            while let Some(part) = self.parts.pop_front() {
+                let size = packet_size(&part.topic, part.payload.len());
+                if size <= self.max_packet && !refused(&part.topic) {
+                    self.sent = Some(now);
+                    return Some(part);
+                }
             }
             if let Some(source) = self.batch.front().cloned() {
                 if self.ownership.wait_until(&source, now).is_some() {
                     return None;
                 }
                 self.batch.pop_front();
-                let topic = ownership::topic(&prefix, &device_name(&self.node.id, &source));
+                let topic = self.device_topic(&source)?;
                 let may_announce = !refused(&topic) && !self.ownership.is_taken(&source);
                 if may_announce && !self.is_reviving && self.ownership.needs_preparation(&source) {
                     // Its former topic was found just now: it begins anew.
@@ -185,14 +222,12 @@ impl Announcements {
                     continue;
                 }
                 if may_announce {
-                    self.prepare(&prefix, &source, topic.into());
+                    self.prepare(&source, topic);
                 }
                 if self.ha_is_online && !self.is_reviving {
                     self.removed.remove(&source);
                 }
-                continue;
-            }
-            if self.pause_until(now).is_some() || !self.advance() {
+            } else if self.pause_until(now).is_some() || !self.advance() {
                 return None;
             }
         }
@@ -219,9 +254,9 @@ impl Announcements {
     }
 
     /// Puts what there is to say of a source into `parts`, with the leave of its former topic around it.
-    fn prepare(&mut self, prefix: &str, source: &str, topic: Arc<str>) {
+    fn prepare(&mut self, source: &str, topic: Arc<str>) {
         let former = former_device_name(&self.node.id, source).filter(|_| self.ownership.has_former(source));
-        let former: Option<Arc<str>> = former.map(|name| ownership::topic(prefix, &name).into());
+        let former = former.and_then(|name| self.topic_of(&name));
         if self.is_reviving
             && let Some(topic) = former.clone()
         {
@@ -229,8 +264,7 @@ impl Announcements {
             self.ownership.set_prepared(source);
         }
         if !self.is_reviving || self.removed.contains_key(source) {
-            let announcement = self.announcement(source, topic);
-            self.parts.extend(announcement);
+            self.prepare_device(source, topic);
         }
         if !self.is_reviving
             && let Some(topic) = former
@@ -251,7 +285,8 @@ impl Announcements {
         let prefix = self.prefix.as_deref()?;
         match self.ownership.found(prefix, topic, payload) {
             Finding::Taken(other) => Some(format!(
-                "{topic} is another device's ({other}), so it is left alone, and Home Assistant is not told of ours;                  give one of the two another node.id or source id, or remove what is retained there"
+                "{topic} is another device's ({other}), so it is left alone, and Home Assistant is not told of ours; \
+                 give one of the two another node.id or source id, or remove what is retained there"
             )),
             Finding::Freed(source) | Finding::Former(source) => {
                 self.due.insert(source);
@@ -261,29 +296,85 @@ impl Announcements {
         }
     }
 
-    fn announcement(&mut self, source: &str, topic: Arc<str>) -> Option<Announcement> {
+    /// Puts what there is to say of a source's entities into `parts`: one message if the broker takes one as large.
+    fn prepare_device(&mut self, source: &str, topic: Arc<str>) {
         let removed: Vec<String> = self.removed.get(source).into_iter().flatten().cloned().collect();
         let revived: Vec<PromptEntity> = removed.iter().map(|id| PromptEntity::new(id, "")).collect();
+        let is_here = self.sources.iter().any(|known| known == source);
         let (prompts, removed) = match self.is_reviving {
             true => (revived.as_slice(), &[][..]),
-            false if !self.sources.iter().any(|known| known == source) => {
-                return Some(Announcement { topic, payload: Vec::new(), retained: true });
+            false if !is_here => {
+                self.parts.push_back(Announcement { topic, payload: Vec::new(), retained: true });
+                self.replace_parts(source, BTreeSet::new());
+                return;
             }
             false => (self.prompts.as_slice(), removed.as_slice()),
         };
-        let limit = self.max_payload.saturating_sub(topic.len() + HEADER);
         let device = DeviceSpec { source, prompts, removed, period: self.period };
-        let (payload, held) = discovery::device(&self.node, device, limit)
-            .inspect_err(|error| log::error!("mqtt: {topic}: a payload cannot be written: {error}"))
-            .ok()?;
-        let (count, retained) = (prompts.len(), !self.is_reviving);
-        if retained && self.omitted != count - held {
-            self.omitted = count - held;
+        let retained = !self.is_reviving;
+        let written = discovery::device(&self.node, device)
+            .inspect_err(|error| log::error!("mqtt: {topic}: a payload cannot be written: {error}"));
+        let Ok(payload) = written else { return };
+        if packet_size(&topic, payload.len()) <= self.max_packet {
+            if retained {
+                self.replace_parts(source, BTreeSet::new());
+                self.omitted.remove(source);
+            }
+            return self.parts.push_back(Announcement { topic, payload, retained });
+        }
+        // What is removed by itself is removed by an empty message, also where Home Assistant does not know it.
+        if retained {
+            self.prepare_entities(source, &topic, packet_size(&topic, payload.len()));
+        }
+    }
+
+    /// Each entity by itself. The device of an earlier connection with another broker goes first: Home Assistant takes no entity
+    /// twice.
+    fn prepare_entities(&mut self, source: &str, topic: &Arc<str>, device_size: usize) {
+        let prefix = self.prefix.clone().unwrap_or_default();
+        let device = DeviceSpec { source, prompts: &self.prompts, removed: &[], period: self.period };
+        let written = discovery::entities(&self.node, device)
+            .inspect_err(|error| log::error!("mqtt: {topic}: a payload cannot be written: {error}"));
+        let Ok(entities) = written else { return };
+        let id = device_name(&self.node.id, source);
+        let all = entities.len();
+        let part_of =
+            |platform: &str, key: &str| -> Arc<str> { format!("{prefix}/{platform}/{id}/{key}/config").into() };
+        let fitting: Vec<Announcement> = entities
+            .into_iter()
+            .map(|entity| Announcement {
+                topic: part_of(entity.platform, &entity.key),
+                payload: entity.payload,
+                retained: true,
+            })
+            .filter(|part| packet_size(&part.topic, part.payload.len()) <= self.max_packet)
+            .collect();
+        let removed = self.removed.get(source).into_iter().flatten();
+        let removed: Vec<Arc<str>> =
+            removed.flat_map(|prompt| discovery::keys(prompt)).map(|(platform, key)| part_of(platform, &key)).collect();
+        self.parts.push_back(Announcement { topic: Arc::clone(topic), payload: Vec::new(), retained: true });
+        self.announced_parts.entry(source.into()).or_default().extend(removed);
+        self.replace_parts(source, fitting.iter().map(|part| Arc::clone(&part.topic)).collect());
+        let omitted = all - fitting.len();
+        self.parts.extend(fitting);
+        if self.omitted.insert(source.into(), omitted) != Some(omitted) {
+            let (max, held) = (self.max_packet, all - omitted);
             log::warn!(
-                "mqtt: {topic}: Home Assistant hears of {held} prompts of {count}: a payload may have {limit} bytes"
+                "mqtt: {topic}: the device's message has {device_size} bytes and the broker takes packets of at most {max}: \
+                 Home Assistant is told of its entities one by one, of {held} of {all}; raise the limit (mosquitto: \
+                 max_packet_size) for all of them in one"
             );
         }
-        Some(Announcement { topic, payload, retained })
+    }
+
+    /// From now on these are the entities of a source that are announced by themselves: the others are removed.
+    fn replace_parts(&mut self, source: &str, parts: BTreeSet<Arc<str>>) {
+        let before = self.announced_parts.remove(source).unwrap_or_default();
+        let gone = before.into_iter().filter(|topic| !parts.contains(topic));
+        self.parts.extend(gone.map(|topic| Announcement { topic, payload: Vec::new(), retained: true }));
+        if !parts.is_empty() {
+            self.announced_parts.insert(source.into(), parts);
+        }
     }
 
     /// Whether something is to be sent, now or after a pause.
@@ -291,7 +382,27 @@ impl Announcements {
         !(self.due.is_empty() && self.batch.is_empty() && self.announcing.is_empty() && self.parts.is_empty())
     }
 
-    /// Whether what is not retained has to wait.
+    /// Whether what is not retained has to wait for a moment. It is asked when there may be something to send.
+    pub(super) fn holds_events(&mut self, now: Instant) -> bool {
+        if !self.is_in_progress(now) {
+            return false;
+        }
+        if self.held_at.is_none_or(|at| now >= at + HOLD_INTERVAL) {
+            self.held_at = Some(now);
+        }
+        self.held_until(now).is_some()
+    }
+
+    fn held_until(&self, now: Instant) -> Option<Instant> {
+        self.held_at.map(|at| at + MAX_HOLD).filter(|until| now < *until)
+    }
+
+    /// When something is due that only time brings, if there is such a time.
+    pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
+        [self.pause_until(now), self.held_until(now)].into_iter().flatten().min()
+    }
+
+    /// Whether an announcement is on its way, or so fresh that Home Assistant may not have followed it.
     pub(super) fn is_in_progress(&self, now: Instant) -> bool {
         self.is_due() || self.pause_until(now).is_some()
     }
@@ -437,15 +548,78 @@ mod tests {
         assert!(!fixture.announcements.is_in_progress(fixture.now));
     }
 
+    /// Topics, without the prefix, of what is sent until the next pause, and `-` before what is removed.
+    fn topics(fixture: &mut Fixture) -> Vec<String> {
+        let now = fixture.now;
+        let sent = std::iter::from_fn(|| fixture.announcements.next(now, |_| false));
+        let sent = sent.map(|part| {
+            let topic = part.topic.strip_prefix("ha/").unwrap().strip_suffix("/config").unwrap().to_owned();
+            if part.payload.is_empty() { format!("-{topic}") } else { topic }
+        });
+        let sent = sent.collect();
+        fixture.now += SETTLE_TIME;
+        sent
+    }
+
+    const PARTS: [&str; 6] = [
+        "sensor/attic_mic/status",
+        "sensor/attic_mic/windows_skipped",
+        "sensor/attic_mic/events_dropped",
+        "sensor/attic_mic/dog_score",
+        "binary_sensor/attic_mic/dog_state",
+        "event/attic_mic/dog_event",
+    ];
+
     #[test]
-    fn prompts_are_left_out_where_the_broker_has_no_room() {
+    fn a_device_that_does_not_fit_is_announced_in_parts_and_again_as_one() {
         let mut fixture = Fixture::new();
-        let ids: Vec<String> = (0..100).map(|n| format!("sound_{n:03}")).collect();
-        fixture.set(&["mic"], &ids.iter().map(String::as_str).collect::<Vec<_>>());
-        fixture.announcements.set_max_payload(Some(50_000));
-        let announcement = fixture.announcements.next(fixture.now, |_| false).unwrap();
-        assert!((40_000..50_000).contains(&announcement.payload.len()), "{}", announcement.payload.len());
-        assert!(fixture.announcements.omitted > 0);
+        fixture.set(&["mic"], &["dog"]);
+        assert_eq!(topics(&mut fixture), ["device/attic_mic"]);
+        fixture.announcements.begin_connection();
+        fixture.announcements.set_max_packet(1_000);
+        let mut sent = topics(&mut fixture);
+        assert_eq!(sent.remove(0), "-device/attic_mic", "Home Assistant takes no entity twice");
+        sent.sort_by_key(|topic| PARTS.iter().position(|part| part == topic));
+        assert_eq!(sent, PARTS);
+        fixture.set(&["mic"], &["cat"]);
+        let sent = topics(&mut fixture);
+        for topic in ["-event/attic_mic/dog_event", "-sensor/attic_mic/dog_score", "event/attic_mic/cat_event"] {
+            assert!(sent.contains(&topic.to_owned()), "{topic}: {sent:?}");
+        }
+        fixture.announcements.begin_connection();
+        fixture.announcements.set_max_packet(usize::MAX);
+        topics(&mut fixture);
+        let sent = topics(&mut fixture);
+        assert!(sent.contains(&"-sensor/attic_mic/cat_score".into()), "{sent:?}");
+        assert_eq!(sent.last().map(String::as_str), Some("device/attic_mic"));
+    }
+
+    #[test]
+    fn what_does_not_fit_at_all_is_left_out() {
+        let mut fixture = Fixture::new();
+        fixture.set(&["mic"], &["dog"]);
+        fixture.announcements.set_max_packet(300);
+        assert_eq!(topics(&mut fixture), ["-device/attic_mic"]);
+        assert_eq!(fixture.announcements.omitted["mic"], 6);
+        assert!(!fixture.announcements.is_due() && !fixture.announcements.is_in_progress(fixture.now));
+    }
+
+    #[test]
+    fn events_never_wait_for_long() {
+        let mut fixture = Fixture::new();
+        fixture.set(&["mic"], &["dog"]);
+        let begun = fixture.now;
+        let mut held = Duration::ZERO;
+        // Somebody has us announce all the time.
+        for _ in 0..200 {
+            fixture.now += Duration::from_millis(100);
+            fixture.announcements.on_ha_birth(fixture.now);
+            let now = fixture.now;
+            fixture.announcements.next(now, |_| false);
+            held += if fixture.announcements.holds_events(now) { Duration::from_millis(100) } else { Duration::ZERO };
+        }
+        assert_eq!(fixture.now - begun, Duration::from_secs(20));
+        assert!(held <= 2 * MAX_HOLD, "{held:?}");
     }
 
     #[test]
@@ -462,5 +636,8 @@ mod tests {
         let mut fixture = Fixture::new();
         (0..2 * MAX_REMOVED).for_each(|n| fixture.announcements.found_prompt("mic", &n.to_string()));
         assert_eq!(fixture.announcements.removed["mic"].len(), MAX_REMOVED);
+        let mut fixture = Fixture::new();
+        (0..2 * MAX_REMOVED).for_each(|n| fixture.announcements.found_prompt(&n.to_string(), "dog"));
+        assert_eq!(fixture.announcements.removed.len(), MAX_REMOVED_SOURCES);
     }
 }

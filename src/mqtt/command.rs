@@ -22,6 +22,11 @@ const MAX_TRANSACTION: usize = 100;
 /// What of a wrong value an error shows.
 const SHOWN: usize = 40;
 
+/// The names of all commands.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    COMMANDS.iter().map(|(name, _)| *name)
+}
+
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {

@@ -10,9 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::delivery::Delivery;
+use super::dialer::Dialer;
 use super::inbox::{IncomingKind, Request, Subscriptions};
-use super::protocol::{ConnectOptions, MAX_PACKET, SessionEvent, SessionFailure, Version};
-use super::session::{self, Client, Session};
+use super::limits::BrokerLimits;
+use super::protocol::{ConnectOptions, SessionEvent, SessionFailure, Version};
+use super::reason::Cause;
+use super::session::{Client, Session};
 use crate::backoff::{Backoff, random_time};
 use crate::config::Broker;
 use crate::threads::{Heartbeat, ServiceThread};
@@ -23,6 +26,9 @@ const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// A connection that held this long was a good one: the next failure is a first one.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// Before the next attempt while it is found out what a broker takes: some ten attempts are within as many seconds, and an event
+/// that begins meanwhile waits for no longer than this.
+const SEARCH_WAIT: Duration = Duration::from_secs(1);
 /// There are 5 s to stop in, and a broker that is just starting is up within one.
 const RETRY_WHILE_STOPPING: Duration = Duration::from_millis(250);
 
@@ -70,7 +76,11 @@ struct ConnectionThread {
     /// Subscribes to nothing: what the last connection brought was too large, and may lie at the broker for good.
     skip_subscriptions: bool,
     delivery: Arc<Delivery>,
-    version: Version,
+    dialer: Dialer,
+    /// Messages that the last connection had not confirmed when it ended.
+    suspects: usize,
+    /// When what only time brings was looked after last.
+    turned_at: Instant,
     backoff: Backoff,
     /// When the broker accepted this connection; none while it has not.
     connected_at: Option<Instant>,
@@ -93,7 +103,9 @@ impl ConnectionThread {
             subscriptions,
             skip_subscriptions: false,
             delivery,
-            version: Version::V5,
+            dialer: Dialer::new(),
+            suspects: 0,
+            turned_at: Instant::now(),
             // Any wait between the shortest and a bound that doubles from twice the shortest on.
             backoff: Backoff::new(2 * SHORTEST_WAIT, LONGEST_WAIT),
             connected_at: None,
@@ -105,7 +117,7 @@ impl ConnectionThread {
 
     fn run(mut self) {
         while let Err(failure) = self.connect() {
-            let hopeless = self.delivery.is_stopping() && matches!(failure, SessionFailure::Denied(_));
+            let hopeless = self.delivery.is_stopping() && failure.needs_a_person();
             if hopeless || !self.delivery.should_retry() {
                 break;
             }
@@ -115,34 +127,48 @@ impl ConnectionThread {
 
     /// One connection, from its first packet to its last; Ok where we have disconnected.
     fn connect(&mut self) -> Result<(), SessionFailure> {
-        self.connected_at = None;
-        let (client, mut session) = session::open(&self.options, self.version)?;
-        let end = self.run_session(&client, &mut session);
-        self.delivery.on_disconnected(self.connected_at.is_some_and(|at| at.elapsed() < STABLE_AFTER));
-        end
+        (self.connected_at, self.suspects) = (None, 0);
+        let (client, mut session) = self.dialer.open(&self.options)?;
+        let ended = self.run_session(&client, &mut session);
+        if self.dialer.is_to_redial() {
+            return self.connect();
+        }
+        let early = self.connected_at.is_some_and(|at| at.elapsed() < STABLE_AFTER);
+        self.suspects = self.delivery.on_disconnected(ended.as_ref().err(), early);
+        ended
     }
 
     fn run_session(&mut self, client: &Client, session: &mut Session) -> Result<(), SessionFailure> {
-        // The broker answers in order: what is asked after is whose the topics of our devices are.
-        let mut is_first_answer = !self.skip_subscriptions;
         loop {
-            let Some(event) = self.next_event(session)? else {
-                self.delivery.hand_out();
-                continue;
-            };
-            match event {
-                SessionEvent::Accepted(max_packet) => {
-                    self.on_accepted();
-                    if !self.skip_subscriptions && !client.subscribe(self.subscriptions.filters()) {
-                        log::debug!("mqtt: the connection ended before we subscribed");
+            let event = self.next_event(session)?;
+            if event.is_none() || self.turned_at.elapsed() >= TURN_INTERVAL {
+                self.turned_at = Instant::now();
+                if !self.delivery.hand_out() {
+                    return Err(SessionFailure::NoAcks);
+                }
+            }
+            match event.unwrap_or(SessionEvent::Other) {
+                SessionEvent::Accepted(limits) => {
+                    if self.dialer.on_accepted() {
+                        log::debug!("mqtt: {} takes a lesser last will; the full one is tried once more", self.address);
+                        client.disconnect();
+                        continue;
                     }
-                    self.delivery.on_connected(client, max_packet);
+                    self.on_accepted(&limits);
+                    let subscribes = !self.skip_subscriptions;
+                    let filters = if subscribes { self.subscriptions.filters(limits.wildcards) } else { Vec::new() };
+                    self.delivery.on_connected(client, limits, filters);
                 }
                 SessionEvent::Written(packet_id) => self.delivery.on_written(packet_id),
                 SessionEvent::Acknowledged(packet_id, answer) => self.delivery.on_answer(packet_id, answer),
-                SessionEvent::Subscribed(answers) => self.on_subscribed(&answers, std::mem::take(&mut is_first_answer)),
+                SessionEvent::MarkerReached => self.delivery.on_marker(),
+                SessionEvent::Subscribed(answers) => {
+                    let needs_plain_filters = self.delivery.on_subscribed(&answers);
+                    if needs_plain_filters {
+                        self.delivery.subscribe(self.subscriptions.filters(false));
+                    }
+                }
                 SessionEvent::Received { topic, payload, retained } => self.receive(&topic, payload, retained),
-                SessionEvent::PingSent if !self.delivery.is_acknowledging() => return Err(SessionFailure::NoAcks),
                 SessionEvent::Disconnected => return Ok(()),
                 _ => {}
             }
@@ -157,22 +183,6 @@ impl ConnectionThread {
         }
         self.heartbeat.beat(MAX_TURN);
         session.next_within(self.delivery.pause().map_or(TURN_INTERVAL, |pause| pause.min(TURN_INTERVAL)))
-    }
-
-    fn on_subscribed(&self, answers: &[Result<(), String>], is_first: bool) {
-        if !is_first {
-            if let Some(reason) = answers.iter().find_map(|answer| answer.as_ref().err()) {
-                log::info!(
-                    "mqtt: another node's device on a topic of ours for Home Assistant would not be noticed: {reason}"
-                );
-            }
-            return;
-        }
-        for (filter, answer) in self.subscriptions.filters().iter().zip(answers) {
-            if let Err(reason) = answer {
-                log::warn!("mqtt: the broker refuses to tell us of {}: {reason}", filter.path);
-            }
-        }
     }
 
     fn receive(&self, topic: &str, payload: Vec<u8>, retained: bool) {
@@ -190,11 +200,11 @@ impl ConnectionThread {
         }
     }
 
-    fn on_accepted(&mut self) {
+    fn on_accepted(&mut self, limits: &BrokerLimits) {
         self.connected_at = Some(Instant::now());
         let is_again = self.delivery.count_connection();
         self.logged_failure = None;
-        let version = match self.version {
+        let version = match self.dialer.version() {
             Version::V5 => "MQTT 5",
             Version::V4 => "MQTT 3.1.1, in which a broker cannot say what it refuses",
         };
@@ -206,6 +216,9 @@ impl ConnectionThread {
             );
         } else {
             log::info!("mqtt: connected to {} as {} ({version})", self.address, self.options.client_id);
+        }
+        if let Some(limits) = self.dialer.news_of_limits(limits) {
+            log::info!("mqtt: {} takes {limits}: what is published keeps to it", self.address);
         }
     }
 
@@ -222,25 +235,37 @@ impl ConnectionThread {
         if accepted {
             self.skip_subscriptions = failure == SessionFailure::TooLarge;
         }
-        let refused = self.version;
-        self.choose_version(&failure, accepted);
+        let tried = self.dialer.version();
+        let mut finding = None;
+        if accepted {
+            self.dialer.on_ended(self.delivery.is_searching());
+        } else {
+            finding = self.dialer.on_refused(&failure);
+        }
         if self.delivery.is_stopping() {
             thread::sleep(RETRY_WHILE_STOPPING);
             return;
         }
-        if failure == SessionFailure::WrongVersion && refused == Version::V5 {
+        if failure.cause() == Some(Cause::Version) && tried == Version::V5 {
             log::debug!("mqtt: {} does not speak MQTT 5", self.address);
             return;
         }
+        if let Some(finding) = finding {
+            // The next attempt goes without, and nobody is to be told that there was none.
+            log::warn!("mqtt: {finding}");
+            return self.delivery.sleep(random_time(SEARCH_WAIT / 2, SEARCH_WAIT));
+        }
         let longest = self.backoff.fail();
-        let wait = match failure {
+        let wait = if failure.needs_a_person() || failure.cause() == Some(Cause::Version) {
             // What only a person mends: trying often is of no use, and may have us locked out.
-            SessionFailure::Denied(_) | SessionFailure::TakenOver | SessionFailure::WrongVersion => {
-                random_time(LONGEST_WAIT / 2, LONGEST_WAIT)
-            }
-            _ => random_time(SHORTEST_WAIT, longest),
+            random_time(LONGEST_WAIT / 2, LONGEST_WAIT)
+        } else if self.delivery.is_searching() || (!accepted && self.dialer.is_searching()) {
+            // Every attempt shows more of what the broker takes; events wait for the end of it.
+            random_time(SEARCH_WAIT / 2, SEARCH_WAIT)
+        } else {
+            random_time(SHORTEST_WAIT, longest)
         };
-        let again = !matches!(failure, SessionFailure::Denied(_)) && self.backoff.failures().is_power_of_two();
+        let again = !failure.needs_a_person() && self.backoff.failures().is_power_of_two();
         if again || self.logged_failure.as_ref() != Some(&failure) {
             let what = if accepted { "connection lost" } else { "no connection" };
             let (seconds, explained) = (wait.as_secs_f64(), self.explain(&failure));
@@ -251,36 +276,32 @@ impl ConnectionThread {
         self.delivery.sleep(wait);
     }
 
-    /// MQTT 5 comes first. A broker that knows 3.1.1 only says so, or does not know what to say.
-    fn choose_version(&mut self, failure: &SessionFailure, accepted: bool) {
-        let unknown = matches!(failure, SessionFailure::WrongVersion | SessionFailure::Closed(_)) && !accepted;
-        self.version = if unknown && self.version == Version::V5 { Version::V4 } else { Version::V5 };
-    }
-
     /// The failure, and what a person can do about it.
     fn explain(&self, failure: &SessionFailure) -> String {
         let client_id = &self.options.client_id;
+        let is_early = self.connected_at.is_some_and(|at| at.elapsed() < STABLE_AFTER);
         match failure {
-            SessionFailure::Denied(code) => {
-                format!("the broker refuses the user or the password ({code}); see mqtt.url and mqtt.password_file")
-            }
             SessionFailure::Tls(fault) => {
                 let (seen, remedy) = fault.explain(&self.options.broker);
                 format!("TLS: {seen}; {remedy}")
             }
-            SessionFailure::WrongVersion => "the broker speaks neither MQTT 5 nor 3.1.1".into(),
-            SessionFailure::TakenOver => {
+            SessionFailure::TooLarge => format!(
+                "{failure}, one of {:?}; the next connection hears no commands",
+                self.subscriptions.filters(true).iter().map(|filter| filter.path.as_str()).collect::<Vec<_>>()
+            ),
+            SessionFailure::Ended(reason, _) if reason.cause() == Cause::TakenOver => {
                 format!("somebody else has connected as {client_id}; give every computer its own node.id")
             }
-            SessionFailure::NoAcks => "the broker acknowledges nothing".into(),
-            SessionFailure::TooLarge => format!(
-                "somebody has published more than {MAX_PACKET} bytes on one of {:?}; the next connection hears no commands",
-                self.subscriptions.filters().iter().map(|filter| filter.path.as_str()).collect::<Vec<_>>()
+            SessionFailure::Closed(_) | SessionFailure::Ended(..) if self.suspects > 0 => format!(
+                "{failure} (after {} messages that it has not confirmed: now they are sent one by one, events first, to \
+                 find out whether it does not take one of them)",
+                self.suspects
             ),
-            SessionFailure::Closed(why) if self.connected_at.is_some_and(|at| at.elapsed() < STABLE_AFTER) => {
-                format!("{why} (if this goes on: does another computer connect as {client_id}?)")
+            // In 3.1.1 nothing else tells of it.
+            SessionFailure::Closed(_) if is_early => {
+                format!("{failure} (if this goes on: does another computer connect as {client_id}?)")
             }
-            SessionFailure::Closed(why) | SessionFailure::Unreachable(why) => why.clone(),
+            failure => failure.to_string(),
         }
     }
 }

@@ -1,19 +1,26 @@
 //! What the publishers and the connection's thread share: what waits for the broker, and the link that carries it.
 //!
 //! Whoever changes what waits hands out as much of it as the link has room for, and so does the thread whenever the broker
-//! has acknowledged something: nobody blocks, and there is one queue only. An event leaves the outbox in
-//! [`Delivery::on_answer`] only, when the broker has accepted it.
+//! has acknowledged something: nobody blocks, and there is one queue only. An event leaves the outbox when the broker has
+//! acknowledged it ([`Delivery::on_answer`]), or, where it takes QoS 0 only, has read it ([`Delivery::on_marker`]).
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::announcements::Announcements;
+use super::elimination::MessageKind;
 use super::inbox::{Request, RequestQueue};
-use super::link::{Link, WINDOW};
-use super::outgoing::Outgoing;
+use super::limits::BrokerLimits;
+use super::link::Link;
+use super::outgoing::{Outgoing, SentMessage};
+use super::protocol::{Filter, SessionFailure};
+use super::reason::{Cause, Reason};
 use super::session::Client;
 use crate::health::DeliveryCounters;
 use crate::outbox::Outbox;
+
+/// A careful connection on which everything was confirmed, and that then lasts this long, has nothing more to show.
+const CAREFUL_FOR: Duration = Duration::from_secs(3);
 
 /// What the publishers and the thread share.
 pub(super) struct Delivery {
@@ -26,10 +33,7 @@ pub(super) struct Delivery {
 struct DeliveryState {
     outgoing: Outgoing,
     link: Option<Link>,
-    /// The last connection ended early with something in flight. If that was the reason, one packet at a time shows which
-    /// it is: a broker may end a connection right after it has refused something, and its reason is lost if we go on
-    /// writing.
-    single_in_flight: bool,
+    connected_at: Instant,
     /// Set once we want to stop: until then events may still be delivered.
     stop_deadline: Option<Instant>,
     /// The connection's thread has ended.
@@ -41,7 +45,7 @@ impl DeliveryState {
     fn send_waiting(&mut self) {
         let Some(link) = &mut self.link else { return };
         let filters = self.outgoing.take_filters(Instant::now());
-        if !filters.is_empty() && !link.subscribe(filters) {
+        if !link.subscribe(filters, None) {
             return;
         }
         while link.has_room() {
@@ -53,10 +57,27 @@ impl DeliveryState {
         }
     }
 
-    /// How long events have to wait still.
+    /// How long what waits for a time to come has to wait still.
     fn pause(&self) -> Option<Duration> {
         let now = Instant::now();
-        self.link.as_ref().and_then(|_| self.outgoing.pause_until(now)).map(|until| until - now)
+        let is_open = self.link.as_ref().is_some_and(Link::has_room);
+        let at = is_open.then(|| self.outgoing.wake_at(now)).flatten()?;
+        Some(at.saturating_duration_since(now))
+    }
+
+    /// Offers the broker again what it has refused, and ends care that is not needed any more. False where the broker answers
+    /// nothing.
+    fn check(&mut self) -> bool {
+        let Some(link) = &mut self.link else { return true };
+        if link.is_idle() {
+            self.outgoing.retry_refused();
+        }
+        let is_settled = link.is_idle() && self.outgoing.is_handed_out();
+        if self.outgoing.is_careful() && is_settled && self.connected_at.elapsed() > CAREFUL_FOR {
+            self.outgoing.on_settled();
+            link.end_care();
+        }
+        !link.is_stuck()
     }
 
     /// Whether nothing more can be done here: the broker has all, or refuses it.
@@ -72,7 +93,7 @@ impl Delivery {
     pub(super) fn new(outbox: Outbox, announcements: Announcements, counters: Arc<DeliveryCounters>) -> Self {
         let outgoing = Outgoing::new(outbox, announcements);
         let state =
-            DeliveryState { outgoing, link: None, single_in_flight: false, stop_deadline: None, finished: false };
+            DeliveryState { outgoing, link: None, connected_at: Instant::now(), stop_deadline: None, finished: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), counters, requests: RequestQueue::default() }
     }
 
@@ -94,15 +115,22 @@ impl Delivery {
         self.lock().pause()
     }
 
-    /// Hands out what has waited for a pause to pass. The connection's thread does so when it has: nobody else may have
-    /// anything to do at that time.
-    pub(super) fn hand_out(&self) {
-        self.lock().send_waiting();
+    /// To be called about once a second: hands out what has waited for a pause to pass or was refused a while ago. The
+    /// connection's thread does so: nobody else may have anything to do at that time. False where the broker answers nothing;
+    /// it may want a keep-alive of hours, so that pings say nothing of that.
+    pub(super) fn hand_out(&self) -> bool {
+        let mut state = self.lock();
+        let is_answering = state.check();
+        state.send_waiting();
+        is_answering
     }
 
     /// We want to stop by `deadline`: the broker is tried at once, and again and again while events wait.
     pub(super) fn stop(&self, deadline: Instant) {
-        self.lock().stop_deadline = Some(deadline);
+        let mut state = self.lock();
+        state.stop_deadline = Some(deadline);
+        state.outgoing.stop();
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -133,19 +161,67 @@ impl Delivery {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The broker has let us in; it takes packets of at most `max_packet` bytes, if it has said so.
-    pub(super) fn on_connected(&self, client: &Client, max_packet: Option<u32>) {
+    /// The broker has let us in, and takes what `limits` says; `filters` are what we want to subscribe to.
+    pub(super) fn on_connected(&self, client: &Client, limits: BrokerLimits, filters: Vec<Filter>) {
         let mut state = self.lock();
-        state.outgoing.begin_connection(max_packet);
-        state.link = Some(Link::new(client.clone(), if state.single_in_flight { 1 } else { WINDOW }));
+        let now = Instant::now();
+        let filters = state.outgoing.begin_connection(limits, filters, now);
+        let mut link = Link::new(client.clone(), limits.receive_max, state.outgoing.is_careful());
+        if !link.subscribe(filters, None) {
+            log::debug!("mqtt: the connection ended before we subscribed");
+        }
+        (state.link, state.connected_at) = (Some(link), now);
         state.send_waiting();
     }
 
-    /// The connection has ended, `early` where that was soon after it had begun.
-    pub(super) fn on_disconnected(&self, early: bool) {
+    /// The connection has ended; `early` where that was soon after it had begun. Returns how many messages the broker had been
+    /// sent just before and had not confirmed.
+    pub(super) fn on_disconnected(&self, failure: Option<&SessionFailure>, early: bool) -> usize {
         let mut state = self.lock();
-        if let Some(link) = state.link.take() {
-            state.single_in_flight = early && !link.is_idle();
+        let (Some(link), Some(failure)) = (state.link.take(), failure) else { return 0 };
+        if failure.needs_a_person() || *failure == SessionFailure::TooLarge {
+            return 0;
+        }
+        let suspects = link.suspects();
+        if early || !suspects.is_empty() {
+            let finding = state.outgoing.on_end(&suspects, failure.cause());
+            finding.into_iter().for_each(|finding| log::warn!("mqtt: {finding}"));
+        }
+        suspects.len()
+    }
+
+    /// Whether the next connection should follow soon, since it will show what the broker does not take.
+    pub(super) fn is_searching(&self) -> bool {
+        self.lock().outgoing.is_searching()
+    }
+
+    /// The broker has answered a subscription. Returns whether it allows no wildcards.
+    pub(super) fn on_subscribed(&self, answers: &[Result<(), Reason>]) -> bool {
+        let mut state = self.lock();
+        let subscribed = state.link.as_mut().and_then(Link::on_subscribed);
+        let mut needs_plain_filters = false;
+        if let Some((filters, message)) = subscribed {
+            for (filter, answer) in filters.iter().zip(answers) {
+                match answer {
+                    Err(reason) => {
+                        log::warn!("mqtt: the broker refuses the subscription to {filter}: {reason}");
+                        needs_plain_filters |= reason.cause() == Cause::Wildcards;
+                    }
+                    Ok(()) => log::debug!("mqtt: subscribed to {filter}"),
+                }
+            }
+            message.iter().for_each(|message| state.outgoing.accepted(message));
+        }
+        state.send_waiting();
+        needs_plain_filters
+    }
+
+    /// Subscribes to these, too.
+    pub(super) fn subscribe(&self, filters: Vec<Filter>) {
+        if let Some(link) = &mut self.lock().link
+            && !link.subscribe(filters, None)
+        {
+            log::debug!("mqtt: the connection ended before we subscribed");
         }
     }
 
@@ -214,15 +290,15 @@ impl Delivery {
     }
 
     /// The broker has accepted a message, or refused it.
-    pub(super) fn on_answer(&self, packet_id: u16, answer: Result<(), String>) {
+    pub(super) fn on_answer(&self, packet_id: u16, answer: Result<(), Reason>) {
         let mut state = self.lock();
-        if let Some(ticket) = state.link.as_mut().and_then(|link| link.on_answer(packet_id)) {
+        if let Some(message) = state.link.as_mut().and_then(|link| link.on_answer(packet_id)) {
             match answer {
-                Ok(()) => state.outgoing.acknowledged(ticket),
+                Ok(()) => state.outgoing.accepted(&message),
                 Err(reason) => {
-                    state.outgoing.refused(ticket);
+                    state.outgoing.refused(&message, reason.cause());
                     if let Some(count) = self.counters.refused.add(1) {
-                        let topic = state.outgoing.topic(ticket);
+                        let topic = &message.topic;
                         log::warn!("mqtt: the broker refuses {topic}: {reason} ({count} messages refused so far)");
                     }
                 }
@@ -232,23 +308,36 @@ impl Delivery {
         self.changed.notify_all();
     }
 
-    /// To be called once in a while: offers the broker again what it has refused. False where it acknowledges nothing.
-    pub(super) fn is_acknowledging(&self) -> bool {
+    /// The broker has read everything before the marker.
+    pub(super) fn on_marker(&self) {
         let mut state = self.lock();
-        let Some(link) = &state.link else { return true };
-        let stuck = link.is_stuck();
-        if link.is_idle() {
-            state.outgoing.retry_refused();
-            state.send_waiting();
+        let read = state.link.as_mut().map(Link::on_marker).unwrap_or_default();
+        for message in &read {
+            self.count_unconfirmed(message);
+            state.outgoing.accepted(message);
         }
-        !stuck
+        state.send_waiting();
+        self.changed.notify_all();
+    }
+
+    fn count_unconfirmed(&self, message: &SentMessage) {
+        if message.kind == MessageKind::Event {
+            self.counters.unconfirmed.add(1);
+        }
+    }
+
+    /// Starts and ends that this broker could not take.
+    pub(super) fn events_set_aside(&self) -> u64 {
+        self.lock().outgoing.events_set_aside()
     }
 
     /// Whether to connect again. While we are stopping, only for events: what else waits means nothing to a broker that
     /// never knew we were there.
     pub(super) fn should_retry(&self) -> bool {
         let state = self.lock();
-        state.stop_deadline.is_none_or(|deadline| Instant::now() < deadline && state.outgoing.waiting_events() > 0)
+        // One that has found out what it does not take is to learn that we have stopped.
+        let is_worth_it = state.outgoing.waiting_events() > 0 || state.outgoing.is_searching();
+        state.stop_deadline.is_none_or(|deadline| Instant::now() < deadline && is_worth_it)
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -4,11 +4,16 @@
 //! sensor (does it go on now), a sensor (its score) and an event entity (started, ended); the source itself is a
 //! diagnostic sensor. Everything is unavailable while the node is away, and prompts are while their source has no
 //! sound. Entities are known by their topics, which no two of a broker share, and so outlive a change of words.
+//!
+//! Where a device does not fit into what the broker takes, each entity is a message of its own, with the short names that
+//! Home Assistant knows for its keys.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use clapd_core::prompts::Prompt;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::message;
 use super::names::entity_id;
@@ -65,14 +70,31 @@ struct DevicePayload<'a> {
     components: BTreeMap<String, Component<'a>>,
 }
 
-#[derive(Serialize)]
+/// What Home Assistant shows of the device; beside the identifiers nothing where another message says it.
+#[derive(Serialize, Default)]
 struct DeviceBlock {
     identifiers: [String; 1],
-    name: String,
-    manufacturer: &'static str,
-    model: &'static str,
-    model_id: String,
-    sw_version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manufacturer: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sw_version: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SingleEntity<'a> {
+    device: &'a DeviceBlock,
+    origin: OriginBlock<'a>,
+    availability_mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    availability: Option<&'a [Availability<'a>; 2]>,
+    #[serde(flatten)]
+    entity: Option<Entity<'a>>,
 }
 
 #[derive(Serialize)]
@@ -125,6 +147,11 @@ struct Entity<'a> {
 }
 
 impl PromptEntity {
+    /// The one for this prompt.
+    pub(super) fn of(prompt: &Prompt) -> Self {
+        Self::new(prompt.id.as_str(), prompt.text.as_deref().unwrap_or_default())
+    }
+
     /// With a name that a person likes: `a dog barking` is "Dog barking".
     pub(super) fn new(id: &str, text: &str) -> Self {
         let spaced = id.replace(['_', '-'], " ");
@@ -143,17 +170,89 @@ impl PromptEntity {
     }
 }
 
-/// The payload for a device, and how many prompts it holds: fewer than there are where all of them are more than `limit` bytes.
-pub(super) fn device(node: &Node, device: DeviceSpec<'_>, limit: usize) -> serde_json::Result<(Vec<u8>, usize)> {
-    let mut prompts = device.prompts;
-    loop {
-        let payload = serde_json::to_vec(&payload(node, DeviceSpec { prompts, ..device }))?;
-        if payload.len() <= limit || prompts.is_empty() {
-            return Ok((payload, prompts.len()));
+/// The payload for a device.
+pub(super) fn device(node: &Node, device: DeviceSpec<'_>) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&payload(node, device))
+}
+
+/// An entity of a device that is announced by itself.
+pub(super) struct EntityPayload {
+    pub(super) platform: &'static str,
+    /// Its name among those of its device.
+    pub(super) key: String,
+    pub(super) payload: Vec<u8>,
+}
+
+/// The entities of a device, each by itself. Those of the source come first, and only they describe the device: it is one for
+/// all of them.
+pub(super) fn entities(node: &Node, device: DeviceSpec<'_>) -> serde_json::Result<Vec<EntityPayload>> {
+    let of_source = diagnostics(node, device.source).map(|(key, component)| (key.to_owned(), component));
+    let of_prompts = device.prompts.iter().flat_map(|prompt| {
+        let parts = prompt_entities(node, device, prompt);
+        parts.map(|(leaf, component)| (format!("{}_{leaf}", prompt.id), component))
+    });
+    let described = device_block(node, device.source);
+    let inherited = [online(node), listening(node, device.source)];
+    let identified = DeviceBlock { identifiers: described.identifiers.clone(), ..DeviceBlock::default() };
+    let write = |(key, Component { platform, entity }): (String, Component<'_>)| {
+        let is_of_source = entity.as_ref().is_some_and(|entity| entity.entity_category.is_some());
+        let single = SingleEntity {
+            device: if is_of_source { &described } else { &identified },
+            origin: OriginBlock { name: "clapd", sw_version: &node.version },
+            // An entity with an availability of its own has no other.
+            availability_mode: "all",
+            availability: entity.as_ref().and_then(|entity| entity.availability.is_none().then_some(&inherited)),
+            entity,
+        };
+        let payload = serde_json::to_vec(&shorten_keys(serde_json::to_value(&single)?))?;
+        Ok(EntityPayload { platform, key, payload })
+    };
+    of_source.into_iter().chain(of_prompts).map(write).collect()
+}
+
+/// Platform and key of each of a prompt's entities.
+pub(super) fn keys(prompt: &str) -> [(&'static str, String); 3] {
+    [("sensor", "score"), ("binary_sensor", "state"), ("event", "event")]
+        .map(|(platform, leaf)| (platform, format!("{prompt}_{leaf}")))
+}
+
+/// Home Assistant's abbreviations (its `abbreviations.py`) of the keys that are used here.
+const SHORT_KEYS: [(&str, &str); 24] = [
+    ("availability", "avty"),
+    ("availability_mode", "avty_mode"),
+    ("default_entity_id", "def_ent_id"),
+    ("device", "dev"),
+    ("device_class", "dev_cla"),
+    ("entity_category", "ent_cat"),
+    ("event_types", "evt_typ"),
+    ("expire_after", "exp_aft"),
+    ("icon", "ic"),
+    ("identifiers", "ids"),
+    ("manufacturer", "mf"),
+    ("model", "mdl"),
+    ("model_id", "mdl_id"),
+    ("name", "name"),
+    ("options", "ops"),
+    ("origin", "o"),
+    ("qos", "qos"),
+    ("state_class", "stat_cla"),
+    ("state_topic", "stat_t"),
+    ("suggested_display_precision", "sug_dsp_prc"),
+    ("sw_version", "sw"),
+    ("topic", "t"),
+    ("unique_id", "uniq_id"),
+    ("value_template", "val_tpl"),
+];
+
+fn shorten_keys(value: Value) -> Value {
+    let short =
+        |key: String| SHORT_KEYS.iter().find(|(long, _)| *long == key).map_or(key, |(_, short)| (*short).into());
+    match value {
+        Value::Object(map) => {
+            Value::Object(map.into_iter().map(|(key, value)| (short(key), shorten_keys(value))).collect())
         }
-        // They are of about the same size, so this is not far from what fits.
-        let fit = prompts.len() * limit / payload.len();
-        prompts = &prompts[..fit.min(prompts.len() - 1)];
+        Value::Array(items) => Value::Array(items.into_iter().map(shorten_keys).collect()),
+        other => other,
     }
 }
 
@@ -171,18 +270,22 @@ fn payload<'a>(node: &'a Node, device: DeviceSpec<'a>) -> DevicePayload<'a> {
     // A prompt's end in `_score`, `_state` and `_event`.
     components.extend(diagnostics(node, device.source).map(|(id, component)| (id.into(), component)));
     DevicePayload {
-        device: DeviceBlock {
-            identifiers: [identifier(&node.id, device.source)],
-            name: capital(&format!("{} {}", node.id, device.source).replace(['_', '-'], " ")),
-            manufacturer: "clapd",
-            model: "Sound monitor",
-            model_id: node.model.clone(),
-            sw_version: node.version.clone(),
-        },
+        device: device_block(node, device.source),
         origin: OriginBlock { name: "clapd", sw_version: &node.version },
         availability: [online(node), listening(node, device.source)],
         availability_mode: "all",
         components,
+    }
+}
+
+fn device_block(node: &Node, source: &str) -> DeviceBlock {
+    DeviceBlock {
+        identifiers: [identifier(&node.id, source)],
+        name: Some(capital(&format!("{} {source}", node.id).replace(['_', '-'], " "))),
+        manufacturer: Some("clapd"),
+        model: Some("Sound monitor"),
+        model_id: Some(node.model.clone()),
+        sw_version: Some(node.version.clone()),
     }
 }
 
@@ -294,7 +397,6 @@ fn capital(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::Value;
 
     use super::*;
 
@@ -302,18 +404,42 @@ mod tests {
         Node { id: id.into(), topics: Topics::new(id), version: "0.1.0".into(), model: "mini 1".into() }
     }
 
-    fn written(id: &str, source: &str, prompts: &[PromptEntity], limit: usize) -> (Value, usize) {
+    fn written(id: &str, source: &str, prompts: &[PromptEntity]) -> Value {
         let device_of = DeviceSpec { source, prompts, removed: &["cat".into()], period: Duration::from_millis(2_500) };
-        let (payload, held) = device(&node(id), device_of, limit).unwrap();
-        assert!(payload.len() <= limit);
-        (serde_json::from_slice(&payload).unwrap(), held)
+        serde_json::from_slice(&device(&node(id), device_of).unwrap()).unwrap()
     }
 
     #[test]
     fn discovery_is_frozen() {
-        let (payload, _) = written("kitchen", "left-mic", &[PromptEntity::new("dog", "a dog barking")], 10_000);
+        let payload = written("kitchen", "left-mic", &[PromptEntity::new("dog", "a dog barking")]);
         let golden: Value = serde_json::from_str(include_str!("../../tests/golden/discovery.json")).unwrap();
         assert_eq!(payload, golden, "{payload:#}");
+    }
+
+    #[test]
+    fn entities_by_themselves_are_frozen() {
+        let prompts = [PromptEntity::new("dog", "a dog barking")];
+        let device = DeviceSpec { source: "left-mic", prompts: &prompts, removed: &[], period: Duration::from_secs(1) };
+        let parts = entities(&node("kitchen"), device).unwrap();
+        let names: Vec<_> = parts.iter().map(|part| (part.platform, part.key.as_str())).collect();
+        let expected = ["status", "windows_skipped", "events_dropped"].map(|key| ("sensor", key));
+        assert_eq!(names[..3], expected);
+        assert_eq!(names[3..], keys("dog").each_ref().map(|(platform, key)| (*platform, key.as_str())));
+        let text = |part: &EntityPayload| String::from_utf8(part.payload.clone()).unwrap();
+        let listening = r#"{"t":"clapd/kitchen/health","val_tpl":"{{ 'online' if value_json.sources.get('left-mic', {}).get('state') in ['live', 'silent', 'clipping', 'recovering'] else 'offline' }}"}"#;
+        let online = r#"{"t":"clapd/kitchen/status","val_tpl":"{{ 'online' if value == 'online' else 'offline' }}"}"#;
+        let event = format!(
+            r#"{{"avty":[{online},{listening}],"avty_mode":"all","def_ent_id":"event.kitchen_left_mic_dog","dev":{{"ids":["clapd/kitchen/left-mic"]}},"evt_typ":["started","ended"],"ic":"mdi:ear-hearing","name":"Dog barking event","o":{{"name":"clapd","sw":"0.1.0"}},"qos":1,"stat_t":"clapd/kitchen/left-mic/dog/event","uniq_id":"clapd/kitchen/left-mic/dog/event"}}"#
+        );
+        let object = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(object(&text(&parts[5])), object(&event));
+        let status = object(&text(&parts[0]));
+        assert_eq!(status["dev"]["name"], "Kitchen left mic");
+        assert_eq!(
+            (&status["avty"][0]["t"], status["avty"].as_array().map(Vec::len)),
+            (&"clapd/kitchen/status".into(), Some(1))
+        );
+        assert!(parts.iter().all(|part| part.payload.len() < 900), "they are for brokers that take little");
     }
 
     #[test]
@@ -335,27 +461,17 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_left_out_from_the_end() {
-        let prompts: Vec<PromptEntity> =
-            (0..40).map(|n| PromptEntity::new(&format!("sound_{n:02}"), "a sound")).collect();
-        let (payload, held) = written("kitchen", "mic", &prompts, 20_000);
-        assert!((5..40).contains(&held), "{held}");
-        assert!(payload["components"].get(format!("sound_{:02}_score", held - 1)).is_some());
-        assert!(payload["components"].get(format!("sound_{held:02}_score")).is_none());
-        assert_eq!(written("kitchen", "mic", &prompts, 100_000).1, 40);
-    }
-
-    #[test]
     fn a_thousand_prompts_are_within_what_brokers_take() {
         let prompts: Vec<PromptEntity> =
             (0..1_000).map(|n| PromptEntity::new(&format!("sound_{n}"), "a dog barking")).collect();
-        assert_eq!(written("kitchen", "mic", &prompts, 1_000_000).1, 1_000);
+        let device_of = DeviceSpec { source: "mic", prompts: &prompts, removed: &[], period: Duration::from_secs(1) };
+        assert!(device(&node("kitchen"), device_of).unwrap().len() < 1_000_000);
     }
 
     proptest! {
         #[test]
         fn ids_are_what_home_assistant_takes(node_id in "[A-Za-z0-9_-]{1,64}", source in "[A-Za-z0-9_-]{1,64}", id in "[A-Za-z0-9_-]{1,64}") {
-            let (payload, _) = written(&node_id, &source, &[PromptEntity::new(&id, "x")], 20_000);
+            let payload = written(&node_id, &source, &[PromptEntity::new(&id, "x")]);
             let mut unique = std::collections::BTreeSet::new();
             for (key, component) in payload["components"].as_object().unwrap() {
                 prop_assert!(key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'));

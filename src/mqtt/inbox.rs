@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::command;
 use super::protocol::Filter;
 use super::topics::Topics;
 
@@ -54,12 +55,18 @@ impl Subscriptions {
         }
     }
 
-    /// All filters, in the order in which the broker answers.
-    pub(super) fn filters(&self) -> Vec<Filter> {
-        let requests = Filter { path: format!("{}#", self.requests), retained: false };
-        let states = Filter { path: self.states.clone(), retained: true };
-        let home_assistant = self.home_assistant.iter().map(|path| Filter { path: path.clone(), retained: false });
-        [states, requests].into_iter().chain(home_assistant).collect()
+    /// All filters. Without wildcards there is one for each command, and none for states: what an earlier run has left cannot
+    /// be found.
+    pub(super) fn filters(&self, wildcards: bool) -> Vec<Filter> {
+        let filter = |path: String, retained| Filter { path, retained };
+        let mut filters = Vec::new();
+        if wildcards {
+            filters.extend([filter(self.states.clone(), true), filter(format!("{}#", self.requests), false)]);
+        } else {
+            filters.extend(command::names().map(|name| filter(format!("{}{name}", self.requests), false)));
+        }
+        filters.extend(self.home_assistant.iter().map(|path| filter(path.clone(), false)));
+        filters
     }
 
     /// What this publish is; `retained` where it lay at the broker before we came.
@@ -130,7 +137,8 @@ mod tests {
     fn a_publish_is_of_one_kind() {
         let topics = Topics::new("attic");
         let subscriptions = Subscriptions::new(&topics, Some("homeassistant"));
-        let paths: Vec<_> = subscriptions.filters().into_iter().map(|filter| (filter.path, filter.retained)).collect();
+        let paths: Vec<_> =
+            subscriptions.filters(true).into_iter().map(|filter| (filter.path, filter.retained)).collect();
         let filter = |path: &str, retained| (path.to_owned(), retained);
         assert_eq!(
             paths,
@@ -159,7 +167,10 @@ mod tests {
                 "{topic} {payload} {retained}"
             );
         }
-        assert_eq!(Subscriptions::new(&topics, None).filters().len(), 2);
+        assert_eq!(Subscriptions::new(&topics, None).filters(true).len(), 2);
+        let plain = subscriptions.filters(false);
+        assert!(plain.iter().all(|filter| !filter.path.contains(['+', '#'])), "{plain:?}");
+        assert!(plain.contains(&Filter { path: "clapd/attic/request/prompts/set".into(), retained: false }));
     }
 
     #[test]

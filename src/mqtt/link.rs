@@ -3,7 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::outgoing::{OutgoingMessage, Ticket};
+use super::elimination::MessageKind;
+use super::outgoing::{OutgoingMessage, SentMessage, Ticket};
 use super::protocol::Filter;
 use super::session::Client;
 
@@ -12,30 +13,81 @@ use super::session::Client;
 pub(super) const WINDOW: usize = 64;
 /// A broker that acknowledges nothing for so long, and answers pings, is stuck; another connection may not be.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same where one message at a time is sent: a broker that drops it without a word answers all others at once.
+const CAREFUL_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A broker that ends a connection over a message does so at once; one that was sent this long ago was not the reason.
+const BLAME_FOR: Duration = Duration::from_secs(5);
+
+/// What the broker has yet to answer beside publishes.
+#[derive(Debug, PartialEq, Eq)]
+enum Marker {
+    None,
+    /// A marker was sent; these messages went before it.
+    Sent(Vec<SentMessage>),
+}
 
 /// The packets of one connection.
 pub(super) struct Link {
     client: Client,
-    /// Handed to the client, not yet written: those to be acknowledged, in order, and how many scores.
-    unwritten: VecDeque<Ticket>,
-    unwritten_scores: usize,
+    /// Handed to the client, not yet written: those to be acknowledged, in order, and how many others.
+    unwritten: VecDeque<SentMessage>,
+    unwritten_plain: usize,
     /// Written, not yet acknowledged, by packet id.
-    unacknowledged: HashMap<u16, Ticket>,
+    unacknowledged: HashMap<u16, SentMessage>,
+    /// Nobody will acknowledge these; a marker shows that the broker has read them.
+    unmarked: Vec<SentMessage>,
+    marker: Marker,
+    /// Filters that were subscribed to and not answered, in order; for a careful connection with what it was handed.
+    subscriptions: VecDeque<(Vec<String>, Option<SentMessage>)>,
     /// When the broker last answered, or had nothing to answer.
     last_answer: Instant,
+    last_handed: Instant,
     /// Packets that may be in flight at a time.
     window: usize,
+    /// The same once there is no need for care.
+    full_window: usize,
+    is_careful: bool,
 }
 
 impl Link {
-    pub(super) fn new(client: Client, window: usize) -> Self {
-        let (unwritten, unacknowledged) = (VecDeque::new(), HashMap::new());
-        Self { client, unwritten, unwritten_scores: 0, unacknowledged, last_answer: Instant::now(), window }
+    /// A careful link sends one message after the other, each confirmed before the next; it begins with a marker, so that a broker
+    /// that takes nothing at all is not held against the first of them.
+    pub(super) fn new(client: Client, receive_max: u16, is_careful: bool) -> Self {
+        let now = Instant::now();
+        let full_window = WINDOW.min(usize::from(receive_max));
+        let mut link = Self {
+            client,
+            unwritten: VecDeque::new(),
+            unwritten_plain: 0,
+            unacknowledged: HashMap::new(),
+            unmarked: Vec::new(),
+            marker: Marker::None,
+            subscriptions: VecDeque::new(),
+            last_answer: now,
+            last_handed: now,
+            window: if is_careful { 1 } else { full_window },
+            full_window,
+            is_careful,
+        };
+        if is_careful {
+            link.mark();
+        }
+        link
     }
 
     /// Packets that were handed to the client and that the broker may not have.
     fn in_flight(&self) -> usize {
-        self.unwritten.len() + self.unwritten_scores + self.unacknowledged.len()
+        let unread = match &self.marker {
+            Marker::None => 0,
+            Marker::Sent(before) => before.len().max(usize::from(self.is_careful)),
+        };
+        let subscriptions = if self.is_careful { self.subscriptions.len() } else { 0 };
+        self.unwritten.len()
+            + self.unwritten_plain
+            + self.unacknowledged.len()
+            + self.unmarked.len()
+            + unread
+            + subscriptions
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -46,46 +98,120 @@ impl Link {
         self.in_flight() < self.window
     }
 
-    /// Whether the broker has acknowledged nothing for too long.
+    /// Whether the broker has answered nothing for too long.
     pub(super) fn is_stuck(&self) -> bool {
-        !self.unacknowledged.is_empty() && self.last_answer.elapsed() > ANSWER_TIMEOUT
+        let timeout = if self.is_careful { CAREFUL_ANSWER_TIMEOUT } else { ANSWER_TIMEOUT };
+        self.waits_for_answer() && self.last_answer.elapsed() > timeout
+    }
+
+    fn waits_for_answer(&self) -> bool {
+        !self.unacknowledged.is_empty() || self.marker != Marker::None || !self.subscriptions.is_empty()
+    }
+
+    /// What the broker may have ended the connection over: all that it has not confirmed, if it was handed out just before.
+    pub(super) fn suspects(&self) -> Vec<SentMessage> {
+        if self.last_handed.elapsed() > BLAME_FOR && !self.is_stuck() {
+            return Vec::new();
+        }
+        let Marker::Sent(before) = &self.marker else { return self.unconfirmed().cloned().collect() };
+        self.unconfirmed().chain(before).cloned().collect()
+    }
+
+    fn unconfirmed(&self) -> impl Iterator<Item = &SentMessage> {
+        let subscribed = self.subscriptions.iter().filter_map(|(_, message)| message.as_ref());
+        self.unwritten.iter().chain(self.unacknowledged.values()).chain(&self.unmarked).chain(subscribed)
     }
 
     /// Hands a message to the client; false where the connection has ended.
     pub(super) fn publish(&mut self, message: OutgoingMessage) -> bool {
-        let OutgoingMessage { ticket, topic, payload } = message;
-        let published = self.client.publish(&topic, payload, ticket.is_acknowledged(), ticket.is_retained());
-        match (published, ticket) {
-            (true, Ticket::Score) => self.unwritten_scores += 1,
-            (true, _) => self.unwritten.push_back(ticket),
-            (false, _) => {}
+        let OutgoingMessage { sent, payload } = message;
+        self.last_handed = Instant::now();
+        if let Ticket::Subscription { retained } = sent.ticket {
+            let filter = Filter { path: sent.topic.to_string(), retained };
+            return self.subscribe(vec![filter], Some(sent));
         }
-        published
+        if !self.client.publish(&sent.topic, payload, sent.form) {
+            return false;
+        }
+        if sent.form.acknowledged {
+            self.unwritten.push_back(sent);
+            return true;
+        }
+        self.unwritten_plain += 1;
+        // Nobody waits for a score; of all others it is to be known whether the broker has read them.
+        if self.is_careful || sent.kind != MessageKind::Score {
+            self.unmarked.push(sent);
+            if self.marker == Marker::None {
+                self.mark();
+            }
+        }
+        true
+    }
+
+    /// Asks for messages; false where the connection has ended.
+    pub(super) fn subscribe(&mut self, filters: Vec<Filter>, message: Option<SentMessage>) -> bool {
+        if filters.is_empty() {
+            return true;
+        }
+        let paths = filters.iter().map(|filter| filter.path.clone()).collect();
+        let subscribed = self.client.subscribe(filters);
+        if subscribed {
+            self.begin_waiting();
+            self.subscriptions.push_back((paths, message));
+        }
+        subscribed
+    }
+
+    fn mark(&mut self) {
+        if self.client.mark() {
+            self.begin_waiting();
+            self.marker = Marker::Sent(std::mem::take(&mut self.unmarked));
+        }
+    }
+
+    fn begin_waiting(&mut self) {
+        if !self.waits_for_answer() {
+            self.last_answer = Instant::now();
+        }
     }
 
     /// The client has written a packet. It writes in the order in which it was given; packet id 0 means that no
     /// acknowledgement will come.
     pub(super) fn on_written(&mut self, packet_id: u16) {
         if packet_id == 0 {
-            self.unwritten_scores = self.unwritten_scores.saturating_sub(1);
-        } else if let Some(ticket) = self.unwritten.pop_front() {
-            if self.unacknowledged.is_empty() {
-                self.last_answer = Instant::now();
-            }
-            self.unacknowledged.insert(packet_id, ticket);
+            self.unwritten_plain = self.unwritten_plain.saturating_sub(1);
+        } else if let Some(message) = self.unwritten.pop_front() {
+            self.begin_waiting();
+            self.unacknowledged.insert(packet_id, message);
         }
     }
 
     /// The broker has answered a packet; which message that was.
-    pub(super) fn on_answer(&mut self, packet_id: u16) -> Option<Ticket> {
-        let ticket = self.unacknowledged.remove(&packet_id)?;
+    pub(super) fn on_answer(&mut self, packet_id: u16) -> Option<SentMessage> {
+        let message = self.unacknowledged.remove(&packet_id)?;
         self.last_answer = Instant::now();
-        Some(ticket)
+        Some(message)
     }
 
-    /// Asks for messages; false where the connection has ended.
-    pub(super) fn subscribe(&self, filters: Vec<Filter>) -> bool {
-        self.client.subscribe(filters)
+    /// The broker has read everything before the marker: these messages, which nobody acknowledges.
+    pub(super) fn on_marker(&mut self) -> Vec<SentMessage> {
+        self.last_answer = Instant::now();
+        let Marker::Sent(read) = std::mem::replace(&mut self.marker, Marker::None) else { return Vec::new() };
+        if !self.unmarked.is_empty() {
+            self.mark();
+        }
+        read
+    }
+
+    /// The broker has answered a subscription: to these filters.
+    pub(super) fn on_subscribed(&mut self) -> Option<(Vec<String>, Option<SentMessage>)> {
+        self.last_answer = Instant::now();
+        self.subscriptions.pop_front()
+    }
+
+    /// Sends as many messages at a time as a connection may that is not careful.
+    pub(super) fn end_care(&mut self) {
+        (self.is_careful, self.window) = (false, self.full_window);
     }
 
     /// Asks the client to disconnect; false where the connection has ended.

@@ -80,6 +80,8 @@ struct HealthPayload<'a> {
     scores_dropped: u64,
     reconnects: u64,
     refused: u64,
+    events_unconfirmed: u64,
+    events_set_aside: u64,
     commands_dropped: u64,
     /// Left out where all is well, which is nearly everywhere.
     #[serde(skip_serializing_if = "is_zero")]
@@ -155,6 +157,8 @@ pub(super) fn health(health: &Health) -> serde_json::Result<Vec<u8>> {
         scores_dropped: health.scores_dropped,
         reconnects: health.reconnects,
         refused: health.refused,
+        events_unconfirmed: health.events_unconfirmed,
+        events_set_aside: health.events_set_aside,
         commands_dropped: health.commands_dropped,
         names_taken: health.names_taken,
         sources: health.sources.iter().map(|source| (source.id.as_str(), SourcePayload::of(source))).collect(),
@@ -276,7 +280,7 @@ mod tests {
             sources: vec![source],
             ..Health::default()
         };
-        let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":-52,"samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0,"windows_failed":0}}}"#;
+        let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"events_unconfirmed":0,"events_set_aside":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":-52,"samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0,"windows_failed":0}}}"#;
         assert_eq!(text(health(&node)), expected);
         let taken = text(health(&Health { names_taken: 1, ..node.clone() }));
         assert!(taken.contains(r#""commands_dropped":0,"names_taken":1,"sources""#), "{taken}");

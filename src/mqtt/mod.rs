@@ -8,8 +8,11 @@ mod announcements;
 mod command;
 mod connection;
 mod delivery;
+mod dialer;
 mod discovery;
+mod elimination;
 mod inbox;
+mod limits;
 mod link;
 mod message;
 mod names;
@@ -17,11 +20,13 @@ mod outgoing;
 mod ownership;
 pub mod probe;
 mod protocol;
+mod reason;
 mod session;
 mod tls;
 mod topics;
 mod v4;
 mod v5;
+mod will;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -43,11 +48,8 @@ pub use inbox::Request;
 use inbox::Subscriptions;
 use link::WINDOW;
 pub use message::Info;
-use protocol::{ConnectOptions, MAX_PACKET};
+use protocol::{ConnectOptions, LastWill, PublishForm};
 pub use topics::{Route, Topics};
-
-/// What a packet may have, less its topic.
-const MAX_RESPONSE: usize = MAX_PACKET as usize - 1024;
 
 /// For the disk to take what is left, where the broker has used up all patience.
 const SYNC_TIMEOUT: Duration = Duration::from_millis(500);
@@ -99,9 +101,8 @@ impl Publisher {
             broker: broker.clone(),
             tls: broker.tls.as_ref().map(tls::configuration).transpose()?,
             client_id: format!("clapd-{node}"),
-            will: Some((Arc::clone(&publisher.topics.status), message::OFFLINE)),
-            // Two more, for subscriptions: the first, and one by which to ask whose our topics for Home Assistant are.
-            capacity: WINDOW + 2,
+            will: Some(last_will(&publisher.topics)),
+            capacity: CAPACITY,
         };
         let subscriptions = Subscriptions::new(&publisher.topics, broker.discovery_prefix.as_deref());
         let thread = connection::spawn(delivery, options, subscriptions).context(NO_THREAD)?;
@@ -119,10 +120,7 @@ impl Publisher {
     /// Does nothing where the broker's `discovery_prefix` is none.
     pub fn announce<'a>(&self, sources: impl IntoIterator<Item = &'a str>, prompts: &[Prompt], period: Duration) {
         let sources = sources.into_iter().map(Into::into).collect();
-        let prompts = prompts
-            .iter()
-            .map(|prompt| PromptEntity::new(prompt.id.as_str(), prompt.text.as_deref().unwrap_or_default()))
-            .collect();
+        let prompts = prompts.iter().map(PromptEntity::of).collect();
         self.delivery.change(|outgoing| outgoing.set_devices(sources, prompts, period));
     }
 
@@ -134,6 +132,11 @@ impl Publisher {
     /// What waits for the broker.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// Starts and ends that this broker could not take, and that wait for another one or for its limits to be raised.
+    pub fn events_set_aside(&self) -> u64 {
+        self.delivery.events_set_aside()
     }
 
     /// The request that has waited longest; waits for one for `patience`.
@@ -173,15 +176,9 @@ impl Publisher {
     /// Answers a command: with data, or with why there is none.
     pub fn respond(&self, reply: &Reply, outcome: &std::result::Result<Value, String>) {
         let topic = self.topics.response(&reply.command);
-        let Some(mut payload) = written(&topic, message::response(reply.transaction.as_ref(), outcome)) else { return };
-        if payload.len() > MAX_RESPONSE {
-            let seen = format!("the answer has {} bytes, and {MAX_RESPONSE} are allowed; see the log", payload.len());
-            let Some(error) = written(&topic, message::response(reply.transaction.as_ref(), &Err(seen))) else {
-                return;
-            };
-            payload = error;
-        }
-        if self.delivery.change(|outgoing| outgoing.add_response(topic, payload)) {
+        let Some(payload) = written(&topic, message::response(reply.transaction.as_ref(), outcome)) else { return };
+        let transaction = reply.transaction.clone();
+        if self.delivery.change(|outgoing| outgoing.add_response(topic, payload, transaction)) {
             self.delivery.count_dropped_command("too many responses wait");
         }
     }
@@ -225,6 +222,15 @@ impl Publisher {
             self.delivery.change(|outgoing| outgoing.retain(topic, payload));
         }
     }
+}
+
+/// Requests that may wait to be written: messages, and a few more for subscriptions, a marker and the farewell.
+const CAPACITY: usize = WINDOW + 8;
+
+/// What is published when this node vanishes, where the broker takes it so.
+fn last_will(topics: &Topics) -> LastWill {
+    let form = PublishForm { acknowledged: true, retained: true };
+    LastWill { topic: Arc::clone(&topics.status), payload: message::OFFLINE, form }
 }
 
 fn home_assistant(node: &str, topics: &Topics, info: &Info) -> Node {

@@ -1,9 +1,12 @@
 //! What waits to be published.
 //!
 //! Four kinds wait in four ways. A retained topic holds its newest payload, and all of them are due again on a new
-//! connection. A score waits until a newer one of its topic comes, a response until it is sent. Events wait in the
+//! connection. A score waits until a newer one of its topic comes, a response until the broker has it. Events wait in the
 //! outbox, which has them until they are acknowledged. Beside them our devices are announced to Home Assistant
 //! (`announcements`), for which scores and events wait a moment.
+//!
+//! What goes out has the form and the size that the broker takes: what it has announced (`limits`) and what was found out
+//! about it (`elimination`). What does not fit is left out, and that is logged once.
 //!
 //! Nothing grows without a bound: retained topics and scores are as many as there are topics, and the outbox has its
 //! own bounds.
@@ -12,10 +15,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::announcements::{Announcement, Announcements};
 use super::discovery::PromptEntity;
+use super::elimination::{Elimination, Finding, MessageKind};
+use super::limits::{BrokerLimits, packet_size};
 use super::message;
-use super::protocol::Filter;
+use super::protocol::{Filter, PublishForm};
+use super::reason::Cause;
+use super::topics::Topics;
 use crate::outbox::Outbox;
 
 /// Which of the waiting a message is.
@@ -27,31 +36,64 @@ pub(super) enum Ticket {
     Stale,
     /// An event, by its number.
     Event(u64),
-    /// The answer to a command.
-    Response,
-    /// A score; nobody acknowledges those.
+    /// The answer to a command, by its number.
+    Response(u64),
+    /// A score.
     Score,
-    /// A device for Home Assistant, by the index of its topic.
-    Device { topic: usize, retained: bool },
+    /// A device for Home Assistant, or an entity of one.
+    Device,
+    /// No message, but a filter to subscribe to, with what the broker has retained or without.
+    Subscription { retained: bool },
+}
+
+/// What is to be known of a message until the broker has confirmed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SentMessage {
+    pub(super) ticket: Ticket,
+    pub(super) kind: MessageKind,
+    pub(super) topic: Arc<str>,
+    /// Bytes of the packet.
+    pub(super) size: usize,
+    /// The form in which a broker without limits would get it.
+    pub(super) wanted: PublishForm,
+    /// The form in which this one gets it.
+    pub(super) form: PublishForm,
 }
 
 /// A publish to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OutgoingMessage {
-    pub(super) ticket: Ticket,
-    pub(super) topic: Arc<str>,
+    pub(super) sent: SentMessage,
     pub(super) payload: Vec<u8>,
 }
 
-impl Ticket {
-    pub(super) fn is_retained(self) -> bool {
-        matches!(self, Self::Retained(_) | Self::Stale | Self::Device { retained: true, .. })
-    }
+/// A message before it is known whether and how this broker takes it.
+struct Candidate {
+    ticket: Ticket,
+    kind: MessageKind,
+    topic: Arc<str>,
+    payload: Vec<u8>,
+    wanted: PublishForm,
+}
 
-    /// Whether the broker shall acknowledge it.
-    pub(super) fn is_acknowledged(self) -> bool {
-        self != Self::Score
-    }
+/// Acknowledged and kept, as states are.
+const RETAINED: PublishForm = PublishForm { acknowledged: true, retained: true };
+/// Acknowledged, and of use now only.
+const ACKNOWLEDGED: PublishForm = PublishForm { acknowledged: true, retained: false };
+/// Neither: a newer one follows.
+const PLAIN: PublishForm = PublishForm { acknowledged: false, retained: false };
+
+/// The answer to a command, until the broker has it.
+#[derive(Debug)]
+struct Response {
+    number: u64,
+    topic: Arc<str>,
+    payload: Vec<u8>,
+    transaction: Option<Value>,
+    /// It is what stands in for one that did not fit.
+    is_substitute: bool,
+    /// This connection was given it.
+    handed_out: bool,
 }
 
 /// More states than any configuration has, so that a broker full of odd topics does not fill our memory.
@@ -64,6 +106,18 @@ const MAX_RESPONSES: usize = 32;
 /// (mosquitto 2.0.11 ends a connection on which it refuses something: that must not be all the time.)
 const RETRY_REFUSED_AFTER: Duration = Duration::from_secs(300);
 
+/// Home Assistant says that it has begun when it starts, which takes it longer than this, and when it reconnects. What comes
+/// faster is somebody's flood, and gets everything once in this time.
+const BIRTH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the broker has refused of a topic.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    at: Instant,
+    /// The size of the message, where it may have been that; what is smaller goes on being sent.
+    least: usize,
+}
+
 /// All that waits.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -74,19 +128,33 @@ pub(super) struct Outgoing {
     index: HashMap<Arc<str>, usize>,
     /// Retained topics whose payload this connection has not had yet.
     due: BTreeSet<usize>,
-    /// Topics that the broker has refused, and when.
-    refused: HashMap<Arc<str>, Instant>,
+    /// Topics of which the broker has refused a message.
+    refused: HashMap<Arc<str>, Refusal>,
     /// States at the broker that no prompt has any more, with the payload that they are to get.
     stale: VecDeque<(Arc<str>, &'static str)>,
-    responses: VecDeque<(Arc<str>, Vec<u8>)>,
+    /// Filters that a careful connection subscribes to one by one.
+    filters: VecDeque<Filter>,
+    responses: VecDeque<Response>,
+    next_response: u64,
     scores: HashMap<Arc<str>, Vec<u8>>,
     /// The topics in `scores`, the longest waiting first.
     score_order: VecDeque<Arc<str>>,
+    /// A careful connection was given a score last: next is a message of discovery, if one waits. Scores never end.
+    score_was_last: bool,
     announcements: Announcements,
-    /// The topics of devices that were announced.
-    device_topics: Vec<Arc<str>>,
     /// Home Assistant has begun: once it knows our devices, it needs all that is retained.
     ha_birth_pending: bool,
+    /// When it last began, as far as it was followed, and whether it has begun since.
+    last_birth: Option<Instant>,
+    birth_deferred: bool,
+    limits: BrokerLimits,
+    elimination: Elimination,
+    /// Kinds of which something was left out, and that this was logged.
+    left_out: BTreeSet<MessageKind>,
+    /// Events that this broker cannot take, by number: each is counted once.
+    set_aside: BTreeSet<u64>,
+    set_aside_count: u64,
+    is_stopping: bool,
 }
 
 impl Outgoing {
@@ -99,12 +167,22 @@ impl Outgoing {
             due: BTreeSet::new(),
             refused: HashMap::new(),
             stale: VecDeque::new(),
+            filters: VecDeque::new(),
             responses: VecDeque::new(),
+            next_response: 0,
             scores: HashMap::new(),
             score_order: VecDeque::new(),
+            score_was_last: false,
             announcements,
-            device_topics: Vec::new(),
             ha_birth_pending: false,
+            last_birth: None,
+            birth_deferred: false,
+            limits: BrokerLimits::default(),
+            elimination: Elimination::new(),
+            left_out: BTreeSet::new(),
+            set_aside: BTreeSet::new(),
+            set_aside_count: 0,
+            is_stopping: false,
         }
     }
 
@@ -130,9 +208,10 @@ impl Outgoing {
         self.announcements.set(sources, prompts, period);
     }
 
-    /// The end of the pause in which events and scores wait, if there is one.
-    pub(super) fn pause_until(&self, now: Instant) -> Option<Instant> {
-        self.announcements.pause_until(now)
+    /// When something is due that nothing else but time will have sent, if there is such a time.
+    pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
+        let birth = self.birth_deferred.then(|| self.last_birth.map(|at| at + BIRTH_INTERVAL)).flatten();
+        [self.announcements.wake_at(now), birth].into_iter().flatten().min()
     }
 
     /// A state is no prompt's any more: whoever subscribes to it learns so, now or on the next connection.
@@ -144,9 +223,12 @@ impl Outgoing {
         }
     }
 
-    /// Sends a response once; true where the oldest was dropped for it.
-    pub(super) fn add_response(&mut self, topic: Arc<str>, payload: Vec<u8>) -> bool {
-        self.responses.push_back((topic, payload));
+    /// Sends a response, to the command with this transaction; true where the oldest was dropped for it.
+    pub(super) fn add_response(&mut self, topic: Arc<str>, payload: Vec<u8>, transaction: Option<Value>) -> bool {
+        let number = self.next_response;
+        self.next_response += 1;
+        let response = Response { number, topic, payload, transaction, is_substitute: false, handed_out: false };
+        self.responses.push_back(response);
         let dropped = self.responses.len() > MAX_RESPONSES;
         if dropped {
             self.responses.pop_front();
@@ -175,19 +257,61 @@ impl Outgoing {
         }
     }
 
-    /// A new connection, whose broker takes packets of at most `max_packet` bytes, if it has said so.
-    pub(super) fn begin_connection(&mut self, max_packet: Option<u32>) {
-        self.announcements.set_max_payload(max_packet);
+    /// A new connection, whose broker takes what `limits` says. Returns the filters to subscribe to at once; a careful
+    /// connection subscribes one by one.
+    pub(super) fn begin_connection(&mut self, limits: BrokerLimits, filters: Vec<Filter>, now: Instant) -> Vec<Filter> {
+        if limits != self.limits {
+            self.left_out.clear();
+        }
+        self.limits = limits;
+        self.elimination.begin_connection(now);
         self.begin();
+        let filters = filters.into_iter();
+        let allowed =
+            filters.filter(|filter| !self.elimination.is_left_out(MessageKind::Subscription, &filter.path, 0));
+        if self.is_careful() {
+            self.filters = allowed.collect();
+            return Vec::new();
+        }
+        self.filters.clear();
+        allowed.collect()
     }
 
     /// A new connection knows nothing of what the one before it was given.
     fn begin(&mut self) {
         self.stale.clear();
         self.due = self.retained.keys().copied().collect();
+        self.responses.iter_mut().for_each(|response| response.handed_out = false);
         self.outbox.rewind();
+        let outbox = &self.outbox;
+        self.set_aside.retain(|number| outbox.topic(*number).is_some());
         self.announcements.begin_connection();
         self.ha_birth_pending = false;
+        self.score_was_last = false;
+    }
+
+    /// Whether messages are to be sent one by one, events first.
+    pub(super) fn is_careful(&self) -> bool {
+        self.elimination.is_careful()
+    }
+
+    /// Whether the next connection will show what the broker does not take, and so should follow soon.
+    pub(super) fn is_searching(&self) -> bool {
+        self.elimination.is_searching()
+    }
+
+    /// Everything was sent and confirmed, and the connection has lasted.
+    pub(super) fn on_settled(&mut self) {
+        self.elimination.on_settled();
+    }
+
+    /// The broker has ended the connection, with these messages unconfirmed.
+    pub(super) fn on_end(&mut self, unconfirmed: &[SentMessage], cause: Option<Cause>) -> Option<Finding> {
+        let finding = self.elimination.on_end(unconfirmed, cause);
+        if let (Some(_), [SentMessage { ticket: Ticket::Response(number), size, .. }]) = (&finding, unconfirmed) {
+            self.substitute_response(*number, *size);
+        }
+        finding
     }
 
     /// The filters by which to ask the broker whose the topics are on which we announce devices; empty where all was asked.
@@ -202,73 +326,214 @@ impl Outgoing {
 
     /// Home Assistant has begun, and knows nothing of us: it gets our devices and then all that is retained.
     pub(super) fn on_ha_birth(&mut self, now: Instant) {
+        if self.last_birth.is_some_and(|last| now < last + BIRTH_INTERVAL) {
+            self.birth_deferred = true;
+            return;
+        }
+        (self.last_birth, self.birth_deferred) = (Some(now), false);
         self.announcements.on_ha_birth(now);
         self.ha_birth_pending = true;
     }
 
-    /// What to send next: retained topics, so that the picture is right, devices, responses, then events in
-    /// their order, then scores.
+    /// What to send next.
     pub(super) fn next(&mut self, now: Instant) -> Option<OutgoingMessage> {
+        if self.birth_deferred {
+            // It is too early still, or this begins what was deferred.
+            self.on_ha_birth(now);
+        }
         if self.ha_birth_pending && !self.announcements.is_in_progress(now) {
             self.ha_birth_pending = false;
             self.due = self.retained.keys().copied().collect();
         }
-        if let Some(message) = self.retained().or_else(|| self.device(now)) {
-            return Some(message);
-        }
-        if let Some((topic, payload)) = self.responses.pop_front() {
-            return Some(OutgoingMessage { ticket: Ticket::Response, topic, payload });
-        }
-        if self.announcements.is_in_progress(now) {
-            return None;
-        }
-        if let Some(event) = self.event() {
-            return Some(event);
-        }
-        let topic = self.score_order.pop_front()?;
-        let payload = self.scores.remove(&topic)?;
-        Some(OutgoingMessage { ticket: Ticket::Score, topic, payload })
-    }
-
-    fn retained(&mut self) -> Option<OutgoingMessage> {
-        while let Some(index) = self.due.pop_first() {
-            let Some((topic, payload)) = self.retained.get(&index).cloned() else { continue };
-            if !self.refused.contains_key(&topic) {
-                return Some(OutgoingMessage { ticket: Ticket::Retained(index), topic, payload });
+        loop {
+            let candidate = if self.is_careful() { self.next_careful(now) } else { self.next_in_order(now) }?;
+            if let Some(message) = self.fit(candidate) {
+                return Some(message);
             }
         }
-        while let Some((topic, payload)) = self.stale.pop_front() {
-            // A prompt may have come since.
-            if !self.index.contains_key(&topic) {
-                return Some(OutgoingMessage { ticket: Ticket::Stale, topic, payload: payload.into() });
+    }
+
+    /// Retained topics, so that the picture is right, devices, responses, then events in their order, then scores. Events and
+    /// scores wait a moment for Home Assistant to subscribe.
+    fn next_in_order(&mut self, now: Instant) -> Option<Candidate> {
+        if let Some(found) =
+            self.retained(None).or_else(|| self.stale()).or_else(|| self.device(now)).or_else(|| self.response())
+        {
+            return Some(found);
+        }
+        if self.announcements.holds_events(now) {
+            return None;
+        }
+        self.event().or_else(|| self.score())
+    }
+
+    /// The most important first, and nothing waits for anything: each may be what ends the connection.
+    fn next_careful(&mut self, now: Instant) -> Option<Candidate> {
+        const KINDS: [MessageKind; 4] =
+            [MessageKind::Status, MessageKind::State, MessageKind::Health, MessageKind::Info];
+        if let Some(found) = self
+            .event()
+            .or_else(|| KINDS.into_iter().find_map(|kind| self.retained(Some(kind))))
+            .or_else(|| self.stale())
+        {
+            return Some(found);
+        }
+        if self.leaves_out_options() {
+            return None;
+        }
+        if let Some(found) = self.subscription().or_else(|| self.response()) {
+            return Some(found);
+        }
+        let turn = std::mem::take(&mut self.score_was_last);
+        if turn && let Some(device) = self.device(now) {
+            return Some(device);
+        }
+        if let Some(score) = self.score() {
+            self.score_was_last = true;
+            return Some(score);
+        }
+        self.device(now)
+    }
+
+    /// The message in a form and size that this broker takes; none where there is no such form.
+    fn fit(&mut self, candidate: Candidate) -> Option<OutgoingMessage> {
+        let Candidate { ticket, kind, topic, payload, wanted } = candidate;
+        let form = self.limits.allow(self.elimination.form(&topic, wanted));
+        let is_subscription = matches!(ticket, Ticket::Subscription { .. });
+        let size = if is_subscription { 0 } else { packet_size(&topic, payload.len()) };
+        if self.refused.get(&topic).is_some_and(|refusal| size >= refusal.least) {
+            // It is tried again after a while; a response is not in there.
+            return None;
+        }
+        if self.limits.fits(size) && !self.elimination.is_left_out(kind, &topic, size) {
+            return Some(OutgoingMessage { sent: SentMessage { ticket, kind, topic, size, wanted, form }, payload });
+        }
+        match ticket {
+            Ticket::Response(number) => self.substitute_response(number, size),
+            Ticket::Event(number) => self.set_event_aside(number, &topic, size),
+            // That the broker ends the connection over it was logged when it was found out.
+            _ if self.limits.fits(size) => {}
+            _ if self.left_out.insert(kind) => log::warn!(
+                "mqtt: {topic} has {size} bytes, and {}: what of {kind} is as large is left out; raise its limit \
+                 (mosquitto: max_packet_size)",
+                self.in_words_of_limit()
+            ),
+            _ => {}
+        }
+        None
+    }
+
+    fn in_words_of_limit(&self) -> String {
+        match self.limits.max_packet {
+            Some(max) => format!("the broker takes packets of at most {max}"),
+            None => "the broker ends the connection over it".into(),
+        }
+    }
+
+    /// This broker cannot take the event. It stays in the outbox, for a broker with other limits, until it is too old.
+    fn set_event_aside(&mut self, number: u64, topic: &str, size: usize) {
+        if !self.set_aside.insert(number) {
+            return;
+        }
+        self.set_aside_count += 1;
+        let count = self.set_aside_count;
+        if count.is_power_of_two() {
+            let why = self.in_words_of_limit();
+            log::error!(
+                "mqtt: an event on {topic} has {size} bytes, and {why}: it is set aside, and the others go on ({count} \
+                 events set aside so far); raise its limit, or see its access list"
+            );
+        }
+    }
+
+    /// An answer that does not fit is replaced by one that says so; one that does not fit either is dropped.
+    fn substitute_response(&mut self, number: u64, size: usize) {
+        let Some(at) = self.responses.iter().position(|response| response.number == number) else { return };
+        let why = self.in_words_of_limit();
+        let response = &mut self.responses[at];
+        let error = format!("the answer has {size} bytes, and {why}");
+        match message::response(response.transaction.as_ref(), &Err(error)) {
+            Ok(payload) if !response.is_substitute && payload.len() < response.payload.len() => {
+                log::warn!("mqtt: {}: an answer has {size} bytes, and {why}: it says so instead", response.topic);
+                response.payload = payload;
+                (response.is_substitute, response.handed_out) = (true, false);
+            }
+            _ => {
+                log::warn!("mqtt: {}: an answer has {size} bytes, and {why}: it is dropped", response.topic);
+                self.responses.remove(at);
+            }
+        }
+    }
+
+    /// The next retained topic that is due, of this kind or of any.
+    fn retained(&mut self, kind: Option<MessageKind>) -> Option<Candidate> {
+        let topics = self.announcements.topics();
+        let is_of_kind = |index: &usize| {
+            let entry = self.retained.get(index);
+            kind.is_none_or(|kind| entry.is_none_or(|(topic, _)| kind_of(topics, topic) == kind))
+        };
+        while let Some(index) = self.due.iter().copied().find(is_of_kind) {
+            self.due.remove(&index);
+            if let Some((topic, payload)) = self.retained.get(&index) {
+                let (kind, topic, payload) = (kind_of(topics, topic), Arc::clone(topic), payload.clone());
+                return Some(Candidate { ticket: Ticket::Retained(index), kind, topic, payload, wanted: RETAINED });
             }
         }
         None
     }
 
-    fn device(&mut self, now: Instant) -> Option<OutgoingMessage> {
-        let refused = &self.refused;
-        let Announcement { topic, payload, retained } =
-            self.announcements.next(now, |topic| refused.contains_key(topic))?;
-        let index = self.device_topics.iter().position(|known| *known == topic).unwrap_or_else(|| {
-            self.device_topics.push(Arc::clone(&topic));
-            self.device_topics.len() - 1
-        });
-        Some(OutgoingMessage { ticket: Ticket::Device { topic: index, retained }, topic, payload })
+    fn stale(&mut self) -> Option<Candidate> {
+        while let Some((topic, payload)) = self.stale.pop_front() {
+            // A prompt may have come since.
+            if !self.index.contains_key(&topic) {
+                let (ticket, kind) = (Ticket::Stale, MessageKind::State);
+                return Some(Candidate { ticket, kind, topic, payload: payload.into(), wanted: RETAINED });
+            }
+        }
+        None
     }
 
-    fn event(&mut self) -> Option<OutgoingMessage> {
+    fn subscription(&mut self) -> Option<Candidate> {
+        let Filter { path, retained } = self.filters.pop_front()?;
+        let (ticket, kind) = (Ticket::Subscription { retained }, MessageKind::Subscription);
+        Some(Candidate { ticket, kind, topic: path.into(), payload: Vec::new(), wanted: PLAIN })
+    }
+
+    fn response(&mut self) -> Option<Candidate> {
+        let response = self.responses.iter_mut().find(|response| !response.handed_out)?;
+        response.handed_out = true;
+        let (ticket, kind) = (Ticket::Response(response.number), MessageKind::Response);
+        let (topic, payload) = (Arc::clone(&response.topic), response.payload.clone());
+        Some(Candidate { ticket, kind, topic, payload, wanted: ACKNOWLEDGED })
+    }
+
+    fn score(&mut self) -> Option<Candidate> {
+        let topic = self.score_order.pop_front()?;
+        let payload = self.scores.remove(&topic)?;
+        Some(Candidate { ticket: Ticket::Score, kind: MessageKind::Score, topic, payload, wanted: PLAIN })
+    }
+
+    fn device(&mut self, now: Instant) -> Option<Candidate> {
+        let (limits, elimination, refused) = (&self.limits, &self.elimination, &self.refused);
+        let max_packet = limits.max_packet.map_or(usize::MAX, |max| max as usize).min(elimination.max_discovery());
+        self.announcements.set_max_packet(max_packet);
+        let Announcement { topic, payload, retained } = self.announcements.next(now, |topic| {
+            let is_refused = refused.get(topic).is_some_and(|refusal| refusal.least == 0);
+            is_refused || elimination.is_left_out(MessageKind::Discovery, topic, 0)
+        })?;
+        let wanted = PublishForm { acknowledged: true, retained };
+        Some(Candidate { ticket: Ticket::Device, kind: MessageKind::Discovery, topic, payload, wanted })
+    }
+
+    fn event(&mut self) -> Option<Candidate> {
         loop {
             let waiting = self.outbox.next()?;
-            if self.refused.contains_key(&waiting.topic) {
-                continue;
-            }
-            let ticket = Ticket::Event(waiting.number);
+            let (ticket, kind, topic) = (Ticket::Event(waiting.number), MessageKind::Event, waiting.topic);
             match message::event(&waiting.record) {
-                Ok(payload) => return Some(OutgoingMessage { ticket, topic: waiting.topic, payload }),
+                Ok(payload) => return Some(Candidate { ticket, kind, topic, payload, wanted: ACKNOWLEDGED }),
                 Err(error) => {
                     // It would never be written, and must not stand in the way of the others.
-                    log::error!("mqtt: {}: a payload cannot be written: {error}", waiting.topic);
+                    log::error!("mqtt: {topic}: a payload cannot be written: {error}");
                     self.outbox.acknowledge(waiting.number);
                 }
             }
@@ -276,25 +541,15 @@ impl Outgoing {
     }
 
     /// The broker has it.
-    pub(super) fn acknowledged(&mut self, ticket: Ticket) {
-        if let Ticket::Event(number) = ticket {
-            self.outbox.acknowledge(number);
+    pub(super) fn accepted(&mut self, message: &SentMessage) {
+        self.elimination.on_accepted(message);
+        match message.ticket {
+            Ticket::Event(number) => self.outbox.acknowledge(number),
+            Ticket::Response(number) => self.responses.retain(|response| response.number != number),
+            _ => {}
         }
-    }
-
-    /// The topic of a message, for the log.
-    pub(super) fn topic(&self, ticket: Ticket) -> String {
-        match ticket {
-            Ticket::Retained(index) => {
-                self.retained.get(&index).map_or_else(String::new, |(topic, _)| topic.to_string())
-            }
-            Ticket::Event(number) => self.outbox.topic(number).map_or_else(String::new, |topic| topic.to_string()),
-            Ticket::Device { topic, .. } => {
-                self.device_topics.get(topic).map_or_else(String::new, |topic| topic.to_string())
-            }
-            Ticket::Stale => "a state that no prompt has any more".into(),
-            Ticket::Response => "a response".into(),
-            Ticket::Score => "a score".into(),
+        if self.elimination.take_resend() {
+            self.due = self.retained.keys().copied().collect();
         }
     }
 
@@ -302,25 +557,43 @@ impl Outgoing {
     pub(super) fn is_handed_out(&self) -> bool {
         self.due.is_empty()
             && self.stale.is_empty()
-            && self.responses.is_empty()
-            && !self.announcements.is_due()
             && !self.outbox.has_next()
+            && (self.leaves_out_options()
+                || self.filters.is_empty()
+                    && self.responses.iter().all(|response| response.handed_out)
+                    && !self.announcements.is_due())
     }
 
-    /// The broker refuses this message: its topic is left alone for a while, for the others to get through.
-    pub(super) fn refused(&mut self, ticket: Ticket) {
-        let topic = match ticket {
-            Ticket::Retained(index) => self.retained.get(&index).map(|(topic, _)| Arc::clone(topic)),
-            Ticket::Event(number) => self.outbox.topic(number),
-            Ticket::Device { topic, .. } => self.device_topics.get(topic).cloned(),
-            Ticket::Stale | Ticket::Response | Ticket::Score => None,
-        };
-        topic.and_then(|topic| self.refused.insert(topic, Instant::now()));
+    /// We want to stop: from now on nothing is risked for what is optional.
+    pub(super) fn stop(&mut self) {
+        self.is_stopping = true;
+    }
+
+    /// Whether only events and what is retained is sent: a connection that ends now would not be followed by another, and
+    /// nobody would learn that we have stopped.
+    fn leaves_out_options(&self) -> bool {
+        self.is_stopping && self.is_careful()
+    }
+
+    /// The broker refuses this message: its topic, or what of it is as large, is left alone for a while, for the others to
+    /// get through.
+    pub(super) fn refused(&mut self, message: &SentMessage, cause: Cause) {
+        match message.ticket {
+            Ticket::Device if cause == Cause::Size && self.announcements.retry(&message.topic) => {
+                self.elimination.on_discovery_refused(message.size);
+            }
+            Ticket::Retained(_) | Ticket::Event(_) | Ticket::Device => {
+                let least = if cause == Cause::Topic { 0 } else { message.size };
+                self.refused.insert(Arc::clone(&message.topic), Refusal { at: Instant::now(), least });
+            }
+            Ticket::Response(number) => self.substitute_response(number, message.size),
+            Ticket::Stale | Ticket::Score | Ticket::Subscription { .. } => {}
+        }
     }
 
     /// Once a refusal is old enough: begins as on a new connection, refused topics and all.
     pub(super) fn retry_refused(&mut self) {
-        if self.refused.values().any(|at| at.elapsed() > RETRY_REFUSED_AFTER) {
+        if self.refused.values().any(|refusal| refusal.at.elapsed() > RETRY_REFUSED_AFTER) {
             self.refused.clear();
             self.begin();
         }
@@ -329,6 +602,21 @@ impl Outgoing {
     /// Starts and ends that wait, handed out or not.
     pub(super) fn waiting_events(&self) -> usize {
         self.outbox.waiting()
+    }
+
+    /// Starts and ends that were set aside so far.
+    pub(super) fn events_set_aside(&self) -> u64 {
+        self.set_aside_count
+    }
+}
+
+/// What a retained topic is for.
+fn kind_of(topics: &Topics, topic: &Arc<str>) -> MessageKind {
+    match topic {
+        topic if *topic == topics.status => MessageKind::Status,
+        topic if *topic == topics.health => MessageKind::Health,
+        topic if *topic == topics.info => MessageKind::Info,
+        _ => MessageKind::State,
     }
 }
 

@@ -1,13 +1,16 @@
 //! Whether a broker would do, step by step, before anybody relies on it.
 //!
 //! Each step says what it saw, up to the first that fails, which comes with its remedy. `transport_check` takes the
-//! steps to the broker (name, TCP, TLS), `session_check` those with it (login, publish, receive). Nothing is left at
-//! the broker, nothing is tried again, and a daemon of this node that runs is not disturbed.
+//! steps to the broker (name, TCP, TLS), `session_check` those with it (login, last will, event, state, discovery), as the
+//! daemon would. Nothing is left at the broker, and a daemon of this node that runs is not disturbed.
 
 mod session_check;
 mod transport_check;
 
 use std::fmt;
+use std::time::Duration;
+
+use clapd_core::prompts::Prompt;
 
 use crate::config::Broker;
 
@@ -22,9 +25,11 @@ pub enum ProbeStep {
     Tls,
     /// It lets us in.
     Login,
-    /// It takes a message on a topic of ours.
+    /// It takes a last will; that it takes a lesser one is no failure.
+    Will,
+    /// It takes an event.
     Publish,
-    /// The message comes back.
+    /// It takes a state, keeps it, and gives it back; that it does not keep it is no failure.
     Receive,
     /// It takes messages for Home Assistant; that it does not is no failure.
     Discovery,
@@ -38,6 +43,7 @@ impl ProbeStep {
             Self::Tcp => "TCP",
             Self::Tls => "TLS",
             Self::Login => "login",
+            Self::Will => "will",
             Self::Publish => "publish",
             Self::Receive => "receive",
             Self::Discovery => "discovery",
@@ -70,12 +76,30 @@ impl ProbeFailure {
     }
 }
 
-/// Takes the steps one after the other, and calls `passed` with what each has seen. Takes a second, and where the broker does not
-/// answer at most some 10 s a step (a name that no server knows: as long as the system's resolver takes).
+/// What the daemon would publish.
+#[derive(Debug, Clone, Copy)]
+pub struct ProbeSpec<'a> {
+    /// This computer's part of every topic.
+    pub node: &'a str,
+    /// Ids of the sources.
+    pub sources: &'a [String],
+    /// What is listened for at each.
+    pub prompts: &'a [Prompt],
+    /// Time between two scores.
+    pub period: Duration,
+}
+
+/// Takes the steps one after the other, and calls `passed` with what each has seen, some of them twice. Takes a second; where the
+/// broker does not answer at most some 10 s a step (a name that no server knows: as long as the system's resolver takes), and
+/// where it ends connections over what it does not take, about a second for each such thing.
 ///
 /// # Errors
 /// The first step that fails.
-pub fn probe(broker: &Broker, node: &str, passed: &mut dyn FnMut(ProbeStep, &str)) -> Result<(), ProbeFailure> {
+pub fn probe(
+    broker: &Broker,
+    spec: &ProbeSpec<'_>,
+    passed: &mut dyn FnMut(ProbeStep, &str),
+) -> Result<(), ProbeFailure> {
     transport_check::run(broker, passed)?;
-    session_check::run(broker, node, passed)
+    session_check::run(broker, spec, passed)
 }

@@ -5,10 +5,13 @@
 //! turn both into these types.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use rumqttc_v5::tokio_rustls::rustls::ClientConfig;
 
+use super::limits::BrokerLimits;
+use super::reason::{Cause, Reason};
 use super::tls::TlsFault;
 use crate::config::Broker;
 
@@ -28,10 +31,27 @@ pub(super) struct ConnectOptions {
     pub(super) broker: Broker,
     pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) client_id: String,
-    /// The topic of the last will, and its payload, retained; none: the broker publishes nothing when we vanish.
-    pub(super) will: Option<(Arc<str>, &'static str)>,
+    /// None: the broker publishes nothing when we vanish.
+    pub(super) will: Option<LastWill>,
     /// Requests that may wait to be written.
     pub(super) capacity: usize,
+}
+
+/// What the broker publishes when we vanish.
+#[derive(Debug, Clone)]
+pub(super) struct LastWill {
+    pub(super) topic: Arc<str>,
+    pub(super) payload: &'static str,
+    pub(super) form: PublishForm,
+}
+
+/// What a message asks of the broker beside its delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PublishForm {
+    /// To acknowledge it: QoS 1.
+    pub(super) acknowledged: bool,
+    /// To keep it for those who subscribe later.
+    pub(super) retained: bool,
 }
 
 /// The protocol's version.
@@ -61,16 +81,18 @@ pub(super) struct Filter {
 /// What happened on a connection.
 #[derive(Debug)]
 pub(super) enum SessionEvent {
-    /// The broker has let us in, and takes packets of so many bytes; none: it has not said.
-    Accepted(Option<u32>),
+    /// The broker has let us in, and says what it takes.
+    Accepted(BrokerLimits),
     /// A publish was written, with this packet id; 0 means that no acknowledgement will come.
     Written(u16),
-    /// The broker has acknowledged the publish with this packet id, or refused it, with its reason.
-    Acknowledged(u16, Result<(), String>),
+    /// The broker has acknowledged the publish with this packet id, or refused it.
+    Acknowledged(u16, Result<(), Reason>),
     /// Somebody's message; `retained` where it lay at the broker before.
     Received { topic: String, payload: Vec<u8>, retained: bool },
     /// The broker's answer to our subscription: for each filter, whether it refuses it.
-    Subscribed(Vec<Result<(), String>>),
+    Subscribed(Vec<Result<(), Reason>>),
+    /// The broker has read everything that was written before a marker of ours; see `Client::mark`.
+    MarkerReached,
     /// We asked whether the broker is there; that is once every keep-alive.
     PingSent,
     /// We have disconnected.
@@ -82,13 +104,11 @@ pub(super) enum SessionEvent {
 /// Why a connection ended, or never was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SessionFailure {
-    /// User or password are wrong, or this client is not allowed.
-    Denied(String),
-    /// The broker does not speak this version.
-    WrongVersion,
-    /// Somebody else has connected with our client id.
-    TakenOver,
-    /// It was closed, or the broker sent what is not understood.
+    /// The broker does not let us in, for this reason.
+    Refused(Reason),
+    /// The broker has ended the connection for this reason, and perhaps in words of its own.
+    Ended(Reason, Option<String>),
+    /// It was closed without a word, or the broker sent what is not understood.
     Closed(String),
     /// The broker has sent more than [`MAX_PACKET`] at once: what somebody else has published.
     TooLarge,
@@ -98,4 +118,51 @@ pub(super) enum SessionFailure {
     Tls(TlsFault),
     /// No way to the broker: name, network.
     Unreachable(String),
+}
+
+impl SessionFailure {
+    /// A fault of the network; one with which a broker hangs up.
+    pub(super) fn of_network(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof => Self::Closed(format!("the broker hung up ({error})")),
+            _ => Self::Unreachable(error.to_string()),
+        }
+    }
+
+    /// What the program can do about it; none where the broker gave no reason.
+    pub(super) fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Refused(reason) | Self::Ended(reason, _) => Some(reason.cause()),
+            _ => None,
+        }
+    }
+
+    /// Whether only a person can mend it.
+    pub(super) fn needs_a_person(&self) -> bool {
+        matches!(self.cause(), Some(Cause::Settings | Cause::TakenOver))
+    }
+
+    /// Whether the broker does not speak this version of MQTT, or does not know what to say to it.
+    pub(super) fn suggests_other_version(&self) -> bool {
+        matches!(self, Self::Closed(_)) || matches!(self, Self::Refused(reason) if reason.cause() == Cause::Version)
+    }
+}
+
+impl fmt::Display for SessionFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(reason) | Self::Ended(reason, None) => reason.fmt(f),
+            Self::Ended(reason, Some(words)) => {
+                write!(f, "{}, in the broker's words {words:?}; {}", reason.sentence(), reason.remedy())
+            }
+            Self::TooLarge => write!(f, "somebody has published more than {MAX_PACKET} bytes on a topic that we read"),
+            Self::NoAcks => f.write_str("the broker acknowledges nothing"),
+            // Which fault of TLS it is, and what mends it, takes the broker's settings to say: [`TlsFault::explain`].
+            Self::Tls(_) => f.write_str("TLS failed"),
+            Self::Closed(why) | Self::Unreachable(why) => f.write_str(why),
+        }
+    }
 }

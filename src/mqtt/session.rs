@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::protocol::{ConnectOptions, Filter, SessionEvent, SessionFailure, Version};
+use super::protocol::{ConnectOptions, Filter, PublishForm, SessionEvent, SessionFailure, Version};
 use super::{v4, v5};
 
 /// Publishes; any thread may.
@@ -28,11 +28,22 @@ pub(super) fn open(options: &ConnectOptions, version: Version) -> Result<(Client
 }
 
 impl Client {
-    /// Hands a message over to be written: acknowledged if `acknowledged`. False where the connection has ended.
-    pub(super) fn publish(&self, topic: &str, payload: Vec<u8>, acknowledged: bool, retain: bool) -> bool {
+    /// Hands a message over to be written; false where the connection has ended.
+    pub(super) fn publish(&self, topic: &str, payload: Vec<u8>, form: PublishForm) -> bool {
         match self {
-            Self::V5(client) => v5::publish(client, topic, payload, acknowledged, retain),
-            Self::V4(client) => v4::publish(client, topic, payload, acknowledged, retain),
+            Self::V5(client) => v5::publish(client, topic, payload, form),
+            Self::V4(client) => v4::publish(client, topic, payload, form),
+        }
+    }
+
+    /// Has the broker say when it has read everything that was handed over before ([`SessionEvent::MarkerReached`]), which no
+    /// answer to a message with QoS 0 tells: a broker reads in order, and answers that nobody was subscribed to this filter.
+    /// False where the connection has ended.
+    pub(super) fn mark(&self) -> bool {
+        const FILTER: &str = "clapd/marker";
+        match self {
+            Self::V5(client) => client.try_unsubscribe(FILTER).is_ok(),
+            Self::V4(client) => client.try_unsubscribe(FILTER).is_ok(),
         }
     }
 

@@ -5,11 +5,15 @@
 use std::error::Error as StdError;
 
 use rumqttc_v4::{
-    Client, ConnectReturnCode, Connection, ConnectionError, Error, Event, Incoming, LastWill, MqttOptions, Outgoing,
-    PublishOptions, QoS, StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
+    Client, Connection, ConnectionError, Error, Event, Incoming, LastWill, MqttOptions, Outgoing, PublishOptions, QoS,
+    StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 
-use super::protocol::{ConnectOptions, Filter, KEEP_ALIVE_S, MAX_PACKET, MAX_UNASKED, SessionEvent, SessionFailure};
+use super::limits::BrokerLimits;
+use super::protocol::{
+    ConnectOptions, Filter, KEEP_ALIVE_S, MAX_PACKET, MAX_UNASKED, PublishForm, SessionEvent, SessionFailure,
+};
+use super::reason::{Answer, Reason};
 use super::tls::TlsFault;
 
 pub(super) fn open(with: &ConnectOptions) -> Result<(Client, Connection), String> {
@@ -19,8 +23,8 @@ pub(super) fn open(with: &ConnectOptions) -> Result<(Client, Connection), String
         // One packet at a time: of those read together with the end of a connection, rumqttc reports the end only.
         .set_read_batch_size(1)
         .set_max_packet_size(MAX_PACKET as usize, MAX_UNASKED as usize);
-    if let Some((topic, payload)) = &with.will {
-        options.set_last_will(LastWill::new(&**topic, *payload, QoS::AtLeastOnce, true));
+    if let Some(will) = &with.will {
+        options.set_last_will(LastWill::new(&*will.topic, will.payload, qos(will.form), will.form.retained));
     }
     match (&with.broker.user, &with.broker.password) {
         (Some(user), Some(password)) => options.set_credentials(user, password.reveal().to_owned()),
@@ -33,9 +37,12 @@ pub(super) fn open(with: &ConnectOptions) -> Result<(Client, Connection), String
     Client::builder(options).capacity(with.capacity).try_build().map_err(|error| error.to_string())
 }
 
-pub(super) fn publish(client: &Client, topic: &str, payload: Vec<u8>, acknowledged: bool, retain: bool) -> bool {
-    let qos = if acknowledged { QoS::AtLeastOnce } else { QoS::AtMostOnce };
-    client.try_publish(topic, payload, PublishOptions::new(qos).retain(retain)).is_ok()
+fn qos(form: PublishForm) -> QoS {
+    if form.acknowledged { QoS::AtLeastOnce } else { QoS::AtMostOnce }
+}
+
+pub(super) fn publish(client: &Client, topic: &str, payload: Vec<u8>, form: PublishForm) -> bool {
+    client.try_publish(topic, payload, PublishOptions::new(qos(form)).retain(form.retained)).is_ok()
 }
 
 /// In this version a broker sends what it has retained, wanted or not.
@@ -46,7 +53,10 @@ pub(super) fn subscribe(client: &Client, filters: Vec<Filter>) -> bool {
 
 pub(super) fn session_event(event: Result<Event, ConnectionError>) -> Result<SessionEvent, SessionFailure> {
     Ok(match event.map_err(|error| failure(&error))? {
-        Event::Incoming(Incoming::ConnAck(_)) => SessionEvent::Accepted(Some(MAX_UNASKED)),
+        Event::Incoming(Incoming::ConnAck(_)) => {
+            SessionEvent::Accepted(BrokerLimits { max_packet: Some(MAX_UNASKED), ..BrokerLimits::default() })
+        }
+        Event::Incoming(Incoming::UnsubAck(_)) => SessionEvent::MarkerReached,
         // A broker of this version acknowledges what it refuses, too.
         Event::Incoming(Incoming::PubAck(ack)) => SessionEvent::Acknowledged(ack.pkid, Ok(())),
         Event::Incoming(Incoming::Publish(publish)) => SessionEvent::Received {
@@ -64,10 +74,10 @@ pub(super) fn session_event(event: Result<Event, ConnectionError>) -> Result<Ses
     })
 }
 
-fn subscribed(code: &SubscribeReasonCode) -> Result<(), String> {
+fn subscribed(code: &SubscribeReasonCode) -> Result<(), Reason> {
     match code {
         SubscribeReasonCode::Success(_) => Ok(()),
-        SubscribeReasonCode::Failure => Err("the broker does not say why; see its access list".into()),
+        SubscribeReasonCode::Failure => Err(Reason::of(Answer::Subscribe, 0x80)),
     }
 }
 
@@ -81,13 +91,9 @@ fn failure(error: &ConnectionError) -> SessionFailure {
         return SessionFailure::Tls(fault);
     }
     match error {
-        ConnectionError::ConnectionRefused(code) => match code {
-            ConnectReturnCode::RefusedProtocolVersion => SessionFailure::WrongVersion,
-            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
-                SessionFailure::Denied(format!("{code:?}"))
-            }
-            code => SessionFailure::Closed(format!("the broker refuses us: {code:?}")),
-        },
+        ConnectionError::ConnectionRefused(code) => {
+            SessionFailure::Refused(Reason::of(Answer::OldConnect, *code as u8))
+        }
         ConnectionError::MqttState(StateError::AwaitPingResp) => {
             SessionFailure::Closed("the broker answers no more".into())
         }
@@ -100,6 +106,7 @@ fn failure(error: &ConnectionError) -> SessionFailure {
         ConnectionError::MqttState(StateError::Deserialization(error)) => SessionFailure::Closed(error.to_string()),
         ConnectionError::MqttState(error) => SessionFailure::Closed(error.to_string()),
         ConnectionError::NetworkTimeout => SessionFailure::Closed("no answer within 5 s".into()),
+        ConnectionError::Io(error) => SessionFailure::of_network(error),
         other => SessionFailure::Unreachable(other.to_string()),
     }
 }

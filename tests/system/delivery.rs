@@ -227,7 +227,7 @@ fn a_wrong_password_is_logged_once() {
     let stranger =
         config::Broker { user: Some("clapd".into()), password: Some(Secret::new("wrong".into())), ..at(broker.port) };
     let (publisher, _) = start(&stranger, "forgetful", &OutboxSpec::default());
-    let expected = format!("no connection to 127.0.0.1:{}: the broker refuses the user or the password", broker.port);
+    let expected = format!("no connection to 127.0.0.1:{}: the broker does not let this user", broker.port);
     wait_for_log(&expected);
     bark(&publisher, "a");
     let began = Instant::now();

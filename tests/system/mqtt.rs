@@ -103,7 +103,7 @@ fn status_states_scores_and_events_are_published() {
         r#"0 0 clapd/attic/mic/dog/score {"score":7.25,"cosine":0.5,"at":"1970-01-01T00:00:00.000Z"}"#,
         r#"0 1 clapd/attic/mic/dog/state ON"#,
         r#"0 1 clapd/attic/mic/dog/event {"event_type":"started","id":"r-mic-0","prompt":"a dog barking","score":7.25,"peak":8.5,"started_at":"2026-11-22T18:00:00.000Z"}"#,
-        r#"0 1 clapd/attic/health {"uptime_s":0,"outbox":"disk","events_waiting":0,"events_dropped":0,"scores_dropped":0,"reconnects":0,"refused":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":null,"samples_lost":0,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":0,"windows_skipped":0,"windows_gated":0,"events_started":0,"windows_failed":0}}}"#,
+        r#"0 1 clapd/attic/health {"uptime_s":0,"outbox":"disk","events_waiting":0,"events_dropped":0,"scores_dropped":0,"reconnects":0,"refused":0,"events_unconfirmed":0,"events_set_aside":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":null,"samples_lost":0,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":0,"windows_skipped":0,"windows_gated":0,"events_started":0,"windows_failed":0}}}"#,
         r#"0 1 clapd/attic/mic/dog/event {"event_type":"ended","id":"r-mic-0","prompt":"a dog barking","score":7.25,"peak":8.5,"started_at":"2026-11-22T18:00:00.000Z","ended_at":"2026-11-22T18:00:03.000Z","duration_s":3.0}"#,
         r#"0 1 clapd/attic/mic/dog/state OFF"#,
         r#"0 1 clapd/attic/status stopped"#,

@@ -171,6 +171,34 @@ fn an_old_broker_will_do() {
     SetupFolder::new().setup(&with(&["--broker", &url])).is(0, &["in MQTT 3.1.1", "comes back", "refuses in silence"]);
 }
 
+#[test]
+fn what_a_broker_does_not_take_is_said_in_setup_and_by_check() {
+    for (limit, words) in [
+        ("max_packet_size 2048", &["the broker takes packets of at most 2048 bytes", "one by one, in at most"][..]),
+        ("retain_available false", &["takes no retained last will", "comes back, but is not kept"]),
+        ("max_qos 0", &["no last will with QoS 1", "not acknowledged: the broker takes QoS 0 only", "is kept"]),
+        ("message_size_limit 900", &["an event of", "is accepted and acknowledged", "one by one, in at most"]),
+    ] {
+        let broker = Broker::start_with(|_| format!("allow_anonymous true\n{limit}"));
+        let folder = SetupFolder::new();
+        folder.setup(&with(&["--broker", &at(&broker)])).is(0, words);
+        let config = folder.config().display().to_string();
+        let run = |arguments: &[&str]| {
+            let output = Command::new(CLAPD).args(arguments).output().expect("clapd runs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let checked = run(&["check", "--connect", "--config", &config]);
+        assert!(words.iter().all(|word| checked.contains(word)), "{limit}: {checked}");
+        assert!(!run(&["check", "--config", &config]).contains("login"), "nothing is started unasked");
+        // What nobody announces is found out.
+        if limit != "message_size_limit 900" {
+            let old = format!("mqtt://127.0.0.1:{}", Link::old(&broker));
+            SetupFolder::new().setup(&with(&["--broker", &old])).is(0, &words[words.len() - 1..]);
+        }
+    }
+}
+
 /// A broker with an access list.
 fn picky(list: &str) -> Broker {
     Broker::start_with(|folder| {

@@ -19,7 +19,6 @@ use clap::builder::NonEmptyStringValueParser;
 use super::exit::{AtStage, Failure, Stage};
 use super::{check, paths};
 use crate::config::{self, Environment, Faults, Settings};
-use crate::mqtt::probe::{ProbeStep, probe};
 use answers::Answers;
 use store::Target;
 use terminal::{FailureChoice, Terminal};
@@ -76,7 +75,7 @@ pub(super) fn run(arguments: &SetupArguments) -> Result<(), Failure> {
     setup.run_stage("Sounds", Answers::ask_prompts, |setup| setup.settings().map(drop))?;
     let settings = setup.write()?;
     print_line("Configuration");
-    check::run(setup.target.path())?;
+    check::run(setup.target.path(), false)?;
     next::print(&setup.target, &settings);
     Ok(())
 }
@@ -144,7 +143,7 @@ impl Setup {
             print_step("none", "events are logged, and told to nobody");
             return Ok(());
         };
-        probe(broker, &settings.node, &mut |step: ProbeStep, seen| print_step(step.name(), seen)).at(Stage::Broker)
+        check::probe_broker(broker, &settings, &mut print_step)
     }
 
     /// Writes what was found; the settings that a daemon makes of it.

@@ -21,6 +21,19 @@ fn record(duration: Option<Duration>) -> EventRecord {
     EventRecord { id: "i".into(), prompt: "p".into(), score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration }
 }
 
+fn begin(outgoing: &mut Outgoing, limits: BrokerLimits) {
+    outgoing.begin_connection(limits, Vec::new(), Instant::now());
+}
+
+fn message_of(ticket: Ticket) -> SentMessage {
+    let (kind, topic) = (MessageKind::Event, topic("event"));
+    SentMessage { ticket, kind, topic, size: 100, wanted: ACKNOWLEDGED, form: ACKNOWLEDGED }
+}
+
+fn confirm(outgoing: &mut Outgoing, ticket: Ticket) {
+    outgoing.accepted(&message_of(ticket));
+}
+
 fn sent(outgoing: &mut Outgoing) -> Vec<String> {
     sent_at(outgoing, Instant::now())
 }
@@ -31,7 +44,7 @@ fn sent_at(outgoing: &mut Outgoing, now: Instant) -> Vec<String> {
             let payload = String::from_utf8_lossy(&message.payload).into_owned();
             let payload = if payload.contains("components") { "device" } else { &payload };
             let payload = if payload.contains("ended") { "ended" } else { payload };
-            format!("{}={}", message.topic, if payload.contains("started\"") { "started" } else { payload })
+            format!("{}={}", message.sent.topic, if payload.contains("started\"") { "started" } else { payload })
         })
         .collect()
 }
@@ -51,11 +64,11 @@ fn retained_topics_come_first_and_again_on_each_connection() {
     assert_eq!(sent(&mut outgoing), ["a=ON"]);
     outgoing.on_ha_birth(Instant::now());
     assert_eq!(sent(&mut outgoing), ["status=online", "a=ON"], "and no event twice");
-    outgoing.acknowledged(Ticket::Event(0));
-    outgoing.begin_connection(None);
+    confirm(&mut outgoing, Ticket::Event(0));
+    begin(&mut outgoing, BrokerLimits::default());
     assert_eq!(sent(&mut outgoing), ["status=online", "a=ON", "event=ended"], "the end was not acknowledged");
     assert_eq!((outgoing.is_handed_out(), outgoing.waiting_events()), (true, 1));
-    outgoing.acknowledged(Ticket::Event(1));
+    confirm(&mut outgoing, Ticket::Event(1));
     assert_eq!(outgoing.waiting_events(), 0);
 }
 
@@ -76,7 +89,7 @@ fn a_prompt_that_goes_takes_its_state_along() {
     outgoing.remove_state("a");
     outgoing.remove_state("unknown");
     assert_eq!(sent(&mut outgoing), ["b=OFF", "a=OFF", "a="]);
-    outgoing.begin_connection(None);
+    begin(&mut outgoing, BrokerLimits::default());
     assert_eq!(sent(&mut outgoing), ["b=OFF"]);
     outgoing.retain(&topic("a"), b"OFF".into());
     assert_eq!(sent(&mut outgoing), ["a=OFF"], "it may come again");
@@ -86,7 +99,7 @@ fn a_prompt_that_goes_takes_its_state_along() {
 fn responses_are_sent_once_and_are_bounded() {
     let (mut outgoing, _) = outgoing();
     let dropped: Vec<bool> =
-        (0..MAX_RESPONSES + 2).map(|n| outgoing.add_response(topic(&n.to_string()), b"r".into())).collect();
+        (0..MAX_RESPONSES + 2).map(|n| outgoing.add_response(topic(&n.to_string()), b"r".into(), None)).collect();
     assert_eq!(dropped.iter().filter(|dropped| **dropped).count(), 2);
     let sent = sent(&mut outgoing);
     assert_eq!((sent.len(), sent[0].as_str()), (MAX_RESPONSES, "2=r"));

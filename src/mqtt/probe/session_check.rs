@@ -1,69 +1,80 @@
-//! A short session with a broker: we log in, and send ourselves a message.
+//! A session with a broker as the daemon has one: with its last will, a state that is kept, an event, and the largest
+//! announcement to Home Assistant, each found out about as the daemon finds out (`dialer`, `limits`, `elimination`, `link`).
 //!
-//! The message travels on a topic of the form of a prompt's state, the one form that the daemon both writes and reads;
-//! a daemon of this node that runs ignores one that is not retained. Nothing is retained, and there is no last will.
+//! The state travels on a topic of the form of a prompt's state, the one form that the daemon both writes and reads; a daemon
+//! of this node that runs ignores one that is not retained. Everything has a topic of its own below `clapd/<node>/setup/`, and
+//! what is kept is removed again.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
-use rumqttc_v5::tokio_rustls::rustls::ClientConfig;
+use clapd_core::prompts::Prompt;
 
-use super::super::protocol::{ConnectOptions, Filter, SessionEvent, SessionFailure, Version};
-use super::super::session::{self, Client, Session};
-use super::super::tls;
+use super::super::discovery::{self, DeviceSpec, Node, PromptEntity};
+use super::super::elimination::{Elimination, Finding, MessageKind};
+use super::super::limits::{BrokerLimits, packet_size};
+use super::super::link::Link;
+use super::super::names::device_name;
+use super::super::outgoing::{OutgoingMessage, SentMessage, Ticket};
+use super::super::protocol::{ConnectOptions, Filter, PublishForm, SessionEvent, SessionFailure, Version};
+use super::super::reason::{Cause, Reason};
+use super::super::session::Session;
 use super::super::topics::Topics;
-use super::{ProbeFailure, ProbeStep};
+use super::super::{CAPACITY, dialer::Dialer, last_will, message, ownership, tls};
+use super::{ProbeFailure, ProbeSpec, ProbeStep};
 use crate::config::Broker;
+use crate::outbox::EventRecord;
 
-/// Packets that may wait: a subscription, two messages and the farewell.
-const CAPACITY: usize = 4;
+/// Attempts to connect until a broker has let us in that takes none of our last wills, in either version, twice over.
+const MAX_ATTEMPTS: usize = 20;
+/// Connections that a broker may end until it is given up: each shows one thing that it does not take.
+const MAX_ENDS: usize = 20;
+/// Between two of them, so that a broker that counts connections is not provoked.
+const RETRY_AFTER: Duration = Duration::from_millis(300);
+/// How long a broker may take to answer a message; one in the same home answers within milliseconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is looked whether that time is over.
+const TURN_INTERVAL: Duration = Duration::from_millis(500);
 
-pub(super) fn run(broker: &Broker, node: &str, passed: &mut dyn FnMut(ProbeStep, &str)) -> Result<(), ProbeFailure> {
+type Report<'a> = &'a mut dyn FnMut(ProbeStep, &str);
+
+pub(super) fn run(broker: &Broker, spec: &ProbeSpec<'_>, passed: Report<'_>) -> Result<(), ProbeFailure> {
     let tls = broker.tls.as_ref().map(tls::configuration).transpose();
     let tls = tls.map_err(|error| {
         ProbeFailure::new(ProbeStep::Tls, format!("{error:#}"), "name files in PEM that belong together")
     })?;
-    let (client, session, version) = log_in(broker, node, tls).map_err(|failure| login_failure(broker, &failure))?;
-    let as_whom = broker.user.as_deref().map_or_else(|| "without a user".into(), |user| format!("as {user}"));
-    passed(ProbeStep::Login, &format!("{as_whom}, in {version}"));
-    let mut check = SessionCheck { client, session, version };
-    let topic = Topics::new(node).route("setup", "test").state;
-    check.subscribe(&topic, node)?;
-    check.send_and_receive(&topic, node, passed)?;
+    let topics = Topics::new(spec.node);
+    let mut will = last_will(&topics);
+    // The real one would call a daemon of this node offline, if the broker should publish it.
+    will.topic = topics.route("setup", "test").score.replace("/score", "/will").into();
+    let options = ConnectOptions {
+        broker: broker.clone(),
+        tls,
+        // A daemon of this node may run: under its own name we would throw it out.
+        client_id: format!("clapd-{}-setup", spec.node),
+        will: Some(will),
+        capacity: CAPACITY,
+    };
+    let mut check = SessionCheck {
+        options,
+        dialer: Dialer::new(),
+        elimination: Elimination::new(),
+        limits: BrokerLimits::default(),
+        connection: None,
+        will_finding: None,
+        findings: Vec::new(),
+        ends: 0,
+    };
+    let first = check.connect();
+    first.map_err(|failure| login_failure(broker, &failure))?;
+    check.report_login(broker, passed);
+    check.try_messages(&topics, spec, passed)?;
     if let Some(prefix) = &broker.discovery_prefix {
-        check.try_discovery(prefix, node, passed)?;
+        check.try_discovery(prefix, &topics, spec, passed)?;
     }
     check.disconnect();
     Ok(())
-}
-
-/// Tries MQTT 5 first, as the daemon does.
-fn log_in(
-    broker: &Broker,
-    node: &str,
-    tls: Option<Arc<ClientConfig>>,
-) -> Result<(Client, Session, Version), SessionFailure> {
-    // A daemon of this node may run: under its own name we would throw it out.
-    let client_id = format!("clapd-{node}-setup");
-    let options = ConnectOptions { broker: broker.clone(), tls, client_id, will: None, capacity: CAPACITY };
-    let first = match connect(&options, Version::V5) {
-        Err(failure @ (SessionFailure::WrongVersion | SessionFailure::Closed(_))) => failure,
-        done => return done,
-    };
-    // A broker that knows 3.1.1 only says so, or does not know what to say. Where it hangs up on both, the first failure counts.
-    connect(&options, Version::V4).map_err(|second| if second == SessionFailure::WrongVersion { first } else { second })
-}
-
-fn connect(options: &ConnectOptions, version: Version) -> Result<(Client, Session, Version), SessionFailure> {
-    let (client, mut session) = session::open(options, version)?;
-    loop {
-        match session.next()? {
-            SessionEvent::Accepted(_) => return Ok((client, session, version)),
-            SessionEvent::Disconnected | SessionEvent::PingSent => {
-                return Err(SessionFailure::Closed("no answer".into()));
-            }
-            _ => {}
-        }
-    }
 }
 
 fn login_failure(broker: &Broker, failure: &SessionFailure) -> ProbeFailure {
@@ -73,19 +84,21 @@ fn login_failure(broker: &Broker, failure: &SessionFailure) -> ProbeFailure {
         return ProbeFailure::new(ProbeStep::Tls, seen, remedy);
     }
     let (seen, remedy) = match (failure, &broker.user, &broker.password) {
-        (SessionFailure::Denied(code), None, _) => (
-            format!("the broker lets nobody in without a user ({code})"),
-            format!("give a user, as in mqtt://USER@{}, and a password; {LIST}", broker.host),
-        ),
-        (SessionFailure::Denied(code), Some(user), None) => (
-            format!("the broker does not let {user} in without a password ({code})"),
-            format!("give the password in a file (`--password-file FILE`); {LIST}"),
-        ),
-        (SessionFailure::Denied(code), Some(user), Some(_)) => {
-            (format!("the user {user} or the password is wrong ({code})"), LIST.into())
-        }
-        (SessionFailure::WrongVersion, ..) => {
-            ("the broker speaks neither MQTT 5 nor 3.1.1".into(), "see whether it is one for MQTT".into())
+        (SessionFailure::Refused(reason), user, password) if reason.is_about_login() => match (user, password) {
+            (None, _) => (
+                format!("the broker lets nobody in without a user: {}", reason.sentence()),
+                format!("give a user, as in mqtt://USER@{}, and a password; {LIST}", broker.host),
+            ),
+            (Some(user), None) => (
+                format!("the broker does not let {user} in without a password: {}", reason.sentence()),
+                format!("give the password in a file (`--password-file FILE`); {LIST}"),
+            ),
+            (Some(user), Some(_)) => {
+                (format!("the user {user} or the password is wrong: {}", reason.sentence()), LIST.into())
+            }
+        },
+        (SessionFailure::Refused(reason) | SessionFailure::Ended(reason, _), ..) => {
+            (reason.sentence(), reason.remedy().into())
         }
         (failure, ..) => {
             let hint = if broker.tls.is_none() {
@@ -93,119 +106,398 @@ fn login_failure(broker: &Broker, failure: &SessionFailure) -> ProbeFailure {
             } else {
                 "see the broker's log; it may want a client's certificate (mqtt.client_cert, mqtt.client_key)"
             };
-            (format!("the broker does not let us in: {}", describe(failure)), hint.into())
+            (format!("the broker does not let us in: {failure}"), hint.into())
         }
     };
     ProbeFailure::new(ProbeStep::Login, seen, remedy)
 }
 
-fn describe(failure: &SessionFailure) -> String {
-    match failure {
-        SessionFailure::Denied(why) | SessionFailure::Closed(why) | SessionFailure::Unreachable(why) => why.clone(),
-        SessionFailure::TakenOver => "somebody else has connected with our name".into(),
-        other => format!("{other:?}"),
-    }
+/// A message to try.
+struct TestMessage {
+    kind: MessageKind,
+    topic: Arc<str>,
+    payload: Vec<u8>,
+    wanted: PublishForm,
+}
+
+/// What became of it.
+enum Outcome {
+    /// The broker has confirmed it, in this form.
+    Accepted(PublishForm),
+    /// The broker has refused it.
+    Refused(Reason),
+    /// It is larger than the broker has announced to take.
+    TooLarge { size: usize, max: u32 },
+    /// The broker ends the connection over it.
+    Deadly,
 }
 
 struct SessionCheck {
-    client: Client,
-    session: Session,
-    version: Version,
-}
-
-/// What the broker did with a message.
-struct SendOutcome {
-    accepted: Result<(), String>,
-    received: bool,
+    options: ConnectOptions,
+    dialer: Dialer,
+    elimination: Elimination,
+    limits: BrokerLimits,
+    connection: Option<(Link, Session)>,
+    will_finding: Option<&'static str>,
+    findings: Vec<Finding>,
+    ends: usize,
 }
 
 impl SessionCheck {
-    fn subscribe(&mut self, topic: &str, node: &str) -> Result<(), ProbeFailure> {
-        self.client.subscribe(vec![Filter { path: topic.into(), retained: false }]);
+    /// Connects as the daemon does, in the version and with the will that the broker takes.
+    fn connect(&mut self) -> Result<(), SessionFailure> {
+        let mut first = None;
+        for _ in 0..MAX_ATTEMPTS {
+            let tried = self.dialer.version();
+            let failure = match self.dial() {
+                Ok(true) => return Ok(()),
+                Ok(false) => continue,
+                Err(failure) => failure,
+            };
+            let finding = self.dialer.on_refused(&failure);
+            self.will_finding = finding.or(self.will_finding);
+            let goes_on = finding.is_some()
+                || self.dialer.is_searching()
+                || (tried == Version::V5 && failure.suggests_other_version());
+            // Where the broker hangs up on all that is tried, what came first counts.
+            let says_why = failure.cause().is_some_and(|cause| cause != Cause::Version);
+            if !goes_on {
+                return Err(if says_why { failure } else { first.unwrap_or(failure) });
+            }
+            first.get_or_insert(failure);
+        }
+        Err(first.unwrap_or_else(|| SessionFailure::Closed("it lets nobody in".into())))
+    }
+
+    /// One attempt; false where another is to follow at once.
+    fn dial(&mut self) -> Result<bool, SessionFailure> {
+        let (client, mut session) = self.dialer.open(&self.options)?;
         loop {
-            match self.session.next().map_err(|failure| connection_ended(ProbeStep::Receive, &failure))? {
-                SessionEvent::Subscribed(answers) => {
-                    let refused = answers.into_iter().find_map(Result::err);
-                    return refused.map_or(Ok(()), |why| Err(not_received(topic, node, &why)));
+            match session.next()? {
+                SessionEvent::Accepted(limits) if !self.dialer.on_accepted() => {
+                    self.limits = limits;
+                    // One message at a time shows which it is that the broker does not take.
+                    self.connection = Some((Link::new(client, limits.receive_max, true), session));
+                    return Ok(true);
                 }
+                SessionEvent::Accepted(_) => {
+                    client.disconnect();
+                }
+                SessionEvent::Disconnected if self.dialer.is_to_redial() => return Ok(false),
                 SessionEvent::Disconnected | SessionEvent::PingSent => {
-                    return Err(not_received(topic, node, "it does not answer"));
+                    return Err(SessionFailure::Closed("no answer".into()));
                 }
                 _ => {}
             }
         }
     }
 
-    fn send_and_receive(
-        &mut self,
-        topic: &str,
-        node: &str,
-        passed: &mut dyn FnMut(ProbeStep, &str),
-    ) -> Result<(), ProbeFailure> {
-        let outcome = self.send(topic, &format!("clapd setup {:016x}", fastrand::u64(..)), true)?;
-        outcome.accepted.map_err(|why| {
-            let remedy = format!("let this user write to clapd/{node}/# in the broker's access list");
-            ProbeFailure::new(ProbeStep::Publish, format!("the broker refuses {topic}: {why}"), remedy)
-        })?;
-        passed(ProbeStep::Publish, &format!("{topic} is accepted"));
-        if !outcome.received {
-            // In 3.1.1 a broker acknowledges what it throws away, and in both versions it may keep quiet about what nobody may read.
-            return Err(not_received(topic, node, "what was sent to it does not come back"));
-        }
-        passed(ProbeStep::Receive, "and comes back");
+    fn report_login(&mut self, broker: &Broker, passed: Report<'_>) {
+        let as_whom = broker.user.as_deref().map_or_else(|| "without a user".into(), |user| format!("as {user}"));
+        let limits = self.dialer.news_of_limits(&self.limits);
+        let limits = limits.map(|limits| format!("; the broker takes {limits}")).unwrap_or_default();
+        passed(ProbeStep::Login, &format!("{as_whom}, in {}{limits}", self.dialer.version()));
+        passed(
+            ProbeStep::Will,
+            self.will_finding.unwrap_or("the last will is accepted: who subscribes learns when clapd dies"),
+        );
+    }
+
+    /// A state that is kept, and comes back; then an event.
+    fn try_messages(&mut self, topics: &Topics, spec: &ProbeSpec<'_>, passed: Report<'_>) -> Result<(), ProbeFailure> {
+        let route = topics.route("setup", "test");
+        let payload = format!("clapd setup {:016x}", fastrand::u64(..)).into_bytes();
+        let wanted = PublishForm { acknowledged: true, retained: true };
+        let state = TestMessage { kind: MessageKind::State, topic: Arc::clone(&route.state), payload, wanted };
+        let kept = self.deliver(&state)?;
+        let kept = publish_outcome(&kept, &state.topic, spec.node)?;
+        let received = self.receive(&state, kept.retained, spec.node);
+        // Also where it did not come back: nothing is to be left. What was found out about the first is confirmed by it, too.
+        let gone = TestMessage { payload: Vec::new(), ..state };
+        let gone = self.deliver(&gone)?;
+        publish_outcome(&gone, &route.state, spec.node)?;
+        let wanted = PublishForm { acknowledged: true, retained: false };
+        let event = TestMessage {
+            kind: MessageKind::Event,
+            topic: Arc::clone(&route.event),
+            payload: largest_event(spec),
+            wanted,
+        };
+        let told = self.deliver(&event)?;
+        let told = publish_outcome(&told, &event.topic, spec.node)?;
+        let size = packet_size(&event.topic, event.payload.len());
+        passed(
+            ProbeStep::Publish,
+            &match told.acknowledged {
+                true => format!("an event of {size} bytes is accepted and acknowledged"),
+                false => {
+                    format!("an event of {size} bytes is accepted, but not acknowledged: the broker takes QoS 0 only")
+                }
+            },
+        );
+        received?;
+        passed(
+            ProbeStep::Receive,
+            match kept.retained && self.elimination.form(&route.state, wanted_state()).retained {
+                true => "a state is kept, and comes back",
+                false => "a state comes back, but is not kept: who subscribes later learns of it at the next change",
+            },
+        );
+        self.report_findings(ProbeStep::Publish, passed);
         Ok(())
     }
 
-    /// Whether devices may be announced to Home Assistant: by removing a device that is not there.
+    fn report_findings(&mut self, step: ProbeStep, passed: Report<'_>) {
+        self.findings.drain(..).for_each(|finding| passed(step, &finding.to_string()));
+    }
+
+    /// Whether devices may be announced to Home Assistant: by removing a device that is not there. Whether the largest is taken
+    /// shows a message of the same size on a topic of ours, where Home Assistant does not see it.
     fn try_discovery(
         &mut self,
         prefix: &str,
-        node: &str,
-        passed: &mut dyn FnMut(ProbeStep, &str),
+        topics: &Topics,
+        spec: &ProbeSpec<'_>,
+        passed: Report<'_>,
     ) -> Result<(), ProbeFailure> {
-        let topic = format!("{prefix}/device/{node}_setup/config");
-        let seen = match self.send(&topic, "", false)?.accepted {
-            Ok(()) if self.version == Version::V4 => {
+        let wanted = wanted_state();
+        let topic: Arc<str> = format!("{prefix}/device/{}_setup/config", spec.node).into();
+        let kind = MessageKind::Discovery;
+        let permission = TestMessage { kind, topic: Arc::clone(&topic), payload: Vec::new(), wanted };
+        let cannot =
+            format!("Home Assistant will not find this computer until this user may write to {prefix}/device/#");
+        let seen = match self.deliver(&permission)? {
+            Outcome::Accepted(_) if self.dialer.version() == Version::V4 => {
                 "cannot be told in MQTT 3.1.1, in which a broker refuses in silence".into()
             }
-            Ok(()) => format!("{prefix}/device/# is accepted: Home Assistant may find this computer"),
-            Err(why) => format!(
-                "the broker refuses {topic}: {why}. Home Assistant will not find this computer until this user may write to {prefix}/device/#"
-            ),
+            Outcome::Accepted(_) => format!("{prefix}/device/# is accepted: Home Assistant may find this computer"),
+            Outcome::Refused(reason) => format!("the broker refuses {topic}: {}. {cannot}", reason.sentence()),
+            Outcome::TooLarge { size, max } => {
+                format!("the topic {topic} alone is {size} bytes, and the broker takes {max}. {cannot}")
+            }
+            Outcome::Deadly => format!("the broker ends the connection over {topic}. {cannot}"),
         };
+        passed(ProbeStep::Discovery, &seen);
+        let topic: Arc<str> = topics.route("setup", "test").score.replace("/score", "/size").into();
+        let (device, entity) = largest_announcements(topics, spec);
+        let filler = |size: usize| {
+            let payload = vec![b' '; size.saturating_sub(packet_size(&topic, 0))];
+            let wanted = PublishForm { acknowledged: true, retained: false };
+            TestMessage { kind, topic: Arc::clone(&topic), payload, wanted }
+        };
+        let whole = self.deliver(&filler(device))?;
+        let seen = match whole {
+            Outcome::Accepted(_) => format!("the largest announcement, of {device} bytes, is accepted"),
+            _ => {
+                let remedy = "raise the broker's limit (mosquitto: max_packet_size, message_size_limit)";
+                match self.deliver(&filler(entity))? {
+                    Outcome::Accepted(_) => format!(
+                        "the largest announcement, of {device} bytes, is not accepted: Home Assistant is told of the \
+                         entities one by one, in at most {entity} bytes, which is; {remedy} for all in one"
+                    ),
+                    _ => format!(
+                        "neither the largest announcement, of {device} bytes, nor that of one entity, of {entity}, is \
+                         accepted: those that are too large are left out, and events are not; {remedy}"
+                    ),
+                }
+            }
+        };
+        self.findings.clear();
         passed(ProbeStep::Discovery, &seen);
         Ok(())
     }
 
-    /// Sends, and waits for the answer, and for the message if it should come back. The broker is asked whether it is there once
-    /// everything has been quiet for a keep-alive: then nothing more will come.
-    fn send(&mut self, topic: &str, payload: &str, returns: bool) -> Result<SendOutcome, ProbeFailure> {
-        self.client.publish(topic, payload.as_bytes().to_vec(), true, false);
-        let (mut accepted, mut received) = (None, !returns);
+    /// Has the broker confirm the message, on one connection after the other if it ends them.
+    fn deliver(&mut self, message: &TestMessage) -> Result<Outcome, ProbeFailure> {
+        let TestMessage { kind, topic, payload, wanted } = message;
+        let size = packet_size(topic, payload.len());
         loop {
-            match self.session.next().map_err(|failure| connection_ended(ProbeStep::Publish, &failure))? {
-                SessionEvent::Acknowledged(_, Err(why)) => return Ok(SendOutcome { accepted: Err(why), received }),
-                SessionEvent::Acknowledged(_, Ok(())) => accepted = Some(()),
-                SessionEvent::Received { topic: on, payload: what, .. } => {
-                    received |= on == topic && what == payload.as_bytes();
-                }
-                SessionEvent::Disconnected | SessionEvent::PingSent => {
-                    let accepted = accepted.ok_or_else(|| "it does not answer".into());
-                    return Ok(SendOutcome { accepted, received });
-                }
-                _ => {}
+            if self.connection.is_none() {
+                thread::sleep(RETRY_AFTER);
+                self.connect().map_err(|failure| login_failure(&self.options.broker, &failure))?;
             }
-            if accepted.is_some() && received {
-                return Ok(SendOutcome { accepted: Ok(()), received });
+            if let Some(max) = self.limits.max_packet.filter(|max| size > *max as usize) {
+                return Ok(Outcome::TooLarge { size, max });
+            }
+            if self.elimination.is_left_out(*kind, topic, size) {
+                return Ok(Outcome::Deadly);
+            }
+            let form = self.limits.allow(self.elimination.form(topic, *wanted));
+            let topic = Arc::clone(topic);
+            let sent = SentMessage { ticket: Ticket::Score, kind: *kind, topic, size, wanted: *wanted, form };
+            match self.send(sent, payload.clone()) {
+                Ok(Ok(())) => return Ok(Outcome::Accepted(form)),
+                Ok(Err(reason)) => return Ok(Outcome::Refused(reason)),
+                Err(failure) => self.on_end(&failure)?,
             }
         }
     }
 
-    fn disconnect(mut self) {
-        if self.client.disconnect() {
-            while !matches!(self.session.next(), Ok(SessionEvent::Disconnected) | Err(_)) {}
+    fn on_end(&mut self, failure: &SessionFailure) -> Result<(), ProbeFailure> {
+        let suspects = self.connection.take().map(|(link, _)| link.suspects()).unwrap_or_default();
+        self.findings.extend(self.elimination.on_end(&suspects, failure.cause()));
+        self.dialer.on_ended(true);
+        self.ends += 1;
+        if failure.needs_a_person() || self.ends > MAX_ENDS {
+            return Err(connection_ended(ProbeStep::Publish, failure));
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, sent: SentMessage, payload: Vec<u8>) -> Result<Result<(), Reason>, SessionFailure> {
+        let mut message = Some(OutgoingMessage { sent, payload });
+        let begun = Instant::now();
+        loop {
+            let Some((link, session)) = &mut self.connection else { return Err(no_answer()) };
+            // The broker has to have read the marker with which the connection begins.
+            if link.has_room()
+                && let Some(message) = message.take()
+            {
+                link.publish(message);
+            }
+            match session.next_within(TURN_INTERVAL)? {
+                Some(SessionEvent::Written(packet_id)) => link.on_written(packet_id),
+                Some(SessionEvent::Acknowledged(packet_id, answer)) => {
+                    if let Some(message) = link.on_answer(packet_id) {
+                        if answer.is_ok() {
+                            self.elimination.on_accepted(&message);
+                        }
+                        return Ok(answer);
+                    }
+                }
+                Some(SessionEvent::MarkerReached) => {
+                    if let Some(message) = link.on_marker().pop() {
+                        self.elimination.on_accepted(&message);
+                        return Ok(Ok(()));
+                    }
+                }
+                Some(SessionEvent::Disconnected) => return Err(no_answer()),
+                _ if begun.elapsed() > ANSWER_TIMEOUT => return Err(SessionFailure::NoAcks),
+                _ => {}
+            }
         }
     }
+
+    /// Subscribes, and waits for the state: what is kept comes at once, and what is not is sent for it.
+    fn receive(&mut self, state: &TestMessage, is_kept: bool, node: &str) -> Result<(), ProbeFailure> {
+        let topic = &*state.topic;
+        let ended = |failure: &SessionFailure| connection_ended(ProbeStep::Receive, failure);
+        let begun = Instant::now();
+        let Some((link, session)) = &mut self.connection else { return Err(ended(&no_answer())) };
+        let filter = Filter { path: topic.into(), retained: is_kept };
+        link.subscribe(vec![filter], None);
+        loop {
+            let event = session.next_within(TURN_INTERVAL);
+            let event = match event {
+                Ok(event) => event,
+                Err(failure) => {
+                    self.connection = None;
+                    return Err(ended(&failure));
+                }
+            };
+            match event {
+                Some(SessionEvent::Subscribed(answers)) => {
+                    link.on_subscribed();
+                    if let Some(reason) = answers.into_iter().find_map(Result::err) {
+                        return Err(not_received(topic, node, &reason.sentence()));
+                    }
+                    if !is_kept {
+                        let form = PublishForm { retained: false, ..state.wanted };
+                        let form = self.limits.allow(self.elimination.form(topic, form));
+                        let size = packet_size(topic, state.payload.len());
+                        let (kind, wanted) = (state.kind, form);
+                        let topic = Arc::clone(&state.topic);
+                        let sent = SentMessage { ticket: Ticket::Score, kind, topic, size, wanted, form };
+                        link.publish(OutgoingMessage { sent, payload: state.payload.clone() });
+                    }
+                }
+                Some(SessionEvent::Received { topic: on, payload, .. }) if on == topic && payload == state.payload => {
+                    return Ok(());
+                }
+                Some(SessionEvent::Written(packet_id)) => link.on_written(packet_id),
+                Some(SessionEvent::Acknowledged(packet_id, _)) => drop(link.on_answer(packet_id)),
+                Some(SessionEvent::MarkerReached) => drop(link.on_marker()),
+                Some(SessionEvent::Disconnected) => return Err(ended(&no_answer())),
+                // In 3.1.1 a broker acknowledges what it throws away, and in both versions it may keep quiet about what nobody may
+                // read.
+                _ if begun.elapsed() > ANSWER_TIMEOUT => {
+                    return Err(not_received(topic, node, "what was sent to it does not come back"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn disconnect(self) {
+        if let Some((link, mut session)) = self.connection
+            && link.disconnect()
+        {
+            while !matches!(session.next(), Ok(SessionEvent::Disconnected) | Err(_)) {}
+        }
+    }
+}
+
+fn wanted_state() -> PublishForm {
+    PublishForm { acknowledged: true, retained: true }
+}
+
+fn no_answer() -> SessionFailure {
+    SessionFailure::Closed("it does not answer".into())
+}
+
+/// The form in which a message was accepted without which nothing goes.
+fn publish_outcome(outcome: &Outcome, topic: &str, node: &str) -> Result<PublishForm, ProbeFailure> {
+    let remedy = format!("let this user write to clapd/{node}/# in the broker's access list");
+    let fault = |seen: String, remedy: String| Err(ProbeFailure::new(ProbeStep::Publish, seen, remedy));
+    match outcome {
+        Outcome::Accepted(form) => Ok(*form),
+        Outcome::Refused(reason) if reason.cause() == Cause::Topic => {
+            fault(format!("the broker refuses {topic}: {}", reason.sentence()), remedy)
+        }
+        Outcome::Refused(reason) => {
+            fault(format!("the broker refuses {topic}: {}", reason.sentence()), reason.remedy().into())
+        }
+        Outcome::TooLarge { size, max } => fault(
+            format!("a message of {size} bytes does not fit: the broker takes {max}"),
+            "raise its limit (mosquitto: max_packet_size)".into(),
+        ),
+        Outcome::Deadly => fault(
+            format!("the broker ends the connection over {topic}"),
+            format!("{remedy}, and see its log and its limits"),
+        ),
+    }
+}
+
+/// The end of an event of the prompt with the longest text.
+fn largest_event(spec: &ProbeSpec<'_>) -> Vec<u8> {
+    let longest = spec.prompts.iter().map(Prompt::name).max_by_key(|name| name.len());
+    let record = EventRecord {
+        id: format!("{:016x}-setup-test-0", fastrand::u64(..)),
+        prompt: longest.unwrap_or("a test").into(),
+        score: 7.25,
+        peak: 8.25,
+        started_at: SystemTime::now(),
+        duration: Some(Duration::from_millis(12_345)),
+    };
+    message::event(&record).unwrap_or_default()
+}
+
+/// Bytes of the packets for the largest device, and for the largest of its entities.
+fn largest_announcements(topics: &Topics, spec: &ProbeSpec<'_>) -> (usize, usize) {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    // The bundle's name and version are some ten letters.
+    let node = Node { id: spec.node.into(), topics: topics.clone(), version, model: "xxxxxxxx 1.0".into() };
+    let prompts: Vec<PromptEntity> = spec.prompts.iter().map(PromptEntity::of).collect();
+    let sizes = spec.sources.iter().map(|source| {
+        let device = DeviceSpec { source, prompts: &prompts, removed: &[], period: spec.period };
+        let whole = discovery::device(&node, device).map_or(0, |payload| payload.len());
+        let parts = discovery::entities(&node, device).unwrap_or_default();
+        let topic = |key: &str| format!("homeassistant/binary_sensor/{}/{key}/config", device_name(spec.node, source));
+        let part = parts.iter().map(|part| packet_size(&topic(&part.key), part.payload.len())).max();
+        let topic = ownership::topic("homeassistant", &device_name(spec.node, source));
+        (packet_size(&topic, whole), part.unwrap_or(0))
+    });
+    sizes.fold((0, 0), |largest, size| (largest.0.max(size.0), largest.1.max(size.1)))
 }
 
 fn not_received(topic: &str, node: &str, why: &str) -> ProbeFailure {
@@ -214,6 +506,6 @@ fn not_received(topic: &str, node: &str, why: &str) -> ProbeFailure {
 }
 
 fn connection_ended(step: ProbeStep, failure: &SessionFailure) -> ProbeFailure {
-    let seen = format!("the broker ends the connection: {}", describe(failure));
+    let seen = format!("the broker ends the connection: {failure}");
     ProbeFailure::new(step, seen, "see the broker's log, and its access list")
 }

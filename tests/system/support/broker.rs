@@ -138,6 +138,27 @@ impl Broker {
         assert!(process.wait().expect("ends").success());
     }
 
+    /// Somebody who hears the same of a broker that keeps nothing or takes QoS 0 only, through this port of it.
+    pub fn watch_plainly(&self, port: u16) -> Watcher {
+        let port = port.to_string();
+        let mut process = spawn(
+            Command::new("mosquitto_sub")
+                .args(["-p", &port, "-t", "clapd/#", "-t", "homeassistant/#", "-t", "ready", "-F", "%r %q %t %p"])
+                .stdout(Stdio::piped()),
+        );
+        let lines = lines_of(&mut process);
+        let mut watcher = Watcher { process, lines, retained: Vec::new(), received: Vec::new() };
+        let deadline = Instant::now() + PATIENCE;
+        while !watcher.has_received("ready", Duration::from_millis(100)) {
+            assert!(Instant::now() < deadline, "nobody hears of anything");
+            let mut command = Command::new("mosquitto_pub");
+            let sent = spawn(command.args(["-p", &port, "-t", "ready", "-m", "now"])).wait();
+            assert!(sent.expect("ends").success());
+        }
+        watcher.received.clear();
+        watcher
+    }
+
     /// Somebody who hears all of clapd's topics, and of Home Assistant's, from now on.
     pub fn watch(&self) -> Watcher {
         self.publish_retained("ready", "now");
@@ -160,19 +181,24 @@ impl Broker {
                 .args(["-t", "clapd/#", "-t", "homeassistant/#", "-t", "ready", "-F", "%r %q %t %p"])
                 .stdout(Stdio::piped()),
         );
-        let stdout = process.stdout.take().expect("is piped");
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            // Some payloads are no text.
-            let lines = BufReader::new(stdout).split(b'\n').map_while(Result::ok);
-            lines.map(|line| String::from_utf8_lossy(&line).into_owned()).try_for_each(|line| sender.send(line))
-        });
+        let lines = lines_of(&mut process);
         let mut watcher = Watcher { process, lines, retained: Vec::new(), received: Vec::new() };
         // Subscribed to last, and so told last of what the broker has retained.
         watcher.wait_for("1 1 ready now");
         watcher.retained = std::mem::take(&mut watcher.received);
         watcher
     }
+}
+
+fn lines_of(process: &mut Child) -> Receiver<String> {
+    let stdout = process.stdout.take().expect("is piped");
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        // Some payloads are no text.
+        let lines = BufReader::new(stdout).split(b'\n').map_while(Result::ok);
+        lines.map(|line| String::from_utf8_lossy(&line).into_owned()).try_for_each(|line| sender.send(line))
+    });
+    lines
 }
 
 impl Drop for Broker {
@@ -216,6 +242,18 @@ impl Watcher {
                 Err(_) => panic!("{start:?} ... {part:?} was not heard; heard was {:#?}", self.received),
             }
         }
+    }
+
+    /// Whether a message on this topic comes within `patience`.
+    pub fn has_received(&mut self, topic: &str, patience: Duration) -> bool {
+        while let Ok(line) = self.lines.recv_timeout(patience) {
+            let is_it = line[4..].starts_with(topic);
+            self.received.push(line);
+            if is_it {
+                return true;
+            }
+        }
+        false
     }
 
     /// The payloads heard so far on a topic.
