@@ -58,12 +58,7 @@ impl HealthReporter {
         self.published = None;
     }
 
-    fn health(
-        &self,
-        sources: Vec<SourceHealth>,
-        threads: Vec<ThreadHealth>,
-        publisher: Option<&Publisher>,
-    ) -> Health {
+    fn health(&self, sources: Vec<SourceHealth>, threads: Vec<ThreadHealth>, publisher: Option<&Publisher>) -> Health {
         let outbox = publisher.map(Publisher::outbox);
         Health {
             uptime: self.began.elapsed(),
