@@ -429,7 +429,7 @@ mod tests {
         let listening = r#"{"t":"clapd/kitchen/health","val_tpl":"{{ 'online' if value_json.sources.get('left-mic', {}).get('state') in ['live', 'silent', 'clipping', 'recovering'] else 'offline' }}"}"#;
         let online = r#"{"t":"clapd/kitchen/status","val_tpl":"{{ 'online' if value == 'online' else 'offline' }}"}"#;
         let event = format!(
-            r#"{{"avty":[{online},{listening}],"avty_mode":"all","def_ent_id":"event.kitchen_left_mic_dog","dev":{{"ids":["clapd/kitchen/left-mic"]}},"evt_typ":["started","ended"],"ic":"mdi:ear-hearing","name":"Dog barking event","o":{{"name":"clapd","sw":"0.1.0"}},"qos":1,"stat_t":"clapd/kitchen/left-mic/dog/event","uniq_id":"clapd/kitchen/left-mic/dog/event"}}"#
+            r#"{{"avty":[{online},{listening}],"avty_mode":"all","def_ent_id":"event.kitchen_left_mic_dog_a61beb2e","dev":{{"ids":["clapd/kitchen/left-mic"]}},"evt_typ":["started","ended"],"ic":"mdi:ear-hearing","name":"Dog barking event","o":{{"name":"clapd","sw":"0.1.0"}},"qos":1,"stat_t":"clapd/kitchen/left-mic/dog/event","uniq_id":"clapd/kitchen/left-mic/dog/event"}}"#
         );
         let object = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         assert_eq!(object(&text(&parts[5])), object(&event));
