@@ -39,10 +39,8 @@ const STARTS_AFTER_STEP: usize = 6;
 
 /// Limits that a broker comes back with, each line of mosquitto's configuration in its turn. (Not "max_qos 0": what a broker does not
 /// acknowledge is lost with the link by right.)
-const LIMITS: &[&str] = &["max_inflight_messages 1"];
-/// More of them, for a client that reads the broker's limits: to be moved up once clapd does.
-#[expect(dead_code, reason = "named here for that")]
-const FURTHER_LIMITS: &[&str] = &["max_packet_size 2000", "max_packet_size 8192", "retain_available false"];
+const LIMITS: &[&str] =
+    &["max_inflight_messages 1", "max_packet_size 2000", "max_packet_size 8192", "retain_available false"];
 
 /// What is under test: a daemon with its broker, link, disk and clock.
 struct Rig {
