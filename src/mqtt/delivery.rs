@@ -44,9 +44,10 @@ impl DeliveryState {
     /// Hands out as much as there is room for.
     fn send_waiting(&mut self) {
         let Some(link) = &mut self.link else { return };
-        let filters = self.outgoing.take_filters(Instant::now());
-        if !link.subscribe(filters, None) {
-            return;
+        for filters in self.outgoing.take_filters(Instant::now()) {
+            if !link.subscribe(filters, None) {
+                return;
+            }
         }
         while link.has_room() {
             let Some(message) = self.outgoing.next(Instant::now()) else { return };
@@ -72,7 +73,7 @@ impl DeliveryState {
         if link.is_idle() {
             self.outgoing.retry_refused();
         }
-        let is_settled = link.is_idle() && self.outgoing.is_handed_out();
+        let is_settled = link.has_nothing_but_scores() && self.outgoing.is_handed_out();
         if self.outgoing.is_careful() && is_settled && self.connected_at.elapsed() > CAREFUL_FOR {
             self.outgoing.on_settled();
             link.end_care();
@@ -179,7 +180,7 @@ impl Delivery {
     pub(super) fn on_disconnected(&self, failure: Option<&SessionFailure>, early: bool) -> usize {
         let mut state = self.lock();
         let (Some(link), Some(failure)) = (state.link.take(), failure) else { return 0 };
-        if failure.needs_a_person() || *failure == SessionFailure::TooLarge {
+        if failure.needs_a_person() || *failure == SessionFailure::TooLarge || failure.blames_no_message() {
             return 0;
         }
         let suspects = link.suspects();
@@ -203,6 +204,10 @@ impl Delivery {
         if let Some((filters, message)) = subscribed {
             for (filter, answer) in filters.iter().zip(answers) {
                 match answer {
+                    // Nothing but a topic of discovery ends so: it is read only to see whose it is.
+                    Err(reason) if filter.ends_with("/config") => {
+                        log::info!("mqtt: another node's device on {filter} would not be noticed: {reason}");
+                    }
                     Err(reason) => {
                         log::warn!("mqtt: the broker refuses the subscription to {filter}: {reason}");
                         needs_plain_filters |= reason.cause() == Cause::Wildcards;
@@ -296,7 +301,7 @@ impl Delivery {
             match answer {
                 Ok(()) => state.outgoing.accepted(&message),
                 Err(reason) => {
-                    state.outgoing.refused(&message, reason.cause());
+                    state.outgoing.refused(&message, &reason);
                     if let Some(count) = self.counters.refused.add(1) {
                         let topic = &message.topic;
                         log::warn!("mqtt: the broker refuses {topic}: {reason} ({count} messages refused so far)");

@@ -94,6 +94,16 @@ impl Link {
         self.in_flight() == 0
     }
 
+    /// Whether nothing but scores may be under way, which never end.
+    pub(super) fn has_nothing_but_scores(&self) -> bool {
+        let is_score = |message: &SentMessage| message.kind == MessageKind::Score;
+        let before = if let Marker::Sent(before) = &self.marker { before.as_slice() } else { &[] };
+        self.unwritten.is_empty()
+            && self.unacknowledged.is_empty()
+            && self.unmarked.iter().chain(before).all(is_score)
+            && (self.subscriptions.is_empty() || !self.is_careful)
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.in_flight() < self.window
     }

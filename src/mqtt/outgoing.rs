@@ -23,9 +23,9 @@ use super::elimination::{Elimination, Finding, MessageKind};
 use super::limits::{BrokerLimits, packet_size};
 use super::message;
 use super::protocol::{Filter, PublishForm};
-use super::reason::Cause;
+use super::reason::{Cause, Reason};
 use super::topics::Topics;
-use crate::outbox::Outbox;
+use crate::outbox::{EventRecord, Outbox};
 
 /// Which of the waiting a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,8 @@ struct Candidate {
     topic: Arc<str>,
     payload: Vec<u8>,
     wanted: PublishForm,
+    /// Bytes that the payload of its end may have, for the start of an event.
+    end_size: Option<usize>,
 }
 
 /// Acknowledged and kept, as states are.
@@ -101,6 +103,15 @@ const MAX_STALE: usize = 16_384;
 
 /// Somebody who asks reads the answer at once. As many as this wait only where the broker is away, and with it whoever asked.
 const MAX_RESPONSES: usize = 32;
+
+/// Three years in milliseconds have as many digits as any event that a person waits for; so has 8.88 as a score.
+const LONGEST_EVENT: Duration = Duration::from_millis(99_999_999_888);
+const LONGEST_SCORE: f32 = 8.88;
+
+/// Bytes of the filters in one packet: below what any broker that takes an event takes as well, where it has not said so.
+const MAX_SUBSCRIPTION: usize = 800;
+/// Of a filter, beside its text: length and options, and its share of the packet's own head.
+const FILTER_HEAD: usize = 8;
 
 /// When refused topics are tried again: who is mending the broker's access list waits for no longer to see that it works.
 /// (mosquitto 2.0.11 ends a connection on which it refuses something: that must not be all the time.)
@@ -134,6 +145,8 @@ pub(super) struct Outgoing {
     stale: VecDeque<(Arc<str>, &'static str)>,
     /// Filters that a careful connection subscribes to one by one.
     filters: VecDeque<Filter>,
+    /// This connection subscribes to nothing.
+    skips_subscriptions: bool,
     responses: VecDeque<Response>,
     next_response: u64,
     scores: HashMap<Arc<str>, Vec<u8>>,
@@ -168,6 +181,7 @@ impl Outgoing {
             refused: HashMap::new(),
             stale: VecDeque::new(),
             filters: VecDeque::new(),
+            skips_subscriptions: false,
             responses: VecDeque::new(),
             next_response: 0,
             scores: HashMap::new(),
@@ -266,6 +280,7 @@ impl Outgoing {
         self.limits = limits;
         self.elimination.begin_connection(now);
         self.begin();
+        self.skips_subscriptions = filters.is_empty();
         let filters = filters.into_iter();
         let allowed =
             filters.filter(|filter| !self.elimination.is_left_out(MessageKind::Subscription, &filter.path, 0));
@@ -309,14 +324,34 @@ impl Outgoing {
     pub(super) fn on_end(&mut self, unconfirmed: &[SentMessage], cause: Option<Cause>) -> Option<Finding> {
         let finding = self.elimination.on_end(unconfirmed, cause);
         if let (Some(_), [SentMessage { ticket: Ticket::Response(number), size, .. }]) = (&finding, unconfirmed) {
-            self.substitute_response(*number, *size);
+            let why = self.in_words_of_limit();
+            self.substitute_response(*number, *size, &why);
         }
         finding
     }
 
-    /// The filters by which to ask the broker whose the topics are on which we announce devices; empty where all was asked.
-    pub(super) fn take_filters(&mut self, now: Instant) -> Vec<Filter> {
-        self.announcements.take_filters(now)
+    /// The filters by which to ask the broker whose the topics are on which we announce devices, by packet; empty where all
+    /// was asked, and where nothing is announced or subscribed to. A careful connection asks one by one, after the events.
+    pub(super) fn take_filters(&mut self, now: Instant) -> Vec<Vec<Filter>> {
+        if self.skips_subscriptions || self.elimination.is_left_out(MessageKind::Discovery, "", 0) {
+            return Vec::new();
+        }
+        let mut filters = self.announcements.take_filters(now);
+        filters.retain(|filter| !self.elimination.is_left_out(MessageKind::Subscription, &filter.path, 0));
+        if self.is_careful() {
+            self.filters.extend(filters);
+            return Vec::new();
+        }
+        let max = self.limits.max_packet.map_or(usize::MAX, |max| max as usize).min(MAX_SUBSCRIPTION);
+        let size = |filters: &[Filter]| filters.iter().map(|filter| filter.path.len() + FILTER_HEAD).sum::<usize>();
+        let mut packets: Vec<Vec<Filter>> = Vec::new();
+        for filter in filters {
+            match packets.last_mut() {
+                Some(packet) if size(packet) + filter.path.len() + FILTER_HEAD <= max => packet.push(filter),
+                _ => packets.push(vec![filter]),
+            }
+        }
+        packets
     }
 
     /// Somebody's device on a topic of ours; what to say about it, once.
@@ -397,20 +432,25 @@ impl Outgoing {
 
     /// The message in a form and size that this broker takes; none where there is no such form.
     fn fit(&mut self, candidate: Candidate) -> Option<OutgoingMessage> {
-        let Candidate { ticket, kind, topic, payload, wanted } = candidate;
+        let Candidate { ticket, kind, topic, payload, wanted, end_size } = candidate;
         let form = self.limits.allow(self.elimination.form(&topic, wanted));
         let is_subscription = matches!(ticket, Ticket::Subscription { .. });
         let size = if is_subscription { 0 } else { packet_size(&topic, payload.len()) };
+        // A start goes only where its end can follow.
+        let judged = end_size.map_or(size, |end| size.max(packet_size(&topic, end)));
         if self.refused.get(&topic).is_some_and(|refusal| size >= refusal.least) {
             // It is tried again after a while; a response is not in there.
             return None;
         }
-        if self.limits.fits(size) && !self.elimination.is_left_out(kind, &topic, size) {
+        if self.limits.fits(judged) && !self.elimination.is_left_out(kind, &topic, judged) {
             return Some(OutgoingMessage { sent: SentMessage { ticket, kind, topic, size, wanted, form }, payload });
         }
         match ticket {
-            Ticket::Response(number) => self.substitute_response(number, size),
-            Ticket::Event(number) => self.set_event_aside(number, &topic, size),
+            Ticket::Response(number) => {
+                let why = self.in_words_of_limit();
+                self.substitute_response(number, size, &why);
+            }
+            Ticket::Event(number) => self.set_event_aside(number, &topic, judged),
             // That the broker ends the connection over it was logged when it was found out.
             _ if self.limits.fits(size) => {}
             _ if self.left_out.insert(kind) => log::warn!(
@@ -435,6 +475,11 @@ impl Outgoing {
         if !self.set_aside.insert(number) {
             return;
         }
+        if self.set_aside.len() > self.outbox.waiting() {
+            // Some have become too old since.
+            let outbox = &self.outbox;
+            self.set_aside.retain(|number| outbox.topic(*number).is_some());
+        }
         self.set_aside_count += 1;
         let count = self.set_aside_count;
         if count.is_power_of_two() {
@@ -447,9 +492,8 @@ impl Outgoing {
     }
 
     /// An answer that does not fit is replaced by one that says so; one that does not fit either is dropped.
-    fn substitute_response(&mut self, number: u64, size: usize) {
+    fn substitute_response(&mut self, number: u64, size: usize, why: &str) {
         let Some(at) = self.responses.iter().position(|response| response.number == number) else { return };
-        let why = self.in_words_of_limit();
         let response = &mut self.responses[at];
         let error = format!("the answer has {size} bytes, and {why}");
         match message::response(response.transaction.as_ref(), &Err(error)) {
@@ -476,7 +520,14 @@ impl Outgoing {
             self.due.remove(&index);
             if let Some((topic, payload)) = self.retained.get(&index) {
                 let (kind, topic, payload) = (kind_of(topics, topic), Arc::clone(topic), payload.clone());
-                return Some(Candidate { ticket: Ticket::Retained(index), kind, topic, payload, wanted: RETAINED });
+                return Some(Candidate {
+                    ticket: Ticket::Retained(index),
+                    kind,
+                    topic,
+                    payload,
+                    wanted: RETAINED,
+                    end_size: None,
+                });
             }
         }
         None
@@ -487,7 +538,14 @@ impl Outgoing {
             // A prompt may have come since.
             if !self.index.contains_key(&topic) {
                 let (ticket, kind) = (Ticket::Stale, MessageKind::State);
-                return Some(Candidate { ticket, kind, topic, payload: payload.into(), wanted: RETAINED });
+                return Some(Candidate {
+                    ticket,
+                    kind,
+                    topic,
+                    payload: payload.into(),
+                    wanted: RETAINED,
+                    end_size: None,
+                });
             }
         }
         None
@@ -496,7 +554,7 @@ impl Outgoing {
     fn subscription(&mut self) -> Option<Candidate> {
         let Filter { path, retained } = self.filters.pop_front()?;
         let (ticket, kind) = (Ticket::Subscription { retained }, MessageKind::Subscription);
-        Some(Candidate { ticket, kind, topic: path.into(), payload: Vec::new(), wanted: PLAIN })
+        Some(Candidate { ticket, kind, topic: path.into(), payload: Vec::new(), wanted: PLAIN, end_size: None })
     }
 
     fn response(&mut self) -> Option<Candidate> {
@@ -504,13 +562,20 @@ impl Outgoing {
         response.handed_out = true;
         let (ticket, kind) = (Ticket::Response(response.number), MessageKind::Response);
         let (topic, payload) = (Arc::clone(&response.topic), response.payload.clone());
-        Some(Candidate { ticket, kind, topic, payload, wanted: ACKNOWLEDGED })
+        Some(Candidate { ticket, kind, topic, payload, wanted: ACKNOWLEDGED, end_size: None })
     }
 
     fn score(&mut self) -> Option<Candidate> {
         let topic = self.score_order.pop_front()?;
         let payload = self.scores.remove(&topic)?;
-        Some(Candidate { ticket: Ticket::Score, kind: MessageKind::Score, topic, payload, wanted: PLAIN })
+        Some(Candidate {
+            ticket: Ticket::Score,
+            kind: MessageKind::Score,
+            topic,
+            payload,
+            wanted: PLAIN,
+            end_size: None,
+        })
     }
 
     fn device(&mut self, now: Instant) -> Option<Candidate> {
@@ -522,7 +587,7 @@ impl Outgoing {
             is_refused || elimination.is_left_out(MessageKind::Discovery, topic, 0)
         })?;
         let wanted = PublishForm { acknowledged: true, retained };
-        Some(Candidate { ticket: Ticket::Device, kind: MessageKind::Discovery, topic, payload, wanted })
+        Some(Candidate { ticket: Ticket::Device, kind: MessageKind::Discovery, topic, payload, wanted, end_size: None })
     }
 
     fn event(&mut self) -> Option<Candidate> {
@@ -530,7 +595,10 @@ impl Outgoing {
             let waiting = self.outbox.next()?;
             let (ticket, kind, topic) = (Ticket::Event(waiting.number), MessageKind::Event, waiting.topic);
             match message::event(&waiting.record) {
-                Ok(payload) => return Some(Candidate { ticket, kind, topic, payload, wanted: ACKNOWLEDGED }),
+                Ok(payload) => {
+                    let end_size = waiting.record.duration.is_none().then(|| end_size(&waiting.record, payload.len()));
+                    return Some(Candidate { ticket, kind, topic, payload, wanted: ACKNOWLEDGED, end_size });
+                }
                 Err(error) => {
                     // It would never be written, and must not stand in the way of the others.
                     log::error!("mqtt: {topic}: a payload cannot be written: {error}");
@@ -577,16 +645,19 @@ impl Outgoing {
 
     /// The broker refuses this message: its topic, or what of it is as large, is left alone for a while, for the others to
     /// get through.
-    pub(super) fn refused(&mut self, message: &SentMessage, cause: Cause) {
+    pub(super) fn refused(&mut self, message: &SentMessage, reason: &Reason) {
+        let cause = reason.cause();
         match message.ticket {
             Ticket::Device if cause == Cause::Size && self.announcements.retry(&message.topic) => {
                 self.elimination.on_discovery_refused(message.size);
             }
             Ticket::Retained(_) | Ticket::Event(_) | Ticket::Device => {
-                let least = if cause == Cause::Topic { 0 } else { message.size };
+                let least = if cause == Cause::Size { message.size } else { 0 };
                 self.refused.insert(Arc::clone(&message.topic), Refusal { at: Instant::now(), least });
             }
-            Ticket::Response(number) => self.substitute_response(number, message.size),
+            Ticket::Response(number) => {
+                self.substitute_response(number, message.size, &format!("the broker refuses it: {reason}"));
+            }
             Ticket::Stale | Ticket::Score | Ticket::Subscription { .. } => {}
         }
     }
@@ -608,6 +679,12 @@ impl Outgoing {
     pub(super) fn events_set_aside(&self) -> u64 {
         self.set_aside_count
     }
+}
+
+/// Bytes that the payload of this event's end may have, whose start has so many; it may last for years.
+fn end_size(start: &EventRecord, size: usize) -> usize {
+    let end = EventRecord { duration: Some(LONGEST_EVENT), score: LONGEST_SCORE, peak: LONGEST_SCORE, ..start.clone() };
+    message::event(&end).map_or(size, |payload| payload.len())
 }
 
 /// What a retained topic is for.

@@ -157,7 +157,10 @@ impl Ownership {
                 self.taken.insert(source.clone());
                 if self.said.insert(source) { Finding::Taken(other.clone()) } else { Finding::Nothing }
             }
-            None if self.taken.remove(&source) => Finding::Freed(source),
+            None if self.taken.remove(&source) => {
+                self.said.remove(&source);
+                Finding::Freed(source)
+            }
             None => Finding::Nothing,
         }
     }
@@ -199,7 +202,7 @@ mod tests {
         assert_eq!(pi.found("ha", on, &other), Finding::Nothing, "it is said once");
         assert_eq!(pi.found("ha", on, b""), Finding::Freed("kitchen_mic".into()));
         assert!(!pi.is_taken("kitchen_mic"));
-        assert_eq!(pi.found("ha", on, br#"{"dev":{"ids":"sonoff"}}"#), Finding::Nothing, "said before");
+        assert_eq!(pi.found("ha", on, br#"{"dev":{"ids":"sonoff"}}"#), Finding::Taken("sonoff".into()), "another");
         assert!(pi.is_taken("kitchen_mic"));
         assert_eq!(pi.found("ha", "ha/device/other/config", &other), Finding::Nothing);
     }

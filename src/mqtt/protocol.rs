@@ -140,6 +140,15 @@ impl SessionFailure {
         }
     }
 
+    /// Whether the connection ended for something else than a message of ours.
+    pub(super) fn blames_no_message(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Tls(_) => true,
+            Self::Ended(reason, _) => reason.is_about_connection(),
+            _ => false,
+        }
+    }
+
     /// Whether only a person can mend it.
     pub(super) fn needs_a_person(&self) -> bool {
         matches!(self.cause(), Some(Cause::Settings | Cause::TakenOver))

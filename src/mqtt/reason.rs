@@ -81,6 +81,12 @@ impl Reason {
         matches!((self.answer, self.code), (Connect, 0x86 | 0x87) | (OldConnect, 4 | 5))
     }
 
+    /// Whether the broker has ended the connection for reasons of its own or for its time, and not for what was sent.
+    pub(super) fn is_about_connection(&self) -> bool {
+        const CODES: [u8; 9] = [0x89, 0x8B, 0x8D, 0x96, 0x98, 0x9C, 0x9D, 0x9F, 0xA0];
+        self.answer == Disconnect && CODES.contains(&self.code)
+    }
+
     /// What the program can do about it.
     pub(super) fn cause(&self) -> Cause {
         self.cause

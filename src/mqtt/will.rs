@@ -80,7 +80,9 @@ impl WillSearch {
             (Some(Cause::Will), _) => Some(None),
             _ => None,
         };
-        if let Some(step) = named.and_then(|form| LADDER.iter().position(|known| *known == form)) {
+        // A reason that names what is left out already is about something else.
+        let step = named.and_then(|form| LADDER.iter().position(|known| *known == form));
+        if let Some(step) = step.filter(|step| *step > self.step) {
             (self.step, self.proven_at) = (step, Some(now));
             return Some(self.in_words());
         }
@@ -139,6 +141,14 @@ mod tests {
         let unretained = |form: Option<PublishForm>| form.is_none_or(|form| !form.retained);
         assert_eq!(connect(unretained, Some(Cause::Retain)), (LADDER[1], 2));
         assert_eq!(connect(|form| form.is_none(), Some(Cause::Will)), (None, 2));
+    }
+
+    #[test]
+    fn a_reason_that_stays_without_a_will_is_about_something_else() {
+        let (mut search, now) = (WillSearch::default(), Instant::now());
+        assert!(search.on_refused(Some(Cause::Will), now).is_some());
+        assert_eq!((search.on_refused(Some(Cause::Will), now), search.is_searching()), (None, false));
+        assert_eq!((search.on_refused(Some(Cause::Retain), now), search.form(now)), (None, None));
     }
 
     #[test]

@@ -146,3 +146,55 @@ fn a_prompt_of_an_earlier_run_is_removed_from_home_assistant() {
     assert_eq!(sent_at(&mut outgoing, now + Duration::from_secs(2)), [format!("{device}=")]);
     assert!(outgoing.is_handed_out());
 }
+
+#[test]
+fn a_start_whose_end_would_not_fit_is_not_sent() {
+    let (mut outgoing, outbox) = outgoing();
+    outbox.start(&topic("event"), record(None));
+    let start = packet_size("event", message::event(&record(None)).unwrap().len());
+    let end = packet_size("event", message::event(&record(Some(LONGEST_EVENT))).unwrap().len());
+    assert!(start < end);
+    let limited = |max_packet: usize| BrokerLimits {
+        max_packet: Some(u32::try_from(max_packet).unwrap()),
+        ..BrokerLimits::default()
+    };
+    begin(&mut outgoing, limited(start));
+    assert_eq!((sent(&mut outgoing), outgoing.events_set_aside()), (Vec::<String>::new(), 1));
+    // Scores of two decimals are longer than those of the record.
+    begin(&mut outgoing, limited(end + 4));
+    assert_eq!(sent(&mut outgoing), ["event=started"]);
+}
+
+#[test]
+fn what_is_refused_but_for_its_size_holds_its_topic() {
+    let reason = |code| Reason::of(crate::mqtt::reason::Answer::Publish, code);
+    for (code, expected) in [(0x97, &[] as &[&str]), (0x87, &[]), (0x83, &["a=ON"])] {
+        let (mut outgoing, _) = outgoing();
+        outgoing.retain(&topic("a"), b"OFF".into());
+        let message = outgoing.next(Instant::now()).unwrap();
+        outgoing.refused(&message.sent, &reason(code));
+        outgoing.retain(&topic("a"), b"ON".into());
+        assert_eq!(sent(&mut outgoing), expected, "{code:x}: ON is smaller than OFF");
+    }
+}
+
+#[test]
+fn whose_topics_are_ours_is_asked_in_small_packets_and_after_events_where_care_is_called_for() {
+    let (mut outgoing, outbox) = outgoing();
+    let sources: Vec<String> = (0..40).map(|n| format!("source-{n}")).collect();
+    outgoing.set_devices(sources.clone(), vec![PromptEntity::new("dog", "a dog")], Duration::from_secs(1));
+    let filters = || vec![Filter { path: "states".into(), retained: true }];
+    outgoing.begin_connection(BrokerLimits::default(), filters(), Instant::now());
+    let packets = outgoing.take_filters(Instant::now());
+    assert_eq!(packets.iter().map(Vec::len).sum::<usize>(), sources.len());
+    assert!(packets.iter().all(|packet| packet.iter().map(|filter| filter.path.len()).sum::<usize>() < 800));
+    // The connection has ended at once.
+    outbox.start(&topic("event"), record(None));
+    outgoing.on_end(&[], None);
+    outgoing.begin_connection(BrokerLimits::default(), filters(), Instant::now());
+    assert!(outgoing.is_careful() && outgoing.take_filters(Instant::now()).is_empty());
+    let sent = sent(&mut outgoing);
+    assert_eq!((sent[0].as_str(), sent.len() > sources.len()), ("event=started", true), "{sent:?}");
+    begin(&mut outgoing, BrokerLimits::default());
+    assert!(outgoing.take_filters(Instant::now()).is_empty(), "it subscribes to nothing");
+}
