@@ -5,6 +5,8 @@
 //! outbox, which has them until they are acknowledged. Beside them our devices are announced to Home Assistant
 //! (`announcements`), for which scores and events wait a moment.
 //!
+//! After the events comes the leave of former names (`departures`).
+//!
 //! What goes out has the form and the size that the broker takes: what it has announced (`limits`) and what was found out
 //! about it (`elimination`). What does not fit is left out, and that is logged once.
 //!
@@ -18,10 +20,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::announcements::{Announcement, Announcements};
+use super::departures::{DepartureMessage, Departures};
 use super::discovery::PromptEntity;
 use super::elimination::{Elimination, Finding, MessageKind};
 use super::limits::{BrokerLimits, packet_size};
 use super::message;
+use super::namesake::NamesakeWatch;
 use super::protocol::{Filter, PublishForm};
 use super::reason::Cause;
 use super::topics::Topics;
@@ -34,6 +38,8 @@ pub(super) enum Ticket {
     Retained(usize),
     /// A retained topic that is none of ours any more.
     Stale,
+    /// A retained topic of a former name, and of which leave it is.
+    Departure(u32),
     /// An event, by its number.
     Event(u64),
     /// The answer to a command, by its number.
@@ -142,6 +148,8 @@ pub(super) struct Outgoing {
     /// A careful connection was given a score last: next is a message of discovery, if one waits. Scores never end.
     score_was_last: bool,
     announcements: Announcements,
+    departures: Departures,
+    namesakes: NamesakeWatch,
     /// Home Assistant has begun: once it knows our devices, it needs all that is retained.
     ha_birth_pending: bool,
     /// When it last began, as far as it was followed, and whether it has begun since.
@@ -158,7 +166,12 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(outbox: Outbox, announcements: Announcements) -> Self {
+    pub(super) fn new(
+        outbox: Outbox,
+        announcements: Announcements,
+        departures: Departures,
+        namesakes: NamesakeWatch,
+    ) -> Self {
         Self {
             outbox,
             retained: BTreeMap::new(),
@@ -174,6 +187,8 @@ impl Outgoing {
             score_order: VecDeque::new(),
             score_was_last: false,
             announcements,
+            departures,
+            namesakes,
             ha_birth_pending: false,
             last_birth: None,
             birth_deferred: false,
@@ -205,13 +220,17 @@ impl Outgoing {
 
     /// Sets what is announced to Home Assistant from now on: `prompts` at each of `sources`, with a score every `period`.
     pub(super) fn set_devices(&mut self, sources: Vec<String>, prompts: Vec<PromptEntity>, period: Duration) {
+        self.departures.set_announced(&sources, prompts.iter().map(|prompt| prompt.id.clone()));
         self.announcements.set(sources, prompts, period);
     }
 
     /// When something is due that nothing else but time will have sent, if there is such a time.
     pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
         let birth = self.birth_deferred.then(|| self.last_birth.map(|at| at + BIRTH_INTERVAL)).flatten();
-        [self.announcements.wake_at(now), birth].into_iter().flatten().min()
+        [self.announcements.wake_at(now), birth, self.departures.wake_at(now), self.namesakes.wait_until(now)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A state is no prompt's any more: whoever subscribes to it learns so, now or on the next connection.
@@ -265,6 +284,8 @@ impl Outgoing {
         }
         self.limits = limits;
         self.elimination.begin_connection(now);
+        self.departures.begin_connection();
+        self.namesakes.begin_connection();
         self.begin();
         let filters = filters.into_iter();
         let allowed =
@@ -274,7 +295,11 @@ impl Outgoing {
             return Vec::new();
         }
         self.filters.clear();
-        allowed.collect()
+        let allowed: Vec<Filter> = allowed.collect();
+        if allowed.iter().any(|filter| self.namesakes.concerns(&filter.path)) {
+            self.namesakes.begin_look(now);
+        }
+        allowed
     }
 
     /// A new connection knows nothing of what the one before it was given.
@@ -314,9 +339,40 @@ impl Outgoing {
         finding
     }
 
-    /// The filters by which to ask the broker whose the topics are on which we announce devices; empty where all was asked.
+    /// The filters by which to ask the broker whose the topics are on which we announce devices, or those of a former name;
+    /// empty where all was asked.
     pub(super) fn take_filters(&mut self, now: Instant) -> Vec<Filter> {
-        self.announcements.take_filters(now)
+        let mut filters = self.announcements.take_filters(now);
+        if self.may_depart() {
+            filters.extend(self.departures.take_filters(self.limits.wildcards, now));
+        }
+        filters
+    }
+
+    /// Whether there is time for former names: not while it is found out what the broker takes, nor while we stop.
+    fn may_depart(&self) -> bool {
+        !self.is_careful() && !self.is_stopping
+    }
+
+    /// The broker has answered a subscription.
+    pub(super) fn on_subscribed(&mut self, path: &str, is_granted: bool, now: Instant) {
+        self.departures.on_subscribed(path, is_granted, now);
+        self.namesakes.on_subscribed(path);
+    }
+
+    /// Something on a topic that may be by which another of our name is known, or of a former name: whether it is nothing
+    /// else, and what to say about it, once.
+    pub(super) fn found_name(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        retained: bool,
+        now: Instant,
+    ) -> (bool, Option<String>) {
+        if self.namesakes.concerns(topic) {
+            return (true, self.namesakes.found(topic, payload, retained));
+        }
+        (self.departures.found(topic, payload, retained, now), None)
     }
 
     /// Somebody's device on a topic of ours; what to say about it, once.
@@ -353,9 +409,14 @@ impl Outgoing {
         }
     }
 
-    /// Retained topics, so that the picture is right, devices, responses, then events in their order, then scores. Events and
+    /// Retained topics, so that the picture is right, devices, responses, then events in their order, what is left of former names,
+    /// then scores. Events and
     /// scores wait a moment for Home Assistant to subscribe.
     fn next_in_order(&mut self, now: Instant) -> Option<Candidate> {
+        if self.namesakes.wait_until(now).is_some() {
+            // For a round trip, so that it is seen whose the retained topics were. Events wait for Home Assistant alone.
+            return if self.announcements.holds_events(now) { None } else { self.event() };
+        }
         if let Some(found) =
             self.retained(None).or_else(|| self.stale()).or_else(|| self.device(now)).or_else(|| self.response())
         {
@@ -364,7 +425,7 @@ impl Outgoing {
         if self.announcements.holds_events(now) {
             return None;
         }
-        self.event().or_else(|| self.score())
+        self.event().or_else(|| self.departure(now)).or_else(|| self.score())
     }
 
     /// The most important first, and nothing waits for anything: each may be what ends the connection.
@@ -403,6 +464,9 @@ impl Outgoing {
         let size = if is_subscription { 0 } else { packet_size(&topic, payload.len()) };
         if self.refused.get(&topic).is_some_and(|refusal| size >= refusal.least) {
             // It is tried again after a while; a response is not in there.
+            if let Ticket::Departure(leave) = ticket {
+                self.departures.refused(leave);
+            }
             return None;
         }
         if self.limits.fits(size) && !self.elimination.is_left_out(kind, &topic, size) {
@@ -411,6 +475,7 @@ impl Outgoing {
         match ticket {
             Ticket::Response(number) => self.substitute_response(number, size),
             Ticket::Event(number) => self.set_event_aside(number, &topic, size),
+            Ticket::Departure(leave) => self.departures.refused(leave),
             // That the broker ends the connection over it was logged when it was found out.
             _ if self.limits.fits(size) => {}
             _ if self.left_out.insert(kind) => log::warn!(
@@ -493,6 +558,14 @@ impl Outgoing {
         None
     }
 
+    fn departure(&mut self, now: Instant) -> Option<Candidate> {
+        if !self.may_depart() {
+            return None;
+        }
+        let DepartureMessage { leave, topic, kind, payload } = self.departures.next(now)?;
+        Some(Candidate { ticket: Ticket::Departure(leave), kind, topic, payload: payload.into(), wanted: RETAINED })
+    }
+
     fn subscription(&mut self) -> Option<Candidate> {
         let Filter { path, retained } = self.filters.pop_front()?;
         let (ticket, kind) = (Ticket::Subscription { retained }, MessageKind::Subscription);
@@ -545,6 +618,8 @@ impl Outgoing {
         self.elimination.on_accepted(message);
         match message.ticket {
             Ticket::Event(number) => self.outbox.acknowledge(number),
+            Ticket::Departure(leave) => self.departures.accepted(leave),
+            Ticket::Retained(_) => self.namesakes.accepted(&message.topic),
             Ticket::Response(number) => self.responses.retain(|response| response.number != number),
             _ => {}
         }
@@ -587,6 +662,7 @@ impl Outgoing {
                 self.refused.insert(Arc::clone(&message.topic), Refusal { at: Instant::now(), least });
             }
             Ticket::Response(number) => self.substitute_response(number, message.size),
+            Ticket::Departure(leave) => self.departures.refused(leave),
             Ticket::Stale | Ticket::Score | Ticket::Subscription { .. } => {}
         }
     }
