@@ -20,6 +20,7 @@
 //! | `source-` (a source each) | reads sound, runs the pipeline, reports scores and events | scores only the newest due window; `windows_skipped` counts the others |
 //! | `outbox` | writes events to the disk, drops those over a bound | the oldest start and end go together; `events_dropped` counts them |
 //! | `mqtt` | owns the connection; publishes also what has waited for Home Assistant | back off with jitter; the outbox has an event until it is acknowledged, and of scores the newest waits |
+//! | `identity` | writes the names that the broker knows this node by, and ends | one at a time; the newest content waits |
 //! | `worker` | reads, decodes, embeds and opens what a reload or a request asks for, new texts by a process of its own | one change at a time; another is refused |
 //! | main | the supervisor: owns the handles of the others, signals, health, watchdog, requests; never waits but to stop | more than eight requests are dropped; `commands_dropped` counts them |
 //!

@@ -87,10 +87,13 @@ pub fn command() -> clap::Command {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     // Standard error without timestamps: journald and every terminal multiplexer add their own.
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,tract=warn,symphonia=off"))
-        .format_timestamp(None)
-        .format_target(false)
-        .init();
+    // What a broker refuses is said by `mqtt`, with what to do about it; rumqttc warns of the same in codes.
+    env_logger::Builder::from_env(
+        env_logger::Env::default().default_filter_or("info,tract=warn,symphonia=off,rumqttc=error"),
+    )
+    .format_timestamp(None)
+    .format_target(false)
+    .init();
     let arguments = match Cli::try_parse() {
         Ok(arguments) => arguments,
         Err(asked) => return print_usage(&asked),

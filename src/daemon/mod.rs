@@ -39,7 +39,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::Settings;
-use crate::mqtt::Info;
+use crate::mqtt::{Identity, Info};
 use crate::outbox::Outbox;
 use active_settings::ActiveSettings;
 pub use embed_process::EmbedProcess;
@@ -109,11 +109,16 @@ impl Daemon {
         let file = settings.file();
         let opened = file.sources.iter().map(OpenedSource::open).collect::<Result<Vec<_>>>();
         let opened = opened.map_err(DaemonError::Source)?;
-        let outbox = file.broker.as_ref().map(|_| Outbox::open(&file.outbox));
+        let delivery = file.broker.as_ref().map(|broker| {
+            let sources = file.sources.iter().map(|source| source.id.clone());
+            let prompts = settings.prompts().iter().map(|prompt| prompt.id.as_str().to_owned());
+            let identity = Identity::open(file.state.as_deref(), broker, &file.node, sources, prompts);
+            (identity, Outbox::open(&file.outbox))
+        });
         // Until here a signal ends the process at once, whatever file or disk it waits for.
         let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals cannot be received");
         let signals = signals.map_err(DaemonError::Fault)?;
-        let supervisor = Supervisor::start(settings, preparer, config, info, outbox, opened);
+        let supervisor = Supervisor::start(settings, preparer, config, info, delivery, opened);
         let mut supervisor = supervisor.map_err(DaemonError::Fault)?;
         supervisor.run(signals);
         supervisor.stop()

@@ -28,7 +28,7 @@ use super::watchdog::Watchdog;
 use super::{DaemonError, POLL_INTERVAL};
 use crate::config;
 use crate::health::{DeliveryCounters, ThreadHealth};
-use crate::mqtt::{Call, Command, Info, Publisher, Reply};
+use crate::mqtt::{Call, Command, Identity, Info, Publisher, Reply};
 use crate::outbox::Outbox;
 use crate::threads::ServiceThread;
 
@@ -36,8 +36,8 @@ use crate::threads::ServiceThread;
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the last scores to be written. They lie in the system's cache within a millisecond, or on a file system that hangs.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
-/// For a thread that has said that it is done to end.
-const JOIN_TIMEOUT: Duration = Duration::from_millis(100);
+/// For a thread to end that is done: that of the broker looks every 250 ms whether it is, while it tries to connect once more.
+const JOIN_TIMEOUT: Duration = Duration::from_millis(500);
 /// After each request, so that a flood of them leaves the computer to the sources: at most a hundred a second.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -59,7 +59,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts the publisher, with what waits in the `outbox`, and begins with the `opened` sources.
+    /// Starts the publisher, with who we are and what waits in the outbox, and begins with the `opened` sources.
     ///
     /// # Errors
     /// Certificates or keys that are none; a thread that cannot be started.
@@ -68,16 +68,18 @@ impl Supervisor {
         preparer: PromptPreparer,
         config: ListenConfig,
         info: Info,
-        outbox: Option<Outbox>,
+        delivery: Option<(Identity, Outbox)>,
         opened: Vec<OpenedSource>,
     ) -> Result<Self> {
-        let delivery = Arc::<DeliveryCounters>::default();
+        let counters = Arc::<DeliveryCounters>::default();
         let file = settings.file();
         let publisher = file
             .broker
             .as_ref()
-            .zip(outbox)
-            .map(|(broker, outbox)| Publisher::start(broker, &file.node, &info, outbox, Arc::clone(&delivery)))
+            .zip(delivery)
+            .map(|(broker, (identity, outbox))| {
+                Publisher::start(broker, identity, &info, outbox, Arc::clone(&counters))
+            })
             .transpose()?;
         let threads = publisher.iter().flat_map(|it| [it.take_thread(), it.outbox().take_thread()]).flatten().collect();
         let score_log = file.log.clone().map(SharedScoreLog::new);
@@ -86,7 +88,7 @@ impl Supervisor {
             settings,
             sources,
             reloader: Reloader::new(preparer),
-            health: HealthReporter::new(delivery),
+            health: HealthReporter::new(counters),
             publisher,
             threads,
             watchdog: Watchdog::from_environment(),

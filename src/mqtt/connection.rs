@@ -186,6 +186,9 @@ impl ConnectionThread {
     }
 
     fn receive(&self, topic: &str, payload: Vec<u8>, retained: bool) {
+        if self.delivery.on_name(topic, &payload, retained) {
+            return;
+        }
         match self.subscriptions.classify(topic, &payload, retained) {
             IncomingKind::RetainedState => self.delivery.on_retained_state(topic),
             IncomingKind::HomeAssistantBirth => self.delivery.on_ha_birth(),

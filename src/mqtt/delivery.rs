@@ -7,7 +7,6 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::announcements::Announcements;
 use super::elimination::MessageKind;
 use super::inbox::{Request, RequestQueue};
 use super::limits::BrokerLimits;
@@ -17,7 +16,6 @@ use super::protocol::{Filter, SessionFailure};
 use super::reason::{Cause, Reason};
 use super::session::Client;
 use crate::health::DeliveryCounters;
-use crate::outbox::Outbox;
 
 /// A careful connection on which everything was confirmed, and that then lasts this long, has nothing more to show.
 const CAREFUL_FOR: Duration = Duration::from_secs(3);
@@ -91,8 +89,7 @@ impl DeliveryState {
 }
 
 impl Delivery {
-    pub(super) fn new(outbox: Outbox, announcements: Announcements, counters: Arc<DeliveryCounters>) -> Self {
-        let outgoing = Outgoing::new(outbox, announcements);
+    pub(super) fn new(outgoing: Outgoing, counters: Arc<DeliveryCounters>) -> Self {
         let state =
             DeliveryState { outgoing, link: None, connected_at: Instant::now(), stop_deadline: None, finished: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), counters, requests: RequestQueue::default() }
@@ -214,6 +211,7 @@ impl Delivery {
                     }
                     Ok(()) => log::debug!("mqtt: subscribed to {filter}"),
                 }
+                state.outgoing.on_subscribed(filter, answer.is_ok(), Instant::now());
             }
             message.iter().for_each(|message| state.outgoing.accepted(message));
         }
@@ -228,6 +226,17 @@ impl Delivery {
         {
             log::debug!("mqtt: the connection ended before we subscribed");
         }
+    }
+
+    /// Something on a topic by which another of our name is known, or of a former name of ours. True where it is nothing else.
+    pub(super) fn on_name(&self, topic: &str, payload: &[u8], retained: bool) -> bool {
+        let (is_nothing_else, seen) =
+            self.change(|outgoing| outgoing.found_name(topic, payload, retained, Instant::now()));
+        if let Some(seen) = seen {
+            self.counters.names_taken.add(1);
+            log::warn!("mqtt: {seen}");
+        }
+        is_nothing_else
     }
 
     /// The broker has retained a state of this node.

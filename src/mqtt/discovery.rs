@@ -210,6 +210,11 @@ pub(super) fn entities(node: &Node, device: DeviceSpec<'_>) -> serde_json::Resul
     of_source.into_iter().chain(of_prompts).map(write).collect()
 }
 
+/// Platform and key of each of a source's own entities; see `diagnostics`.
+pub(super) fn source_keys() -> [(&'static str, String); 3] {
+    ["status", "windows_skipped", "events_dropped"].map(|key| ("sensor", key.into()))
+}
+
 /// Platform and key of each of a prompt's entities.
 pub(super) fn keys(prompt: &str) -> [(&'static str, String); 3] {
     [("sensor", "score"), ("binary_sensor", "state"), ("event", "event")]

@@ -1,4 +1,4 @@
-//! What others send us: retained states of ours, requests, and Home Assistant's birth message.
+//! What others send us: retained states of ours, what is said in our name, requests, and Home Assistant's birth message.
 //!
 //! What finds no room in the bounded [`RequestQueue`] is dropped, and the caller counts it.
 
@@ -38,6 +38,10 @@ pub(super) enum IncomingKind<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct Subscriptions {
     states: String,
+    /// What all topics of this node begin with.
+    root: String,
+    /// By which another of our name is known (`namesake`).
+    names: [String; 2],
     requests: String,
     home_assistant: Option<String>,
     /// What all topics of devices begin with.
@@ -48,7 +52,9 @@ impl Subscriptions {
     /// Those of this node; with the discovery prefix of Home Assistant, where devices are announced to it.
     pub(super) fn new(topics: &Topics, discovery_prefix: Option<&str>) -> Self {
         Self {
+            root: topics.states().replace("+/+/state", ""),
             states: topics.states(),
+            names: [topics.status.to_string(), topics.info.to_string()],
             requests: topics.requests(),
             home_assistant: discovery_prefix.map(|prefix| format!("{prefix}/status")),
             devices: discovery_prefix.map(|prefix| format!("{prefix}/device/")),
@@ -65,6 +71,7 @@ impl Subscriptions {
         } else {
             filters.extend(command::names().map(|name| filter(format!("{}{name}", self.requests), false)));
         }
+        filters.extend(self.names.iter().map(|path| filter(path.clone(), true)));
         filters.extend(self.home_assistant.iter().map(|path| filter(path.clone(), false)));
         filters
     }
@@ -86,7 +93,8 @@ impl Subscriptions {
             return IncomingKind::Announcement;
         }
         // What is not retained, we have sent ourselves.
-        if retained { IncomingKind::RetainedState } else { IncomingKind::Irrelevant }
+        let is_state = topic.starts_with(&self.root) && topic.ends_with("/state");
+        if retained && is_state { IncomingKind::RetainedState } else { IncomingKind::Irrelevant }
     }
 }
 
@@ -145,6 +153,8 @@ mod tests {
             [
                 filter("clapd/attic/+/+/state", true),
                 filter("clapd/attic/request/#", false),
+                filter("clapd/attic/status", true),
+                filter("clapd/attic/info", true),
                 filter("homeassistant/status", false)
             ]
         );
@@ -158,6 +168,8 @@ mod tests {
             ("homeassistant/status", "online", false, IncomingKind::HomeAssistantBirth),
             ("homeassistant/status", "online", true, IncomingKind::Irrelevant),
             ("homeassistant/status", "offline", false, IncomingKind::Irrelevant),
+            ("clapd/den/mic/dog/state", "ON", true, IncomingKind::Irrelevant),
+            ("homeassistant/sensor/attic_mic/score/config", "{}", true, IncomingKind::Irrelevant),
             ("homeassistant/device/attic_mic/config", "{}", true, IncomingKind::Announcement),
             ("homeassistant/device/attic_mic/config", "{}", false, IncomingKind::Announcement),
         ] {
@@ -167,7 +179,7 @@ mod tests {
                 "{topic} {payload} {retained}"
             );
         }
-        assert_eq!(Subscriptions::new(&topics, None).filters(true).len(), 2);
+        assert_eq!(Subscriptions::new(&topics, None).filters(true).len(), 4);
         let plain = subscriptions.filters(false);
         assert!(plain.iter().all(|filter| !filter.path.contains(['+', '#'])), "{plain:?}");
         assert!(plain.contains(&Filter { path: "clapd/attic/request/prompts/set".into(), retained: false }));

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clapd_core::score::Score;
-use serde::Serialize;
+use clapd_core::text::shorten;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::health::{Health, SourceHealth, ThreadHealth};
@@ -36,6 +37,36 @@ pub struct Info {
     pub bundle_version: String,
     /// Changes whenever a score could.
     pub pipeline_id: String,
+}
+
+#[derive(Serialize)]
+struct InfoPayload<'a> {
+    #[serde(flatten)]
+    info: &'a Info,
+    instance: &'a str,
+}
+
+/// What we read of somebody's `info`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct AnnouncedInfo {
+    pub(super) version: Option<String>,
+    /// Former versions have none.
+    pub(super) instance: Option<String>,
+}
+
+impl AnnouncedInfo {
+    /// None where it is no such thing.
+    pub(super) fn read(payload: &[u8]) -> Option<Self> {
+        serde_json::from_slice(payload).ok()
+    }
+
+    /// Who that is, in the log.
+    pub(super) fn in_words(&self) -> String {
+        match &self.version {
+            Some(version) => format!("another clapd {}", shorten(version)),
+            None => "another clapd".into(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -142,9 +173,9 @@ pub(super) fn response(transaction: Option<&Value>, outcome: &Result<Value, Stri
     serde_json::to_vec(&ResponsePayload { transaction, status, error, data })
 }
 
-/// The payload of `info`.
-pub(super) fn info(info: &Info) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(info)
+/// The payload of `info`; `instance` is the random id of this installation.
+pub(super) fn info(info: &Info, instance: &str) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&InfoPayload { info, instance })
 }
 
 /// The payload of `health`.
@@ -253,13 +284,19 @@ mod tests {
 
     #[test]
     fn info_is_frozen() {
-        let payload = text(info(&Info {
+        let node = Info {
             version: "0.1.0".into(),
             bundle: "mini".into(),
             bundle_version: "1".into(),
             pipeline_id: "ab".into(),
-        }));
-        assert_eq!(payload, r#"{"version":"0.1.0","bundle":"mini","bundle_version":"1","pipeline_id":"ab"}"#);
+        };
+        let payload = text(info(&node, "9f"));
+        let expected = r#"{"version":"0.1.0","bundle":"mini","bundle_version":"1","pipeline_id":"ab","instance":"9f"}"#;
+        assert_eq!(payload, expected);
+        let (version, instance) = (Some("0.1.0".into()), Some("9f".into()));
+        assert_eq!(AnnouncedInfo::read(payload.as_bytes()), Some(AnnouncedInfo { version, instance }));
+        assert_eq!(AnnouncedInfo::read(br#"{"version":"0"}"#).map(|info| info.instance), Some(None));
+        assert_eq!((AnnouncedInfo::read(b""), AnnouncedInfo::read(b"[]")), (None, None));
     }
 
     #[test]

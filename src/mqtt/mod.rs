@@ -8,14 +8,17 @@ mod announcements;
 mod command;
 mod connection;
 mod delivery;
+mod departures;
 mod dialer;
 mod discovery;
 mod elimination;
+mod identity;
 mod inbox;
 mod limits;
 mod link;
 mod message;
 mod names;
+mod namesake;
 mod outgoing;
 mod ownership;
 pub mod probe;
@@ -43,11 +46,15 @@ use crate::threads::ServiceThread;
 use announcements::Announcements;
 pub use command::{Call, Command, Reply, SetPrompts};
 use delivery::Delivery;
+use departures::Departures;
 use discovery::{Node, PromptEntity};
+pub use identity::Identity;
 pub use inbox::Request;
 use inbox::Subscriptions;
 use link::WINDOW;
 pub use message::Info;
+use namesake::NamesakeWatch;
+use outgoing::Outgoing;
 use protocol::{ConnectOptions, LastWill, PublishForm};
 pub use topics::{Route, Topics};
 
@@ -79,24 +86,28 @@ pub struct Publisher {
 
 impl Publisher {
     /// Starts a thread that connects to the broker, now and whenever it is lost. What is published before waits, events
-    /// in `outbox`, with those of an earlier run.
+    /// in `outbox`, with those of an earlier run. What is retained of former names in `identity` is removed.
     ///
     /// # Errors
     /// Certificates or keys that are none; see [`check`].
     pub fn start(
         broker: &Broker,
-        node: &str,
+        identity: Identity,
         info: &Info,
         outbox: Outbox,
         counters: Arc<DeliveryCounters>,
     ) -> Result<Self> {
-        let topics = Topics::new(node);
-        let announcements = Announcements::new(home_assistant(node, &topics, info), broker.discovery_prefix.as_deref());
-        let delivery = Arc::new(Delivery::new(outbox.clone(), announcements, counters));
+        let (node, instance) = (identity.node().to_owned(), identity.instance().to_owned());
+        let topics = Topics::new(&node);
+        let announcements =
+            Announcements::new(home_assistant(&node, &topics, info), broker.discovery_prefix.as_deref());
+        let namesakes = NamesakeWatch::new(topics.clone(), &instance);
+        let outgoing = Outgoing::new(outbox.clone(), announcements, Departures::new(identity), namesakes);
+        let delivery = Arc::new(Delivery::new(outgoing, counters));
         let publisher = Self { delivery: Arc::clone(&delivery), outbox, topics, thread: Arc::default() };
         // The first two that every connection brings: who is there, and what it is.
         publisher.retain(&publisher.topics.status, Ok(message::ONLINE.into()));
-        publisher.retain(&publisher.topics.info, message::info(info));
+        publisher.retain(&publisher.topics.info, message::info(info, &instance));
         let options = ConnectOptions {
             broker: broker.clone(),
             tls: broker.tls.as_ref().map(tls::configuration).transpose()?,

@@ -5,6 +5,8 @@
 //! outbox, which has them until they are acknowledged. Beside them our devices are announced to Home Assistant
 //! (`announcements`), for which scores and events wait a moment.
 //!
+//! After the events comes the leave of former names (`departures`).
+//!
 //! What goes out has the form and the size that the broker takes: what it has announced (`limits`) and what was found out
 //! about it (`elimination`). What does not fit is left out, and that is logged once.
 //!
@@ -18,10 +20,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::announcements::{Announcement, Announcements};
+use super::departures::{DepartureMessage, Departures};
 use super::discovery::PromptEntity;
 use super::elimination::{Elimination, Finding, MessageKind};
 use super::limits::{BrokerLimits, packet_size};
 use super::message;
+use super::namesake::NamesakeWatch;
 use super::protocol::{Filter, PublishForm};
 use super::reason::{Cause, Reason};
 use super::topics::Topics;
@@ -34,6 +38,8 @@ pub(super) enum Ticket {
     Retained(usize),
     /// A retained topic that is none of ours any more.
     Stale,
+    /// A retained topic of a former name, and of which leave it is.
+    Departure(u32),
     /// An event, by its number.
     Event(u64),
     /// The answer to a command, by its number.
@@ -155,6 +161,8 @@ pub(super) struct Outgoing {
     /// A careful connection was given a score last: next is a message of discovery, if one waits. Scores never end.
     score_was_last: bool,
     announcements: Announcements,
+    departures: Departures,
+    namesakes: NamesakeWatch,
     /// Home Assistant has begun: once it knows our devices, it needs all that is retained.
     ha_birth_pending: bool,
     /// When it last began, as far as it was followed, and whether it has begun since.
@@ -171,7 +179,12 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(outbox: Outbox, announcements: Announcements) -> Self {
+    pub(super) fn new(
+        outbox: Outbox,
+        announcements: Announcements,
+        departures: Departures,
+        namesakes: NamesakeWatch,
+    ) -> Self {
         Self {
             outbox,
             retained: BTreeMap::new(),
@@ -188,6 +201,8 @@ impl Outgoing {
             score_order: VecDeque::new(),
             score_was_last: false,
             announcements,
+            departures,
+            namesakes,
             ha_birth_pending: false,
             last_birth: None,
             birth_deferred: false,
@@ -219,13 +234,17 @@ impl Outgoing {
 
     /// Sets what is announced to Home Assistant from now on: `prompts` at each of `sources`, with a score every `period`.
     pub(super) fn set_devices(&mut self, sources: Vec<String>, prompts: Vec<PromptEntity>, period: Duration) {
+        self.departures.set_announced(&sources, prompts.iter().map(|prompt| prompt.id.clone()));
         self.announcements.set(sources, prompts, period);
     }
 
     /// When something is due that nothing else but time will have sent, if there is such a time.
     pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
         let birth = self.birth_deferred.then(|| self.last_birth.map(|at| at + BIRTH_INTERVAL)).flatten();
-        [self.announcements.wake_at(now), birth].into_iter().flatten().min()
+        [self.announcements.wake_at(now), birth, self.departures.wake_at(now), self.namesakes.wait_until(now)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A state is no prompt's any more: whoever subscribes to it learns so, now or on the next connection.
@@ -279,6 +298,8 @@ impl Outgoing {
         }
         self.limits = limits;
         self.elimination.begin_connection(now);
+        self.departures.begin_connection();
+        self.namesakes.begin_connection();
         self.begin();
         self.skips_subscriptions = filters.is_empty();
         let filters = filters.into_iter();
@@ -289,7 +310,11 @@ impl Outgoing {
             return Vec::new();
         }
         self.filters.clear();
-        allowed.collect()
+        let allowed: Vec<Filter> = allowed.collect();
+        if allowed.iter().any(|filter| self.namesakes.concerns(&filter.path)) {
+            self.namesakes.begin_look(now);
+        }
+        allowed
     }
 
     /// A new connection knows nothing of what the one before it was given.
@@ -330,28 +355,53 @@ impl Outgoing {
         finding
     }
 
-    /// The filters by which to ask the broker whose the topics are on which we announce devices, by packet; empty where all
-    /// was asked, and where nothing is announced or subscribed to. A careful connection asks one by one, after the events.
+    /// The filters by which to ask the broker whose the topics are on which we announce devices, or those of a former name, by
+    /// packet; empty where all was asked, and where nothing is subscribed to. A careful connection asks for devices alone, one by
+    /// one, after the events.
     pub(super) fn take_filters(&mut self, now: Instant) -> Vec<Vec<Filter>> {
-        if self.skips_subscriptions || self.elimination.is_left_out(MessageKind::Discovery, "", 0) {
+        if self.skips_subscriptions {
             return Vec::new();
         }
-        let mut filters = self.announcements.take_filters(now);
-        filters.retain(|filter| !self.elimination.is_left_out(MessageKind::Subscription, &filter.path, 0));
+        let mut filters = Vec::new();
+        if !self.elimination.is_left_out(MessageKind::Discovery, "", 0) {
+            filters = self.announcements.take_filters(now);
+            filters.retain(|filter| !self.elimination.is_left_out(MessageKind::Subscription, &filter.path, 0));
+        }
         if self.is_careful() {
             self.filters.extend(filters);
             return Vec::new();
         }
-        let max = self.limits.max_packet.map_or(usize::MAX, |max| max as usize).min(MAX_SUBSCRIPTION);
-        let size = |filters: &[Filter]| filters.iter().map(|filter| filter.path.len() + FILTER_HEAD).sum::<usize>();
-        let mut packets: Vec<Vec<Filter>> = Vec::new();
-        for filter in filters {
-            match packets.last_mut() {
-                Some(packet) if size(packet) + filter.path.len() + FILTER_HEAD <= max => packet.push(filter),
-                _ => packets.push(vec![filter]),
-            }
+        if self.may_depart() {
+            filters.extend(self.departures.take_filters(self.limits.wildcards, now));
         }
-        packets
+        let max = self.limits.max_packet.map_or(usize::MAX, |max| max as usize).min(MAX_SUBSCRIPTION);
+        in_packets(filters, max)
+    }
+
+    /// Whether there is time for former names: not while it is found out what the broker takes, nor while we stop.
+    fn may_depart(&self) -> bool {
+        !self.is_careful() && !self.is_stopping
+    }
+
+    /// The broker has answered a subscription.
+    pub(super) fn on_subscribed(&mut self, path: &str, is_granted: bool, now: Instant) {
+        self.departures.on_subscribed(path, is_granted, now);
+        self.namesakes.on_subscribed(path);
+    }
+
+    /// Something on a topic that may be by which another of our name is known, or of a former name: whether it is nothing
+    /// else, and what to say about it, once.
+    pub(super) fn found_name(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        retained: bool,
+        now: Instant,
+    ) -> (bool, Option<String>) {
+        if self.namesakes.concerns(topic) {
+            return (true, self.namesakes.found(topic, payload, retained));
+        }
+        (self.departures.found(topic, payload, retained, now), None)
     }
 
     /// Somebody's device on a topic of ours; what to say about it, once.
@@ -388,9 +438,14 @@ impl Outgoing {
         }
     }
 
-    /// Retained topics, so that the picture is right, devices, responses, then events in their order, then scores. Events and
+    /// Retained topics, so that the picture is right, devices, responses, then events in their order, what is left of former names,
+    /// then scores. Events and
     /// scores wait a moment for Home Assistant to subscribe.
     fn next_in_order(&mut self, now: Instant) -> Option<Candidate> {
+        if self.namesakes.wait_until(now).is_some() {
+            // For a round trip, so that it is seen whose the retained topics were. Events wait for Home Assistant alone.
+            return if self.announcements.holds_events(now) { None } else { self.event() };
+        }
         if let Some(found) =
             self.retained(None).or_else(|| self.stale()).or_else(|| self.device(now)).or_else(|| self.response())
         {
@@ -399,7 +454,7 @@ impl Outgoing {
         if self.announcements.holds_events(now) {
             return None;
         }
-        self.event().or_else(|| self.score())
+        self.event().or_else(|| self.departure(now)).or_else(|| self.score())
     }
 
     /// The most important first, and nothing waits for anything: each may be what ends the connection.
@@ -440,6 +495,9 @@ impl Outgoing {
         let judged = end_size.map_or(size, |end| size.max(packet_size(&topic, end)));
         if self.refused.get(&topic).is_some_and(|refusal| size >= refusal.least) {
             // It is tried again after a while; a response is not in there.
+            if let Ticket::Departure(leave) = ticket {
+                self.departures.refused(leave);
+            }
             return None;
         }
         if self.limits.fits(judged) && !self.elimination.is_left_out(kind, &topic, judged) {
@@ -451,6 +509,7 @@ impl Outgoing {
                 self.substitute_response(number, size, &why);
             }
             Ticket::Event(number) => self.set_event_aside(number, &topic, judged),
+            Ticket::Departure(leave) => self.departures.refused(leave),
             // That the broker ends the connection over it was logged when it was found out.
             _ if self.limits.fits(size) => {}
             _ if self.left_out.insert(kind) => log::warn!(
@@ -551,6 +610,21 @@ impl Outgoing {
         None
     }
 
+    fn departure(&mut self, now: Instant) -> Option<Candidate> {
+        if !self.may_depart() {
+            return None;
+        }
+        let DepartureMessage { leave, topic, kind, payload } = self.departures.next(now)?;
+        Some(Candidate {
+            ticket: Ticket::Departure(leave),
+            kind,
+            topic,
+            payload: payload.into(),
+            wanted: RETAINED,
+            end_size: None,
+        })
+    }
+
     fn subscription(&mut self) -> Option<Candidate> {
         let Filter { path, retained } = self.filters.pop_front()?;
         let (ticket, kind) = (Ticket::Subscription { retained }, MessageKind::Subscription);
@@ -613,6 +687,8 @@ impl Outgoing {
         self.elimination.on_accepted(message);
         match message.ticket {
             Ticket::Event(number) => self.outbox.acknowledge(number),
+            Ticket::Departure(leave) => self.departures.accepted(leave),
+            Ticket::Retained(_) => self.namesakes.accepted(&message.topic),
             Ticket::Response(number) => self.responses.retain(|response| response.number != number),
             _ => {}
         }
@@ -658,6 +734,7 @@ impl Outgoing {
             Ticket::Response(number) => {
                 self.substitute_response(number, message.size, &format!("the broker refuses it: {reason}"));
             }
+            Ticket::Departure(leave) => self.departures.refused(leave),
             Ticket::Stale | Ticket::Score | Ticket::Subscription { .. } => {}
         }
     }
@@ -679,6 +756,19 @@ impl Outgoing {
     pub(super) fn events_set_aside(&self) -> u64 {
         self.set_aside_count
     }
+}
+
+/// Filters, as many together as `max` bytes hold.
+fn in_packets(filters: Vec<Filter>, max: usize) -> Vec<Vec<Filter>> {
+    let size = |filters: &[Filter]| filters.iter().map(|filter| filter.path.len() + FILTER_HEAD).sum::<usize>();
+    let mut packets: Vec<Vec<Filter>> = Vec::new();
+    for filter in filters {
+        match packets.last_mut() {
+            Some(packet) if size(packet) + filter.path.len() + FILTER_HEAD <= max => packet.push(filter),
+            _ => packets.push(vec![filter]),
+        }
+    }
+    packets
 }
 
 /// Bytes that the payload of this event's end may have, whose start has so many; it may last for years.

@@ -166,8 +166,8 @@ impl Ownership {
     }
 }
 
-/// Those of an announcement; none where it is no such thing, or removes one.
-fn identifiers(payload: &[u8]) -> Vec<String> {
+/// Those of the device in an announcement; none where it is no such thing, or removes one.
+pub(super) fn identifiers(payload: &[u8]) -> Vec<String> {
     match serde_json::from_slice::<Announced>(payload).map(|announced| announced.device.identifiers) {
         Ok(Identifiers::One(one)) => vec![one],
         Ok(Identifiers::Several(several)) => several,

@@ -154,6 +154,8 @@ fn refusal(code: ConnectReturnCode) -> Reason {
     )
 }
 
+const PACKET_TOO_LARGE: u8 = 0x95;
+
 fn failure(error: &ConnectionError) -> SessionFailure {
     // This one does not name its source.
     let source: &(dyn StdError + 'static) = match error {
@@ -178,6 +180,11 @@ fn failure(error: &ConnectionError) -> SessionFailure {
         ConnectionError::MqttState(StateError::Deserialization(Error::PayloadSizeLimitExceeded { .. })) => {
             SessionFailure::TooLarge
         }
+        // mosquitto answers what is over its message_size_limit with a PUBACK of this code, which MQTT has for the end of a
+        // connection alone; rumqttc takes it for a fault and ends the connection.
+        ConnectionError::MqttState(StateError::Deserialization(Error::InvalidConnectReturnCode(
+            code @ PACKET_TOO_LARGE,
+        ))) => SessionFailure::Ended(Reason::of(Answer::Disconnect, *code), None),
         ConnectionError::MqttState(StateError::Deserialization(error)) => SessionFailure::Closed(error.to_string()),
         ConnectionError::MqttState(error) => SessionFailure::Closed(error.to_string()),
         ConnectionError::Timeout(_) => SessionFailure::Closed("no answer within 5 s".into()),

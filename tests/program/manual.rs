@@ -32,7 +32,10 @@ const MORE: [(&str, &[(&str, &str)]); 4] = [
         &[
             ("/etc/clapd/clapd.toml", "The configuration; as it is installed, it explains every key."),
             ("/usr/share/clapd/models/mini", "The default model."),
-            ("/var/lib/clapd", "Events that wait for the broker, and prompts that were set at run time."),
+            (
+                "/var/lib/clapd",
+                "Events that wait for the broker, prompts that were set at run time, and the names that the broker knows this node by.",
+            ),
             ("/var/cache/clapd", "Embeddings of prompts; it may be deleted."),
         ],
     ),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use clapd::config::{self, Secret, Tls};
 use clapd::health::DeliveryCounters;
-use clapd::mqtt::{self, Info, Publisher};
+use clapd::mqtt::{self, Identity, Info, Publisher};
 use clapd::outbox::{EventRecord, Outbox, OutboxSpec};
 
 use crate::support::broker::{Broker, Link, PATIENCE, free_port};
@@ -58,7 +58,8 @@ fn start(broker: &config::Broker, node: &str, outbox: &OutboxSpec) -> (Publisher
     let _ = log::set_logger(&Logger).map(|()| log::set_max_level(log::LevelFilter::Info));
     let info = Info { version: "0".into(), bundle: "b".into(), bundle_version: "1".into(), pipeline_id: "p".into() };
     let counters = Arc::default();
-    let started = Publisher::start(broker, node, &info, Outbox::open(outbox), Arc::clone(&counters));
+    let identity = Identity::open(None, broker, node, [], []);
+    let started = Publisher::start(broker, identity, &info, Outbox::open(outbox), Arc::clone(&counters));
     (started.expect("a thread"), counters)
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clapd::config;
 use clapd::health::DeliveryCounters;
-use clapd::mqtt::{Info, Publisher};
+use clapd::mqtt::{Identity, Info, Publisher};
 use clapd::outbox::{EventRecord, Outbox, OutboxSpec};
 use clapd_core::prompts::{Prompt, PromptId, Rule};
 use serde_json::Value;
@@ -30,7 +30,8 @@ fn start_as(node: &str, broker: &Broker, prefix: Option<&str>, counters: Arc<Del
         discovery_prefix: prefix.map(Into::into),
     };
     let info = Info { version: "0".into(), bundle: "b".into(), bundle_version: "1".into(), pipeline_id: "p".into() };
-    Publisher::start(&broker, node, &info, Outbox::open(&OutboxSpec::default()), counters).expect("a thread")
+    let identity = Identity::open(None, &broker, node, [], []);
+    Publisher::start(&broker, identity, &info, Outbox::open(&OutboxSpec::default()), counters).expect("a thread")
 }
 
 /// Begins as the daemon does: devices, then every state.

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clapd::config;
 use clapd::health::{DeliveryCounters, Health, SourceHealth};
-use clapd::mqtt::{Info, Publisher};
+use clapd::mqtt::{Identity, Info, Publisher};
 use clapd::outbox::{EventRecord, Outbox, OutboxSpec};
 use clapd_core::prompts::{Prompt, PromptId, Rule};
 use clapd_core::score::Score;
@@ -58,7 +58,14 @@ fn start(limit: &str, version: Version) -> Limited {
     let info = Info { version: "0".into(), bundle: "b".into(), bundle_version: "1".into(), pipeline_id: "p".into() };
     let counters = Arc::default();
     let outbox = Outbox::open(&OutboxSpec::default());
-    let publisher = Publisher::start(&settings, "hut", &info, outbox, Arc::clone(&counters)).expect("a thread");
+    let publisher = Publisher::start(
+        &settings,
+        Identity::open(None, &settings, "hut", [], []),
+        &info,
+        outbox,
+        Arc::clone(&counters),
+    )
+    .expect("a thread");
     Limited { _broker: broker, watcher, publisher, counters }
 }
 

@@ -11,6 +11,7 @@ mod commands;
 mod daemon;
 mod delivery;
 mod discovery;
+mod identity;
 mod limits;
 mod liveness;
 mod mqtt;

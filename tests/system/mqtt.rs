@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clapd::config::{self, Secret};
 use clapd::health::{DeliveryCounters, Health, SourceHealth};
-use clapd::mqtt::{Info, Publisher, Route};
+use clapd::mqtt::{Identity, Info, Publisher, Route};
 use clapd::outbox::{EventRecord, Outbox, OutboxSpec};
 use clapd_core::score::Score;
 
@@ -31,7 +31,9 @@ fn start_with(broker: &config::Broker, outbox: &OutboxSpec) -> (Publisher, Arc<D
         Info { version: "0.1.0".into(), bundle: "mini".into(), bundle_version: "1".into(), pipeline_id: "ab".into() };
     let counters = Arc::default();
     let outbox = Outbox::open(outbox);
-    let publisher = Publisher::start(broker, "attic", &info, outbox, Arc::clone(&counters)).expect("a thread");
+    let publisher =
+        Publisher::start(broker, Identity::open(None, broker, "attic", [], []), &info, outbox, Arc::clone(&counters))
+            .expect("a thread");
     (publisher, counters)
 }
 

@@ -3,7 +3,9 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
+use crate::config::Broker;
 use crate::mqtt::discovery::{Node, PromptEntity};
+use crate::mqtt::identity::Identity;
 use crate::mqtt::topics::Topics;
 use crate::outbox::{EventRecord, OutboxSpec};
 
@@ -14,7 +16,17 @@ fn topic(name: &str) -> Arc<str> {
 fn outgoing() -> (Outgoing, Outbox) {
     let outbox = Outbox::open(&OutboxSpec::default());
     let node = Node { id: "n".into(), topics: Topics::new("n"), version: "1".into(), model: "m".into() };
-    (Outgoing::new(outbox.clone(), Announcements::new(node, Some("ha"))), outbox)
+    let broker = Broker {
+        host: "hub".into(),
+        port: 1883,
+        user: None,
+        password: None,
+        tls: None,
+        discovery_prefix: Some("ha".into()),
+    };
+    let departures = Departures::new(Identity::open(None, &broker, "n", [], []));
+    let namesakes = NamesakeWatch::new(node.topics.clone(), "i");
+    (Outgoing::new(outbox.clone(), Announcements::new(node, Some("ha")), departures, namesakes), outbox)
 }
 
 fn record(duration: Option<Duration>) -> EventRecord {
