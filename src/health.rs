@@ -72,6 +72,10 @@ pub struct SourceHealth {
     pub state: &'static str,
     /// The level of the last second of sound, in dB below full scale; none before there was one.
     pub level_db: Option<i32>,
+    /// The channel that was chosen as the best, where that is asked for.
+    pub channel: Option<usize>,
+    /// What is wrong with the sound beside its state, in words with the remedy.
+    pub warnings: Vec<String>,
     /// Samples that came and found no room.
     pub samples_lost: u64,
     /// Samples that were no numbers.
@@ -90,13 +94,20 @@ pub struct SourceHealth {
     pub events_started: u64,
 }
 
+impl SourceHealth {
+    /// What is published at once when it changes.
+    fn news(&self) -> (&'static str, Option<usize>, &[String]) {
+        (self.state, self.channel, &self.warnings)
+    }
+}
+
 impl Health {
     /// Whether it should be published at once, since it differs from `before`, which was published last: a source's state is
-    /// another, or the outbox's; or there is a new connection, which was given `before`, and that may be old.
+    /// another, its warnings are, or the outbox's state; or there is a new connection, which was given `before`, and that may be old.
     pub fn is_news(&self, before: &Self) -> bool {
         self.outbox != before.outbox
             || self.connections != before.connections
-            || !self.sources.iter().map(|source| source.state).eq(before.sources.iter().map(|source| source.state))
+            || !self.sources.iter().map(SourceHealth::news).eq(before.sources.iter().map(SourceHealth::news))
     }
 }
 
@@ -110,6 +121,8 @@ mod tests {
         let health = |source| Health { sources: vec![source], ..Health::default() };
         assert!(!health(source("live", 5)).is_news(&health(source("live", 0))));
         assert!(health(source("lost", 0)).is_news(&health(source("live", 0))));
+        let warned = SourceHealth { warnings: vec!["dead".into()], ..source("live", 0) };
+        assert!(health(warned).is_news(&health(source("live", 0))));
         let connected = Health { connections: 2, ..health(source("live", 0)) };
         assert!(connected.is_news(&health(source("live", 0))), "what the broker has just been given may be old");
     }

@@ -14,8 +14,8 @@
 //!
 //! | thread | does | when overloaded |
 //! |---|---|---|
-//! | audio callback | copies samples into a lock-free ring of 30 s; allocates, locks and logs nothing | writes no new samples; `samples_lost` counts them |
-//! | `stream-`, `watch-` (a device each) | hold a stream; open it again where it fails or stalls | a stream that hangs in the sound system is left behind; nine of them end the source |
+//! | `stream-` (a device each) | reads a card, judges its channels, and copies to each of its sources the channel that it takes, through a lock-free ring of 30 s | the card's buffer holds 0.5 s, a ring that is full gets no new samples; `samples_lost` counts them |
+//! | `watch-` (a device each) | opens a stream, and again where it fails or stalls | a stream that hangs in the sound system is left behind; nine of them end the source |
 //! | `read-` (a file each) | decodes ahead of the reader | waits: no sound of a file is lost |
 //! | `source-` (a source each) | reads sound, runs the pipeline, reports scores and events | scores only the newest due window; `windows_skipped` counts the others |
 //! | `outbox` | writes events to the disk, drops those over a bound | the oldest start and end go together; `events_dropped` counts them |

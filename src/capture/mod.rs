@@ -1,18 +1,28 @@
 //! Capture: where sound and the time of day enter.
 //!
-//! A [`Source`] is a microphone (`device`, kept open by `device_source`), a file or standard input (`reader`). The
-//! pipeline's thread reads it: mono samples at the source's own rate, what was lost before them, and the anchor between
+//! A [`Source`] is a channel of a microphone (`device_source`, out of what `shared_device` keeps open), a file or standard
+//! input (`reader`). The pipeline's thread reads it: mono samples at the source's own rate, what was lost before them, and the anchor between
 //! the sample clock and the time of day.
 
+mod alsa_format;
+mod alsa_list;
 mod alsa_log;
+mod alsa_pcm;
+mod card_name;
+mod channels;
 mod clock;
 mod counters;
 pub mod device;
 mod device_source;
 mod level;
+mod rate_meter;
 mod reader;
 mod ring;
+mod shared_device;
+mod sound_server;
 mod source_state;
+mod stream;
+mod warnings;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +38,7 @@ use device_source::DeviceSource;
 use level::LevelMeter;
 use reader::{BlockReader, InputSpec};
 pub use source_state::SourceState;
+pub use warnings::{WarningKind, Warnings};
 
 /// What a source is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,6 @@
-//! The lock-free ring between the audio callback and the pipeline's thread.
+//! The lock-free ring between a stream's thread and the pipeline's.
 //!
-//! The callback writes whole blocks with the moment at which each was captured; it does not allocate, lock, log or
-//! block. A block for which there is no room is not written and is counted, and the reader learns how many samples were
+//! The stream's thread writes whole blocks with the moment at which each was captured, and waits for nobody. A block for which there is no room is not written and is counted, and the reader learns how many samples were
 //! lost before which of those that it gets.
 
 use std::sync::Arc;
@@ -30,7 +29,7 @@ struct Mark {
     captured: Instant,
 }
 
-/// The callback's end.
+/// The stream's end.
 pub(super) struct RingWriter {
     samples: Producer<f32>,
     marks: Producer<Mark>,

@@ -9,12 +9,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use super::print_line;
-use crate::capture::{Read, Source, SourceCounters, SourceSpec, SourceState, device};
+use crate::capture::{
+    Read, Source, SourceCounters, SourceSpec, SourceState,
+    device::{self, Selection},
+};
 
 /// Silence is told from a quiet room after 5 s of it, clipping after 2.5 s; and a stream's first second is often empty.
 const LISTEN: Duration = Duration::from_secs(6);
 /// For a device to be opened, which may take 10 s, and to deliver first samples, which may take 5 s more.
 const BEGIN_WITHIN: Duration = Duration::from_secs(15);
+/// The default model hears a dog that barks at -22 dBFS well and at -36 hardly; below this it hears nothing.
+const FAINT_DB: i32 = -40;
 /// How often to look.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -25,6 +30,8 @@ pub(super) struct LevelReport {
     rate: u32,
     /// dB below full scale, whose RMS is 1, one for each second.
     levels: Vec<i32>,
+    /// What was wrong beside its state.
+    warnings: Vec<String>,
 }
 
 /// Listens for some seconds.
@@ -36,7 +43,7 @@ pub(super) fn measure(spec: &SourceSpec) -> Result<LevelReport> {
     let counters = Arc::<SourceCounters>::default();
     let mut source = Source::open(spec, Arc::clone(&counters))?;
     let began = Instant::now();
-    let mut report = LevelReport { state: SourceState::Starting, rate: 0, levels: Vec::new() };
+    let mut report = LevelReport { state: SourceState::Starting, rate: 0, levels: Vec::new(), warnings: Vec::new() };
     let mut samples = 0;
     while report.levels.len() < LISTEN.as_secs() as usize {
         if let Read::Block { rate, samples: block, .. } = source.read(POLL_INTERVAL)? {
@@ -51,12 +58,13 @@ pub(super) fn measure(spec: &SourceSpec) -> Result<LevelReport> {
             bail!("the device delivers no sound ({}), the line above says why; {}", counters.state().name(), remedy());
         }
     }
-    report.state = counters.state();
+    (report.state, report.warnings) = (counters.state(), counters.warnings.texts());
     Ok(report)
 }
 
 fn remedy() -> String {
-    let names: Vec<_> = device::list().unwrap_or_default().into_iter().map(|device| device.name).collect();
+    let names: Vec<_> =
+        device::list(Selection::Usual).unwrap_or_default().into_iter().map(|device| device.name).collect();
     let there = if names.is_empty() { "there is no other".into() } else { format!("there are {}", names.join(", ")) };
     format!(
         "choose another ({there}), or free it if it is busy, perhaps with clapd itself: `sudo systemctl stop clapd`"
@@ -74,16 +82,25 @@ impl fmt::Display for LevelReport {
 
 impl LevelReport {
     /// What is odd about it.
-    pub(super) fn warning(&self) -> Option<&'static str> {
-        match self.state {
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let loudest = self.levels.iter().max().copied().unwrap_or(FAINT_DB);
+        let state = match self.state {
             SourceState::Silent => Some(
                 "digital silence: samples come, and there is nothing in them. Is the microphone muted or unplugged? See `alsamixer` \
-                 (F4: capture), or choose another device",
+                 (F4: capture), or choose another device"
+                    .to_owned(),
             ),
             SourceState::Clipping => Some(
-                "it is cut off at full scale in more than a fifth of the time: lower its capture volume, in `alsamixer` (F4: capture)",
+                "it is cut off at full scale in more than a fifth of the time: lower its capture volume, in `alsamixer` (F4: capture)"
+                    .to_owned(),
             ),
+            // What was found out about its bits says as much, and why.
+            _ if loudest < FAINT_DB && self.warnings.is_empty() => Some(format!(
+                "it is faint: {loudest} dBFS in its loudest second, and what stays below {FAINT_DB} dBFS is not recognised. If there was \
+                 noise, raise its capture volume, in `alsamixer` (F4: capture)"
+            )),
             _ => None,
-        }
+        };
+        self.warnings.iter().cloned().chain(state).collect()
     }
 }
