@@ -11,7 +11,8 @@ TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosqui
 	faketime:faketime \
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example \
-	systemd:systemd-analyze
+	systemd:systemd-analyze \
+	ffmpeg:ffmpeg
 
 .PHONY: help demo test lint test-kernels-debug cross-kernels cross-check sanitize chaos soak fuzz ha systemd-check parity \
 	parity-small deny bench speed step mini tune-example-data tune-example deb deb-test boot-test release manual clean

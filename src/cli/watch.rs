@@ -34,7 +34,7 @@ const LOG_BYTES: u64 = 200_000_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WatchArguments {
-    /// Recordings of the room instead of a source: wav, flac, ogg, mp3, or `-` for wav on standard input
+    /// Recordings of the room instead of a source: wav, flac, ogg, opus, mp3, m4a and others, or `-` for standard input
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Configuration whose prompts and source are watched (default, unless there are prompts with -p)
@@ -190,7 +190,7 @@ impl<'a> Watcher<'a> {
         }
         let pace = match spec.kind {
             SourceKind::Device { .. } | SourceKind::File { realtime: true, .. } => Pace::Live,
-            SourceKind::File { .. } | SourceKind::Stdin => Pace::Every,
+            SourceKind::File { .. } | SourceKind::Stdin { .. } => Pace::Every,
         };
         let mut source = Source::open(spec, Arc::default()).with_context(|| format!("source {}", spec.id))?;
         let mut current: Option<(u32, Pipeline, WallAnchor)> = None;

@@ -35,6 +35,7 @@ pub(super) struct RawSource {
     pub(super) looped: Option<Located<bool>>,
     pub(super) realtime: Option<Located<bool>>,
     pub(super) stdin: Option<Located<bool>>,
+    pub(super) raw: Option<Located<String>>,
     pub(super) channel: Option<Located<TextOrInteger>>,
 }
 
@@ -188,6 +189,7 @@ fn source(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawSo
         looped: section.boolean("loop", reader),
         realtime: section.boolean("realtime", reader),
         stdin: section.boolean("stdin", reader),
+        raw: section.string("raw", reader),
         channel: section.text_or_integer("channel", reader),
     };
     section.finish(reader);

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use clapd_core::channel::Channel;
+use clapd_core::decode::RawFormat;
 use clapd_core::text::shorten;
 
 use super::checker::Checker;
@@ -31,7 +32,7 @@ impl Checker<'_> {
         raw.iter()
             .map(|source| {
                 let spec = self.check_source(source, &mut seen)?;
-                if matches!(spec.kind, SourceKind::Stdin) && std::mem::replace(&mut stdin, true) {
+                if matches!(spec.kind, SourceKind::Stdin { .. }) && std::mem::replace(&mut stdin, true) {
                     self.fault(&source.location, "is the second that reads standard input", "keep one of them");
                 }
                 Some(spec)
@@ -52,6 +53,9 @@ impl Checker<'_> {
             for key in [&raw.looped, &raw.realtime].into_iter().flatten() {
                 self.fault(&key.location, "is for files", "remove it, or name a `file`");
             }
+        }
+        if let (None, Some(key)) = (&raw.stdin, &raw.raw) {
+            self.fault(&key.location, "is for standard input", "remove it, or write `stdin = true`");
         }
         Some(SourceSpec { id: id?, kind: kind?, channel: channel? })
     }
@@ -82,7 +86,19 @@ impl Checker<'_> {
             );
             return None;
         }
-        Some(SourceKind::Stdin)
+        Some(SourceKind::Stdin { raw: self.check_raw_format(raw.raw.as_ref())? })
+    }
+
+    /// What standard input carries: `None` inside for wav and the like, which say it themselves.
+    fn check_raw_format(&mut self, raw: Option<&Located<String>>) -> Option<Option<RawFormat>> {
+        let Some(raw) = raw else { return Some(None) };
+        match raw.value.parse() {
+            Ok(format) => Some(Some(format)),
+            Err(error) => {
+                self.fault(&raw.location, format!("{error:#}"), "write \"16000:s16:1\": rate, format, channels");
+                None
+            }
+        }
     }
 
     fn check_source_id(&mut self, raw: &Located<String>) -> Option<String> {

@@ -56,7 +56,7 @@ impl SourceProcessor {
         // What comes at the pace of the world can't wait for us; a file and a pipe can.
         let pace = match kind {
             SourceKind::Device { .. } | SourceKind::File { realtime: true, .. } => Pace::Live,
-            SourceKind::File { .. } | SourceKind::Stdin => Pace::Every,
+            SourceKind::File { .. } | SourceKind::Stdin { .. } => Pace::Every,
         };
         Self {
             status,
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn every_start_has_its_end_also_where_the_rate_changes() {
         let reports = Arc::default();
-        let mut processor = processor(&SourceKind::Stdin, Arc::clone(&reports));
+        let mut processor = processor(&SourceKind::Stdin { raw: None }, Arc::clone(&reports));
         let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         process_levels(&mut processor, 16_000, began, &[0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5]);
         // The device returns with another rate: its clock begins again.
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn other_prompts_come_without_a_gap_and_a_pause_keeps_the_time() {
         let reports = Arc::default();
-        let mut processor = processor(&SourceKind::Stdin, Arc::clone(&reports));
+        let mut processor = processor(&SourceKind::Stdin { raw: None }, Arc::clone(&reports));
         let control = SourceControl::new(Arc::clone(&processor.config), false);
         let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let process = |processor: &mut SourceProcessor, second: u32| {
@@ -398,7 +398,7 @@ mod tests {
 
     #[test]
     fn a_microphone_that_is_live_and_silent_makes_no_progress() {
-        let mut pipe = processor(&SourceKind::Stdin, Arc::default());
+        let mut pipe = processor(&SourceKind::Stdin { raw: None }, Arc::default());
         pipe.process_idle();
         assert_eq!(pipe.status.progress.count(), 1, "standard input may pause");
         let mut device = processor(&SourceKind::Device { name: "default".into() }, Arc::default());

@@ -250,7 +250,7 @@ impl SourceSet {
         let (devices, readers): (Vec<&SourceSpec>, Vec<&SourceSpec>) =
             new.iter().partition(|spec| matches!(spec.kind, SourceKind::Device { .. }));
         ensure!(
-            !readers.iter().any(|spec| spec.kind == SourceKind::Stdin),
+            !readers.iter().any(|spec| matches!(spec.kind, SourceKind::Stdin { .. })),
             "standard input cannot be opened again while clapd runs; restart it"
         );
         let mut opened = readers.into_iter().map(OpenedSource::open).collect::<Result<Vec<_>>>()?;
