@@ -314,7 +314,7 @@ impl SourceSet {
             let RunningSource { spec, status, control, thread } = &self.sources[index];
             let waits_for = |ending: &EndingSource| {
                 let before = &ending.source.spec;
-                let same_device = matches!(spec.kind, SourceKind::Device { .. }) && before.kind == spec.kind;
+                let same_device = spec.kind.is_reopened() && before.kind == spec.kind;
                 ending.is_in_the_way() && (before.id == spec.id || same_device)
             };
             if !matches!(thread, ThreadStage::Held(_)) || self.ending.iter().any(waits_for) {
