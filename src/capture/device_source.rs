@@ -106,7 +106,16 @@ impl DeviceSource {
     /// What comes from elsewhere than a device: each ring is a connection, and between two of them is an outage.
     pub fn of_rings(id: &str, streams: Receiver<RingReader>, counters: &Arc<SourceCounters>) -> Self {
         let (id, counters) = (id.to_owned(), counters.clone());
-        Self { streams, current: None, ended: None, samples: Vec::new(), counters, id, stop: Arc::default() }
+        Self {
+            streams,
+            current: None,
+            ended: None,
+            samples: Vec::new(),
+            counters,
+            id,
+            stop: Arc::default(),
+            watcher: None,
+        }
     }
 
     pub fn read(&mut self, timeout: Duration) -> Result<Read<'_>> {

@@ -19,7 +19,7 @@ use super::source_opening::{OpenedSource, PresentSource};
 use super::source_processor::SourceProcessor;
 use super::source_status::SourceStatus;
 use super::source_thread::{HeldThread, thread_name};
-use crate::capture::{SourceKind, SourceSpec, SourceState};
+use crate::capture::{SourceSpec, SourceState};
 use crate::health::SourceHealth;
 use crate::mqtt::Publisher;
 use crate::threads::{ThreadPanic, joined};

@@ -191,10 +191,10 @@ mod tests {
     #[test]
     fn g711_has_the_values_of_the_standard() {
         // ITU-T G.711, tables 1 and 2: the decoder's output values, in 16 bits as every implementation has them.
-        let mulaw: Vec<f32> = [0xFF, 0x7F, 0x80, 0x00, 0xF0, 0xEF].map(super::mulaw).map(|x| x * 32_768.0).to_vec();
-        assert_eq!(mulaw, [0.0, 0.0, 32_124.0, -32_124.0, 120.0, 132.0]);
-        let alaw: Vec<f32> = [0xD5, 0x55, 0xAA, 0x2A, 0xC5].map(super::alaw).map(|x| x * 32_768.0).to_vec();
-        assert_eq!(alaw, [8.0, -8.0, 32_256.0, -32_256.0, 264.0]);
+        let values: Vec<f32> = [0xFF, 0x7F, 0x80, 0x00, 0xF0, 0xEF].map(mulaw).map(|x| x * 32_768.0).to_vec();
+        assert_eq!(values, [0.0, 0.0, 32_124.0, -32_124.0, 120.0, 132.0]);
+        let values: Vec<f32> = [0xD5, 0x55, 0xAA, 0x2A, 0xC5].map(alaw).map(|x| x * 32_768.0).to_vec();
+        assert_eq!(values, [8.0, -8.0, 32_256.0, -32_256.0, 264.0]);
     }
 
     #[test]
@@ -206,7 +206,8 @@ mod tests {
 
     #[test]
     fn what_is_not_decoded_is_refused_and_damage_is_survived() {
-        let open = |codec, rate, channels, channel| PacketDecoder::new(codec, rate, channels, channel).map(drop);
+        let open =
+            |codec: &PacketCodec, rate, channels, channel| PacketDecoder::new(codec, rate, channels, channel).map(drop);
         assert!(open(&PacketCodec::Mulaw, 4_000, 1, Channel::Mix).is_err());
         assert!(open(&PacketCodec::Mulaw, 8_000, 0, Channel::Mix).is_err());
         assert!(open(&PacketCodec::Mulaw, 8_000, 1, Channel::Index(1)).is_err());
