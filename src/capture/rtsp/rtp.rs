@@ -199,7 +199,7 @@ impl Timeline {
                 ((f64::from(deviation) * per_clock).round() as u64, timestamp)
             }
             // The clock was set.
-            far if far > MAX_LOSS_S || far < -TOLERANCE_S => (0, timestamp),
+            far if !(-TOLERANCE_S..=MAX_LOSS_S).contains(&far) => (0, timestamp),
             _ => (0, self.expected.unwrap_or(timestamp)),
         };
         self.expected = Some(begins.wrapping_add(length));
