@@ -353,7 +353,7 @@ fn servers_that_mean_harm_end_their_own_source_at_worst() {
     });
     let piece = vec![b'x'; 65_536];
     let rtsp_head = serve(move |stream, _| endless(stream, "RTSP/1.0 200 OK\r\nX: ", &piece));
-    let piece = noise.clone();
+    let piece = noise;
     let http_noise =
         serve(move |stream, _| endless(stream, "HTTP/1.0 200 OK\r\nContent-Type: audio/mpeg\r\n\r\n", &piece));
     let piece = vec![b'x'; 65_536];
