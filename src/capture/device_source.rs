@@ -95,7 +95,7 @@ impl DeviceSource {
             failures: Counter::default(),
         };
         let watcher = thread::Builder::new()
-            .name(format!("watch-{id}"))
+            .name(watcher_name(id))
             .spawn(move || watcher.run())
             .with_context(|| format!("source {id:?}: can't start its thread"))?;
         let (id, counters) = (id.to_owned(), counters.clone());
@@ -149,7 +149,7 @@ impl DeviceSource {
     /// Without its watcher a device that is lost stays lost.
     fn check_watcher(&mut self) -> Result<()> {
         let Some(watcher) = self.watcher.take_if(|watcher| watcher.is_finished()) else { return Ok(()) };
-        let name = format!("watch-{}", self.id);
+        let name = watcher_name(&self.id);
         joined(&name, watcher.join())?;
         bail!("thread {name} ended, which is a fault in clapd")
     }
@@ -248,7 +248,7 @@ impl DeviceWatcher {
     fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         while !self.is_stopped() {
-            strike(&format!("watch-{}", self.id));
+            strike(&watcher_name(&self.id));
             let began = Instant::now();
             let StreamFailure { state, reason } = self.run_stream();
             if self.is_stopped() {
@@ -324,7 +324,7 @@ impl DeviceWatcher {
     fn watch(&mut self, health: &StreamHealth, description: &str) -> StreamFailure {
         let (mut blocks, mut since, mut first) = (0, Instant::now(), None);
         while !self.is_stopped() {
-            strike(&format!("watch-{}", self.id));
+            strike(&watcher_name(&self.id));
             thread::sleep(POLL_INTERVAL);
             let now = health.blocks.load(Ordering::Relaxed);
             if now > 0 && first.is_none() {
@@ -372,6 +372,11 @@ impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.streams_open.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// The name of the thread that watches the device of the source with this id.
+fn watcher_name(id: &str) -> String {
+    format!("watch-{id}")
 }
 
 #[cfg(test)]

@@ -13,14 +13,16 @@ use serde_json::Value;
 use super::active_settings::{ActiveSettings, summarize};
 use super::prompt_preparer::PromptPreparer;
 use super::source_opening::{self, DEVICE_TIMEOUT, OpenedSource, PresentSource};
+use super::source_set::{STOP_TIMEOUT, SourceSet};
 use super::worker::{Activity, Worker};
 use crate::config::Settings;
 use crate::health::ThreadHealth;
 use crate::mqtt::{Reply, SetPrompts};
 use crate::threads::ThreadPanic;
 
-/// For a change that is made to show what came of it: sources end within 2 s, and the devices after them deliver or fail.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(3).saturating_add(DEVICE_TIMEOUT);
+/// For a change that is made to show what came of it: sources end, the devices after them deliver or fail, and some time is lost in
+/// between.
+const SETTLE_TIMEOUT: Duration = STOP_TIMEOUT.saturating_add(DEVICE_TIMEOUT).saturating_add(Duration::from_secs(1));
 
 /// What somebody wants changed.
 pub(super) enum ChangeRequest {
@@ -101,15 +103,15 @@ impl Reloader {
         self.activity().is_none() && std::mem::take(&mut self.reload_again)
     }
 
-    /// Begins to make a change ready, with the `settings` in effect and the sources that are `present`.
+    /// Begins to make a change ready, with the `settings` in effect and the `sources` that there are.
     ///
     /// # Errors
     /// Whom to answer, and why nothing was begun: another change is pending, or a thread cannot be started.
     pub(super) fn begin(
         &mut self,
         request: ChangeRequest,
-        settings: ActiveSettings,
-        present: Vec<PresentSource>,
+        settings: &ActiveSettings,
+        sources: &SourceSet,
         reply: Option<Reply>,
     ) -> Result<(), (Option<Reply>, String)> {
         if let Some(activity) = self.activity() {
@@ -117,7 +119,7 @@ impl Reloader {
                 format!("another change is under way ({activity}); send it again after the response to that one");
             return Err((reply, busy));
         }
-        let preparer = Arc::clone(&self.preparer);
+        let (settings, present, preparer) = (settings.clone(), sources.present(), Arc::clone(&self.preparer));
         let work = move |activity: &Activity| match request {
             ChangeRequest::Prompts(set) => prepare_prompts(set, &settings, &preparer, activity),
             ChangeRequest::Reload => prepare_settings(&settings, &present, &preparer, activity),

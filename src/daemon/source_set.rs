@@ -25,7 +25,7 @@ use crate::mqtt::Publisher;
 use crate::threads::{ThreadPanic, joined};
 
 /// For sources to score what they have and end their events. That is less than half of the time that there is to stop in.
-const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A source that is listened to, was until it was over, or will be.
 struct RunningSource {
@@ -97,13 +97,13 @@ impl RunningSource {
         }
     }
 
-    /// The result of the thread, once it has ended; once.
-    fn take_ended(&mut self) -> Option<Result<Result<()>, ThreadPanic>> {
+    /// The result of the thread, once it has ended; once. It is a [`ThreadPanic`] where the thread panicked.
+    fn take_ended(&mut self) -> Option<Result<()>> {
         if !matches!(&self.thread, ThreadStage::Runs(thread) if thread.is_finished()) {
             return None;
         }
         let ThreadStage::Runs(thread) = std::mem::replace(&mut self.thread, ThreadStage::Ended) else { return None };
-        Some(joined(&thread_name(&self.spec.id), thread.join()))
+        Some(joined(&thread_name(&self.spec.id), thread.join()).map_err(Error::new).and_then(|read| read))
     }
 
     /// A source's own, but that somebody wanted it paused counts for more than what its device is doing.
@@ -257,15 +257,13 @@ impl SourceSet {
             let Some(ended) = source.take_ended() else { continue };
             let id = &source.spec.id;
             // A file may fail and the microphones go on. A device fails only when nothing but a new process helps.
-            match ended.map_err(Error::new).and_then(|read| read) {
+            match ended {
                 Ok(()) => log::info!("{id}: over"),
                 Err(error) => {
                     let error = error.context(format!("source {id}"));
                     log::error!("{error:#}");
                     self.broken |= source.status.steady;
-                    if self.panic.is_none() {
-                        self.panic = error.downcast_ref().cloned();
-                    }
+                    self.panic = self.panic.take().or_else(|| error.downcast_ref().cloned());
                     if self.outcome.is_ok() {
                         self.outcome = Err(error);
                     }
@@ -283,7 +281,7 @@ impl SourceSet {
             let ended = source.take_ended();
             let id = &source.spec.id;
             let is_over = ended.is_some();
-            match ended.map(|ended| ended.map_err(Error::new).and_then(|read| read)) {
+            match ended {
                 Some(Ok(())) => log::info!("{id}: no longer listened to"),
                 Some(Err(error)) => {
                     log::warn!("{id}: no longer listened to: {error:#}");
@@ -297,15 +295,19 @@ impl SourceSet {
                     warn_of_late(id);
                 }
             }
-            if (is_over || *is_late)
-                && std::mem::take(is_removed)
-                && let Some(publisher) = &self.publisher
-            {
-                event_reporter::remove_states(publisher, id, source.control.config().prompts.prompts());
+            if (is_over || *is_late) && std::mem::take(is_removed) {
+                self.remove_states(source);
             }
         }
         ending.retain(|ending| ending.source.is_active() || ending.is_in_the_way());
         self.ending = ending;
+    }
+
+    /// Has the broker keep nothing of what this source has published.
+    fn remove_states(&self, source: &RunningSource) {
+        if let Some(publisher) = &self.publisher {
+            event_reporter::remove_states(publisher, &source.spec.id, source.control.config().prompts.prompts());
+        }
     }
 
     /// Begins the sources in whose way no other is any more.
@@ -380,12 +382,8 @@ impl SourceSet {
             if !source.is_active() {
                 // It was over before: there is nothing to wait for.
                 log::info!("{}: no longer listened to", source.spec.id);
-                if let Some(publisher) = self.publisher.as_ref().filter(|_| is_removed) {
-                    event_reporter::remove_states(
-                        publisher,
-                        &source.spec.id,
-                        source.control.config().prompts.prompts(),
-                    );
+                if is_removed {
+                    self.remove_states(&source);
                 }
                 continue;
             }

@@ -288,7 +288,7 @@ impl Supervisor {
 
     /// Has the worker make a change ready; false where it is not begun, which is reported.
     fn begin_change(&mut self, request: ChangeRequest, reply: Option<Reply>) -> bool {
-        let begun = self.reloader.begin(request, self.settings.clone(), self.sources.present(), reply);
+        let begun = self.reloader.begin(request, &self.settings, &self.sources, reply);
         match begun {
             Ok(()) => true,
             Err((reply, reason)) => {
