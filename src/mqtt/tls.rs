@@ -40,7 +40,14 @@ pub(super) fn verifier(tls: &Tls) -> Result<Arc<BrokerVerifier>> {
 /// # Errors
 /// Texts that hold no certificate or key, a key that does not fit its certificate, and a system without certificates.
 pub(super) fn configuration(tls: &Tls) -> Result<Arc<ClientConfig>> {
-    let verifier = verifier(tls)?;
+    configuration_with(tls, verifier(tls)?)
+}
+
+/// The configuration of a connection whose broker this `verifier` checks.
+///
+/// # Errors
+/// As [`configuration`].
+pub(super) fn configuration_with(tls: &Tls, verifier: Arc<BrokerVerifier>) -> Result<Arc<ClientConfig>> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .context("TLS 1.2 and 1.3 are not both built in")?

@@ -5,6 +5,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc_v5::tokio_rustls::rustls::pki_types::UnixTime;
@@ -78,7 +79,8 @@ fn unreachable(address: SocketAddr, error: &io::Error) -> ProbeFailure {
 fn handshake(broker: &Broker, tls: &Tls, mut stream: TcpStream) -> Result<String, ProbeFailure> {
     let fault = |seen: String, remedy: &str| ProbeFailure::new(ProbeStep::Tls, seen, remedy);
     let unusable = |error: anyhow::Error| fault(format!("{error:#}"), "name files in PEM that belong together");
-    let (configuration, verifier) = (tls::configuration(tls).map_err(unusable)?, tls::verifier(tls).map_err(unusable)?);
+    let verifier = tls::verifier(tls).map_err(unusable)?;
+    let configuration = tls::configuration_with(tls, Arc::clone(&verifier)).map_err(unusable)?;
     let name = tls::server_name(broker).map_err(|error| fault(format!("{error:#}"), NAMED))?;
     let mut session = ClientConnection::new(configuration, name.clone()).map_err(|error| refused(broker, &error))?;
     let limited = stream.set_read_timeout(Some(ANSWER_TIMEOUT)).and(stream.set_write_timeout(Some(ANSWER_TIMEOUT)));
