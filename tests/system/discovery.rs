@@ -76,6 +76,12 @@ fn position(watcher: &Watcher, start: &str) -> usize {
         .unwrap_or_else(|| panic!("{start:?} was not heard"))
 }
 
+/// The start of an event.
+fn start_record() -> EventRecord {
+    let (id, prompt) = ("a".into(), "a dog".into());
+    EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None }
+}
+
 #[test]
 fn devices_are_announced_before_their_events_and_again_when_home_assistant_begins() {
     let broker = Broker::start();
@@ -83,11 +89,7 @@ fn devices_are_announced_before_their_events_and_again_when_home_assistant_begin
     let publisher = start(&broker, Some("homeassistant"));
     discover(&publisher, &["mic", "yard"], &["dog", "cat"]);
     let route = publisher.topics().route("mic", "dog");
-    let (id, prompt) = ("a".into(), "a dog".into());
-    publisher.publish_event(
-        &route,
-        EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None },
-    );
+    publisher.publish_event(&route, start_record());
     // Nothing but the end of the pause has the event sent.
     watcher.wait_for("0 1 clapd/den/mic/dog/event");
     let event = position(&watcher, "0 1 clapd/den/mic/dog/event");
@@ -179,11 +181,7 @@ fn a_topic_that_is_another_nodes_is_left_alone() {
     discover(&publisher, &["mic", "yard"], &["dog"]);
     watcher.wait_for(&format!("0 1 {YARD} {{"));
     let route = publisher.topics().route("mic", "dog");
-    let (id, prompt) = ("a".into(), "a dog".into());
-    publisher.publish_event(
-        &route,
-        EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None },
-    );
+    publisher.publish_event(&route, start_record());
     watcher.wait_for("0 1 clapd/den/mic/dog/event");
     // Neither is it removed where we have such a source no more.
     discover(&publisher, &["yard"], &["dog"]);
