@@ -495,11 +495,12 @@ impl Queue {
         !self.open.is_empty()
     }
 
-    /// The number that the next message will have, and whether one with `number` or a later one waits.
+    /// The number that the next message will have.
     pub(super) fn next_message(&self) -> u64 {
         self.next_message
     }
 
+    /// Whether the message with `number` or a later one waits.
     pub(super) fn waits_since(&self, number: u64) -> bool {
         self.waiting.last_key_value().is_some_and(|(last, _)| *last >= number)
     }
