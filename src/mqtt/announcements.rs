@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use super::discovery::{self, DeviceSpec, Node, PromptEntity};
 use super::limits::packet_size;
 use super::names::{device_name, former_device_name};
-use super::ownership::{self, Finding, Ownership};
+use super::ownership::{self, Ownership, OwnershipChange};
 use super::protocol::Filter;
 use super::topics::Topics;
 
@@ -35,7 +35,7 @@ const MAX_PACKET: usize = 1_000_000;
 const MAX_REMOVED: usize = 4_096;
 /// Sources of the past, each of which is a device to announce and to remove: far more than anybody has had, and few enough for a
 /// broker full of odd topics not to keep us busy.
-const MAX_REMOVED_SOURCES: usize = 64;
+pub(super) const MAX_REMOVED_SOURCES: usize = 64;
 
 /// A message of discovery: a device or one of its entities.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -284,15 +284,15 @@ impl Announcements {
     pub(super) fn found_announcement(&mut self, topic: &str, payload: &[u8]) -> Option<String> {
         let prefix = self.prefix.as_deref()?;
         match self.ownership.found(prefix, topic, payload) {
-            Finding::Taken(other) => Some(format!(
+            OwnershipChange::Taken(other) => Some(format!(
                 "{topic} is another device's ({other}), so it is left alone, and Home Assistant is not told of ours; \
                  give one of the two another node.id or source id, or remove what is retained there"
             )),
-            Finding::Freed(source) | Finding::Former(source) => {
+            OwnershipChange::Freed(source) | OwnershipChange::Former(source) => {
                 self.due.insert(source);
                 None
             }
-            Finding::Nothing => None,
+            OwnershipChange::Nothing => None,
         }
     }
 

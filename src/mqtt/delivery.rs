@@ -17,8 +17,9 @@ use super::reason::{Cause, Reason};
 use super::session::Client;
 use crate::health::DeliveryCounters;
 
-/// A careful connection on which everything was confirmed, and that then lasts this long, has nothing more to show.
-const CAREFUL_FOR: Duration = Duration::from_secs(3);
+/// A connection with a single message in flight on which everything was confirmed, and that lasts this long, has nothing more to
+/// show.
+const SINGLE_IN_FLIGHT_FOR: Duration = Duration::from_secs(3);
 
 /// What the publishers and the thread share.
 pub(super) struct Delivery {
@@ -64,7 +65,7 @@ impl DeliveryState {
         Some(at.saturating_duration_since(now))
     }
 
-    /// Offers the broker again what it has refused, and ends care that is not needed any more. False where the broker answers
+    /// Offers the broker again what it has refused, and ends the sending one by one where it shows no more. False where the broker answers
     /// nothing.
     fn check(&mut self) -> bool {
         let Some(link) = &mut self.link else { return true };
@@ -72,9 +73,9 @@ impl DeliveryState {
             self.outgoing.retry_refused();
         }
         let is_settled = link.has_nothing_but_scores() && self.outgoing.is_handed_out();
-        if self.outgoing.is_careful() && is_settled && self.connected_at.elapsed() > CAREFUL_FOR {
+        if self.outgoing.is_single_in_flight() && is_settled && self.connected_at.elapsed() > SINGLE_IN_FLIGHT_FOR {
             self.outgoing.on_settled();
-            link.end_care();
+            link.end_single_in_flight();
         }
         !link.is_stuck()
     }
@@ -164,7 +165,7 @@ impl Delivery {
         let mut state = self.lock();
         let now = Instant::now();
         let filters = state.outgoing.begin_connection(limits, filters, now);
-        let mut link = Link::new(client.clone(), limits.receive_max, state.outgoing.is_careful());
+        let mut link = Link::new(client.clone(), limits.receive_max, state.outgoing.is_single_in_flight());
         if !link.subscribe(filters, None) {
             log::debug!("mqtt: the connection ended before we subscribed");
         }
@@ -232,10 +233,7 @@ impl Delivery {
     pub(super) fn on_name(&self, topic: &str, payload: &[u8], retained: bool) -> bool {
         let (is_nothing_else, seen) =
             self.change(|outgoing| outgoing.found_name(topic, payload, retained, Instant::now()));
-        if let Some(seen) = seen {
-            self.counters.names_taken.add(1);
-            log::warn!("mqtt: {seen}");
-        }
+        self.report_taken_name(seen);
         is_nothing_else
     }
 
@@ -246,7 +244,13 @@ impl Delivery {
 
     /// Somebody's device was announced, or is retained, on a topic for which we have asked.
     pub(super) fn on_announcement(&self, topic: &str, payload: &[u8]) {
-        if let Some(seen) = self.change(|outgoing| outgoing.found_announcement(topic, payload)) {
+        let seen = self.change(|outgoing| outgoing.found_announcement(topic, payload));
+        self.report_taken_name(seen);
+    }
+
+    /// Counts and logs what was seen of another who has a name of ours, where that is news.
+    fn report_taken_name(&self, seen: Option<String>) {
+        if let Some(seen) = seen {
             self.counters.names_taken.add(1);
             log::warn!("mqtt: {seen}");
         }

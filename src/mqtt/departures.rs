@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::announcements::MAX_REMOVED_SOURCES;
 use super::discovery;
 use super::elimination::MessageKind;
 use super::identity::{Identity, Presence};
@@ -27,9 +28,7 @@ const FILTERS_AT_ONCE: usize = 4;
 /// for the next start, so that this node is not offline all the time.
 const MAX_ATTEMPTS: u32 = 3;
 /// More states than any configuration has, so that a broker full of odd topics does not fill our memory.
-const MAX_STATES: usize = 16_384;
-/// As many sources as `announcements` removes: far more than anybody has had.
-const MAX_SOURCES: usize = 64;
+pub(super) const MAX_STATES: usize = 16_384;
 
 /// A message of a leave.
 #[derive(Debug, PartialEq, Eq)]
@@ -247,7 +246,7 @@ impl Departure {
     fn ask_for(&mut self, source: &str) {
         let Some(prefix) = &self.presence.prefix else { return };
         let node = &self.presence.node;
-        if self.sources.len() >= MAX_SOURCES {
+        if self.sources.len() >= MAX_REMOVED_SOURCES {
             return;
         }
         let name = device_name(node, source);

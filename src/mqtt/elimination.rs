@@ -1,7 +1,7 @@
 //! What a broker does not take and has not announced, found out by elimination.
 //!
 //! A broker that is sent something that it does not take may end the connection without a word, and again each time that it is
-//! sent. So after a connection that ended early the next one is careful: one message at a time, events first, each confirmed
+//! sent. So after a connection that ended early the next one has a single message in flight: events first, each confirmed
 //! before the next. If such a connection ends, the message under way is the suspect. It is tried without what no message was
 //! accepted with so far (retained, QoS 1); if that does not help either, it is too large where nothing larger was accepted,
 //! or else its topic is not allowed, and it is left out. What follows from one message for the others is tried once more
@@ -76,7 +76,7 @@ impl fmt::Display for MessageKind {
 
 /// What was found out. Prints what it was and what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Finding {
+pub(super) enum Restriction {
     /// The broker takes nothing retained.
     NoRetain,
     /// The broker takes no QoS 1.
@@ -89,7 +89,7 @@ pub(super) enum Finding {
     Kind(MessageKind),
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for Restriction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRetain => f.write_str(
@@ -129,11 +129,11 @@ const MOST_STEPS: u32 = 40;
 /// What is known of a broker.
 #[derive(Debug)]
 pub(super) struct Elimination {
-    careful: bool,
+    single_in_flight: bool,
     steps: u32,
     /// The last end of a connection has shown something, or may with the next.
     has_shown_something: bool,
-    /// The message that was under way when the last careful connection ended, and how often in a row.
+    /// The message that was under way when the last connection with a single one ended, and how often in a row.
     suspect: Option<(Arc<str>, PublishForm, u32)>,
     /// The topic that is tried in a lesser form.
     trial: Option<(Arc<str>, PublishForm)>,
@@ -165,7 +165,7 @@ struct Features {
 impl Elimination {
     pub(super) fn new() -> Self {
         Self {
-            careful: false,
+            single_in_flight: false,
             steps: 0,
             has_shown_something: false,
             suspect: None,
@@ -184,27 +184,27 @@ impl Elimination {
         }
     }
 
-    /// A new connection was accepted. What is known too long is forgotten; if there was something, care is called for again.
+    /// A new connection was accepted. What is known too long is forgotten; if there was something, messages go one by one again.
     pub(super) fn begin_connection(&mut self, now: Instant) {
         if self.learned_at.is_some_and(|at| now.duration_since(at) > FORGET_AFTER) {
-            *self = Self { careful: true, ..Self::new() };
+            *self = Self { single_in_flight: true, ..Self::new() };
         }
     }
 
     /// Whether messages are to be sent one by one.
-    pub(super) fn is_careful(&self) -> bool {
-        self.careful
+    pub(super) fn is_single_in_flight(&self) -> bool {
+        self.single_in_flight
     }
 
     /// Whether the next connection should follow soon: it will show something.
     pub(super) fn is_searching(&self) -> bool {
-        self.careful && self.steps < MOST_STEPS && self.has_shown_something
+        self.single_in_flight && self.steps < MOST_STEPS && self.has_shown_something
     }
 
     /// Everything was sent, and the connection has lasted.
     pub(super) fn on_settled(&mut self) {
-        if self.careful {
-            self.careful = false;
+        if self.single_in_flight {
+            self.single_in_flight = false;
             self.steps = 0;
             (self.suspect, self.trial) = (None, None);
         }
@@ -214,10 +214,15 @@ impl Elimination {
     pub(super) fn form(&self, topic: &str, wanted: PublishForm) -> PublishForm {
         match &self.trial {
             Some((tried, form)) if **tried == *topic => *form,
-            _ => PublishForm {
-                retained: wanted.retained && !self.forbidden.retain,
-                acknowledged: wanted.acknowledged && !self.forbidden.qos1,
-            },
+            _ => self.permitted(wanted),
+        }
+    }
+
+    /// What is left of a form without what does not help at all.
+    fn permitted(&self, wanted: PublishForm) -> PublishForm {
+        PublishForm {
+            retained: wanted.retained && !self.forbidden.retain,
+            acknowledged: wanted.acknowledged && !self.forbidden.qos1,
         }
     }
 
@@ -260,7 +265,7 @@ impl Elimination {
     }
 
     /// The broker has named what it does not take.
-    pub(super) fn on_cause(&mut self, cause: Option<Cause>) -> Option<Finding> {
+    pub(super) fn on_cause(&mut self, cause: Option<Cause>) -> Option<Restriction> {
         match cause {
             Some(Cause::Retain) if !self.forbidden.retain => self.forbid(Features { retain: true, qos1: false }),
             Some(Cause::Qos) if !self.forbidden.qos1 => self.forbid(Features { retain: false, qos1: true }),
@@ -269,21 +274,27 @@ impl Elimination {
     }
 
     /// The broker has ended a connection with these messages unconfirmed.
-    pub(super) fn on_end(&mut self, unconfirmed: &[SentMessage], cause: Option<Cause>) -> Option<Finding> {
-        let was_careful = std::mem::replace(&mut self.careful, true);
+    pub(super) fn on_end(&mut self, unconfirmed: &[SentMessage], cause: Option<Cause>) -> Option<Restriction> {
+        let was_single_in_flight = std::mem::replace(&mut self.single_in_flight, true);
         self.steps += 1;
-        let finding = self.learn(unconfirmed, cause, was_careful);
-        self.has_shown_something = !was_careful || finding.is_some() || self.suspect.is_some() || self.trial.is_some();
+        let finding = self.learn(unconfirmed, cause, was_single_in_flight);
+        self.has_shown_something =
+            !was_single_in_flight || finding.is_some() || self.suspect.is_some() || self.trial.is_some();
         finding
     }
 
-    fn learn(&mut self, unconfirmed: &[SentMessage], cause: Option<Cause>, was_careful: bool) -> Option<Finding> {
+    fn learn(
+        &mut self,
+        unconfirmed: &[SentMessage],
+        cause: Option<Cause>,
+        was_single_in_flight: bool,
+    ) -> Option<Restriction> {
         if let Some(finding) = self.on_cause(cause) {
             self.suspect = None;
             return Some(finding);
         }
         let [message] = unconfirmed else { return None };
-        if !was_careful && cause != Some(Cause::Size) {
+        if !was_single_in_flight && cause != Some(Cause::Size) {
             return None;
         }
         let SentMessage { kind, topic, form, .. } = message;
@@ -317,22 +328,18 @@ impl Elimination {
         self.learned_at.get_or_insert_with(Instant::now);
     }
 
-    fn forbid(&mut self, what: Features) -> Option<Finding> {
+    fn forbid(&mut self, what: Features) -> Option<Restriction> {
         self.forbidden.retain |= what.retain;
         self.forbidden.qos1 |= what.qos1;
         self.doubted = Features::default();
         self.trial = None;
         self.learned_at.get_or_insert_with(Instant::now);
-        if what.retain { Some(Finding::NoRetain) } else { Some(Finding::NoQos1) }
+        if what.retain { Some(Restriction::NoRetain) } else { Some(Restriction::NoQos1) }
     }
 
     /// The next lesser form: without what no message was accepted with, one at a time and then both.
     fn next_form(&self, message: &SentMessage) -> Option<PublishForm> {
-        let wanted = message.wanted;
-        let full = PublishForm {
-            retained: wanted.retained && !self.forbidden.retain,
-            acknowledged: wanted.acknowledged && !self.forbidden.qos1,
-        };
+        let full = self.permitted(message.wanted);
         let retained = full.retained && self.accepted.retain;
         let acknowledged = full.acknowledged && self.accepted.qos1;
         let mut forms = vec![full];
@@ -349,7 +356,7 @@ impl Elimination {
         forms.get(at + 1).copied()
     }
 
-    fn convict(&mut self, message: &SentMessage) -> Finding {
+    fn convict(&mut self, message: &SentMessage) -> Restriction {
         let SentMessage { kind, ref topic, size, .. } = *message;
         self.learned_at.get_or_insert_with(Instant::now);
         let is_large = size > self.largest_accepted;
@@ -366,10 +373,10 @@ impl Elimination {
         };
         if *victims >= most {
             self.left_out.insert(kind);
-            return Finding::Kind(kind);
+            return Restriction::Kind(kind);
         }
         let topic = Arc::clone(topic);
-        if is_large { Finding::TooLarge { kind, topic, size } } else { Finding::Topic { kind, topic } }
+        if is_large { Restriction::TooLarge { kind, topic, size } } else { Restriction::Topic { kind, topic } }
     }
 }
 
@@ -382,11 +389,11 @@ mod tests {
         PublishForm { acknowledged, retained }
     }
 
-    /// A broker that ends the connection over what `kills` says, and what a careful client makes of it: the findings, and in
-    /// which form each message got through at last.
+    /// A broker that ends the connection over what `kills` says, and what a client with a single message in flight makes of
+    /// it: the restrictions, and in which form each message got through at last.
     struct Trial {
         elimination: Elimination,
-        findings: Vec<Finding>,
+        findings: Vec<Restriction>,
         ends: usize,
     }
 
@@ -441,14 +448,14 @@ mod tests {
     fn a_broker_that_takes_all_is_given_all() {
         let mut trial = Trial::new();
         trial.run(ALL, |_| false);
-        assert!(trial.findings.is_empty() && !trial.elimination.is_careful());
+        assert!(trial.findings.is_empty() && !trial.elimination.is_single_in_flight());
     }
 
     #[test]
     fn retained_messages_are_given_up_once_two_have_shown_it() {
         let mut trial = Trial::new();
         trial.run(ALL, |message| message.form.retained);
-        assert_eq!(trial.findings, [Finding::NoRetain]);
+        assert_eq!(trial.findings, [Restriction::NoRetain]);
         // Twice the status, and once the state that confirms it.
         assert_eq!(trial.ends, 3);
         assert!(!trial.elimination.is_left_out(MessageKind::Discovery, "device", 5_000));
@@ -458,7 +465,7 @@ mod tests {
     fn qos_1_is_given_up_for_an_event_after_three_ends() {
         let mut trial = Trial::new();
         trial.run(ALL, |message| message.form.acknowledged);
-        assert_eq!(trial.findings, [Finding::NoQos1]);
+        assert_eq!(trial.findings, [Restriction::NoQos1]);
         assert_eq!(trial.ends, 4);
         assert_eq!(trial.elimination.form("any", form(true, true)), form(true, false));
     }
@@ -468,7 +475,7 @@ mod tests {
         let mut trial = Trial::new();
         trial.run(ALL, |message| message.form.acknowledged || message.form.retained);
         trial.findings.sort_by_key(ToString::to_string);
-        assert_eq!(trial.findings, [Finding::NoQos1, Finding::NoRetain]);
+        assert_eq!(trial.findings, [Restriction::NoQos1, Restriction::NoRetain]);
         assert!(trial.ends <= 7, "{}", trial.ends);
     }
 
@@ -478,7 +485,7 @@ mod tests {
             let mut trial = Trial::new();
             trial.run(ALL, |message| message.size > limit);
             let topic = "device".into();
-            assert_eq!(trial.findings, [Finding::TooLarge { kind: MessageKind::Discovery, topic, size: 5_000 }]);
+            assert_eq!(trial.findings, [Restriction::TooLarge { kind: MessageKind::Discovery, topic, size: 5_000 }]);
             assert_eq!((trial.ends, trial.elimination.max_discovery()), (1, 4_999));
         }
     }
@@ -488,7 +495,7 @@ mod tests {
         let mut trial = Trial::new();
         let more = [ALL, &[(MessageKind::State, "state2", 40, form(true, true))]].concat();
         trial.run(&more, |message| &*message.topic == "state2");
-        assert_eq!(trial.findings, [Finding::Topic { kind: MessageKind::State, topic: "state2".into() }]);
+        assert_eq!(trial.findings, [Restriction::Topic { kind: MessageKind::State, topic: "state2".into() }]);
         assert!(!trial.elimination.is_left_out(MessageKind::State, "state", 40));
     }
 
@@ -501,7 +508,7 @@ mod tests {
             &ALL.iter().copied().filter(|(kind, ..)| *kind != MessageKind::Score).chain(scores).collect::<Vec<_>>(),
             |message| message.kind == MessageKind::Score,
         );
-        assert_eq!(trial.findings.last(), Some(&Finding::Kind(MessageKind::Score)));
+        assert_eq!(trial.findings.last(), Some(&Restriction::Kind(MessageKind::Score)));
         assert_eq!(trial.ends, 2);
     }
 
@@ -514,7 +521,7 @@ mod tests {
             (MessageKind::Event, "c", 210, form(false, true)),
         ];
         trial.run(&[&events, ALL].concat(), |message| &*message.topic == "b");
-        assert_eq!(trial.findings, [Finding::TooLarge { kind: MessageKind::Event, topic: "b".into(), size: 900 }]);
+        assert_eq!(trial.findings, [Restriction::TooLarge { kind: MessageKind::Event, topic: "b".into(), size: 900 }]);
         assert!(!trial.elimination.is_left_out(MessageKind::Event, "b", 899));
         assert_eq!(trial.ends, 3);
     }
@@ -536,10 +543,10 @@ mod tests {
     #[test]
     fn a_reason_is_believed_at_once() {
         let mut elimination = Elimination::new();
-        assert_eq!(elimination.on_end(&[], Some(Cause::Retain)), Some(Finding::NoRetain));
+        assert_eq!(elimination.on_end(&[], Some(Cause::Retain)), Some(Restriction::NoRetain));
         assert!(elimination.is_searching(), "the next connection follows soon");
         assert_eq!(elimination.on_end(&[], Some(Cause::Retain)), None, "that is known");
-        assert_eq!(elimination.on_end(&[], Some(Cause::Qos)), Some(Finding::NoQos1));
+        assert_eq!(elimination.on_end(&[], Some(Cause::Qos)), Some(Restriction::NoQos1));
         assert_eq!(elimination.form("any", form(true, true)), form(false, false));
     }
 
@@ -552,6 +559,6 @@ mod tests {
         elimination.begin_connection(now);
         assert!(!elimination.form("any", form(true, true)).retained);
         elimination.begin_connection(now + FORGET_AFTER + Duration::from_secs(1));
-        assert!(elimination.form("any", form(true, true)).retained && elimination.is_careful());
+        assert!(elimination.form("any", form(true, true)).retained && elimination.is_single_in_flight());
     }
 }

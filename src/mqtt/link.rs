@@ -14,7 +14,7 @@ pub(super) const WINDOW: usize = 64;
 /// A broker that acknowledges nothing for so long, and answers pings, is stuck; another connection may not be.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The same where one message at a time is sent: a broker that drops it without a word answers all others at once.
-const CAREFUL_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const SINGLE_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A broker that ends a connection over a message does so at once; one that was sent this long ago was not the reason.
 const BLAME_FOR: Duration = Duration::from_secs(5);
 
@@ -37,7 +37,7 @@ pub(super) struct Link {
     /// Nobody will acknowledge these; a marker shows that the broker has read them.
     unmarked: Vec<SentMessage>,
     marker: Marker,
-    /// Filters that were subscribed to and not answered, in order; for a careful connection with what it was handed.
+    /// Filters that were subscribed to and not answered, in order; with a single message in flight also what it was handed.
     subscriptions: VecDeque<(Vec<String>, Option<SentMessage>)>,
     /// When the broker last answered, or had nothing to answer.
     last_answer: Instant,
@@ -46,13 +46,13 @@ pub(super) struct Link {
     window: usize,
     /// The same once there is no need for care.
     full_window: usize,
-    is_careful: bool,
+    is_single_in_flight: bool,
 }
 
 impl Link {
-    /// A careful link sends one message after the other, each confirmed before the next; it begins with a marker, so that a broker
-    /// that takes nothing at all is not held against the first of them.
-    pub(super) fn new(client: Client, receive_max: u16, is_careful: bool) -> Self {
+    /// With `is_single_in_flight` each message is confirmed before the next is sent, and a marker comes first, so that a broker that
+    /// takes nothing at all is not held against the first message.
+    pub(super) fn new(client: Client, receive_max: u16, is_single_in_flight: bool) -> Self {
         let now = Instant::now();
         let full_window = WINDOW.min(usize::from(receive_max));
         let mut link = Self {
@@ -65,11 +65,11 @@ impl Link {
             subscriptions: VecDeque::new(),
             last_answer: now,
             last_handed: now,
-            window: if is_careful { 1 } else { full_window },
+            window: if is_single_in_flight { 1 } else { full_window },
             full_window,
-            is_careful,
+            is_single_in_flight,
         };
-        if is_careful {
+        if is_single_in_flight {
             link.mark();
         }
         link
@@ -79,9 +79,9 @@ impl Link {
     fn in_flight(&self) -> usize {
         let unread = match &self.marker {
             Marker::None => 0,
-            Marker::Sent(before) => before.len().max(usize::from(self.is_careful)),
+            Marker::Sent(before) => before.len().max(usize::from(self.is_single_in_flight)),
         };
-        let subscriptions = if self.is_careful { self.subscriptions.len() } else { 0 };
+        let subscriptions = if self.is_single_in_flight { self.subscriptions.len() } else { 0 };
         self.unwritten.len()
             + self.unwritten_plain
             + self.unacknowledged.len()
@@ -101,7 +101,7 @@ impl Link {
         self.unwritten.is_empty()
             && self.unacknowledged.is_empty()
             && self.unmarked.iter().chain(before).all(is_score)
-            && (self.subscriptions.is_empty() || !self.is_careful)
+            && (self.subscriptions.is_empty() || !self.is_single_in_flight)
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -110,7 +110,7 @@ impl Link {
 
     /// Whether the broker has answered nothing for too long.
     pub(super) fn is_stuck(&self) -> bool {
-        let timeout = if self.is_careful { CAREFUL_ANSWER_TIMEOUT } else { ANSWER_TIMEOUT };
+        let timeout = if self.is_single_in_flight { SINGLE_ANSWER_TIMEOUT } else { ANSWER_TIMEOUT };
         self.waits_for_answer() && self.last_answer.elapsed() > timeout
     }
 
@@ -149,7 +149,7 @@ impl Link {
         }
         self.unwritten_plain += 1;
         // Nobody waits for a score; of all others it is to be known whether the broker has read them.
-        if self.is_careful || sent.kind != MessageKind::Score {
+        if self.is_single_in_flight || sent.kind != MessageKind::Score {
             self.unmarked.push(sent);
             if self.marker == Marker::None {
                 self.mark();
@@ -219,9 +219,9 @@ impl Link {
         self.subscriptions.pop_front()
     }
 
-    /// Sends as many messages at a time as a connection may that is not careful.
-    pub(super) fn end_care(&mut self) {
-        (self.is_careful, self.window) = (false, self.full_window);
+    /// From now on as many messages may be in flight as the broker allows.
+    pub(super) fn end_single_in_flight(&mut self) {
+        (self.is_single_in_flight, self.window) = (false, self.full_window);
     }
 
     /// Asks the client to disconnect; false where the connection has ended.

@@ -240,8 +240,7 @@ const CAPACITY: usize = WINDOW + 8;
 
 /// What is published when this node vanishes, where the broker takes it so.
 fn last_will(topics: &Topics) -> LastWill {
-    let form = PublishForm { acknowledged: true, retained: true };
-    LastWill { topic: Arc::clone(&topics.status), payload: message::OFFLINE, form }
+    LastWill { topic: Arc::clone(&topics.status), payload: message::OFFLINE, form: PublishForm::RETAINED }
 }
 
 fn home_assistant(node: &str, topics: &Topics, info: &Info) -> Node {

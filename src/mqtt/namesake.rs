@@ -33,18 +33,16 @@ pub(super) struct NamesakeWatch {
 
 impl NamesakeWatch {
     pub(super) fn new(topics: Topics, instance: &str) -> Self {
-        let (was_announced, is_announced, is_online, retained, is_said) = Default::default();
-        let (look_until, has_answer) = Default::default();
         Self {
             topics,
             instance: instance.into(),
-            was_announced,
-            is_announced,
-            is_online,
-            retained,
-            is_said,
-            look_until,
-            has_answer,
+            was_announced: false,
+            is_announced: false,
+            is_online: false,
+            retained: None,
+            is_said: false,
+            look_until: None,
+            has_answer: false,
         }
     }
 

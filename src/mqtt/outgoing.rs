@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::announcements::{Announcement, Announcements};
-use super::departures::{DepartureMessage, Departures};
+use super::departures::{DepartureMessage, Departures, MAX_STATES};
 use super::discovery::PromptEntity;
-use super::elimination::{Elimination, Finding, MessageKind};
+use super::elimination::{Elimination, MessageKind, Restriction};
 use super::limits::{BrokerLimits, packet_size};
 use super::message;
 use super::namesake::NamesakeWatch;
@@ -84,12 +84,11 @@ struct Candidate {
     end_size: Option<usize>,
 }
 
-/// Acknowledged and kept, as states are.
-const RETAINED: PublishForm = PublishForm { acknowledged: true, retained: true };
-/// Acknowledged, and of use now only.
-const ACKNOWLEDGED: PublishForm = PublishForm { acknowledged: true, retained: false };
-/// Neither: a newer one follows.
-const PLAIN: PublishForm = PublishForm { acknowledged: false, retained: false };
+impl Candidate {
+    fn new(ticket: Ticket, kind: MessageKind, topic: Arc<str>, payload: Vec<u8>, wanted: PublishForm) -> Self {
+        Self { ticket, kind, topic, payload, wanted, end_size: None }
+    }
+}
 
 /// The answer to a command, until the broker has it.
 #[derive(Debug)]
@@ -103,9 +102,6 @@ struct Response {
     /// This connection was given it.
     handed_out: bool,
 }
-
-/// More states than any configuration has, so that a broker full of odd topics does not fill our memory.
-const MAX_STALE: usize = 16_384;
 
 /// Somebody who asks reads the answer at once. As many as this wait only where the broker is away, and with it whoever asked.
 const MAX_RESPONSES: usize = 32;
@@ -149,7 +145,7 @@ pub(super) struct Outgoing {
     refused: HashMap<Arc<str>, Refusal>,
     /// States at the broker that no prompt has any more, with the payload that they are to get.
     stale: VecDeque<(Arc<str>, &'static str)>,
-    /// Filters that a careful connection subscribes to one by one.
+    /// Filters that are subscribed to one by one, with a single message in flight.
     filters: VecDeque<Filter>,
     /// This connection subscribes to nothing.
     skips_subscriptions: bool,
@@ -158,7 +154,7 @@ pub(super) struct Outgoing {
     scores: HashMap<Arc<str>, Vec<u8>>,
     /// The topics in `scores`, the longest waiting first.
     score_order: VecDeque<Arc<str>>,
-    /// A careful connection was given a score last: next is a message of discovery, if one waits. Scores never end.
+    /// With a single message in flight, a score was the last: next is a message of discovery, if one waits. Scores never end.
     score_was_last: bool,
     announcements: Announcements,
     departures: Departures,
@@ -281,7 +277,7 @@ impl Outgoing {
     /// The broker has retained this state. Where no prompt has it any more, whoever subscribes to it now gets `OFF`, and
     /// the topic is removed, which alone would leave them with the last payload.
     pub(super) fn found_state(&mut self, topic: &str) {
-        if !self.index.contains_key(topic) && self.stale.len() < MAX_STALE {
+        if !self.index.contains_key(topic) && self.stale.len() < MAX_STATES {
             if let Some((source, prompt)) = self.announcements.topics().parse_state(topic) {
                 self.announcements.found_prompt(source, prompt);
             }
@@ -290,8 +286,8 @@ impl Outgoing {
         }
     }
 
-    /// A new connection, whose broker takes what `limits` says. Returns the filters to subscribe to at once; a careful
-    /// connection subscribes one by one.
+    /// A new connection, whose broker takes what `limits` says. Returns the filters to subscribe to at once; with
+    /// a single message in flight they are subscribed to one by one.
     pub(super) fn begin_connection(&mut self, limits: BrokerLimits, filters: Vec<Filter>, now: Instant) -> Vec<Filter> {
         if limits != self.limits {
             self.left_out.clear();
@@ -305,7 +301,7 @@ impl Outgoing {
         let filters = filters.into_iter();
         let allowed =
             filters.filter(|filter| !self.elimination.is_left_out(MessageKind::Subscription, &filter.path, 0));
-        if self.is_careful() {
+        if self.is_single_in_flight() {
             self.filters = allowed.collect();
             return Vec::new();
         }
@@ -323,16 +319,15 @@ impl Outgoing {
         self.due = self.retained.keys().copied().collect();
         self.responses.iter_mut().for_each(|response| response.handed_out = false);
         self.outbox.rewind();
-        let outbox = &self.outbox;
-        self.set_aside.retain(|number| outbox.topic(*number).is_some());
+        self.forget_removed_events();
         self.announcements.begin_connection();
         self.ha_birth_pending = false;
         self.score_was_last = false;
     }
 
     /// Whether messages are to be sent one by one, events first.
-    pub(super) fn is_careful(&self) -> bool {
-        self.elimination.is_careful()
+    pub(super) fn is_single_in_flight(&self) -> bool {
+        self.elimination.is_single_in_flight()
     }
 
     /// Whether the next connection will show what the broker does not take, and so should follow soon.
@@ -346,7 +341,7 @@ impl Outgoing {
     }
 
     /// The broker has ended the connection, with these messages unconfirmed.
-    pub(super) fn on_end(&mut self, unconfirmed: &[SentMessage], cause: Option<Cause>) -> Option<Finding> {
+    pub(super) fn on_end(&mut self, unconfirmed: &[SentMessage], cause: Option<Cause>) -> Option<Restriction> {
         let finding = self.elimination.on_end(unconfirmed, cause);
         if let (Some(_), [SentMessage { ticket: Ticket::Response(number), size, .. }]) = (&finding, unconfirmed) {
             let why = self.in_words_of_limit();
@@ -356,8 +351,8 @@ impl Outgoing {
     }
 
     /// The filters by which to ask the broker whose the topics are on which we announce devices, or those of a former name, by
-    /// packet; empty where all was asked, and where nothing is subscribed to. A careful connection asks for devices alone, one by
-    /// one, after the events.
+    /// packet; empty where all was asked, and where nothing is subscribed to. With a single message in flight devices alone are asked
+    /// for, one by one, after the events.
     pub(super) fn take_filters(&mut self, now: Instant) -> Vec<Vec<Filter>> {
         if self.skips_subscriptions {
             return Vec::new();
@@ -367,7 +362,7 @@ impl Outgoing {
             filters = self.announcements.take_filters(now);
             filters.retain(|filter| !self.elimination.is_left_out(MessageKind::Subscription, &filter.path, 0));
         }
-        if self.is_careful() {
+        if self.is_single_in_flight() {
             self.filters.extend(filters);
             return Vec::new();
         }
@@ -380,7 +375,7 @@ impl Outgoing {
 
     /// Whether there is time for former names: not while it is found out what the broker takes, nor while we stop.
     fn may_depart(&self) -> bool {
-        !self.is_careful() && !self.is_stopping
+        !self.is_single_in_flight() && !self.is_stopping
     }
 
     /// The broker has answered a subscription.
@@ -431,7 +426,8 @@ impl Outgoing {
             self.due = self.retained.keys().copied().collect();
         }
         loop {
-            let candidate = if self.is_careful() { self.next_careful(now) } else { self.next_in_order(now) }?;
+            let candidate =
+                if self.is_single_in_flight() { self.next_by_importance(now) } else { self.next_in_order(now) }?;
             if let Some(message) = self.fit(candidate) {
                 return Some(message);
             }
@@ -439,8 +435,7 @@ impl Outgoing {
     }
 
     /// Retained topics, so that the picture is right, devices, responses, then events in their order, what is left of former names,
-    /// then scores. Events and
-    /// scores wait a moment for Home Assistant to subscribe.
+    /// then scores. Events and scores wait a moment for Home Assistant to subscribe.
     fn next_in_order(&mut self, now: Instant) -> Option<Candidate> {
         if self.namesakes.wait_until(now).is_some() {
             // For a round trip, so that it is seen whose the retained topics were. Events wait for Home Assistant alone.
@@ -458,7 +453,7 @@ impl Outgoing {
     }
 
     /// The most important first, and nothing waits for anything: each may be what ends the connection.
-    fn next_careful(&mut self, now: Instant) -> Option<Candidate> {
+    fn next_by_importance(&mut self, now: Instant) -> Option<Candidate> {
         const KINDS: [MessageKind; 4] =
             [MessageKind::Status, MessageKind::State, MessageKind::Health, MessageKind::Info];
         if let Some(found) = self
@@ -536,8 +531,7 @@ impl Outgoing {
         }
         if self.set_aside.len() > self.outbox.waiting() {
             // Some have become too old since.
-            let outbox = &self.outbox;
-            self.set_aside.retain(|number| outbox.topic(*number).is_some());
+            self.forget_removed_events();
         }
         self.set_aside_count += 1;
         let count = self.set_aside_count;
@@ -548,6 +542,12 @@ impl Outgoing {
                  events set aside so far); raise its limit, or see its access list"
             );
         }
+    }
+
+    /// Of the events that were set aside, those that the outbox does not have any more.
+    fn forget_removed_events(&mut self) {
+        let outbox = &self.outbox;
+        self.set_aside.retain(|number| outbox.topic(*number).is_some());
     }
 
     /// An answer that does not fit is replaced by one that says so; one that does not fit either is dropped.
@@ -579,14 +579,8 @@ impl Outgoing {
             self.due.remove(&index);
             if let Some((topic, payload)) = self.retained.get(&index) {
                 let (kind, topic, payload) = (kind_of(topics, topic), Arc::clone(topic), payload.clone());
-                return Some(Candidate {
-                    ticket: Ticket::Retained(index),
-                    kind,
-                    topic,
-                    payload,
-                    wanted: RETAINED,
-                    end_size: None,
-                });
+                let ticket = Ticket::Retained(index);
+                return Some(Candidate::new(ticket, kind, topic, payload, PublishForm::RETAINED));
             }
         }
         None
@@ -597,14 +591,7 @@ impl Outgoing {
             // A prompt may have come since.
             if !self.index.contains_key(&topic) {
                 let (ticket, kind) = (Ticket::Stale, MessageKind::State);
-                return Some(Candidate {
-                    ticket,
-                    kind,
-                    topic,
-                    payload: payload.into(),
-                    wanted: RETAINED,
-                    end_size: None,
-                });
+                return Some(Candidate::new(ticket, kind, topic, payload.into(), PublishForm::RETAINED));
             }
         }
         None
@@ -615,20 +602,13 @@ impl Outgoing {
             return None;
         }
         let DepartureMessage { leave, topic, kind, payload } = self.departures.next(now)?;
-        Some(Candidate {
-            ticket: Ticket::Departure(leave),
-            kind,
-            topic,
-            payload: payload.into(),
-            wanted: RETAINED,
-            end_size: None,
-        })
+        Some(Candidate::new(Ticket::Departure(leave), kind, topic, payload.into(), PublishForm::RETAINED))
     }
 
     fn subscription(&mut self) -> Option<Candidate> {
         let Filter { path, retained } = self.filters.pop_front()?;
         let (ticket, kind) = (Ticket::Subscription { retained }, MessageKind::Subscription);
-        Some(Candidate { ticket, kind, topic: path.into(), payload: Vec::new(), wanted: PLAIN, end_size: None })
+        Some(Candidate::new(ticket, kind, path.into(), Vec::new(), PublishForm::PLAIN))
     }
 
     fn response(&mut self) -> Option<Candidate> {
@@ -636,20 +616,13 @@ impl Outgoing {
         response.handed_out = true;
         let (ticket, kind) = (Ticket::Response(response.number), MessageKind::Response);
         let (topic, payload) = (Arc::clone(&response.topic), response.payload.clone());
-        Some(Candidate { ticket, kind, topic, payload, wanted: ACKNOWLEDGED, end_size: None })
+        Some(Candidate::new(ticket, kind, topic, payload, PublishForm::ACKNOWLEDGED))
     }
 
     fn score(&mut self) -> Option<Candidate> {
         let topic = self.score_order.pop_front()?;
         let payload = self.scores.remove(&topic)?;
-        Some(Candidate {
-            ticket: Ticket::Score,
-            kind: MessageKind::Score,
-            topic,
-            payload,
-            wanted: PLAIN,
-            end_size: None,
-        })
+        Some(Candidate::new(Ticket::Score, MessageKind::Score, topic, payload, PublishForm::PLAIN))
     }
 
     fn device(&mut self, now: Instant) -> Option<Candidate> {
@@ -661,7 +634,7 @@ impl Outgoing {
             is_refused || elimination.is_left_out(MessageKind::Discovery, topic, 0)
         })?;
         let wanted = PublishForm { acknowledged: true, retained };
-        Some(Candidate { ticket: Ticket::Device, kind: MessageKind::Discovery, topic, payload, wanted, end_size: None })
+        Some(Candidate::new(Ticket::Device, MessageKind::Discovery, topic, payload, wanted))
     }
 
     fn event(&mut self) -> Option<Candidate> {
@@ -671,7 +644,8 @@ impl Outgoing {
             match message::event(&waiting.record) {
                 Ok(payload) => {
                     let end_size = waiting.record.duration.is_none().then(|| end_size(&waiting.record, payload.len()));
-                    return Some(Candidate { ticket, kind, topic, payload, wanted: ACKNOWLEDGED, end_size });
+                    let candidate = Candidate::new(ticket, kind, topic, payload, PublishForm::ACKNOWLEDGED);
+                    return Some(Candidate { end_size, ..candidate });
                 }
                 Err(error) => {
                     // It would never be written, and must not stand in the way of the others.
@@ -716,7 +690,7 @@ impl Outgoing {
     /// Whether only events and what is retained is sent: a connection that ends now would not be followed by another, and
     /// nobody would learn that we have stopped.
     fn leaves_out_options(&self) -> bool {
-        self.is_stopping && self.is_careful()
+        self.is_stopping && self.is_single_in_flight()
     }
 
     /// The broker refuses this message: its topic, or what of it is as large, is left alone for a while, for the others to

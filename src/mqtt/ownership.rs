@@ -18,7 +18,7 @@ const LOOK_TIME: Duration = Duration::from_millis(500);
 
 /// What a message on one of the topics means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Finding {
+pub(super) enum OwnershipChange {
     /// Another node's device, of which this is the identifier, is where ours should be. To be said once.
     Taken(String),
     /// The topic of this source has become free.
@@ -30,7 +30,7 @@ pub(super) enum Finding {
 }
 
 /// The topics of one node.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ownership {
     node: String,
     /// Sources whose topics the broker was asked about on this connection, and when.
@@ -76,8 +76,7 @@ pub(super) fn topic(prefix: &str, name: &str) -> String {
 
 impl Ownership {
     pub(super) fn new(node: &str) -> Self {
-        let (looked, taken, said, former) = Default::default();
-        Self { node: node.into(), looked, taken, said, former }
+        Self { node: node.into(), ..Self::default() }
     }
 
     /// On a new connection nothing was asked.
@@ -137,31 +136,31 @@ impl Ownership {
     }
 
     /// Somebody's message on a topic below `prefix`, or what was retained there.
-    pub(super) fn found(&mut self, prefix: &str, on: &str, payload: &[u8]) -> Finding {
+    pub(super) fn found(&mut self, prefix: &str, on: &str, payload: &[u8]) -> OwnershipChange {
         let is = |name: String| topic(prefix, &name) == on;
         let source = self.looked.keys().find(|source| is(device_name(&self.node, source))).cloned();
         let Some(source) = source else {
             let former = |source: &&String| former_device_name(&self.node, source).is_some_and(is);
-            let Some(source) = self.looked.keys().find(former).cloned() else { return Finding::Nothing };
+            let Some(source) = self.looked.keys().find(former).cloned() else { return OwnershipChange::Nothing };
             let ours = identifiers(payload).contains(&identifier(&self.node, &source));
             if !ours || self.former.contains_key(&source) {
-                return Finding::Nothing;
+                return OwnershipChange::Nothing;
             }
             self.former.insert(source.clone(), false);
-            return Finding::Former(source);
+            return OwnershipChange::Former(source);
         };
         let found = identifiers(payload);
         let other = found.iter().find(|found| **found != identifier(&self.node, &source));
         match other {
             Some(other) => {
                 self.taken.insert(source.clone());
-                if self.said.insert(source) { Finding::Taken(other.clone()) } else { Finding::Nothing }
+                if self.said.insert(source) { OwnershipChange::Taken(other.clone()) } else { OwnershipChange::Nothing }
             }
             None if self.taken.remove(&source) => {
                 self.said.remove(&source);
-                Finding::Freed(source)
+                OwnershipChange::Freed(source)
             }
-            None => Finding::Nothing,
+            None => OwnershipChange::Nothing,
         }
     }
 }
@@ -195,25 +194,32 @@ mod tests {
         let (mut pi, filters) = looking("pi", &["kitchen_mic"]);
         assert_eq!(filters, ["ha/device/pi_kitchen_mic/config"]);
         let on = filters[0].as_str();
-        assert_eq!(pi.found("ha", on, &payload("clapd/pi/kitchen_mic")), Finding::Nothing);
+        assert_eq!(pi.found("ha", on, &payload("clapd/pi/kitchen_mic")), OwnershipChange::Nothing);
         let other = payload("clapd/pi_kitchen/mic");
-        assert_eq!(pi.found("ha", on, &other), Finding::Taken("clapd/pi_kitchen/mic".into()));
+        assert_eq!(pi.found("ha", on, &other), OwnershipChange::Taken("clapd/pi_kitchen/mic".into()));
         assert!(pi.is_taken("kitchen_mic"));
-        assert_eq!(pi.found("ha", on, &other), Finding::Nothing, "it is said once");
-        assert_eq!(pi.found("ha", on, b""), Finding::Freed("kitchen_mic".into()));
+        assert_eq!(pi.found("ha", on, &other), OwnershipChange::Nothing, "it is said once");
+        assert_eq!(pi.found("ha", on, b""), OwnershipChange::Freed("kitchen_mic".into()));
         assert!(!pi.is_taken("kitchen_mic"));
-        assert_eq!(pi.found("ha", on, br#"{"dev":{"ids":"sonoff"}}"#), Finding::Taken("sonoff".into()), "another");
+        assert_eq!(
+            pi.found("ha", on, br#"{"dev":{"ids":"sonoff"}}"#),
+            OwnershipChange::Taken("sonoff".into()),
+            "another"
+        );
         assert!(pi.is_taken("kitchen_mic"));
-        assert_eq!(pi.found("ha", "ha/device/other/config", &other), Finding::Nothing);
+        assert_eq!(pi.found("ha", "ha/device/other/config", &other), OwnershipChange::Nothing);
     }
 
     #[test]
     fn a_former_topic_is_ours_only_where_our_device_is_on_it() {
         let (mut pi, filters) = looking("pi_kitchen", &["mic"]);
         assert_eq!(filters, ["ha/device/_10_pi_kitchen_mic/config", "ha/device/pi_kitchen_mic/config"]);
-        assert_eq!(pi.found("ha", &filters[1], &payload("clapd/pi/kitchen_mic")), Finding::Nothing);
+        assert_eq!(pi.found("ha", &filters[1], &payload("clapd/pi/kitchen_mic")), OwnershipChange::Nothing);
         assert!(!pi.has_former("mic") && !pi.is_taken("mic"));
-        assert_eq!(pi.found("ha", &filters[1], &payload("clapd/pi_kitchen/mic")), Finding::Former("mic".into()));
+        assert_eq!(
+            pi.found("ha", &filters[1], &payload("clapd/pi_kitchen/mic")),
+            OwnershipChange::Former("mic".into())
+        );
         assert!(pi.has_former("mic"));
     }
 

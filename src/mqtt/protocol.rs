@@ -54,6 +54,15 @@ pub(super) struct PublishForm {
     pub(super) retained: bool,
 }
 
+impl PublishForm {
+    /// Acknowledged and kept, as states are.
+    pub(super) const RETAINED: Self = Self { acknowledged: true, retained: true };
+    /// Acknowledged, and of use now only.
+    pub(super) const ACKNOWLEDGED: Self = Self { acknowledged: true, retained: false };
+    /// Neither: a newer one follows.
+    pub(super) const PLAIN: Self = Self { acknowledged: false, retained: false };
+}
+
 /// The protocol's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Version {

@@ -11,10 +11,10 @@ use super::reason::Cause;
 
 /// The full will and what it may lack, down to none.
 const LADDER: [Option<PublishForm>; 5] = [
-    Some(PublishForm { retained: true, acknowledged: true }),
-    Some(PublishForm { retained: false, acknowledged: true }),
+    Some(PublishForm::RETAINED),
+    Some(PublishForm::ACKNOWLEDGED),
     Some(PublishForm { retained: true, acknowledged: false }),
-    Some(PublishForm { retained: false, acknowledged: false }),
+    Some(PublishForm::PLAIN),
     None,
 ];
 

@@ -39,7 +39,7 @@ fn begin(outgoing: &mut Outgoing, limits: BrokerLimits) {
 
 fn message_of(ticket: Ticket) -> SentMessage {
     let (kind, topic) = (MessageKind::Event, topic("event"));
-    SentMessage { ticket, kind, topic, size: 100, wanted: ACKNOWLEDGED, form: ACKNOWLEDGED }
+    SentMessage { ticket, kind, topic, size: 100, wanted: PublishForm::ACKNOWLEDGED, form: PublishForm::ACKNOWLEDGED }
 }
 
 fn confirm(outgoing: &mut Outgoing, ticket: Ticket) {
@@ -204,7 +204,7 @@ fn whose_topics_are_ours_is_asked_in_small_packets_and_after_events_where_care_i
     outbox.start(&topic("event"), record(None));
     outgoing.on_end(&[], None);
     outgoing.begin_connection(BrokerLimits::default(), filters(), Instant::now());
-    assert!(outgoing.is_careful() && outgoing.take_filters(Instant::now()).is_empty());
+    assert!(outgoing.is_single_in_flight() && outgoing.take_filters(Instant::now()).is_empty());
     let sent = sent(&mut outgoing);
     assert_eq!((sent[0].as_str(), sent.len() > sources.len()), ("event=started", true), "{sent:?}");
     begin(&mut outgoing, BrokerLimits::default());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clapd_core::prompts::Prompt;
 
 use super::super::discovery::{self, DeviceSpec, Node, PromptEntity};
-use super::super::elimination::{Elimination, Finding, MessageKind};
+use super::super::elimination::{Elimination, MessageKind, Restriction};
 use super::super::limits::{BrokerLimits, packet_size};
 use super::super::link::Link;
 use super::super::names::device_name;
@@ -139,7 +139,7 @@ struct SessionCheck {
     limits: BrokerLimits,
     connection: Option<(Link, Session)>,
     will_finding: Option<&'static str>,
-    findings: Vec<Finding>,
+    findings: Vec<Restriction>,
     ends: usize,
 }
 
@@ -207,7 +207,7 @@ impl SessionCheck {
     fn try_messages(&mut self, topics: &Topics, spec: &ProbeSpec<'_>, passed: Report<'_>) -> Result<(), ProbeFailure> {
         let route = topics.route("setup", "test");
         let payload = format!("clapd setup {:016x}", fastrand::u64(..)).into_bytes();
-        let wanted = PublishForm { acknowledged: true, retained: true };
+        let wanted = PublishForm::RETAINED;
         let state = TestMessage { kind: MessageKind::State, topic: Arc::clone(&route.state), payload, wanted };
         let kept = self.deliver(&state)?;
         let kept = publish_outcome(&kept, &state.topic, spec.node)?;
@@ -216,7 +216,7 @@ impl SessionCheck {
         let gone = TestMessage { payload: Vec::new(), ..state };
         let gone = self.deliver(&gone)?;
         publish_outcome(&gone, &route.state, spec.node)?;
-        let wanted = PublishForm { acknowledged: true, retained: false };
+        let wanted = PublishForm::ACKNOWLEDGED;
         let event = TestMessage {
             kind: MessageKind::Event,
             topic: Arc::clone(&route.event),
@@ -238,7 +238,7 @@ impl SessionCheck {
         received?;
         passed(
             ProbeStep::Receive,
-            match kept.retained && self.elimination.form(&route.state, wanted_state()).retained {
+            match kept.retained && self.elimination.form(&route.state, PublishForm::RETAINED).retained {
                 true => "a state is kept, and comes back",
                 false => "a state comes back, but is not kept: who subscribes later learns of it at the next change",
             },
@@ -260,7 +260,7 @@ impl SessionCheck {
         spec: &ProbeSpec<'_>,
         passed: Report<'_>,
     ) -> Result<(), ProbeFailure> {
-        let wanted = wanted_state();
+        let wanted = PublishForm::RETAINED;
         let topic: Arc<str> = format!("{prefix}/device/{}_setup/config", spec.node).into();
         let kind = MessageKind::Discovery;
         let permission = TestMessage { kind, topic: Arc::clone(&topic), payload: Vec::new(), wanted };
@@ -282,7 +282,7 @@ impl SessionCheck {
         let (device, entity) = largest_announcements(topics, spec);
         let filler = |size: usize| {
             let payload = vec![b' '; size.saturating_sub(packet_size(&topic, 0))];
-            let wanted = PublishForm { acknowledged: true, retained: false };
+            let wanted = PublishForm::ACKNOWLEDGED;
             TestMessage { kind, topic: Arc::clone(&topic), payload, wanted }
         };
         let whole = self.deliver(&filler(device))?;
@@ -435,10 +435,6 @@ impl SessionCheck {
             while !matches!(session.next(), Ok(SessionEvent::Disconnected) | Err(_)) {}
         }
     }
-}
-
-fn wanted_state() -> PublishForm {
-    PublishForm { acknowledged: true, retained: true }
 }
 
 fn no_answer() -> SessionFailure {
