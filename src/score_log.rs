@@ -74,13 +74,13 @@ pub struct ScoreLog {
     /// Lines that wait.
     pending: String,
     flushed: Instant,
-    failed: Option<Failure>,
+    failed: Option<WriteFailure>,
     lost: u64,
 }
 
 /// The last try failed.
 #[derive(Debug)]
-struct Failure {
+struct WriteFailure {
     at: Instant,
     error: io::Error,
 }
@@ -136,7 +136,7 @@ impl ScoreLog {
         self.flush();
         let (lost, path) = (self.lost(), self.spec.path.display());
         match &self.failed {
-            Some(Failure { error, .. }) => {
+            Some(WriteFailure { error, .. }) => {
                 Err(io::Error::new(error.kind(), format!("{path}: {lost} scores could not be written: {error}")))
             }
             None if lost > 0 => Err(io::Error::other(format!("{path}: {lost} scores could not be written meanwhile"))),
@@ -212,7 +212,7 @@ impl ScoreLog {
                 RETRY_AFTER.as_secs()
             );
         }
-        self.failed = Some(Failure { at: Instant::now(), error });
+        self.failed = Some(WriteFailure { at: Instant::now(), error });
     }
 }
 

@@ -358,11 +358,14 @@ impl Announcements {
         let omitted = all - fitting.len();
         self.parts.extend(fitting);
         if self.omitted.insert(source.into(), omitted) != Some(omitted) {
-            let (max, held) = (self.max_packet, all - omitted);
+            let max = self.max_packet;
+            let how = match all - omitted {
+                0 => format!("of none of its {all} entities, since each is larger"),
+                held => format!("of its entities one by one, of {held} of {all}"),
+            };
             log::warn!(
-                "mqtt: {topic}: the device's message has {device_size} bytes and the broker takes packets of at most {max}: \
-                 Home Assistant is told of its entities one by one, of {held} of {all}; raise the limit (mosquitto: \
-                 max_packet_size) for all of them in one"
+                "mqtt: {topic}: the device's message has {device_size} bytes, of which at most {max} may be sent: Home \
+                 Assistant is told {how}; raise the broker's limit (mosquitto: max_packet_size) for all of them in one"
             );
         }
     }

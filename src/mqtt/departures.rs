@@ -21,7 +21,7 @@ use super::topics::Topics;
 
 /// From the broker's answer to a subscription on, for what it has retained to arrive. It follows at once, and there is no hurry:
 /// a slow link has time for thousands of states, and a computer of that name that is just starting says so.
-const LOOK_TIME: Duration = Duration::from_secs(2);
+const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// Filters in one subscription: a packet of some 500 bytes, which every broker takes.
 const FILTERS_AT_ONCE: usize = 4;
 /// Connections that may end with a leave unfinished. Where each of them does, the broker may end them for it: the rest is left
@@ -159,7 +159,7 @@ impl Departures {
 
     /// There is nothing more to do for this name.
     fn finish(&mut self, presence: &Presence) {
-        self.identity.strike_out(presence);
+        self.identity.remove(presence);
         self.waiting.pop_front();
         self.current = None;
     }
@@ -290,7 +290,7 @@ impl Departure {
     /// When all that is retained has arrived; none where the broker has not answered everything.
     fn looked_at(&self) -> Option<Instant> {
         let is_asked = self.filters.is_empty() && self.unanswered_filters.is_empty();
-        self.answered_at.filter(|_| is_asked).map(|at| at + LOOK_TIME)
+        self.answered_at.filter(|_| is_asked).map(|at| at + ANSWER_TIME)
     }
 
     fn found(&mut self, topic: &str, payload: &[u8], retained: bool, now: Instant) -> bool {
@@ -472,8 +472,8 @@ mod tests {
         departures.found("ha/device/attic_yard/config", &device("yard"), true, now);
         departures.found("ha/device/attic_mic/config", &device("other"), true, now);
         departures.found("ha/sensor/attic_mic/dog_score/config", &device("mic"), true, now);
-        assert_eq!((departures.wake_at(now), sent(&mut departures, now)), (Some(now + LOOK_TIME), (Vec::new(), 0)));
-        let now = now + LOOK_TIME;
+        assert_eq!((departures.wake_at(now), sent(&mut departures, now)), (Some(now + ANSWER_TIME), (Vec::new(), 0)));
+        let now = now + ANSWER_TIME;
         let mut expected = vec!["clapd/attic/mic/dog/state=OFF", "clapd/attic/mic/dog/state="];
         expected.extend(["clapd/attic/yard/cat/state=OFF", "clapd/attic/yard/cat/state="]);
         expected.extend(["ha/device/attic_yard/config=", "ha/sensor/attic_mic/dog_score/config="]);
@@ -494,7 +494,7 @@ mod tests {
         let now = Instant::now();
         let asked = ask(&mut departures, false, now);
         assert_eq!(asked, ["clapd/attic/status", "clapd/attic/info", "ha/device/attic_mic/config"]);
-        let (messages, _) = sent(&mut departures, now + LOOK_TIME);
+        let (messages, _) = sent(&mut departures, now + ANSWER_TIME);
         assert_eq!(messages[..2], ["clapd/attic/mic/dog/state=OFF", "clapd/attic/mic/dog/state="]);
         assert!(messages.contains(&"ha/binary_sensor/attic_mic/dog_state/config=".into()), "{messages:?}");
         assert_eq!((messages.len(), &messages[2 + 6..]), (2 + 6 + 4, &END.map(String::from)[..]));
@@ -516,16 +516,16 @@ mod tests {
             for (topic, payload, retained) in found {
                 departures.found(topic, payload, *retained, now);
             }
-            assert_eq!(sent(&mut departures, now + LOOK_TIME).0, [""; 0], "{found:?}");
+            assert_eq!(sent(&mut departures, now + ANSWER_TIME).0, [""; 0], "{found:?}");
             assert_eq!(departures.identity.former_here().count(), 0, "it is said once");
         }
         // One that comes while the name is being removed.
         let (mut departures, _state) = departures(None);
         let now = Instant::now();
         ask(&mut departures, true, now);
-        assert!(departures.next(now + LOOK_TIME).is_some());
+        assert!(departures.next(now + ANSWER_TIME).is_some());
         departures.found("clapd/attic/status", b"online", false, now);
-        assert!(departures.next(now + LOOK_TIME).is_none());
+        assert!(departures.next(now + ANSWER_TIME).is_none());
     }
 
     #[test]
@@ -538,10 +538,10 @@ mod tests {
         assert_eq!(departures.identity.former_here().count(), 1);
         let (mut departures, _state) = self::departures(None);
         ask(&mut departures, true, now);
-        let leave = departures.next(now + LOOK_TIME).unwrap().leave;
+        let leave = departures.next(now + ANSWER_TIME).unwrap().leave;
         departures.refused(leave);
         departures.accepted(leave);
-        assert_eq!((departures.next(now + LOOK_TIME), departures.identity.former_here().count()), (None, 1));
+        assert_eq!((departures.next(now + ANSWER_TIME), departures.identity.former_here().count()), (None, 1));
     }
 
     #[test]

@@ -33,19 +33,18 @@ pub(super) enum MessageKind {
 }
 
 impl MessageKind {
-    /// How often in a row a connection has to end with it before that is its own doing. An event is worth seconds of waiting:
-    /// three ends in a row, each with a broker that had answered just before, are no chance. What is optional goes at the first.
+    /// How often in a row a connection has to end with it before that is its own doing: a single end may be chance. An event is
+    /// worth more seconds of waiting than anything else.
     fn patience(self) -> u32 {
         match self {
             Self::Event => 3,
-            Self::Status | Self::State | Self::Health | Self::Info => 2,
-            Self::Subscription | Self::Response | Self::Score | Self::Discovery => 1,
+            _ => 2,
         }
     }
 
     /// How many topics may prove deadly before none of this kind is sent, if the broker has accepted none: as many reconnections
     /// are spared as there are topics. Discovery is tried as a whole and in parts. Events go on being tried, topic by topic.
-    fn most_victims(self) -> usize {
+    fn max_refused_topics(self) -> usize {
         match self {
             Self::Event => usize::MAX,
             Self::Discovery => 3,
@@ -55,7 +54,7 @@ impl MessageKind {
 
     /// The same where the broker has accepted some: a list of access may allow one source and not another, but a broker that
     /// has ended eight connections over something optional is left in peace.
-    const MOST_VICTIMS: usize = 8;
+    const MAX_REFUSED_TOPICS: usize = 8;
 }
 
 impl fmt::Display for MessageKind {
@@ -134,7 +133,7 @@ pub(super) struct Elimination {
     /// The last end of a connection has shown something, or may with the next.
     has_shown_something: bool,
     /// The message that was under way when the last connection with a single one ended, and how often in a row.
-    suspect: Option<(Arc<str>, PublishForm, u32)>,
+    suspect: Option<Suspect>,
     /// The topic that is tried in a lesser form.
     trial: Option<(Arc<str>, PublishForm)>,
     /// What helped once, and is to be tried once more before it is believed.
@@ -147,12 +146,28 @@ pub(super) struct Elimination {
     forbidden: Features,
     /// The least size on a topic that ends the connection.
     deadly: HashMap<Arc<str>, usize>,
-    victims: BTreeMap<MessageKind, usize>,
+    refused_topics: BTreeMap<MessageKind, usize>,
     left_out: BTreeSet<MessageKind>,
     /// The least size of a message of discovery that ends the connection.
     deadly_discovery: Option<usize>,
     learned_at: Option<Instant>,
     resend: bool,
+}
+
+/// A message over which connections seem to have ended.
+#[derive(Debug)]
+struct Suspect {
+    kind: MessageKind,
+    topic: Arc<str>,
+    size: usize,
+    form: PublishForm,
+    times: u32,
+}
+
+impl Suspect {
+    fn is(&self, message: &SentMessage) -> bool {
+        (self.kind, &self.topic, self.form) == (message.kind, &message.topic, message.form)
+    }
 }
 
 /// What a form may ask for.
@@ -176,7 +191,7 @@ impl Elimination {
             accepted_kinds: BTreeSet::new(),
             forbidden: Features::default(),
             deadly: HashMap::new(),
-            victims: BTreeMap::new(),
+            refused_topics: BTreeMap::new(),
             left_out: BTreeSet::new(),
             deadly_discovery: None,
             learned_at: None,
@@ -248,7 +263,8 @@ impl Elimination {
         self.accepted_kinds.insert(*kind);
         self.accepted.retain |= form.retained;
         self.accepted.qos1 |= form.acknowledged;
-        if self.suspect.as_ref().is_some_and(|(suspect, ..)| suspect == topic) {
+        // Not by a subscription to its topic, nor by the removal of what is on it.
+        if self.suspect.as_ref().is_some_and(|suspect| suspect.is(message) && *size >= suspect.size) {
             self.suspect = None;
         }
         // It was chance.
@@ -297,21 +313,21 @@ impl Elimination {
         if !was_single_in_flight && cause != Some(Cause::Size) {
             return None;
         }
-        let SentMessage { kind, topic, form, .. } = message;
+        let SentMessage { kind, ref topic, size, form, .. } = *message;
         let doubted =
             Features { retain: self.doubted.retain && form.retained, qos1: self.doubted.qos1 && form.acknowledged };
         if doubted != Features::default() {
             self.suspect = None;
             return self.forbid(doubted);
         }
-        let before = self.suspect.take().filter(|(suspect, tried, _)| (suspect, tried) == (topic, form));
-        let times = before.map_or(0, |(.., times)| times) + 1;
+        let before = self.suspect.take().filter(|suspect| suspect.is(message));
+        let times = before.map_or(0, |suspect| suspect.times) + 1;
         let next = if cause == Some(Cause::Size) { None } else { self.next_form(message) };
         // What the first form took pains to show need not be shown again for each of those before the last.
         let is_trial = self.trial.as_ref().is_some_and(|(tried, _)| tried == topic);
         let patience = if cause == Some(Cause::Size) || (is_trial && next.is_some()) { 1 } else { kind.patience() };
         if times < patience {
-            self.suspect = Some((Arc::clone(topic), *form, times));
+            self.suspect = Some(Suspect { kind, topic: Arc::clone(topic), size, form, times });
             return None;
         }
         if let Some(next) = next {
@@ -319,7 +335,7 @@ impl Elimination {
             return None;
         }
         self.trial = None;
-        Some(self.convict(message))
+        Some(self.leave_out(message))
     }
 
     /// The broker has refused a message of discovery, by its size for all that is known.
@@ -356,7 +372,7 @@ impl Elimination {
         forms.get(at + 1).copied()
     }
 
-    fn convict(&mut self, message: &SentMessage) -> Restriction {
+    fn leave_out(&mut self, message: &SentMessage) -> Restriction {
         let SentMessage { kind, ref topic, size, .. } = *message;
         self.learned_at.get_or_insert_with(Instant::now);
         let is_large = size > self.largest_accepted;
@@ -364,14 +380,14 @@ impl Elimination {
         if is_large && kind == MessageKind::Discovery {
             self.deadly_discovery = Some(self.deadly_discovery.map_or(size, |least| least.min(size)));
         }
-        let victims = self.victims.entry(kind).or_default();
-        *victims += 1;
+        let refused_topics = self.refused_topics.entry(kind).or_default();
+        *refused_topics += 1;
         let most = if self.accepted_kinds.contains(&kind) {
-            kind.most_victims().max(MessageKind::MOST_VICTIMS)
+            kind.max_refused_topics().max(MessageKind::MAX_REFUSED_TOPICS)
         } else {
-            kind.most_victims()
+            kind.max_refused_topics()
         };
-        if *victims >= most {
+        if *refused_topics >= most {
             self.left_out.insert(kind);
             return Restriction::Kind(kind);
         }
@@ -486,7 +502,7 @@ mod tests {
             trial.run(ALL, |message| message.size > limit);
             let topic = "device".into();
             assert_eq!(trial.findings, [Restriction::TooLarge { kind: MessageKind::Discovery, topic, size: 5_000 }]);
-            assert_eq!((trial.ends, trial.elimination.max_discovery()), (1, 4_999));
+            assert_eq!((trial.ends, trial.elimination.max_discovery()), (2, 4_999));
         }
     }
 
@@ -509,7 +525,7 @@ mod tests {
             |message| message.kind == MessageKind::Score,
         );
         assert_eq!(trial.findings.last(), Some(&Restriction::Kind(MessageKind::Score)));
-        assert_eq!(trial.ends, 2);
+        assert_eq!(trial.ends, 4);
     }
 
     #[test]
@@ -538,6 +554,27 @@ mod tests {
         assert!(trial.findings.is_empty(), "{:?}", trial.findings);
         assert!(trial.elimination.take_resend(), "the status was sent without being kept");
         assert_eq!(trial.elimination.form("status", form(true, true)), form(true, true));
+    }
+
+    #[test]
+    fn a_subscription_to_its_topic_does_not_clear_a_message() {
+        let subscription = (MessageKind::Subscription, "device", 30, form(false, false));
+        let mut trial = Trial::new();
+        trial.run(&[&[subscription], ALL].concat(), |message| message.size > 1_000);
+        assert_eq!((trial.ends, trial.elimination.max_discovery()), (2, 4_999));
+    }
+
+    #[test]
+    fn a_single_end_by_chance_leaves_out_nothing_of_any_kind() {
+        for (chance, ..) in ALL {
+            let mut trial = Trial::new();
+            let left = std::cell::Cell::new(1);
+            trial.run(ALL, |message| message.kind == *chance && left.replace(0) > 0);
+            assert!(trial.findings.is_empty(), "{:?}", trial.findings);
+            for (kind, topic, size, _) in ALL {
+                assert!(!trial.elimination.is_left_out(*kind, topic, *size), "{chance} {kind}");
+            }
+        }
     }
 
     #[test]

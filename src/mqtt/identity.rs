@@ -131,7 +131,7 @@ impl Identity {
 
     /// Nothing of this name is at the broker any more. Written by a thread of its own; where that does not get to it, the next
     /// run takes leave of the name once more.
-    pub(super) fn strike_out(&mut self, presence: &Presence) {
+    pub(super) fn remove(&mut self, presence: &Presence) {
         self.former.retain(|former| !former.is_named_as(presence));
         self.writer.write(self.bytes());
     }
@@ -301,7 +301,7 @@ mod tests {
         let mut again = open(&state, &here, "attic");
         assert_eq!(names(&again), ["hub:1883 loft ha", "hub:1883 roof ha"]);
         let loft = again.former[0].clone();
-        again.strike_out(&loft);
+        again.remove(&loft);
         let deadline = Instant::now() + Duration::from_secs(60);
         while names(&open(&state, &here, "attic")) != ["hub:1883 roof ha"] {
             assert!(Instant::now() < deadline, "it was not written");

@@ -12,6 +12,8 @@ use super::protocol::PublishForm;
 pub(super) struct BrokerLimits {
     /// Bytes of a packet, its header among them.
     pub(super) max_packet: Option<u32>,
+    /// It has announced them; in MQTT 3.1.1, where it cannot, they are our own bound.
+    pub(super) is_max_packet_announced: bool,
     /// Whether it keeps retained messages.
     pub(super) retain: bool,
     /// Whether it takes QoS 1.
@@ -29,7 +31,15 @@ const NOTABLE_RECEIVE_MAX: u16 = 16;
 
 impl Default for BrokerLimits {
     fn default() -> Self {
-        Self { max_packet: None, retain: true, qos1: true, receive_max: u16::MAX, wildcards: true, keep_alive_s: None }
+        Self {
+            max_packet: None,
+            is_max_packet_announced: true,
+            retain: true,
+            qos1: true,
+            receive_max: u16::MAX,
+            wildcards: true,
+            keep_alive_s: None,
+        }
     }
 }
 
@@ -37,6 +47,18 @@ impl BrokerLimits {
     /// The form that a message may have which is best sent in `form`.
     pub(super) fn allow(&self, form: PublishForm) -> PublishForm {
         PublishForm { acknowledged: form.acknowledged && self.qos1, retained: form.retained && self.retain }
+    }
+
+    /// Whose bound a packet that does not fit is beyond, and how to raise it.
+    pub(super) fn explain_max_packet(&self) -> Option<(String, &'static str)> {
+        let max = self.max_packet?;
+        Some(if self.is_max_packet_announced {
+            let remedy = "raise its limit (mosquitto: max_packet_size)";
+            (format!("the broker takes packets of at most {max} bytes"), remedy)
+        } else {
+            let remedy = "let clapd in with MQTT 5, in which a broker says what it takes";
+            (format!("clapd sends at most {max} bytes in MQTT 3.1.1, where a broker cannot say what it takes"), remedy)
+        })
     }
 
     /// Whether a packet of so many bytes may be sent.
@@ -49,7 +71,11 @@ impl BrokerLimits {
 impl fmt::Display for BrokerLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut words = Vec::new();
-        words.extend(self.max_packet.map(|max| format!("packets of at most {max} bytes")));
+        words.extend(
+            self.max_packet
+                .filter(|_| self.is_max_packet_announced)
+                .map(|max| format!("packets of at most {max} bytes")),
+        );
         words.extend((!self.retain).then(|| "nothing retained".into()));
         words.extend((!self.qos1).then(|| "QoS 0 only".into()));
         words.extend(
@@ -91,6 +117,7 @@ mod tests {
     fn limits_are_named_and_kept() {
         let limits = BrokerLimits {
             max_packet: Some(2048),
+            is_max_packet_announced: true,
             retain: false,
             qos1: false,
             receive_max: 1,
@@ -102,5 +129,13 @@ mod tests {
         let full = PublishForm { acknowledged: true, retained: true };
         assert_eq!(limits.allow(full), PublishForm { acknowledged: false, retained: false });
         assert_eq!(BrokerLimits::default().allow(full), full);
+    }
+
+    #[test]
+    fn a_bound_of_our_own_is_not_called_the_brokers() {
+        let own = BrokerLimits { max_packet: Some(65_536), is_max_packet_announced: false, ..BrokerLimits::default() };
+        let explained = own.explain_max_packet().unwrap().0;
+        assert!(own.to_string().is_empty() && explained.starts_with("clapd sends at most 65536"), "{explained}");
+        assert_eq!(BrokerLimits::default().explain_max_packet(), None);
     }
 }

@@ -11,7 +11,7 @@ use super::message::{self, AnnouncedInfo};
 use super::topics::Topics;
 
 /// For the broker to answer the subscription, which takes a round trip; one that does not answer keeps nobody waiting.
-const LOOK_TIME: Duration = Duration::from_millis(500);
+const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// The watch for another of our name.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl NamesakeWatch {
 
     /// The broker is being asked what is there.
     pub(super) fn begin_look(&mut self, now: Instant) {
-        self.look_until = Some(now + LOOK_TIME);
+        self.look_until = Some(now + ANSWER_TIME);
     }
 
     /// The broker has answered a subscription: what it has retained is settled.
@@ -134,7 +134,7 @@ mod tests {
     fn what_an_earlier_installation_or_we_ourselves_have_left_is_nobody() {
         let (mut watch, now) = (watch(), Instant::now());
         watch.begin_look(now);
-        assert!(watch.wait_until(now).is_some() && watch.wait_until(now + LOOK_TIME).is_none());
+        assert!(watch.wait_until(now).is_some() && watch.wait_until(now + ANSWER_TIME).is_none());
         watch.on_subscribed(INFO);
         assert_eq!(watch.wait_until(now), None);
         assert_eq!(watch.found(STATUS, b"offline", true), None);

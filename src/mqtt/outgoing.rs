@@ -74,7 +74,7 @@ pub(super) struct OutgoingMessage {
 }
 
 /// A message before it is known whether and how this broker takes it.
-struct Candidate {
+struct UnjudgedMessage {
     ticket: Ticket,
     kind: MessageKind,
     topic: Arc<str>,
@@ -84,7 +84,7 @@ struct Candidate {
     end_size: Option<usize>,
 }
 
-impl Candidate {
+impl UnjudgedMessage {
     fn new(ticket: Ticket, kind: MessageKind, topic: Arc<str>, payload: Vec<u8>, wanted: PublishForm) -> Self {
         Self { ticket, kind, topic, payload, wanted, end_size: None }
     }
@@ -436,7 +436,7 @@ impl Outgoing {
 
     /// Retained topics, so that the picture is right, devices, responses, then events in their order, what is left of former names,
     /// then scores. Events and scores wait a moment for Home Assistant to subscribe.
-    fn next_in_order(&mut self, now: Instant) -> Option<Candidate> {
+    fn next_in_order(&mut self, now: Instant) -> Option<UnjudgedMessage> {
         if self.namesakes.wait_until(now).is_some() {
             // For a round trip, so that it is seen whose the retained topics were. Events wait for Home Assistant alone.
             return if self.announcements.holds_events(now) { None } else { self.event() };
@@ -453,7 +453,7 @@ impl Outgoing {
     }
 
     /// The most important first, and nothing waits for anything: each may be what ends the connection.
-    fn next_by_importance(&mut self, now: Instant) -> Option<Candidate> {
+    fn next_by_importance(&mut self, now: Instant) -> Option<UnjudgedMessage> {
         const KINDS: [MessageKind; 4] =
             [MessageKind::Status, MessageKind::State, MessageKind::Health, MessageKind::Info];
         if let Some(found) = self
@@ -481,8 +481,8 @@ impl Outgoing {
     }
 
     /// The message in a form and size that this broker takes; none where there is no such form.
-    fn fit(&mut self, candidate: Candidate) -> Option<OutgoingMessage> {
-        let Candidate { ticket, kind, topic, payload, wanted, end_size } = candidate;
+    fn fit(&mut self, candidate: UnjudgedMessage) -> Option<OutgoingMessage> {
+        let UnjudgedMessage { ticket, kind, topic, payload, wanted, end_size } = candidate;
         let form = self.limits.allow(self.elimination.form(&topic, wanted));
         let is_subscription = matches!(ticket, Ticket::Subscription { .. });
         let size = if is_subscription { 0 } else { packet_size(&topic, payload.len()) };
@@ -508,9 +508,9 @@ impl Outgoing {
             // That the broker ends the connection over it was logged when it was found out.
             _ if self.limits.fits(size) => {}
             _ if self.left_out.insert(kind) => log::warn!(
-                "mqtt: {topic} has {size} bytes, and {}: what of {kind} is as large is left out; raise its limit \
-                 (mosquitto: max_packet_size)",
-                self.in_words_of_limit()
+                "mqtt: {topic} has {size} bytes, and {}: what of {kind} is as large is left out; {}",
+                self.in_words_of_limit(),
+                self.limits.explain_max_packet().map_or("see its log", |(_, remedy)| remedy)
             ),
             _ => {}
         }
@@ -518,10 +518,8 @@ impl Outgoing {
     }
 
     fn in_words_of_limit(&self) -> String {
-        match self.limits.max_packet {
-            Some(max) => format!("the broker takes packets of at most {max}"),
-            None => "the broker ends the connection over it".into(),
-        }
+        let explained = self.limits.explain_max_packet();
+        explained.map_or_else(|| "the broker ends the connection over it".into(), |(whose, _)| whose)
     }
 
     /// This broker cannot take the event. It stays in the outbox, for a broker with other limits, until it is too old.
@@ -569,7 +567,7 @@ impl Outgoing {
     }
 
     /// The next retained topic that is due, of this kind or of any.
-    fn retained(&mut self, kind: Option<MessageKind>) -> Option<Candidate> {
+    fn retained(&mut self, kind: Option<MessageKind>) -> Option<UnjudgedMessage> {
         let topics = self.announcements.topics();
         let is_of_kind = |index: &usize| {
             let entry = self.retained.get(index);
@@ -580,52 +578,52 @@ impl Outgoing {
             if let Some((topic, payload)) = self.retained.get(&index) {
                 let (kind, topic, payload) = (kind_of(topics, topic), Arc::clone(topic), payload.clone());
                 let ticket = Ticket::Retained(index);
-                return Some(Candidate::new(ticket, kind, topic, payload, PublishForm::RETAINED));
+                return Some(UnjudgedMessage::new(ticket, kind, topic, payload, PublishForm::RETAINED));
             }
         }
         None
     }
 
-    fn stale(&mut self) -> Option<Candidate> {
+    fn stale(&mut self) -> Option<UnjudgedMessage> {
         while let Some((topic, payload)) = self.stale.pop_front() {
             // A prompt may have come since.
             if !self.index.contains_key(&topic) {
                 let (ticket, kind) = (Ticket::Stale, MessageKind::State);
-                return Some(Candidate::new(ticket, kind, topic, payload.into(), PublishForm::RETAINED));
+                return Some(UnjudgedMessage::new(ticket, kind, topic, payload.into(), PublishForm::RETAINED));
             }
         }
         None
     }
 
-    fn departure(&mut self, now: Instant) -> Option<Candidate> {
+    fn departure(&mut self, now: Instant) -> Option<UnjudgedMessage> {
         if !self.may_depart() {
             return None;
         }
         let DepartureMessage { leave, topic, kind, payload } = self.departures.next(now)?;
-        Some(Candidate::new(Ticket::Departure(leave), kind, topic, payload.into(), PublishForm::RETAINED))
+        Some(UnjudgedMessage::new(Ticket::Departure(leave), kind, topic, payload.into(), PublishForm::RETAINED))
     }
 
-    fn subscription(&mut self) -> Option<Candidate> {
+    fn subscription(&mut self) -> Option<UnjudgedMessage> {
         let Filter { path, retained } = self.filters.pop_front()?;
         let (ticket, kind) = (Ticket::Subscription { retained }, MessageKind::Subscription);
-        Some(Candidate::new(ticket, kind, path.into(), Vec::new(), PublishForm::PLAIN))
+        Some(UnjudgedMessage::new(ticket, kind, path.into(), Vec::new(), PublishForm::PLAIN))
     }
 
-    fn response(&mut self) -> Option<Candidate> {
+    fn response(&mut self) -> Option<UnjudgedMessage> {
         let response = self.responses.iter_mut().find(|response| !response.handed_out)?;
         response.handed_out = true;
         let (ticket, kind) = (Ticket::Response(response.number), MessageKind::Response);
         let (topic, payload) = (Arc::clone(&response.topic), response.payload.clone());
-        Some(Candidate::new(ticket, kind, topic, payload, PublishForm::ACKNOWLEDGED))
+        Some(UnjudgedMessage::new(ticket, kind, topic, payload, PublishForm::ACKNOWLEDGED))
     }
 
-    fn score(&mut self) -> Option<Candidate> {
+    fn score(&mut self) -> Option<UnjudgedMessage> {
         let topic = self.score_order.pop_front()?;
         let payload = self.scores.remove(&topic)?;
-        Some(Candidate::new(Ticket::Score, MessageKind::Score, topic, payload, PublishForm::PLAIN))
+        Some(UnjudgedMessage::new(Ticket::Score, MessageKind::Score, topic, payload, PublishForm::PLAIN))
     }
 
-    fn device(&mut self, now: Instant) -> Option<Candidate> {
+    fn device(&mut self, now: Instant) -> Option<UnjudgedMessage> {
         let (limits, elimination, refused) = (&self.limits, &self.elimination, &self.refused);
         let max_packet = limits.max_packet.map_or(usize::MAX, |max| max as usize).min(elimination.max_discovery());
         self.announcements.set_max_packet(max_packet);
@@ -634,18 +632,18 @@ impl Outgoing {
             is_refused || elimination.is_left_out(MessageKind::Discovery, topic, 0)
         })?;
         let wanted = PublishForm { acknowledged: true, retained };
-        Some(Candidate::new(Ticket::Device, MessageKind::Discovery, topic, payload, wanted))
+        Some(UnjudgedMessage::new(Ticket::Device, MessageKind::Discovery, topic, payload, wanted))
     }
 
-    fn event(&mut self) -> Option<Candidate> {
+    fn event(&mut self) -> Option<UnjudgedMessage> {
         loop {
             let waiting = self.outbox.next()?;
             let (ticket, kind, topic) = (Ticket::Event(waiting.number), MessageKind::Event, waiting.topic);
             match message::event(&waiting.record) {
                 Ok(payload) => {
                     let end_size = waiting.record.duration.is_none().then(|| end_size(&waiting.record, payload.len()));
-                    let candidate = Candidate::new(ticket, kind, topic, payload, PublishForm::ACKNOWLEDGED);
-                    return Some(Candidate { end_size, ..candidate });
+                    let candidate = UnjudgedMessage::new(ticket, kind, topic, payload, PublishForm::ACKNOWLEDGED);
+                    return Some(UnjudgedMessage { end_size, ..candidate });
                 }
                 Err(error) => {
                     // It would never be written, and must not stand in the way of the others.

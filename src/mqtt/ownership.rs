@@ -14,7 +14,7 @@ use super::protocol::Filter;
 
 /// For the broker to send what it has retained, which it does as soon as it is asked. Longer than a round trip around the world, and
 /// no longer than anybody would notice.
-const LOOK_TIME: Duration = Duration::from_millis(500);
+const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// What a message on one of the topics means.
 #[derive(Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Ownership {
 
     /// Until when to wait for the broker's answer; none where it has had its time, or was not asked.
     pub(super) fn wait_until(&self, source: &str, now: Instant) -> Option<Instant> {
-        self.looked.get(source).map(|at| *at + LOOK_TIME).filter(|until| now < *until)
+        self.looked.get(source).map(|at| *at + ANSWER_TIME).filter(|until| now < *until)
     }
 
     /// Whether the topic of this source is another node's.
@@ -229,7 +229,7 @@ mod tests {
         let now = Instant::now();
         let sources = ["mic".to_owned(), "yard".to_owned()];
         assert_eq!(pi.filters("ha", sources[1..].iter(), now).len(), 1);
-        assert!(pi.wait_until("yard", now).is_some() && pi.wait_until("yard", now + LOOK_TIME).is_none());
+        assert!(pi.wait_until("yard", now).is_some() && pi.wait_until("yard", now + ANSWER_TIME).is_none());
         pi.begin_connection();
         assert_eq!((pi.filters("ha", sources.iter(), now).len(), pi.wait_until("other", now)), (2, None));
     }

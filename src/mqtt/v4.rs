@@ -53,9 +53,11 @@ pub(super) fn subscribe(client: &Client, filters: Vec<Filter>) -> bool {
 
 pub(super) fn session_event(event: Result<Event, ConnectionError>) -> Result<SessionEvent, SessionFailure> {
     Ok(match event.map_err(|error| failure(&error))? {
-        Event::Incoming(Incoming::ConnAck(_)) => {
-            SessionEvent::Accepted(BrokerLimits { max_packet: Some(MAX_UNASKED), ..BrokerLimits::default() })
-        }
+        Event::Incoming(Incoming::ConnAck(_)) => SessionEvent::Accepted(BrokerLimits {
+            max_packet: Some(MAX_UNASKED),
+            is_max_packet_announced: false,
+            ..BrokerLimits::default()
+        }),
         Event::Incoming(Incoming::UnsubAck(_)) => SessionEvent::MarkerReached,
         // A broker of this version acknowledges what it refuses, too.
         Event::Incoming(Incoming::PubAck(ack)) => SessionEvent::Acknowledged(ack.pkid, Ok(())),

@@ -90,6 +90,7 @@ fn limits(announced: &ConnAckProperties) -> BrokerLimits {
     let allows = |flag: Option<u8>| flag != Some(0);
     BrokerLimits {
         max_packet: announced.max_packet_size,
+        is_max_packet_announced: true,
         retain: allows(announced.retain_available),
         qos1: allows(announced.max_qos),
         // The standard forbids 0, with which nothing could ever be sent.
@@ -265,6 +266,7 @@ mod tests {
         };
         let expected = BrokerLimits {
             max_packet: Some(2048),
+            is_max_packet_announced: true,
             retain: false,
             qos1: false,
             receive_max: 1,

@@ -216,7 +216,9 @@ fn an_access_list_that_is_too_narrow_is_noticed() {
     outcome.is(
         5,
         &[
-            "publish: the broker refuses clapd/attic/setup/test/state: this user may not write",
+            "an event of ",
+            "accepted and acknowledged",
+            "receive: the broker refuses clapd/attic/setup/test/state: this user may not write",
             "let this user write to clapd/attic/#",
         ],
     );

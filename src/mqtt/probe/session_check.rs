@@ -126,8 +126,8 @@ enum Outcome {
     Accepted(PublishForm),
     /// The broker has refused it.
     Refused(Reason),
-    /// It is larger than the broker has announced to take.
-    TooLarge { size: usize, max: u32 },
+    /// It is larger than may be sent: whose bound that is, and how it is raised.
+    TooLarge { size: usize, bound: String, remedy: &'static str },
     /// The broker ends the connection over it.
     Deadly,
 }
@@ -199,48 +199,51 @@ impl SessionCheck {
         passed(ProbeStep::Login, &format!("{as_whom}, in {}{limits}", self.dialer.version()));
         passed(
             ProbeStep::Will,
-            self.will_finding.unwrap_or("the last will is accepted: who subscribes learns when clapd dies"),
+            self.will_finding.unwrap_or("the broker lets us in with a last will, which is to say when clapd dies"),
         );
     }
 
-    /// A state that is kept, and comes back; then an event.
+    /// An event, which is what matters most; then a state that is kept, and comes back.
     fn try_messages(&mut self, topics: &Topics, spec: &ProbeSpec<'_>, passed: Report<'_>) -> Result<(), ProbeFailure> {
+        self.try_event(topics, spec, passed)?;
         let route = topics.route("setup", "test");
         let payload = format!("clapd setup {:016x}", fastrand::u64(..)).into_bytes();
         let wanted = PublishForm::RETAINED;
         let state = TestMessage { kind: MessageKind::State, topic: Arc::clone(&route.state), payload, wanted };
-        let kept = self.deliver(&state)?;
-        let kept = publish_outcome(&kept, &state.topic, spec.node)?;
-        let received = self.receive(&state, kept.retained, spec.node);
+        let published = self.deliver(&state)?;
+        let form = publish_outcome(ProbeStep::Receive, &published, &state.topic, spec.node)?;
+        let received = self.receive(&state, form.retained, spec.node);
         // Also where it did not come back: nothing is to be left. What was found out about the first is confirmed by it, too.
-        let gone = TestMessage { payload: Vec::new(), ..state };
-        let gone = self.deliver(&gone)?;
-        publish_outcome(&gone, &route.state, spec.node)?;
-        let wanted = PublishForm::ACKNOWLEDGED;
-        let event = TestMessage {
-            kind: MessageKind::Event,
-            topic: Arc::clone(&route.event),
-            payload: largest_event(spec),
-            wanted,
-        };
-        let told = self.deliver(&event)?;
-        let told = publish_outcome(&told, &event.topic, spec.node)?;
-        let size = packet_size(&event.topic, event.payload.len());
+        let removal = TestMessage { payload: Vec::new(), ..state };
+        let removed = self.deliver(&removal)?;
+        publish_outcome(ProbeStep::Receive, &removed, &route.state, spec.node)?;
+        received?;
+        passed(
+            ProbeStep::Receive,
+            match form.retained && self.elimination.form(&route.state, PublishForm::RETAINED).retained {
+                true => "a state is kept, and comes back",
+                false => "a state comes back, but is not kept: who subscribes later learns of it at the next change",
+            },
+        );
+        self.report_findings(ProbeStep::Receive, passed);
+        Ok(())
+    }
+
+    /// The largest event at QoS 1.
+    fn try_event(&mut self, topics: &Topics, spec: &ProbeSpec<'_>, passed: Report<'_>) -> Result<(), ProbeFailure> {
+        let topic = topics.route("setup", "test").event;
+        let (payload, wanted) = (largest_event(spec), PublishForm::ACKNOWLEDGED);
+        let size = packet_size(&topic, payload.len());
+        let event = TestMessage { kind: MessageKind::Event, topic, payload, wanted };
+        let published = self.deliver(&event)?;
+        let form = publish_outcome(ProbeStep::Publish, &published, &event.topic, spec.node)?;
         passed(
             ProbeStep::Publish,
-            &match told.acknowledged {
+            &match form.acknowledged {
                 true => format!("an event of {size} bytes is accepted and acknowledged"),
                 false => {
                     format!("an event of {size} bytes is accepted, but not acknowledged: the broker takes QoS 0 only")
                 }
-            },
-        );
-        received?;
-        passed(
-            ProbeStep::Receive,
-            match kept.retained && self.elimination.form(&route.state, PublishForm::RETAINED).retained {
-                true => "a state is kept, and comes back",
-                false => "a state comes back, but is not kept: who subscribes later learns of it at the next change",
             },
         );
         self.report_findings(ProbeStep::Publish, passed);
@@ -272,8 +275,8 @@ impl SessionCheck {
             }
             Outcome::Accepted(_) => format!("{prefix}/device/# is accepted: Home Assistant may find this computer"),
             Outcome::Refused(reason) => format!("the broker refuses {topic}: {}. {cannot}", reason.sentence()),
-            Outcome::TooLarge { size, max } => {
-                format!("the topic {topic} alone is {size} bytes, and the broker takes {max}. {cannot}")
+            Outcome::TooLarge { size, bound, .. } => {
+                format!("the topic {topic} alone is {size} bytes, and {bound}. {cannot}")
             }
             Outcome::Deadly => format!("the broker ends the connection over {topic}. {cannot}"),
         };
@@ -316,8 +319,8 @@ impl SessionCheck {
                 thread::sleep(RETRY_AFTER);
                 self.connect().map_err(|failure| login_failure(&self.options.broker, &failure))?;
             }
-            if let Some(max) = self.limits.max_packet.filter(|max| size > *max as usize) {
-                return Ok(Outcome::TooLarge { size, max });
+            if let Some((bound, remedy)) = self.limits.explain_max_packet().filter(|_| !self.limits.fits(size)) {
+                return Ok(Outcome::TooLarge { size, bound, remedy });
             }
             if self.elimination.is_left_out(*kind, topic, size) {
                 return Ok(Outcome::Deadly);
@@ -442,9 +445,9 @@ fn no_answer() -> SessionFailure {
 }
 
 /// The form in which a message was accepted without which nothing goes.
-fn publish_outcome(outcome: &Outcome, topic: &str, node: &str) -> Result<PublishForm, ProbeFailure> {
+fn publish_outcome(step: ProbeStep, outcome: &Outcome, topic: &str, node: &str) -> Result<PublishForm, ProbeFailure> {
     let remedy = format!("let this user write to clapd/{node}/# in the broker's access list");
-    let fault = |seen: String, remedy: String| Err(ProbeFailure::new(ProbeStep::Publish, seen, remedy));
+    let fault = |seen: String, remedy: String| Err(ProbeFailure::new(step, seen, remedy));
     match outcome {
         Outcome::Accepted(form) => Ok(*form),
         Outcome::Refused(reason) if reason.cause() == Cause::Topic => {
@@ -453,10 +456,9 @@ fn publish_outcome(outcome: &Outcome, topic: &str, node: &str) -> Result<Publish
         Outcome::Refused(reason) => {
             fault(format!("the broker refuses {topic}: {}", reason.sentence()), reason.remedy().into())
         }
-        Outcome::TooLarge { size, max } => fault(
-            format!("a message of {size} bytes does not fit: the broker takes {max}"),
-            "raise its limit (mosquitto: max_packet_size)".into(),
-        ),
+        Outcome::TooLarge { size, bound, remedy } => {
+            fault(format!("a message of {size} bytes does not fit: {bound}"), (*remedy).into())
+        }
         Outcome::Deadly => fault(
             format!("the broker ends the connection over {topic}"),
             format!("{remedy}, and see its log and its limits"),
