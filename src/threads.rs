@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-pub use fault::strike;
+pub use fault::panic_if_asked;
 pub use heartbeat::Heartbeat;
 
 /// How often a thread that is about to end is asked whether it has: whoever waits has seconds.

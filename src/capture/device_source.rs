@@ -24,7 +24,7 @@ use super::source_state::SourceState;
 use super::{Channel, Read};
 use crate::backoff::{Backoff, random_time};
 use crate::counter::Counter;
-use crate::threads::{joined, strike};
+use crate::threads::{joined, panic_if_asked};
 use crate::time::WallAnchor;
 
 /// How often the watcher reads a stream's counters. A dead server's error flood burns a core for as long.
@@ -248,7 +248,7 @@ impl DeviceWatcher {
     fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         while !self.is_stopped() {
-            strike(&watcher_name(&self.id));
+            panic_if_asked(&watcher_name(&self.id));
             let began = Instant::now();
             let StreamFailure { state, reason } = self.run_stream();
             if self.is_stopped() {
@@ -324,7 +324,7 @@ impl DeviceWatcher {
     fn watch(&mut self, health: &StreamHealth, description: &str) -> StreamFailure {
         let (mut blocks, mut since, mut first) = (0, Instant::now(), None);
         while !self.is_stopped() {
-            strike(&watcher_name(&self.id));
+            panic_if_asked(&watcher_name(&self.id));
             thread::sleep(POLL_INTERVAL);
             let now = health.blocks.load(Ordering::Relaxed);
             if now > 0 && first.is_none() {

@@ -17,7 +17,7 @@ use clapd_core::time::SampleTime;
 use super::Read;
 use super::counters::SourceCounters;
 use super::source_state::SourceState;
-use crate::threads::{joined, strike};
+use crate::threads::{joined, panic_if_asked};
 use crate::time::{Clocks, WallAnchor};
 
 /// Blocks that may wait for the reader: one being written while one is read keeps both busy.
@@ -267,7 +267,7 @@ impl DecodeThread {
 
     /// Hands a block over; in real time, at the moment at which its last sample would have been captured.
     fn send(&mut self, mut block: Block) -> std::result::Result<(), ReaderClosed> {
-        strike(thread::current().name().unwrap_or_default());
+        panic_if_asked(thread::current().name().unwrap_or_default());
         let began = *self.began.get_or_insert_with(Instant::now);
         self.sent += block.length();
         if self.spec.realtime {

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use super::source_control::SourceControl;
 use super::source_processor::SourceProcessor;
 use crate::capture::{Read, Source, SourceCounters, SourceSpec};
-use crate::threads::strike;
+use crate::threads::panic_if_asked;
 
 /// How long the thread waits for sound before it looks at its control again.
 const READ_TIMEOUT: Duration = Duration::from_millis(200);
@@ -88,7 +88,7 @@ fn run(input: SourceInput, begins: &Receiver<Box<SourceProcessor>>) -> Result<()
 fn read_all(source: &mut Source, processor: &mut SourceProcessor, control: &SourceControl) -> Result<()> {
     let name = thread_name(&processor.status().id);
     while !control.is_stopping() {
-        strike(&name);
+        panic_if_asked(&name);
         processor.apply_control();
         match source.read(READ_TIMEOUT)? {
             Read::Block { rate, samples, anchor } => processor.process(rate, samples, anchor)?,

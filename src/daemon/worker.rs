@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crate::health::ThreadHealth;
-use crate::threads::{ThreadPanic, joined, strike};
+use crate::threads::{ThreadPanic, joined, panic_if_asked};
 
 /// The thread's name, in the log and in health.
 const NAME: &str = "worker";
@@ -66,7 +66,7 @@ impl<T: Send + 'static> Worker<T> {
         let activity = Activity::new();
         let shown = activity.clone();
         let thread = thread::Builder::new().name(NAME.into()).spawn(move || {
-            strike(NAME);
+            panic_if_asked(NAME);
             work(&shown)
         })?;
         self.0 = Some(RunningJob { activity, thread });

@@ -11,7 +11,7 @@ const VARIABLE: &str = "CLAPD_TEST_PANIC";
 /// Panics where a test wants the thread of this name to.
 #[cfg(debug_assertions)]
 #[expect(clippy::panic, reason = "that is what it is for, and no release has it")]
-pub fn strike(thread: &str) {
+pub fn panic_if_asked(thread: &str) {
     let Some(path) = std::env::var_os(VARIABLE) else { return };
     if std::fs::read_to_string(path).is_ok_and(|names| names.lines().any(|name| name == thread)) {
         panic!("a test wants it");
@@ -20,4 +20,4 @@ pub fn strike(thread: &str) {
 
 /// Does nothing: this is no test build.
 #[cfg(not(debug_assertions))]
-pub fn strike(_: &str) {}
+pub fn panic_if_asked(_: &str) {}

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::fault::strike;
+use super::fault::panic_if_asked;
 
 /// The heartbeat of one thread: the thread beats, any other looks. Time counts while the computer is awake.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Heartbeat {
 
     /// The loop turns, and will again within `limit`.
     pub fn beat(&self, limit: Duration) {
-        strike(self.name);
+        panic_if_asked(self.name);
         let now = self.now_ms();
         // Nothing else is published by these, so relaxed is enough; a reader that sees one of the two new errs by a turn.
         self.due_ms.store(now.saturating_add(milliseconds(limit)), Relaxed);
