@@ -7,13 +7,16 @@ export CARGO_TARGET_DIR ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cac
 PYTHON ?= python3
 
 BUILD_PACKAGES := pkg-config:pkg-config libasound2-dev:/usr/include/alsa/asoundlib.h
-TEST_PACKAGES := mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosquitto_sub openssl:/usr/bin/openssl bsdutils:script \
+STREAM_PACKAGES := icecast2:/usr/bin/icecast2 ffmpeg:ffmpeg python3-gi:/usr/share/doc/python3-gi \
+	gir1.2-gst-rtsp-server-1.0:/usr/share/doc/gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good:/usr/share/doc/gstreamer1.0-plugins-good \
+	gstreamer1.0-libav:/usr/share/doc/gstreamer1.0-libav
+TEST_PACKAGES := $(STREAM_PACKAGES) mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosquitto_sub openssl:/usr/bin/openssl bsdutils:script \
 	faketime:faketime \
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example \
 	systemd:systemd-analyze
 
-.PHONY: help demo test lint test-kernels-debug cross-kernels cross-check sanitize chaos soak fuzz ha systemd-check parity \
+.PHONY: help demo test lint test-kernels-debug cross-kernels cross-check sanitize chaos soak stream-soak fuzz ha systemd-check parity \
 	parity-small deny bench speed step mini tune-example-data tune-example deb deb-test boot-test release manual clean
 .PHONY: build-packages test-packages parity-packages
 
@@ -61,6 +64,9 @@ chaos: build-packages test-packages ## 200 faults of broker, link, disk, clock a
 
 soak: build-packages test-packages ## 30 minutes at 20 times real time: no growth of memory, descriptors, threads (SOAK_S=n: seconds)
 	CLAPD_SOAK_S=$(or $(SOAK_S),1800) $(CARGO) test --locked --test system -- soak:: --nocapture
+
+stream-soak: build-packages test-packages ## 30 minutes of a camera and Icecast, interrupted again and again: no growth (SOAK_S=n: seconds)
+	CLAPD_STREAM_SOAK_S=$(or $(SOAK_S),1800) $(CARGO) test --locked --test system -- streams::nothing_grows --ignored --nocapture
 
 SECONDS ?= 60
 fuzz: build-packages ## every fuzz target for SECONDS=60

@@ -16,6 +16,7 @@
 //! |---|---|---|
 //! | audio callback | copies samples into a lock-free ring of 30 s; allocates, locks and logs nothing | writes no new samples; `samples_lost` counts them |
 //! | `stream-`, `watch-` (a device each) | hold a stream; open it again where it fails or stalls | a stream that hangs in the sound system is left behind; nine of them end the source |
+//! | `live-` (a stream or a listening place each) | connects, decodes, and connects again | makes the sender wait, or loses what the ring of 30 s does not hold |
 //! | `read-` (a file each) | decodes ahead of the reader | waits: no sound of a file is lost |
 //! | `source-` (a source each) | reads sound, runs the pipeline, reports scores and events | scores only the newest due window; `windows_skipped` counts the others |
 //! | `outbox` | writes events to the disk, drops those over a bound | the oldest start and end go together; `events_dropped` counts them |
@@ -35,7 +36,7 @@
 //! | [`counter`], [`backoff`] | a count and when it deserves a log line; waits that double | |
 //! | [`threads`] | names, heartbeats and ends of threads | |
 //! | [`time`] | the computer's clocks, and where they meet a source's | |
-//! | [`capture`] | devices, files and standard input as samples | counter, backoff, threads, time |
+//! | [`capture`] | devices, streams, files and standard input as samples | counter, backoff, threads, time |
 //! | [`score_log`] | a file of scores within a bound | |
 //! | [`health`] | what all threads have counted, at a moment | counter |
 //! | [`outbox`] | events that wait, also after a power cut | counter, threads, time |

@@ -103,6 +103,21 @@ impl DeviceSource {
         Ok(Self { streams, current: None, ended: None, samples: Vec::new(), counters, id, stop, watcher })
     }
 
+    /// What comes from elsewhere than a device: each ring is a connection, and between two of them is an outage.
+    pub fn of_rings(id: &str, streams: Receiver<RingReader>, counters: &Arc<SourceCounters>) -> Self {
+        let (id, counters) = (id.to_owned(), counters.clone());
+        Self {
+            streams,
+            current: None,
+            ended: None,
+            samples: Vec::new(),
+            counters,
+            id,
+            stop: Arc::default(),
+            watcher: None,
+        }
+    }
+
     pub fn read(&mut self, timeout: Duration) -> Result<Read<'_>> {
         let deadline = Instant::now() + timeout;
         let lost = loop {
@@ -236,7 +251,7 @@ fn stalled(reason: anyhow::Error) -> StreamFailure {
 }
 
 /// The state of a source in `before` whose samples have been coming for so long.
-fn state_of_flow(before: SourceState, since: Duration) -> SourceState {
+pub(super) fn state_of_flow(before: SourceState, since: Duration) -> SourceState {
     let troubled = matches!(before, SourceState::Lost | SourceState::Stalled | SourceState::Recovering);
     if troubled && since < RECOVERED_AFTER { SourceState::Recovering } else { SourceState::Live }
 }

@@ -1,18 +1,26 @@
 //! Capture: where sound and the time of day enter.
 //!
-//! A [`Source`] is a microphone (`device`, kept open by `device_source`), a file or standard input (`reader`). The
-//! pipeline's thread reads it: mono samples at the source's own rate, what was lost before them, and the anchor between
+//! A [`Source`] is a microphone (`device`, kept open by `device_source`), a file or standard input (`reader`), or what others
+//! send (`live_source`): a stream in the network (`rtsp`, `http`) or raw samples of a program (`listen`). The pipeline's thread reads it: mono samples at the source's own rate, what was lost before them, and the anchor between
 //! the sample clock and the time of day.
 
 mod alsa_log;
+mod arrival_clock;
 mod clock;
 mod counters;
 pub mod device;
 mod device_source;
+mod http;
 mod level;
+mod listen;
+mod live_source;
+mod live_writer;
+mod playlist;
 mod reader;
 mod ring;
+mod rtsp;
 mod source_state;
+mod stream_url;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,8 +34,12 @@ use crate::time::WallAnchor;
 pub use counters::{DeviceFailure, SourceCounters};
 use device_source::DeviceSource;
 use level::LevelMeter;
+pub use listen::{ListenPlace, ListenSpec};
+pub use live_source::{Credentials, StreamSpec, Transport};
+use live_source::{LiveOrigin, LiveSource};
 use reader::{BlockReader, InputSpec};
 pub use source_state::SourceState;
+pub use stream_url::{Scheme, StreamUrl, UserInfo};
 
 /// What a source is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +60,22 @@ pub enum SourceKind {
     },
     /// Wav on standard input, as fast as it comes.
     Stdin,
+    /// A stream in the network.
+    Stream(StreamSpec),
+    /// Raw samples that a program on this computer sends.
+    Listen(ListenSpec),
+}
+
+impl SourceKind {
+    /// Whether it is waited for while it is away, and opened again: a microphone and what others send.
+    pub fn is_reopened(&self) -> bool {
+        matches!(self, Self::Device { .. } | Self::Stream(_) | Self::Listen(_))
+    }
+
+    /// Whether it comes at the pace of the world, which can't wait for us; a file and a pipe can.
+    pub fn is_live(&self) -> bool {
+        self.is_reopened() || matches!(self, Self::File { realtime: true, .. })
+    }
 }
 
 /// A source as it is configured.
@@ -90,6 +118,7 @@ pub struct Source {
 enum Input {
     Device(DeviceSource),
     Reader(BlockReader),
+    Live(LiveSource),
 }
 
 impl Source {
@@ -98,6 +127,7 @@ impl Source {
     /// # Errors
     /// A file that is missing, is not sound, or has no such channel; a thread that can't be started.
     pub fn open(spec: &SourceSpec, counters: Arc<SourceCounters>) -> Result<Self> {
+        let live = |origin| LiveSource::start(&spec.id, origin, spec.channel, &counters).map(Input::Live);
         let reader = |input| BlockReader::start(&spec.id, input, spec.channel, &counters).map(Input::Reader);
         let input = match &spec.kind {
             SourceKind::Device { name } => Input::Device(DeviceSource::start(&spec.id, name, spec.channel, &counters)?),
@@ -105,6 +135,8 @@ impl Source {
                 reader(InputSpec { path: Some(path.clone()), looped: *looped, realtime: *realtime })?
             }
             SourceKind::Stdin => reader(InputSpec { path: None, looped: false, realtime: false })?,
+            SourceKind::Stream(stream) => live(LiveOrigin::Stream(stream.clone()))?,
+            SourceKind::Listen(listen) => live(LiveOrigin::Program(listen.clone()))?,
         };
         Ok(Self { input, counters, meter: LevelMeter::default() })
     }
@@ -118,6 +150,7 @@ impl Source {
         let read = match &mut self.input {
             Input::Device(device) => device.read(timeout)?,
             Input::Reader(reader) => reader.read(timeout)?,
+            Input::Live(live) => live.read(timeout)?,
         };
         if let Read::Block { rate, samples, .. } = &read {
             self.meter.push(*rate, samples.data);

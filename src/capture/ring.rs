@@ -64,6 +64,12 @@ pub(super) fn ring(rate: u32, counters: Arc<SourceCounters>) -> (RingWriter, Rin
 }
 
 impl RingWriter {
+    /// Counts samples that were lost before what is written next.
+    pub fn lose(&mut self, samples: u64) {
+        self.lost += samples;
+        self.counters.samples_lost.add(samples);
+    }
+
     /// Writes a block whose first sample was captured at `captured`: all of it or, where there is no room, none.
     pub fn write(&mut self, captured: Instant, block: impl ExactSizeIterator<Item = f32>) {
         let len = block.len();

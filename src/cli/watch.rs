@@ -189,10 +189,7 @@ impl<'a> Watcher<'a> {
             signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
-        let pace = match spec.kind {
-            SourceKind::Device { .. } | SourceKind::File { realtime: true, .. } => Pace::Live,
-            SourceKind::File { .. } | SourceKind::Stdin => Pace::Every,
-        };
+        let pace = if spec.kind.is_live() { Pace::Live } else { Pace::Every };
         let mut source = Source::open(spec, Arc::default()).with_context(|| format!("source {}", spec.id))?;
         let mut current: Option<(u32, Pipeline, WallAnchor)> = None;
         while !stop.load(Relaxed) && !self.is_enough() {

@@ -18,9 +18,11 @@ mod recording_names;
 mod secret;
 mod section;
 mod sources;
+mod streams;
 mod text_file;
 mod tls;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -85,6 +87,8 @@ pub struct Environment {
     pub host_name: String,
     /// `CLAPD_MQTT_PASSWORD`.
     pub mqtt_password: Option<Secret>,
+    /// Passwords of streams, `CLAPD_SOURCE_PASSWORD_<ID>`, by what stands behind the prefix.
+    pub source_passwords: HashMap<String, Secret>,
     /// `CREDENTIALS_DIRECTORY`, which systemd sets for `LoadCredential=`.
     pub credentials: Option<PathBuf>,
     /// Where this process may keep what outlives it: `STATE_DIRECTORY`, which systemd sets, or the user's own.
@@ -97,6 +101,7 @@ impl Environment {
         Self {
             host_name: gethostname::gethostname().to_string_lossy().into_owned(),
             mqtt_password: std::env::var("CLAPD_MQTT_PASSWORD").ok().map(Secret::new),
+            source_passwords: streams::passwords_of_environment(),
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             state: state_folder(),
         }

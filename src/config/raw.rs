@@ -35,6 +35,12 @@ pub(super) struct RawSource {
     pub(super) looped: Option<Located<bool>>,
     pub(super) realtime: Option<Located<bool>>,
     pub(super) stdin: Option<Located<bool>>,
+    pub(super) url: Option<Located<String>>,
+    pub(super) user: Option<Located<String>>,
+    pub(super) password_file: Option<Located<String>>,
+    pub(super) transport: Option<Located<String>>,
+    pub(super) listen: Option<Located<String>>,
+    pub(super) raw: Option<Located<String>>,
     pub(super) channel: Option<Located<TextOrInteger>>,
 }
 
@@ -169,10 +175,12 @@ fn prompts(root: &mut Section<'_, '_>, reader: &mut SectionReader<'_>) -> Vec<Ra
 }
 
 fn source(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawSource {
-    let kinds: Vec<&str> = ["device", "file", "stdin"].into_iter().filter(|kind| section.has(kind)).collect();
+    const KINDS: [&str; 5] = ["device", "file", "stdin", "url", "listen"];
+    let kinds: Vec<&str> = KINDS.into_iter().filter(|kind| section.has(kind)).collect();
     match kinds.as_slice() {
         [] => {
-            reader.missing(&section.location, "has none of `device`, `file` and `stdin`", "add `device = \"default\"`");
+            let missing = "has none of `device`, `file`, `stdin`, `url` and `listen`";
+            reader.missing(&section.location, missing, "add `device = \"default\"`");
         }
         [_] => {}
         several => {
@@ -188,6 +196,12 @@ fn source(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawSo
         looped: section.boolean("loop", reader),
         realtime: section.boolean("realtime", reader),
         stdin: section.boolean("stdin", reader),
+        url: section.string("url", reader),
+        user: section.string("user", reader),
+        password_file: section.string("password_file", reader),
+        transport: section.string("transport", reader),
+        listen: section.string("listen", reader),
+        raw: section.string("raw", reader),
         channel: section.text_or_integer("channel", reader),
     };
     section.finish(reader);

@@ -47,7 +47,8 @@ impl Checker<'_> {
             self.require_unique(id, &at.location, seen);
         }
         let channel = self.check_channel(raw.channel.as_ref());
-        let kind = self.check_source_kind(raw);
+        let kind = self.check_source_kind(raw, id.as_deref());
+        self.refuse_stream_keys(raw);
         if raw.file.is_none() {
             for key in [&raw.looped, &raw.realtime].into_iter().flatten() {
                 self.fault(&key.location, "is for files", "remove it, or name a `file`");
@@ -56,7 +57,7 @@ impl Checker<'_> {
         Some(SourceSpec { id: id?, kind: kind?, channel: channel? })
     }
 
-    fn check_source_kind(&mut self, raw: &RawSource) -> Option<SourceKind> {
+    fn check_source_kind(&mut self, raw: &RawSource, id: Option<&str>) -> Option<SourceKind> {
         if let Some(device) = &raw.device {
             if device.value.trim().is_empty() {
                 self.fault(&device.location, "is empty", "write \"default\", or a name that `clapd devices` lists");
@@ -72,6 +73,12 @@ impl Checker<'_> {
                 self.warn(&file.location, "is played for ever, as fast as this computer can", "add `realtime = true`");
             }
             return Some(SourceKind::File { path, looped, realtime });
+        }
+        if let Some(url) = &raw.url {
+            return self.check_stream(raw, url, id).map(SourceKind::Stream);
+        }
+        if let Some(listen) = &raw.listen {
+            return self.check_listen(raw, listen).map(SourceKind::Listen);
         }
         let stdin = raw.stdin.as_ref()?;
         if !stdin.value {

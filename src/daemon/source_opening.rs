@@ -99,8 +99,7 @@ fn open_each(
     };
     for spec in new {
         activity.set(format!("opening source {}", spec.id));
-        let is_device = matches!(spec.kind, SourceKind::Device { .. });
-        opened.push(if is_device && is_used(spec) {
+        opened.push(if spec.kind.is_reopened() && is_used(spec) {
             OpenedSource::open_later(spec)?
         } else {
             OpenedSource::open(spec)?

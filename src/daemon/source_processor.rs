@@ -61,10 +61,7 @@ impl SourceProcessor {
         reporter: EventReporter,
     ) -> Self {
         // What comes at the pace of the world can't wait for us; a file and a pipe can.
-        let pace = match kind {
-            SourceKind::Device { .. } | SourceKind::File { realtime: true, .. } => Pace::Live,
-            SourceKind::File { .. } | SourceKind::Stdin => Pace::Every,
-        };
+        let pace = if kind.is_live() { Pace::Live } else { Pace::Every };
         Self {
             status,
             model,

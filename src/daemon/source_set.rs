@@ -19,7 +19,7 @@ use super::source_opening::{OpenedSource, PresentSource};
 use super::source_processor::SourceProcessor;
 use super::source_status::SourceStatus;
 use super::source_thread::{HeldThread, thread_name};
-use crate::capture::{SourceKind, SourceSpec, SourceState};
+use crate::capture::{SourceSpec, SourceState};
 use crate::health::SourceHealth;
 use crate::mqtt::Publisher;
 use crate::threads::{ThreadPanic, joined};
@@ -316,7 +316,7 @@ impl SourceSet {
             let RunningSource { spec, status, control, thread } = &self.sources[index];
             let waits_for = |ending: &EndingSource| {
                 let before = &ending.source.spec;
-                let same_device = matches!(spec.kind, SourceKind::Device { .. }) && before.kind == spec.kind;
+                let same_device = spec.kind.is_reopened() && before.kind == spec.kind;
                 ending.is_in_the_way() && (before.id == spec.id || same_device)
             };
             if !matches!(thread, ThreadStage::Held(_)) || self.ending.iter().any(waits_for) {

@@ -11,7 +11,7 @@ use crate::health::{FAILING, ScoringCounters, SourceHealth};
 #[derive(Debug, Default)]
 pub(super) struct SourceStatus {
     pub(super) id: String,
-    /// Whether silence of the source itself is suspicious: a microphone always delivers samples, a pipe may not.
+    /// Whether silence of the source itself is suspicious: a microphone or a stream delivers samples as long as it is there, a pipe may not.
     pub(super) steady: bool,
     pub(super) capture: Arc<SourceCounters>,
     pub(super) scoring: Arc<ScoringCounters>,
@@ -22,7 +22,7 @@ pub(super) struct SourceStatus {
 
 impl SourceStatus {
     pub(super) fn new(id: &str, kind: &SourceKind) -> Self {
-        Self { id: id.into(), steady: matches!(kind, SourceKind::Device { .. }), ..Self::default() }
+        Self { id: id.into(), steady: kind.is_reopened(), ..Self::default() }
     }
 
     pub(super) fn health(&self) -> SourceHealth {

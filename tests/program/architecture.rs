@@ -67,6 +67,9 @@ fn each_library_has_its_place() {
             &[
                 ("alsa::", "capture/alsa_log.rs"),
                 ("cpal::", "capture/device.rs"),
+                ("ureq::", "capture/http.rs"),
+                ("md5::", "capture/rtsp/auth.rs"),
+                ("base64::", "capture/rtsp/auth.rs"),
                 ("rumqttc_v4::", "mqtt/"),
                 ("rumqttc_v5::", "mqtt/"),
                 ("crc32fast::", "outbox/log_entry.rs"),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clapd::capture::SourceKind;
+use clapd::capture::{ListenPlace, SourceKind, Transport};
 use clapd::config::{self, Diagnostic, Environment, Faults, Secret, Settings, Tls};
 use clapd::outbox::OutboxSpec;
 use clapd_core::channel::Channel;
@@ -90,11 +90,82 @@ clapd.toml: source: is missing; add `[[source]]` with `id` and `device = \"defau
 clapd.toml: prompt: is missing; add `[[prompt]]` with `text = \"a dog barking\"`";
     assert_eq!(faults(""), expected);
     let expected = "\
-clapd.toml:1: source[0]: has none of `device`, `file` and `stdin`; add `device = \"default\"`
+clapd.toml:1: source[0]: has none of `device`, `file`, `stdin`, `url` and `listen`; add `device = \"default\"`
 clapd.toml:1: source[0].id: is missing; add `id = \"mic\"`
 clapd.toml:2: prompt[0].text: is missing, and so is `audio`; add `text = \"a dog barking\"`, or recordings of it
 clapd.toml:3: mqtt.url: is missing; add `url = \"mqtt://user@host:1883\"`";
     assert_eq!(faults("[[source]]\n[[prompt]]\n[mqtt]"), expected);
+}
+
+/// A text whose only source is written so.
+fn with_source(lines: &str) -> String {
+    format!("[[source]]\nid = \"yard\"\n{lines}\n[[prompt]]\ntext = \"a dog barking\"\n")
+}
+
+#[test]
+fn streams_are_read_with_their_password_from_where_it_lies() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("password"), "from-file\n").unwrap();
+    fs::write(folder.path().join("source-yard-password"), "from-systemd\n").unwrap();
+    let parse = |lines: &str, environment: &Environment| {
+        let path = folder.path().join("clapd.toml");
+        let (settings, warnings) =
+            config::parse(&with_source(lines), &path, environment).unwrap_or_else(|f| panic!("{f}"));
+        let warnings: Vec<String> =
+            warnings.iter().map(ToString::to_string).filter(|warning| !warning.contains("mqtt")).collect();
+        let SourceKind::Stream(stream) = settings.sources[0].kind.clone() else { panic!("is a stream") };
+        let login = stream.credentials.map(|login| (login.user, login.password));
+        let login = login.map(|(user, password)| format!("{user}:{password}"));
+        (stream.url.text(), stream.transport, login, warnings)
+    };
+    let with_credential = Environment { credentials: Some(folder.path().into()), ..environment() };
+    let with_variable = Environment {
+        source_passwords: [("YARD".into(), Secret::new("from-variable".into()))].into(),
+        ..with_credential.clone()
+    };
+    let url = "url = \"rtsp://me@cam:8554/a?b=c\"";
+    let (text, transport, login, warnings) = parse(&format!("{url}\npassword_file = \"password\""), &with_variable);
+    assert_eq!(
+        (text.as_str(), transport, login.as_deref()),
+        ("rtsp://cam:8554/a?b=c", Transport::Tcp, Some("me:from-file"))
+    );
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(parse(url, &with_variable).2.as_deref(), Some("me:from-variable"));
+    assert_eq!(parse(url, &with_credential).2.as_deref(), Some("me:from-systemd"));
+    let (_, transport, login, _) = parse("url = \"rtsp://cam\"\nuser = \"you\"\ntransport = \"udp\"", &environment());
+    assert_eq!((transport, login.as_deref()), (Transport::Udp, Some("you:")));
+    assert_eq!(parse("url = \"http://cam\"", &environment()).2, None);
+    for url in ["rtsp://me:hunter2@cam", "rtsp://cam/user=me_password=hunter2"] {
+        let (_, _, _, warnings) = parse(&format!("url = \"{url}\""), &environment());
+        assert!(warnings[0].contains("holds a password") && !warnings[0].contains("hunter2"), "{warnings:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_stream_is_named_and_its_password_is_not() {
+    for (lines, expected) in [
+        ("url = \"rtsps://me:hunter2@cam\"", "\"rtsps\" is not a scheme of streams"),
+        ("url = \"rtsp://me:hunter2@cam:0\"", "\"0\" is not a port"),
+        ("url = \"rtsp://me@cam\"\nuser = \"me\"", "stands in the url, too"),
+        ("url = \"rtsp://:hunter2@cam\"", "names no user"),
+        ("url = \"rtsp://cam\"\ntransport = \"multicast\"", "neither \"tcp\" nor \"udp\""),
+        ("url = \"http://cam\"\ntransport = \"udp\"", "is for rtsp://"),
+        ("url = \"rtsp://me@cam\"\npassword_file = \"none\"", "No such file"),
+        ("device = \"default\"\nuser = \"me\"", "is for streams"),
+        ("device = \"default\"\nraw = \"16000:s16:1\"", "is for what a program sends"),
+        ("url = \"http://cam\"\nlisten = \"unix:/x\"", "has url and listen"),
+        ("listen = \"tcp:1234\"\nraw = \"16000:s16:1\"", "neither unix: nor fifo:"),
+        ("listen = \"unix:\"\nraw = \"16000:s16:1\"", "names no file"),
+        ("listen = \"fifo:/run/x\"", "nothing says the format of"),
+        ("listen = \"fifo:/run/x\"\nraw = \"16000:mp3:1\"", "its format is none of"),
+        ("url = \"http://cam\"\nloop = true", "is for files"),
+    ] {
+        let found = faults(&with_source(lines));
+        assert!(found.contains(expected) && !found.contains("hunter2"), "{found}");
+    }
+    let text = with_source("listen = \"unix:mic.sock\"\nraw = \"48000:s24:2\"");
+    let SourceKind::Listen(listen) = settings(&text).sources[0].kind.clone() else { panic!("is listened at") };
+    assert_eq!((listen.place, listen.format.frame_bytes()), (ListenPlace::Unix("mic.sock".into()), 6));
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod liveness;
 mod mqtt;
 mod setup;
 mod soak;
+mod streams;
 mod supervision;
 mod support;
 mod systemd;

@@ -35,14 +35,14 @@ const SLACK_KB: u64 = 3_000;
 
 /// What was seen of the daemon at a moment.
 #[derive(Debug, Clone, Copy)]
-struct Measurement {
-    rss_kb: u64,
-    descriptors: u64,
-    threads: u64,
+pub struct Measurement {
+    pub rss_kb: u64,
+    pub descriptors: u64,
+    pub threads: u64,
 }
 
 impl Measurement {
-    fn at(process: &Child) -> Self {
+    pub fn at(process: &Child) -> Self {
         let folder = Path::new("/proc").join(process.id().to_string());
         let status = fs::read_to_string(folder.join("status")).expect("clapd runs");
         let number = |key: &str| {
@@ -111,7 +111,7 @@ fn median(values: impl Iterator<Item = u64>) -> u64 {
 }
 
 /// Fails where one of the figures has grown.
-fn judge(measurements: &[Measurement], log: &str) {
+pub fn judge(measurements: &[Measurement], log: &str) {
     let quarter = measurements.len() / 4;
     for (what, of, slack) in [
         ("KB of memory", (|measurement: &Measurement| measurement.rss_kb) as fn(&Measurement) -> u64, SLACK_KB),

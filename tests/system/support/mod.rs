@@ -6,3 +6,4 @@ pub mod faults;
 pub mod node;
 pub mod setup_run;
 pub mod sound_server;
+pub mod stream_server;

@@ -4,6 +4,8 @@
 //! No length in a header is believed, and a broken file is an error or a counted loss, never a panic of ours
 //! (`damage_is_survived` in tests/suite/decode.rs).
 
+mod packet;
+mod raw;
 mod wav;
 
 use std::fs::File;
@@ -19,6 +21,8 @@ use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
 use symphonia::core::meta::MetadataOptions;
 
+pub use self::packet::{PacketCodec, PacketDecoder};
+pub use self::raw::RawFormat;
 use self::wav::Wav;
 use crate::channel::Channel;
 use crate::panics::catch_panic;
@@ -130,17 +134,7 @@ impl Decoder {
         frames: Option<u64>,
         body: Body,
     ) -> Result<Self> {
-        ensure!(
-            RATES.contains(&rate),
-            "{name}: its sample rate is {rate} Hz, allowed are {} to {} Hz; convert it: ffmpeg -i FILE -ar 48000 OUT.wav",
-            RATES.start(),
-            RATES.end()
-        );
-        ensure!(
-            channel.min_channels() <= channels,
-            "{name}: channel {} was asked for, but it has {channels} (counted from 0); choose another or \"mix\"",
-            channel.min_channels() - 1
-        );
+        check_source_format(&name, rate, channels, channel)?;
         let (interleaved, mono, faults) = (Vec::new(), Vec::new(), Faults::default());
         Ok(Self { name, channel, channels, rate, frames, body, interleaved, mono, faults })
     }
@@ -195,6 +189,22 @@ impl Decoder {
         }
         Ok(Some(Samples { lost, data: &self.mono }))
     }
+}
+
+/// Whether sound of this rate and with so many channels can be taken; `name` is for messages.
+fn check_source_format(name: &str, rate: u32, channels: usize, channel: Channel) -> Result<()> {
+    ensure!(
+        RATES.contains(&rate),
+        "{name}: its sample rate is {rate} Hz, allowed are {} to {} Hz; convert it: ffmpeg -i FILE -ar 48000 OUT.wav",
+        RATES.start(),
+        RATES.end()
+    );
+    ensure!(
+        channel.min_channels() <= channels,
+        "{name}: channel {} was asked for, but it has {channels} (counted from 0); choose another or \"mix\"",
+        channel.min_channels() - 1
+    );
+    Ok(())
 }
 
 /// A track and its decoder.

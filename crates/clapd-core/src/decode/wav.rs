@@ -15,7 +15,7 @@ const CHUNK: usize = 16 * 1024;
 
 /// How one sample is stored. Integers are left-justified in their bytes, as the format demands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
+pub(super) enum Encoding {
     U8,
     I16,
     I24,
@@ -25,7 +25,7 @@ enum Encoding {
 }
 
 impl Encoding {
-    fn bytes(self) -> usize {
+    pub(super) fn bytes(self) -> usize {
         match self {
             Self::U8 => 1,
             Self::I16 => 2,
@@ -36,7 +36,7 @@ impl Encoding {
     }
 
     /// The sample in the first `bytes()` bytes of `at`; 0 where there are fewer.
-    fn decode(self, at: &[u8]) -> f32 {
+    pub(super) fn decode(self, at: &[u8]) -> f32 {
         match (self, at) {
             (Self::U8, &[a, ..]) => (f32::from(a) - 128.0) / 128.0,
             (Self::I16, &[a, b, ..]) => f32::from(i16::from_le_bytes([a, b])) / 32_768.0,
