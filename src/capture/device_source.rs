@@ -118,6 +118,10 @@ impl DeviceSource {
         }
     }
 
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     pub fn read(&mut self, timeout: Duration) -> Result<Read<'_>> {
         let deadline = Instant::now() + timeout;
         let lost = loop {

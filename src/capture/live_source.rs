@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -21,6 +21,7 @@ use super::stream_url::{Scheme, StreamUrl};
 use super::{ListenSpec, Read, http, listen, rtsp};
 use crate::backoff::{Backoff, random_time};
 use crate::counter::Counter;
+use crate::threads::{joined, panic_if_asked};
 
 /// Without a sample for so long a source is stalled: a page of ogg takes a second to fill, radio links pause for one or two.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
@@ -108,6 +109,8 @@ pub(super) struct LiveSource {
     stop: Arc<AtomicBool>,
     /// When sound last came.
     last_sound: Instant,
+    /// None once it was joined.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl LiveSource {
@@ -123,17 +126,28 @@ impl LiveSource {
             ended: Arc::clone(&ended),
             failures: Counter::default(),
         };
-        thread::Builder::new()
-            .name(format!("live-{id}"))
+        let thread = thread::Builder::new()
+            .name(thread_name(id))
             .spawn(move || thread.run())
             .with_context(|| format!("source {id:?}: can't start its thread"))?;
         let reader = DeviceSource::of_rings(id, rings, counters);
-        Ok(Self { reader, counters: Arc::clone(counters), ended, stop, last_sound: Instant::now() })
+        Ok(Self {
+            reader,
+            counters: Arc::clone(counters),
+            ended,
+            stop,
+            last_sound: Instant::now(),
+            thread: Some(thread),
+        })
     }
 
     pub fn read(&mut self, timeout: Duration) -> Result<Read<'_>> {
-        // What was written before the end was said is read before it.
+        // What was written before the end was said, or before the thread ended in any way, is read before it.
         let ended = self.ended.load(Ordering::Acquire);
+        let thread = self.thread.take_if(|thread| thread.is_finished());
+        if let Some(thread) = thread {
+            joined(&thread_name(self.reader.id()), thread.join())?;
+        }
         let read = self.reader.read(timeout)?;
         if !matches!(read, Read::Idle) {
             self.last_sound = Instant::now();
@@ -151,6 +165,10 @@ impl Drop for LiveSource {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
+}
+
+fn thread_name(id: &str) -> String {
+    format!("live-{id}")
 }
 
 /// The thread that connects again and again.
@@ -176,6 +194,7 @@ impl LiveThread {
                 }
                 Err(error) => error,
             };
+            panic_if_asked(&thread_name(&self.id));
             if self.writer.is_stopped() {
                 return;
             }

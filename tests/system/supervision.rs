@@ -101,7 +101,9 @@ fn dies_and_comes_back(thread: &str) {
     let room = format!("[[source]]\nid = \"room\"\nfile = {RECORDING:?}\nrealtime = true\nloop = true\n");
     let folder = tempfile::tempdir().expect("a folder");
     let outbox = format!("[outbox]\ndir = {:?}\n", folder.path().join("outbox"));
-    let config = format!("{ANY}{NOBODY}{PIPE}{room}{}discovery_prefix = \"\"\n{outbox}", mqtt(&broker));
+    // Nobody listens at port 1: its thread tries again and again.
+    let stream = "[[source]]\nid = \"stream\"\nurl = \"http://127.0.0.1:1/\"\n";
+    let config = format!("{ANY}{NOBODY}{PIPE}{room}{stream}{}discovery_prefix = \"\"\n{outbox}", mqtt(&broker));
     let mut node = Node::start_in(folder, &config, |_| ());
     // It waits for the rest.
     node.stdin.write_all(&wav(&[0; 16_000 * 30])[..16_000 * 8]).expect("is read");
@@ -166,6 +168,12 @@ fn without_a_files_reader_it_ends() {
 #[test]
 fn without_a_devices_watcher_it_ends() {
     dies_and_comes_back("watch-mic");
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn without_a_streams_thread_it_ends() {
+    dies_and_comes_back("live-stream");
 }
 
 fn make_fifo(path: &Path) {
