@@ -115,6 +115,10 @@ pub struct SourceHealth {
     pub state: &'static str,
     /// The level of the last second of sound, in dB below full scale; none before there was one.
     pub level_db: Option<i32>,
+    /// The channel that was chosen as the best, where that is asked for.
+    pub channel: Option<usize>,
+    /// What is wrong with the sound beside its state, in words with the remedy.
+    pub warnings: Vec<String>,
     /// Samples that came and found no room.
     pub samples_lost: u64,
     /// Samples that were no numbers.
@@ -135,15 +139,22 @@ pub struct SourceHealth {
     pub events_started: u64,
 }
 
+impl SourceHealth {
+    /// What is published at once when it changes.
+    fn news(&self) -> (&'static str, Option<usize>, &[String]) {
+        (self.state, self.channel, &self.warnings)
+    }
+}
+
 impl Health {
     /// Whether it should be published at once, since it differs from `before`, which was published last: a source's state is
-    /// another, or the outbox's; a thread hangs, or goes on again; or there is a new connection, which was given `before`, and that may be old.
+    /// another, or its warnings are, or the outbox's state; a thread hangs, or goes on again; or there is a new connection, which was given `before`, and that may be old.
     pub fn is_news(&self, before: &Self) -> bool {
         self.outbox != before.outbox
             || self.connections != before.connections
             || self.names_taken != before.names_taken
             || !self.threads.iter().map(ThreadHealth::is_late).eq(before.threads.iter().map(ThreadHealth::is_late))
-            || !self.sources.iter().map(|source| source.state).eq(before.sources.iter().map(|source| source.state))
+            || !self.sources.iter().map(SourceHealth::news).eq(before.sources.iter().map(SourceHealth::news))
     }
 }
 
@@ -161,6 +172,8 @@ mod tests {
         let hangs = Health { threads: vec![thread(ThreadHealth::LATE)], ..health(source("live", 0)) };
         let turns = Health { threads: vec![thread(ThreadHealth::OK)], ..health(source("live", 0)) };
         assert!(hangs.is_news(&turns) && turns.is_news(&hangs) && !hangs.is_news(&hangs));
+        let warned = SourceHealth { warnings: vec!["dead".into()], ..source("live", 0) };
+        assert!(health(warned).is_news(&health(source("live", 0))));
         let connected = Health { connections: 2, ..health(source("live", 0)) };
         assert!(connected.is_news(&health(source("live", 0))), "what the broker has just been given may be old");
     }

@@ -14,8 +14,9 @@
 //!
 //! | thread | does | when overloaded |
 //! |---|---|---|
-//! | audio callback | copies samples into a lock-free ring of 30 s; allocates, locks and logs nothing | writes no new samples; `samples_lost` counts them |
-//! | `stream-`, `watch-` (a device each) | hold a stream; open it again where it fails or stalls | a stream that hangs in the sound system is left behind; nine of them end the source |
+//! | audio callback (cpal's, a device each) | copies frames into a lock-free ring of 2 s; allocates, locks and logs nothing | writes no new frames; `samples_lost` counts them |
+//! | `stream-` (a device each) | reads frames, judges their channels and their rate, and copies to each of its sources the channel that it takes, through a lock-free ring of 30 s | writes no new samples into a ring that is full; `samples_lost` counts them |
+//! | `watch-` (a device each) | opens a stream, and again where it fails or stalls | a stream that hangs in the sound system is left behind; nine of them end the source |
 //! | `live-` (a stream or a listening place each) | connects, decodes, and connects again | makes the sender wait, or loses what the ring of 30 s does not hold |
 //! | `read-` (a file each) | decodes ahead of the reader | waits: no sound of a file is lost |
 //! | `source-` (a source each) | reads sound, runs the pipeline, reports scores and events | scores only the newest due window; `windows_skipped` counts the others |
@@ -26,7 +27,7 @@
 //! | main | the supervisor: owns the handles of the others, signals, health, watchdog, requests; never waits but to stop | more than eight requests are dropped; `commands_dropped` counts them |
 //!
 //! A thread that ends or panics unasked is named in the log and ends the process, with its events, its outbox and an error
-//! status; systemd starts another. `watch-` and `read-` are their source's, which fails with them; what decoders and bundles
+//! status; systemd starts another. `watch-` and `read-` are their sources', which fail with them; what decoders and bundles
 //! panic about is an error of the file or the window.
 //!
 //! # Modules

@@ -177,7 +177,7 @@ _clapd() {
             return 0
             ;;
         clapd__subcmd__devices)
-            opts="-h --json --help"
+            opts="-h --json --all --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -79,6 +79,7 @@ complete -c clapd -n "__fish_clapd_using_subcommand embed" -l bundle -d 'Model b
 complete -c clapd -n "__fish_clapd_using_subcommand embed" -l json -d 'A JSON object a line'
 complete -c clapd -n "__fish_clapd_using_subcommand embed" -s h -l help -d 'Print help'
 complete -c clapd -n "__fish_clapd_using_subcommand devices" -l json -d 'One JSON object a line'
+complete -c clapd -n "__fish_clapd_using_subcommand devices" -l all -d 'What ALSA makes of them, too: conversions, surround sound, other sound systems'
 complete -c clapd -n "__fish_clapd_using_subcommand devices" -s h -l help -d 'Print help'
 complete -c clapd -n "__fish_clapd_using_subcommand check" -l config -d 'Configuration file' -r -F
 complete -c clapd -n "__fish_clapd_using_subcommand check" -l connect -d 'Try the broker, too: log in, and publish what the daemon would; nothing is left there'

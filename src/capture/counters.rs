@@ -8,10 +8,13 @@ use std::sync::{Mutex, PoisonError};
 
 use super::level::{LevelMeter, Signal};
 use super::source_state::SourceState;
+use super::warnings::Warnings;
 use crate::counter::Counter;
 
 /// Stands for a level that is not known yet; no level is so low.
 const NO_LEVEL: i32 = i32::MIN;
+/// Stands for no choice of a channel.
+const NO_CHANNEL: i32 = -1;
 
 /// Counters of one source since it was opened.
 #[derive(Debug)]
@@ -30,6 +33,10 @@ pub struct SourceCounters {
     pub stream_errors: Counter,
     /// Threads that hold or close a stream now; more than one of them means that closing hangs in the sound system.
     pub streams_open: AtomicU64,
+    /// What is wrong with the sound, in words.
+    pub warnings: Warnings,
+    /// The channel that was chosen as the best.
+    channel: AtomicI32,
     /// Whether samples come: any state but silent and clipping.
     delivery: AtomicU8,
     /// What the samples say: live, silent or clipping.
@@ -58,6 +65,8 @@ impl Default for SourceCounters {
             reopens: Counter::default(),
             stream_errors: Counter::default(),
             streams_open: AtomicU64::default(),
+            warnings: Warnings::default(),
+            channel: AtomicI32::new(NO_CHANNEL),
             delivery: AtomicU8::new(SourceState::Starting.number()),
             signal: AtomicU8::new(SourceState::Live.number()),
             level_db: AtomicI32::new(NO_LEVEL),
@@ -93,6 +102,16 @@ impl SourceCounters {
     /// To be called by the device's watcher only, since it locks.
     pub(super) fn set_failure(&self, failure: DeviceFailure) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    }
+
+    /// The channel that is taken where the best is asked for, counted from 0; none before anything came, and for other sources.
+    pub fn channel(&self) -> Option<usize> {
+        usize::try_from(self.channel.load(Ordering::Relaxed)).ok()
+    }
+
+    pub(super) fn set_channel(&self, channel: usize) {
+        // ALSA's counts of channels are far below that.
+        self.channel.store(i32::try_from(channel).unwrap_or(NO_CHANNEL), Ordering::Relaxed);
     }
 
     pub(super) fn set_state(&self, state: SourceState) {

@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 
 use super::arrival_clock::ArrivalClock;
 use super::counters::SourceCounters;
-use super::device_source::state_of_flow;
 use super::ring::{RingReader, RingWriter, ring};
+use super::source_state::state_of_flow;
 
 /// How often whoever waits looks whether the source is still wanted.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(100);

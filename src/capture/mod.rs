@@ -1,26 +1,47 @@
 //! Capture: where sound and the time of day enter.
 //!
-//! A [`Source`] is a microphone (`device`, kept open by `device_source`), a file or standard input (`reader`), or what others
-//! send (`live_source`): a stream in the network (`rtsp`, `http`) or raw samples of a program (`listen`). The pipeline's thread reads it: mono samples at the source's own rate, what was lost before them, and the anchor between
-//! the sample clock and the time of day.
+//! A [`Source`] is a channel of a microphone (`device_source`, out of what `shared_device` keeps open), a file or standard
+//! input (`reader`), or what others send (`live_source`): a stream in the network (`rtsp`, `http`) or raw samples of a program
+//! (`listen`). The pipeline's thread reads it: mono samples at the source's own rate, what was lost before them, and the
+//! anchor between the sample clock and the time of day.
+//!
+//! A microphone's sound goes through these: a device that is open (`input_stream`, by way of `cpal_stream` or `alsa_pcm`) gives
+//! frames to its thread (`stream`), which judges them (`channels`, `rate_meter`), and hands each source its channel (`ring`).
 
+#[cfg(target_os = "linux")]
+mod alsa_format;
+#[cfg(target_os = "linux")]
+mod alsa_list;
+#[cfg(target_os = "linux")]
 mod alsa_log;
+#[cfg(target_os = "linux")]
+mod alsa_pcm;
 mod arrival_clock;
+mod card_name;
+mod channels;
 mod clock;
 mod counters;
+mod cpal_stream;
 pub mod device;
 mod device_source;
 mod http;
+mod input_stream;
 mod level;
 mod listen;
 mod live_source;
 mod live_writer;
 mod playlist;
+mod rate_meter;
 mod reader;
 mod ring;
 mod rtsp;
+mod shared_device;
+#[cfg(target_os = "linux")]
+mod sound_server;
 mod source_state;
+mod stream;
 mod stream_url;
+mod warnings;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +61,7 @@ use live_source::{LiveOrigin, LiveSource};
 use reader::{BlockReader, InputSpec};
 pub use source_state::SourceState;
 pub use stream_url::{Scheme, StreamUrl, UserInfo};
+pub use warnings::{WarningKind, Warnings};
 
 /// What a source is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]

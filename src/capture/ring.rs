@@ -1,8 +1,8 @@
-//! The lock-free ring between the audio callback and the pipeline's thread.
+//! Lock-free rings: between the audio callback and a stream's thread, and between that and the pipeline's.
 //!
-//! The callback writes whole blocks with the moment at which each was captured; it does not allocate, lock, log or
-//! block. A block for which there is no room is not written and is counted, and the reader learns how many samples were
-//! lost before which of those that it gets.
+//! The writer writes whole blocks with the moment at which each was captured; it does not allocate, lock, log or block. A
+//! block for which there is no room is not written and is counted, and the reader learns how many samples were lost
+//! before which of those that it gets.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,13 +11,11 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::counters::SourceCounters;
 
-/// Seconds that the ring holds. Loading a text tower or a new bundle can keep the pipeline away for some ten seconds on
+/// Seconds that a source's ring holds. Loading a text tower or a new bundle can keep the pipeline away for some ten seconds on
 /// a small computer; 30 s outlast that and cost 5.8 MB at 48 kHz.
-const SECONDS: usize = 30;
+const SOURCE_SECONDS: usize = 30;
 /// A mark every tenth of a second is what the clock's smoothing expects.
 const MARKS_A_SECOND: u64 = 10;
-/// Room for the marks of a full ring, and as many again for those after losses.
-const MARKS: usize = 2 * SECONDS * MARKS_A_SECOND as usize;
 
 /// Something the reader must know about the sample with index `at`.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +28,7 @@ struct Mark {
     captured: Instant,
 }
 
-/// The callback's end.
+/// The writer's end.
 pub(super) struct RingWriter {
     samples: Producer<f32>,
     marks: Producer<Mark>,
@@ -52,10 +50,16 @@ pub(super) struct RingReader {
     position: u64,
 }
 
-/// A ring for a stream of `rate` samples a second.
+/// A source's ring, for `rate` samples a second.
 pub(super) fn ring(rate: u32, counters: Arc<SourceCounters>) -> (RingWriter, RingReader) {
-    let (samples_in, samples_out) = RingBuffer::new(rate as usize * SECONDS);
-    let (marks_in, marks_out) = RingBuffer::new(MARKS);
+    ring_of(SOURCE_SECONDS, rate, counters)
+}
+
+/// A ring of so many seconds, for `rate` samples a second.
+pub(super) fn ring_of(seconds: usize, rate: u32, counters: Arc<SourceCounters>) -> (RingWriter, RingReader) {
+    let (samples_in, samples_out) = RingBuffer::new(rate as usize * seconds);
+    // Room for the marks of a full ring, and as many again for those after losses.
+    let (marks_in, marks_out) = RingBuffer::new(2 * seconds * MARKS_A_SECOND as usize);
     let mark_every = u64::from(rate) / MARKS_A_SECOND;
     (
         RingWriter { samples: samples_in, marks: marks_in, counters, mark_every, written: 0, next_mark: 0, lost: 0 },

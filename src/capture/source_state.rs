@@ -1,5 +1,11 @@
 //! What a source is doing, in a word that health, logs and Home Assistant share.
 
+use std::time::Duration;
+
+/// Samples without a break after which a source that was away is relied on again: longer than a stream takes to die in which a sound
+/// server only promised to deliver, shorter than anybody waits.
+const RECOVERED_AFTER: Duration = Duration::from_secs(5);
+
 /// What a source is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -64,9 +70,29 @@ impl SourceState {
     }
 }
 
+/// The state of a source in `before` whose samples have been coming for so long.
+pub(super) fn state_of_flow(before: SourceState, since: Duration) -> SourceState {
+    let troubled = matches!(before, SourceState::Lost | SourceState::Stalled | SourceState::Recovering);
+    if troubled && since < RECOVERED_AFTER { SourceState::Recovering } else { SourceState::Live }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_away_is_recovering_before_it_is_live() {
+        let (soon, later) = (Duration::from_millis(100), RECOVERED_AFTER);
+        for before in [SourceState::Lost, SourceState::Stalled, SourceState::Recovering] {
+            assert_eq!(
+                (state_of_flow(before, soon), state_of_flow(before, later)),
+                (SourceState::Recovering, SourceState::Live)
+            );
+        }
+        for before in [SourceState::Starting, SourceState::Live, SourceState::Silent, SourceState::Clipping] {
+            assert_eq!(state_of_flow(before, soon), SourceState::Live, "{before:?}");
+        }
+    }
 
     #[test]
     fn every_state_survives_its_number_and_has_a_name_of_its_own() {

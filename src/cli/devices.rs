@@ -5,10 +5,11 @@ use std::io::Write;
 use serde_json::json;
 
 use super::exit::{AtStage, Failure, Stage, printed};
-use crate::capture::device;
+use crate::capture::device::{self, Selection};
 
-pub(super) fn run(json: bool) -> Result<(), Failure> {
-    let devices = device::list().at(Stage::Input)?;
+pub(super) fn run(json: bool, all: bool) -> Result<(), Failure> {
+    let selection = if all { Selection::All } else { Selection::Usual };
+    let devices = device::list(selection).at(Stage::Input)?;
     if devices.is_empty() {
         return Err(Failure::message(
             Stage::Input,

@@ -55,6 +55,9 @@ enum CliCommand {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
+        /// What ALSA makes of them, too: conversions, surround sound, other sound systems
+        #[arg(long)]
+        all: bool,
     },
     /// Name every fault of a configuration, with its line and remedy; nothing is started
     Check {
@@ -105,7 +108,7 @@ pub fn main() -> ExitCode {
         CliCommand::Watch(arguments) => watch::run(&arguments),
         CliCommand::Score(arguments) => score::run(&arguments),
         CliCommand::Embed(arguments) => embed::run(&arguments),
-        CliCommand::Devices { json } => devices::run(json),
+        CliCommand::Devices { json, all } => devices::run(json, all),
         CliCommand::Check { config, connect } => check::run(&config, connect),
         CliCommand::EmbedCache { bundle, threads } => run::embed_cache(&bundle, threads),
         CliCommand::Bench(arguments) => bench::run(&arguments),

@@ -49,6 +49,9 @@ impl Checker<'_> {
         let channel = self.check_channel(raw.channel.as_ref());
         let kind = self.check_source_kind(raw, id.as_deref());
         self.refuse_stream_keys(raw);
+        if let (Some(Channel::Auto), None, Some(raw)) = (channel, &raw.device, &raw.channel) {
+            self.fault(&raw.location, "\"auto\" is for devices", "write \"mix\", or a channel's number");
+        }
         if raw.file.is_none() {
             for key in [&raw.looped, &raw.realtime].into_iter().flatten() {
                 self.fault(&key.location, "is for files", "remove it, or name a `file`");
@@ -102,18 +105,19 @@ impl Checker<'_> {
     }
 
     fn check_channel(&mut self, raw: Option<&Located<TextOrInteger>>) -> Option<Channel> {
-        // cpal and symphonia count channels in 16 bits; a device with more than 64 inputs is a mixing desk's.
+        // A device with more than 64 inputs is a mixing desk's, and MADI's lines have as many.
         const CHANNELS: std::ops::Range<i64> = 0..64;
         let Some(Located { value, location }) = raw else { return Some(Channel::Mix) };
         let seen = match value {
             TextOrInteger::Text(text) if text == "mix" => return Some(Channel::Mix),
+            TextOrInteger::Text(text) if text == "auto" => return Some(Channel::Auto),
             TextOrInteger::Integer(index) if CHANNELS.contains(index) => {
                 return usize::try_from(*index).ok().map(Channel::Index);
             }
             TextOrInteger::Text(text) => format!("\"{}\"", shorten(text)),
             TextOrInteger::Integer(index) => index.to_string(),
         };
-        let allowed = format!("{seen} is neither \"mix\" nor a channel from 0 to {}", CHANNELS.end - 1);
+        let allowed = format!("{seen} is neither \"mix\" nor \"auto\" nor a channel from 0 to {}", CHANNELS.end - 1);
         self.fault(location, allowed, "write \"mix\"");
         None
     }

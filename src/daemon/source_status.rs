@@ -33,6 +33,8 @@ impl SourceStatus {
             id: self.id.clone(),
             state: if failing { FAILING } else { state.name() },
             level_db: self.capture.level_db(),
+            channel: self.capture.channel(),
+            warnings: self.capture.warnings.texts(),
             samples_lost: self.capture.samples_lost.get(),
             samples_bad: self.capture.samples_bad.get(),
             reopens: self.capture.reopens.get(),

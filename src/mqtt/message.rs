@@ -133,6 +133,11 @@ struct SourcePayload {
     state: &'static str,
     /// `null` before there was a second of sound.
     level_db: Option<i32>,
+    /// Of a source that takes the best.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<usize>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     samples_lost: u64,
     samples_bad: u64,
     reopens: u64,
@@ -208,6 +213,8 @@ impl SourcePayload {
         Self {
             state: source.state,
             level_db: source.level_db,
+            channel: source.channel,
+            warnings: source.warnings.clone(),
             samples_lost: source.samples_lost,
             samples_bad: source.samples_bad,
             reopens: source.reopens,

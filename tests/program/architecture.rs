@@ -65,8 +65,8 @@ fn each_library_has_its_place() {
         (
             "clapd",
             &[
-                ("alsa::", "capture/alsa_log.rs"),
-                ("cpal::", "capture/device.rs"),
+                ("alsa::", "capture/alsa_"),
+                ("cpal::", "capture/cpal_stream.rs"),
                 ("ureq::", "capture/http.rs"),
                 ("md5::", "capture/rtsp/auth.rs"),
                 ("base64::", "capture/rtsp/auth.rs"),

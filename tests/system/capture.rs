@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,15 +19,15 @@ use crate::support::sound_server::{DEVICE, RATE, SoundServer};
 
 /// Until when a test waits for something that should happen: a limit against hanging, not a measurement.
 const PATIENCE: Duration = Duration::from_secs(90);
-const TONE_HZ: f64 = 441.0;
-const TONE_PEAK: f64 = 0.5;
+pub(super) const TONE_HZ: f64 = 441.0;
+pub(super) const TONE_PEAK: f64 = 0.5;
 
 /// The child: listens until its standard input closes.
 #[test]
 #[ignore = "the other tests run it, in a process of its own"]
 fn child() {
     if std::env::var_os("CLAPD_TEST_LIST").is_some() {
-        for device in device::list().unwrap() {
+        for device in device::list(device::Selection::Usual).unwrap() {
             println!("device name={} usable={}", device.name, device.problem.is_none());
         }
         return;
@@ -55,7 +56,11 @@ fn child() {
         };
         let (reopens, errors) = (counters.reopens.get(), counters.stream_errors.get());
         let open = counters.streams_open.load(Ordering::Relaxed);
-        println!("{line} state={:?} reopens={reopens} errors={errors} open={open}", counters.state());
+        let warnings = counters.warnings.texts().join(";").replace(' ', "_");
+        println!(
+            "{line} state={:?} reopens={reopens} errors={errors} open={open} warnings={warnings}",
+            counters.state()
+        );
     }
     drop(source);
     drop(closed);
@@ -75,9 +80,9 @@ fn channel_of_end() -> (std::sync::mpsc::Sender<()>, Receiver<()>) {
 
 /// A line of the child.
 #[derive(Debug, Clone)]
-struct Line {
-    kind: String,
-    fields: HashMap<String, String>,
+pub(super) struct Line {
+    pub kind: String,
+    pub fields: HashMap<String, String>,
 }
 
 impl Line {
@@ -89,7 +94,7 @@ impl Line {
         Some(Self { kind, fields })
     }
 
-    fn number(&self, field: &str) -> f64 {
+    pub fn number(&self, field: &str) -> f64 {
         self.fields[field].parse().unwrap()
     }
 
@@ -99,16 +104,20 @@ impl Line {
 }
 
 /// The child process and what it says.
-struct CaptureProcess {
+pub(super) struct CaptureProcess {
     child: Child,
     lines: Receiver<Line>,
 }
 
 impl CaptureProcess {
     fn start(server: &SoundServer, settings: &[(&str, &str)]) -> Self {
+        Self::start_in(server.environment(), settings)
+    }
+
+    pub fn start_in(environment: Vec<(&'static str, PathBuf)>, settings: &[(&str, &str)]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "capture::child", "--nocapture", "--test-threads=1"])
-            .envs(server.environment())
+            .envs(environment)
             .envs(settings.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -132,7 +141,7 @@ impl CaptureProcess {
     }
 
     /// The first line from now on for which `matches` holds, and all lines before it.
-    fn wait_for(&self, what: &str, matches: impl Fn(&Line) -> bool) -> (Line, Vec<Line>) {
+    pub fn wait_for(&self, what: &str, matches: impl Fn(&Line) -> bool) -> (Line, Vec<Line>) {
         let until = Instant::now() + PATIENCE;
         let mut before = Vec::new();
         loop {
@@ -145,7 +154,7 @@ impl CaptureProcess {
     }
 
     /// Closes the child's standard input; it must then end by itself, whatever hangs in the sound system.
-    fn end(mut self) {
+    pub fn end(mut self) {
         drop(self.child.stdin.take());
         self.wait_for("the end of the child", |line| line.kind == "closed");
         assert!(self.child.wait().unwrap().success());
@@ -160,10 +169,15 @@ impl Drop for CaptureProcess {
 }
 
 /// A tone in stereo, `left` and `right` its peaks; 120 s, longer than any test listens.
-fn write_tone(server: &SoundServer, left: f64, right: f64) -> std::path::PathBuf {
+fn write_tone(server: &SoundServer, left: f64, right: f64) -> PathBuf {
     let path = server.path().join("tone.wav");
+    write_tone_to(&path, left, right);
+    path
+}
+
+pub(super) fn write_tone_to(path: &std::path::Path, left: f64, right: f64) {
     let frames = 120 * RATE;
-    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
     let bytes = frames * 4;
     file.write_all(b"RIFF").unwrap();
     file.write_all(&(bytes + 36).to_le_bytes()).unwrap();
@@ -179,10 +193,9 @@ fn write_tone(server: &SoundServer, left: f64, right: f64) -> std::path::PathBuf
         }
     }
     file.flush().unwrap();
-    path
 }
 
-fn assert_is_our_tone(line: &Line, peak: f64) {
+pub(super) fn assert_is_our_tone(line: &Line, peak: f64) {
     let rms = line.number("rms");
     assert!((rms - peak / 2.0_f64.sqrt()).abs() < 0.02 * peak, "rms {rms} for a peak of {peak}");
     let hz = line.number("rises") * line.number("rate") / line.number("len");

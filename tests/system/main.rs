@@ -5,6 +5,7 @@
 )]
 
 mod capture;
+mod cards;
 mod chaos;
 mod clock;
 mod commands;

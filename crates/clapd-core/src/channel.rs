@@ -10,6 +10,8 @@ pub enum Channel {
     Mix,
     /// One channel, counted from 0.
     Index(usize),
+    /// The channel that sounds best, which only somebody who listens for a while can tell; until then, and in a file, the first.
+    Auto,
 }
 
 impl Channel {
@@ -27,13 +29,14 @@ impl Channel {
                 (frame.map(|value| f64::from(finite(value))).sum::<f64>() / channels as f64) as f32
             }
             Self::Index(index) => frame.nth(index).map_or(0.0, finite),
+            Self::Auto => frame.next().map_or(0.0, finite),
         }
     }
 
     /// Channels that a source needs to have for this choice.
     pub fn min_channels(self) -> usize {
         match self {
-            Self::Mix => 1,
+            Self::Mix | Self::Auto => 1,
             Self::Index(index) => index.saturating_add(1),
         }
     }
@@ -54,6 +57,7 @@ mod tests {
         assert_eq!(pick(Channel::Mix, &[0.5, -0.25, 0.5]), (0.25, false));
         assert_eq!(pick(Channel::Index(1), &[0.5, -0.25, 0.5]), (-0.25, false));
         assert_eq!(pick(Channel::Index(3), &[0.5]), (0.0, false));
+        assert_eq!(pick(Channel::Auto, &[0.5, -0.25]), (0.5, false));
     }
 
     #[test]

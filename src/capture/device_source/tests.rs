@@ -1,21 +1,13 @@
 //! The reader's end of a device whose streams come and go, without a device.
 
+use std::sync::mpsc::{SyncSender, sync_channel};
+
 use super::*;
 use crate::capture::ring::ring;
 
 fn device_source() -> (DeviceSource, SyncSender<RingReader>) {
-    let (sender, streams) = sync_channel(MAX_WAITING_STREAMS);
-    let (counters, stop) = (Arc::default(), Arc::default());
-    let it = DeviceSource {
-        streams,
-        current: None,
-        ended: None,
-        samples: Vec::new(),
-        counters,
-        id: "t".into(),
-        stop,
-        watcher: None,
-    };
+    let (sender, streams) = sync_channel(2);
+    let it = DeviceSource::of_rings("t", streams, &Arc::default());
     (it, sender)
 }
 
@@ -46,20 +38,6 @@ fn an_outage_is_time_and_a_new_rate_begins_anew() {
     sender.send(reader).unwrap();
     other.write(start + Duration::from_secs(9), vec![0.1; 1_600].into_iter());
     assert_eq!(block(&mut source), (16_000, 0, 1_600, 0.0));
-}
-
-#[test]
-fn what_was_away_is_recovering_before_it_is_live() {
-    let (soon, later) = (Duration::from_millis(100), RECOVERED_AFTER);
-    for before in [SourceState::Lost, SourceState::Stalled, SourceState::Recovering] {
-        assert_eq!(
-            (state_of_flow(before, soon), state_of_flow(before, later)),
-            (SourceState::Recovering, SourceState::Live)
-        );
-    }
-    for before in [SourceState::Starting, SourceState::Live, SourceState::Silent, SourceState::Clipping] {
-        assert_eq!(state_of_flow(before, soon), SourceState::Live, "{before:?}");
-    }
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl Answers {
         if self.device.is_some() && !again {
             return Ok(());
         }
-        let devices = device::list()?;
+        let devices = device::list(device::Selection::Usual)?;
         for (number, device) in (1..).zip(&devices) {
             let problem = device.problem.as_ref().map(|problem| format!(" ({problem})")).unwrap_or_default();
             print_step(&number.to_string(), &format!("{:<40} {}{problem}", device.name, device.description));

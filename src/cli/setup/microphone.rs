@@ -6,10 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 
 use super::print_line;
-use crate::capture::{Read, Source, SourceCounters, SourceSpec, SourceState, device};
+use crate::capture::{
+    Read, Source, SourceCounters, SourceSpec, SourceState,
+    device::{self, Selection},
+};
 
 /// Silence is told from a quiet room after 5 s of it, clipping after 2.5 s; and a stream's first second is often empty.
 const LISTEN: Duration = Duration::from_secs(6);
@@ -25,6 +28,8 @@ pub(super) struct LevelReport {
     rate: u32,
     /// dB below full scale, whose RMS is 1, one for each second.
     levels: Vec<i32>,
+    /// What was wrong beside its state.
+    warnings: Vec<String>,
 }
 
 /// Listens for some seconds.
@@ -36,7 +41,7 @@ pub(super) fn measure(spec: &SourceSpec) -> Result<LevelReport> {
     let counters = Arc::<SourceCounters>::default();
     let mut source = Source::open(spec, Arc::clone(&counters))?;
     let began = Instant::now();
-    let mut report = LevelReport { state: SourceState::Starting, rate: 0, levels: Vec::new() };
+    let mut report = LevelReport { state: SourceState::Starting, rate: 0, levels: Vec::new(), warnings: Vec::new() };
     let mut samples = 0;
     while report.levels.len() < LISTEN.as_secs() as usize {
         if let Read::Block { rate, samples: block, .. } = source.read(POLL_INTERVAL)? {
@@ -48,19 +53,27 @@ pub(super) fn measure(spec: &SourceSpec) -> Result<LevelReport> {
         }
         let failed = matches!(counters.state(), SourceState::Lost | SourceState::Stalled);
         if failed || began.elapsed() > BEGIN_WITHIN + LISTEN {
-            bail!("the device delivers no sound ({}), the line above says why; {}", counters.state().name(), remedy());
+            return Err(explain(&counters));
         }
     }
-    report.state = counters.state();
+    (report.state, report.warnings) = (counters.state(), counters.warnings.texts());
     Ok(report)
 }
 
-fn remedy() -> String {
-    let names: Vec<_> = device::list().unwrap_or_default().into_iter().map(|device| device.name).collect();
+/// Why there is no sound, and what to do.
+fn explain(counters: &SourceCounters) -> anyhow::Error {
+    let failure = counters.failure();
+    let reason = failure.as_ref().map_or("it delivers nothing", |failure| failure.reason.as_str());
+    let devices = match device::list(Selection::Usual) {
+        Ok(devices) => devices,
+        // Without ALSA's configuration there is no device at all.
+        Err(error) => return error,
+    };
+    let names: Vec<_> = devices.into_iter().map(|device| device.name).collect();
     let there = if names.is_empty() { "there is no other".into() } else { format!("there are {}", names.join(", ")) };
-    format!(
-        "choose another ({there}), or free it if it is busy, perhaps with clapd itself: `sudo systemctl stop clapd`"
-    )
+    let is_busy = failure.as_ref().is_some_and(|failure| failure.is_busy);
+    let free = if is_busy { "; if clapd itself has it, `sudo systemctl stop clapd` frees it" } else { "" };
+    anyhow!("the device delivers no sound ({}): {reason}; choose another ({there}){free}", counters.state().name())
 }
 
 impl fmt::Display for LevelReport {
@@ -74,16 +87,19 @@ impl fmt::Display for LevelReport {
 
 impl LevelReport {
     /// What is odd about it.
-    pub(super) fn warning(&self) -> Option<&'static str> {
-        match self.state {
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let state = match self.state {
             SourceState::Silent => Some(
                 "digital silence: samples come, and there is nothing in them. Is the microphone muted or unplugged? See `alsamixer` \
-                 (F4: capture), or choose another device",
+                 (F4: capture), or choose another device"
+                    .to_owned(),
             ),
             SourceState::Clipping => Some(
-                "it is cut off at full scale in more than a fifth of the time: lower its capture volume, in `alsamixer` (F4: capture)",
+                "it is cut off at full scale in more than a fifth of the time: lower its capture volume, in `alsamixer` (F4: capture)"
+                    .to_owned(),
             ),
             _ => None,
-        }
+        };
+        self.warnings.iter().cloned().chain(state).collect()
     }
 }

@@ -133,7 +133,7 @@ impl Setup {
         let source = settings.sources.first().ok_or_else(|| anyhow!("there is no source")).at(Stage::Other)?;
         let report = microphone::measure(source).at(Stage::Input)?;
         print_step("sound", &report.to_string());
-        report.warning().iter().for_each(|warning| print_step("warning", warning));
+        report.warnings().iter().for_each(|warning| print_step("warning", warning));
         Ok(())
     }
 

@@ -5,5 +5,6 @@ pub mod certificates;
 pub mod faults;
 pub mod node;
 pub mod setup_run;
+pub mod sound_card;
 pub mod sound_server;
 pub mod stream_server;

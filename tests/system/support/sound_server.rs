@@ -66,6 +66,14 @@ impl SoundServer {
         ]
     }
 
+    /// The environment in which a process reaches the server as a user's programs do, by ALSA's own configuration.
+    pub fn client_environment(&self) -> Vec<(&'static str, PathBuf)> {
+        let mut environment = self.environment();
+        environment.retain(|(name, _)| *name != "ALSA_CONFIG_PATH");
+        environment.push(("PULSE_SERVER", format!("unix:{}", self.socket().display()).into()));
+        environment
+    }
+
     /// Kills the server as a crash would (SIGKILL), and the player with it.
     pub fn kill(&mut self) {
         for mut child in self.player.take().into_iter().chain(self.server.take()) {

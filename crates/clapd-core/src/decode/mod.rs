@@ -21,7 +21,7 @@ use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
 use symphonia::core::meta::MetadataOptions;
 
-pub use self::packet::{PacketCodec, PacketDecoder};
+pub use self::packet::{PacketCodec, PacketDecoder, alaw, mulaw};
 pub use self::raw::RawFormat;
 use self::wav::Wav;
 use crate::channel::Channel;

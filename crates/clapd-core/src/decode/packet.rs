@@ -159,16 +159,16 @@ fn open_aac(config: &[u8]) -> Result<Box<dyn AudioDecoder>> {
         .map_err(|error| anyhow!("its AAC can't be decoded ({error}); AAC-LC with one or two channels can be"))
 }
 
-/// G.711 μ-law: a sign, an exponent of 3 bits and a mantissa of 4, all inverted, over a bias of 33 in 14 bits.
-fn mulaw(byte: u8) -> f32 {
+/// G.711 μ-law: a sign, an exponent of 3 bits and a mantissa of 4, all inverted, over a bias of 33 in 14 bits. Full scale is 1.
+pub fn mulaw(byte: u8) -> f32 {
     let byte = !byte;
     let magnitude = ((i32::from(byte & 0x0F) << 3) + 0x84) << ((byte >> 4) & 7);
     let value = magnitude - 0x84;
     (if byte & 0x80 == 0 { value } else { -value }) as f32 / 32_768.0
 }
 
-/// G.711 A-law: every other bit inverted; a sign, an exponent of 3 bits and a mantissa of 4, in 13 bits.
-fn alaw(byte: u8) -> f32 {
+/// G.711 A-law: every other bit inverted; a sign, an exponent of 3 bits and a mantissa of 4, in 13 bits. Full scale is 1.
+pub fn alaw(byte: u8) -> f32 {
     let byte = byte ^ 0x55;
     let (exponent, mantissa) = ((byte >> 4) & 7, i32::from(byte & 0x0F) << 4);
     let magnitude = if exponent == 0 { mantissa + 8 } else { (mantissa + 0x108) << (exponent - 1) };
