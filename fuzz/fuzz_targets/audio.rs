@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
         Decoder::from_reader(Box::new(Cursor::new(bytes.to_vec())), "fuzz", channel)
     } else {
         // By the name's extension symphonia guesses first.
-        let extension = [".wav", ".flac", ".ogg", ".mp3"][usize::from(how >> 2 & 3)];
+        let extension = [".wav", ".flac", ".ogg", ".mp3", ".m4a", ".aac", ".webm", ".caf"][usize::from(how >> 2 & 7)];
         let mut file = tempfile::Builder::new().suffix(extension).tempfile().expect("a file");
         file.write_all(bytes).expect("room");
         Decoder::open(file.path(), channel)
@@ -34,7 +34,8 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(block.data.iter().all(|sample| sample.is_finite()));
         sound += block.data.len() as u64;
         blocks += 1;
-        // A packet of a few bytes may be a block of silence: 65,535 samples in flac, 8,192 in vorbis.
+        // A packet of a few bytes may be a block of silence: 65,535 samples in flac and ALAC, 8,192 in vorbis,
+        // 5,760 in Opus.
         assert!(sound <= (bytes.len() as u64 + 1) * 65_536, "{sound} samples of {} bytes", bytes.len());
         assert!(blocks <= bytes.len() as u64 + 1, "{blocks} blocks of {} bytes", bytes.len());
     }

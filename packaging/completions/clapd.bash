@@ -191,13 +191,17 @@ _clapd() {
             return 0
             ;;
         clapd__subcmd__embed)
-            opts="-h --audio --text --bundle --json --help"
+            opts="-h --audio --raw --text --bundle --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --audio)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --raw)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -425,7 +429,7 @@ _clapd() {
             return 0
             ;;
         clapd__subcmd__score)
-            opts="-p -h --prompt --like --bundle --threads --json --hop --whole --help"
+            opts="-p -h --prompt --like --raw --bundle --threads --json --hop --whole --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -440,6 +444,10 @@ _clapd() {
                     return 0
                     ;;
                 --like)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --raw)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

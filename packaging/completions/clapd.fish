@@ -67,6 +67,7 @@ complete -c clapd -n "__fish_clapd_using_subcommand watch" -l json -d 'Nothing b
 complete -c clapd -n "__fish_clapd_using_subcommand watch" -s h -l help -d 'Print help'
 complete -c clapd -n "__fish_clapd_using_subcommand score" -s p -l prompt -d 'A sound in words; may be given several times' -r
 complete -c clapd -n "__fish_clapd_using_subcommand score" -l like -d 'A recording of a sound, as another prompt; may be given several times, for recordings of one sound' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand score" -l raw -d 'What `-` (standard input) carries where it is raw PCM: rate, format (s16, s24, s32, f32, u8, alaw, mulaw; little-endian) and channels, such as 16000:s16:1' -r
 complete -c clapd -n "__fish_clapd_using_subcommand score" -l bundle -d 'Model bundle' -r -F
 complete -c clapd -n "__fish_clapd_using_subcommand score" -l threads -d 'Threads that the model computes with, where its kernels are clapd\'s own' -r
 complete -c clapd -n "__fish_clapd_using_subcommand score" -l hop -d 'Seconds from one window to the next' -r
@@ -74,6 +75,7 @@ complete -c clapd -n "__fish_clapd_using_subcommand score" -l json -d 'A JSON ob
 complete -c clapd -n "__fish_clapd_using_subcommand score" -l whole -d 'One score for the whole recording, as the model was trained to see a clip (first 10 s for `clap` bundles)'
 complete -c clapd -n "__fish_clapd_using_subcommand score" -s h -l help -d 'Print help'
 complete -c clapd -n "__fish_clapd_using_subcommand embed" -l audio -d 'A recording, whole (of a longer one the first 10 s for `clap` bundles); may be given several times' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand embed" -l raw -d 'What `-` (standard input) carries where it is raw PCM: rate, format (s16, s24, s32, f32, u8, alaw, mulaw; little-endian) and channels, such as 16000:s16:1' -r
 complete -c clapd -n "__fish_clapd_using_subcommand embed" -l text -d 'A text; may be given several times' -r
 complete -c clapd -n "__fish_clapd_using_subcommand embed" -l bundle -d 'Model bundle' -r -F
 complete -c clapd -n "__fish_clapd_using_subcommand embed" -l json -d 'A JSON object a line'

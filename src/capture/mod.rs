@@ -49,6 +49,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clapd_core::channel::Channel;
+use clapd_core::decode::RawFormat;
 use clapd_core::samples::Samples;
 
 use crate::time::WallAnchor;
@@ -71,7 +72,7 @@ pub enum SourceKind {
         /// Its stable name, as [`device::list`] gives it: `default`, `hw:CARD=USB,DEV=0`, `alsa:mic`.
         name: String,
     },
-    /// A wav, flac, ogg or mp3 file.
+    /// A recording in any format that [`clapd_core::decode`] reads.
     File {
         /// Where it is.
         path: PathBuf,
@@ -80,8 +81,11 @@ pub enum SourceKind {
         /// Deliver one second a second, as a microphone would; otherwise as fast as the reader asks.
         realtime: bool,
     },
-    /// Wav on standard input, as fast as it comes.
-    Stdin,
+    /// Standard input, as fast as it comes.
+    Stdin {
+        /// What it carries, where it doesn't say so itself as wav does.
+        raw: Option<RawFormat>,
+    },
     /// A stream in the network.
     Stream(StreamSpec),
     /// Raw samples that a program on this computer sends.
@@ -154,9 +158,9 @@ impl Source {
         let input = match &spec.kind {
             SourceKind::Device { name } => Input::Device(DeviceSource::start(&spec.id, name, spec.channel, &counters)?),
             SourceKind::File { path, looped, realtime } => {
-                reader(InputSpec { path: Some(path.clone()), looped: *looped, realtime: *realtime })?
+                reader(InputSpec { path: Some(path.clone()), raw: None, looped: *looped, realtime: *realtime })?
             }
-            SourceKind::Stdin => reader(InputSpec { path: None, looped: false, realtime: false })?,
+            SourceKind::Stdin { raw } => reader(InputSpec { path: None, raw: *raw, looped: false, realtime: false })?,
             SourceKind::Stream(stream) => live(LiveOrigin::Stream(stream.clone()))?,
             SourceKind::Listen(listen) => live(LiveOrigin::Program(listen.clone()))?,
         };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use clapd_core::channel::Channel;
-use clapd_core::decode::{Decoder, Faults};
+use clapd_core::decode::{Decoder, Faults, RawFormat};
 use clapd_core::samples::Samples;
 use clapd_core::time::SampleTime;
 
@@ -31,8 +31,10 @@ const MAX_WAITING_LIVE_BLOCKS: usize = 300;
 
 /// What to read, and how.
 pub(super) struct InputSpec {
-    /// A file, or anything else with a path; none: wav on standard input.
+    /// A file, or anything else with a path; none: standard input.
     pub path: Option<PathBuf>,
+    /// What standard input carries, where it has no header.
+    pub raw: Option<RawFormat>,
     /// Begin again at the end.
     pub looped: bool,
     /// One second a second.
@@ -41,7 +43,11 @@ pub(super) struct InputSpec {
 
 impl InputSpec {
     fn open(&self, channel: Channel) -> Result<Decoder> {
-        Decoder::open(self.path.as_deref().unwrap_or("-".as_ref()), channel)
+        match (&self.path, self.raw) {
+            (Some(path), _) => Decoder::open(path, channel),
+            (None, Some(format)) => Decoder::from_raw(Box::new(std::io::stdin()), format, "standard input", channel),
+            (None, None) => Decoder::open("-".as_ref(), channel),
+        }
     }
 
     fn name(&self) -> String {
@@ -282,6 +288,9 @@ impl DecodeThread {
         self.counters.packets_bad.add(now.packets_bad - reported.packets_bad);
         if now.truncated && !reported.truncated {
             log::warn!("{}: shorter than its header says; what is there is used", self.spec.name());
+        }
+        if now.divided_by > reported.divided_by {
+            log::warn!("{}: floats far beyond full scale; they are divided by {}", self.spec.name(), now.divided_by);
         }
         *reported = now;
     }

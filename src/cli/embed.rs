@@ -4,12 +4,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clapd_core::channel::Channel;
-use clapd_core::decode::Decoder;
 use clapd_core::embed::{ClipEmbedder, Model};
 use serde::Serialize;
 
 use super::exit::{AtStage, Failure, Stage, printed};
+use super::recording::RawArguments;
 use super::{paths, recording};
 
 #[derive(Debug, clap::Args)]
@@ -17,6 +16,8 @@ pub(super) struct EmbedArguments {
     /// A recording, whole (of a longer one the first 10 s for `clap` bundles); may be given several times
     #[arg(long, value_name = "FILE", required_unless_present = "text")]
     audio: Vec<PathBuf>,
+    #[command(flatten)]
+    raw: RawArguments,
     /// A text; may be given several times
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
@@ -50,12 +51,14 @@ impl EmbeddingLine<'_> {
 }
 
 pub(super) fn run(arguments: &EmbedArguments) -> Result<(), Failure> {
+    arguments.raw.check(&arguments.audio).at(Stage::Usage)?;
     let bundle = paths::open_bundle(arguments.bundle.as_deref(), 1)?;
     if !arguments.audio.is_empty() {
         let model = Model::load(&bundle).at(Stage::Bundle)?;
         for file in &arguments.audio {
-            let embedding =
-                embed(&model, file).with_context(|| format!("cannot embed {}", file.display())).at(Stage::Input)?;
+            let embedding = embed(&model, &arguments.raw, file)
+                .with_context(|| format!("cannot embed {}", file.display()))
+                .at(Stage::Input)?;
             let line = EmbeddingLine { kind: "audio", source: &file.to_string_lossy(), embedding: &embedding };
             line.print(arguments.json).at(Stage::Other)?;
         }
@@ -70,8 +73,8 @@ pub(super) fn run(arguments: &EmbedArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn embed(model: &Model, file: &Path) -> Result<Vec<f32>> {
-    let decoder = Decoder::open(file, Channel::Mix)?;
+fn embed(model: &Model, raw: &RawArguments, file: &Path) -> Result<Vec<f32>> {
+    let decoder = raw.open(file)?;
     let mut clip = ClipEmbedder::new(model.clone(), decoder.rate())?;
     recording::read(decoder, file, true, |samples| clip.push(samples))?;
     Ok(clip.finish()?.0)

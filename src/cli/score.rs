@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::builder::NonEmptyStringValueParser;
-use clapd_core::channel::Channel;
-use clapd_core::decode::Decoder;
 use clapd_core::embed::{ClipEmbedder, Model};
 use clapd_core::pipeline::{Output, Pace, Pipeline};
 use clapd_core::prompts::{self, Example, Prompt, PromptId, PromptScorer, PromptTable, Rule};
@@ -18,11 +16,12 @@ use serde::Serialize;
 
 use super::exit::{self, AtStage, Failure, Stage, printed};
 use super::paths::ModelArguments;
+use super::recording::RawArguments;
 use super::{paths, recording};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ScoreArguments {
-    /// Recordings: wav, flac, ogg, mp3, or `-` for wav on standard input
+    /// Recordings: wav, flac, ogg, opus, mp3, m4a and others, or `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// A sound in words; may be given several times
@@ -34,6 +33,8 @@ pub(super) struct ScoreArguments {
     /// A recording of a sound, as another prompt; may be given several times, for recordings of one sound
     #[arg(long, value_name = "FILE")]
     like: Vec<PathBuf>,
+    #[command(flatten)]
+    raw: RawArguments,
     #[command(flatten)]
     model: ModelArguments,
     /// A JSON object a line, for every window and prompt
@@ -90,6 +91,7 @@ fn prompts_of(arguments: &ScoreArguments) -> (Vec<Prompt>, Vec<String>) {
 }
 
 pub(super) fn run(arguments: &ScoreArguments) -> Result<(), Failure> {
+    arguments.raw.check(&arguments.files).at(Stage::Usage)?;
     let bundle = arguments.model.open_bundle()?;
     for file in &arguments.like {
         // Told apart from a fault of the bundle.
@@ -120,7 +122,7 @@ impl Scorer<'_> {
     }
 
     fn whole(&self, file: &Path) -> Result<()> {
-        let decoder = Decoder::open(file, Channel::Mix)?;
+        let decoder = self.arguments.raw.open(file)?;
         let mut clip =
             ClipEmbedder::new(self.model.clone(), decoder.rate()).with_context(|| file.display().to_string())?;
         recording::read(decoder, file, true, |samples| clip.push(samples))?;
@@ -130,7 +132,7 @@ impl Scorer<'_> {
     }
 
     fn windows(&self, file: &Path) -> Result<()> {
-        let decoder = Decoder::open(file, Channel::Mix)?;
+        let decoder = self.arguments.raw.open(file)?;
         let hop = Duration::from_secs_f64(self.arguments.hop);
         let mut pipeline =
             Pipeline::new(self.model.clone(), Arc::clone(&self.prompts), decoder.rate(), hop, Pace::Every)

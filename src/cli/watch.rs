@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::builder::NonEmptyStringValueParser;
 use clapd_core::channel::Channel;
-use clapd_core::decode::Decoder;
 use clapd_core::detect::suggest::Series;
 use clapd_core::embed::Model;
 use clapd_core::pipeline::{Output, Pace, Pipeline};
@@ -19,6 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::display::{LineDisplay, LiveDisplay, ScoreDisplay};
 use super::exit::{AtStage, Failure, Stage};
+use super::recording::RawArguments;
 use super::{advice, paths, recording};
 use crate::capture::{Read, Source, SourceKind, SourceSpec};
 use crate::prompts;
@@ -34,9 +34,11 @@ const LOG_BYTES: u64 = 200_000_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WatchArguments {
-    /// Recordings of the room instead of a source: wav, flac, ogg, mp3, or `-` for wav on standard input
+    /// Recordings of the room instead of a source: wav, flac, ogg, opus, mp3, m4a and others, or `-` for standard input
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    raw: RawArguments,
     /// Configuration whose prompts and source are watched (default, unless there are prompts with -p)
     #[arg(long, value_name = "FILE", default_value = paths::CONFIG)]
     config: PathBuf,
@@ -121,6 +123,7 @@ impl WatchSpec {
 }
 
 pub(super) fn run(arguments: &WatchArguments) -> Result<(), Failure> {
+    arguments.raw.check(&arguments.files).at(Stage::Usage)?;
     let spec = WatchSpec::of(arguments)?;
     let bundle = paths::open_bundle(spec.bundle.as_deref(), spec.threads)?;
     let model = Model::load(&bundle).at(Stage::Bundle)?;
@@ -130,7 +133,7 @@ pub(super) fn run(arguments: &WatchArguments) -> Result<(), Failure> {
         watcher.listen(&spec.source).at(Stage::Input)?;
     }
     for file in &arguments.files {
-        watcher.play(file).at(Stage::Input)?;
+        watcher.play(file, &arguments.raw).at(Stage::Input)?;
     }
     let duration = watcher.duration();
     let logged = watcher.log.map_or(Ok(()), ScoreLog::finish);
@@ -212,8 +215,8 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    fn play(&mut self, file: &Path) -> Result<()> {
-        let decoder = Decoder::open(file, Channel::Mix)?;
+    fn play(&mut self, file: &Path, raw: &RawArguments) -> Result<()> {
+        let decoder = raw.open(file)?;
         let mut pipeline = self.pipeline(decoder.rate(), Pace::Every)?;
         let name = file.to_string_lossy();
         let moment = |time: SampleTime| Moment::Position(time.as_secs_f64());

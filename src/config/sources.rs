@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use clapd_core::channel::Channel;
+use clapd_core::decode::RawFormat;
 use clapd_core::text::shorten;
 
 use super::checker::Checker;
@@ -31,7 +32,7 @@ impl Checker<'_> {
         raw.iter()
             .map(|source| {
                 let spec = self.check_source(source, &mut seen)?;
-                if matches!(spec.kind, SourceKind::Stdin) && std::mem::replace(&mut stdin, true) {
+                if matches!(spec.kind, SourceKind::Stdin { .. }) && std::mem::replace(&mut stdin, true) {
                     self.fault(&source.location, "is the second that reads standard input", "keep one of them");
                 }
                 Some(spec)
@@ -92,7 +93,25 @@ impl Checker<'_> {
             );
             return None;
         }
-        Some(SourceKind::Stdin)
+        Some(SourceKind::Stdin { raw: self.check_stdin_format(raw.raw.as_ref())? })
+    }
+
+    /// What standard input carries: `None` inside for wav and the like, which say it themselves.
+    #[expect(clippy::option_option, reason = "a fault and no format are two things")]
+    fn check_stdin_format(&mut self, raw: Option<&Located<String>>) -> Option<Option<RawFormat>> {
+        raw.map_or(Some(None), |raw| self.check_raw_format(raw).map(Some))
+    }
+
+    /// What raw samples are declared to be.
+    pub(super) fn check_raw_format(&mut self, raw: &Located<String>) -> Option<RawFormat> {
+        match raw.value.parse() {
+            Ok(format) => Some(format),
+            Err(seen) => {
+                let seen = format!("\"{}\": {seen}", shorten(&raw.value));
+                self.fault(&raw.location, seen, "write \"16000:s16:1\": rate, format, channels");
+                None
+            }
+        }
     }
 
     fn check_source_id(&mut self, raw: &Located<String>) -> Option<String> {

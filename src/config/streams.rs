@@ -38,9 +38,11 @@ impl Checker<'_> {
             }
         }
         if raw.listen.is_none()
+            && raw.stdin.is_none()
             && let Some(key) = &raw.raw
         {
-            self.fault(&key.location, "is for what a program sends", "remove it, or name a place to `listen` at");
+            let remedy = "remove it, or name a place to `listen` at, or write `stdin = true`";
+            self.fault(&key.location, "is for what a program sends", remedy);
         }
     }
 
@@ -161,17 +163,11 @@ impl Checker<'_> {
             self.fault(&written.location, seen, example);
             return None;
         }
-        let Some(Located { value, location }) = &raw.raw else {
+        let Some(format) = &raw.raw else {
             let remedy = "add `raw = \"16000:s16:1\"`: rate, format, channels";
             self.fault(&written.location, "brings samples that nothing says the format of", remedy);
             return None;
         };
-        match value.parse() {
-            Ok(format) => Some(ListenSpec { place, format }),
-            Err(seen) => {
-                self.fault(location, format!("\"{}\": {seen}", shorten(value)), "write \"16000:s16:1\"");
-                None
-            }
-        }
+        Some(ListenSpec { place, format: self.check_raw_format(format)? })
     }
 }

@@ -91,7 +91,7 @@ fn open_each(
 ) -> Result<()> {
     let new: Vec<&SourceSpec> = specs.iter().filter(|spec| !present.iter().any(|known| known.spec == **spec)).collect();
     ensure!(
-        !new.iter().any(|spec| spec.kind == SourceKind::Stdin),
+        !new.iter().any(|spec| matches!(spec.kind, SourceKind::Stdin { .. })),
         "standard input cannot be opened again while clapd runs; restart it"
     );
     let is_used = |spec: &SourceSpec| {

@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn every_start_has_its_end_also_where_the_rate_changes() {
         let reports = Arc::default();
-        let mut processor = processor(&SourceKind::Stdin, Arc::clone(&reports));
+        let mut processor = processor(&SourceKind::Stdin { raw: None }, Arc::clone(&reports));
         let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         process_levels(&mut processor, 16_000, began, &[0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5]);
         // The device returns with another rate: its clock begins again.
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn other_prompts_come_without_a_gap_and_a_pause_keeps_the_time() {
         let reports = Arc::default();
-        let mut processor = processor(&SourceKind::Stdin, Arc::clone(&reports));
+        let mut processor = processor(&SourceKind::Stdin { raw: None }, Arc::clone(&reports));
         let control = Arc::clone(processor.control());
         let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let process = |processor: &mut SourceProcessor, second: u32| {
@@ -462,7 +462,7 @@ mod tests {
         let (encoder, sent) = (Arc::new(Failing(AtomicUsize::new(1))), Arc::clone(&reports));
         let sink = Box::new(move |report| sent.lock().unwrap().push(report));
         let shared: Arc<dyn Encode> = encoder.clone();
-        let mut processor = processor_with(shared, Duration::from_secs(1), &SourceKind::Stdin, sink);
+        let mut processor = processor_with(shared, Duration::from_secs(1), &SourceKind::Stdin { raw: None }, sink);
         make_live(&processor.status);
         let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let mut second = 0_u64;
@@ -490,7 +490,7 @@ mod tests {
 
     #[test]
     fn a_microphone_that_is_live_and_silent_makes_no_progress() {
-        let mut pipe = processor(&SourceKind::Stdin, Arc::default());
+        let mut pipe = processor(&SourceKind::Stdin { raw: None }, Arc::default());
         pipe.process_idle();
         assert_eq!(pipe.status.progress.count(), 1, "standard input may pause");
         let mut device = processor(&SourceKind::Device { name: "default".into() }, Arc::default());

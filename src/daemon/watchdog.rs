@@ -73,7 +73,7 @@ mod tests {
         let (turn, turns) = sync_channel::<Duration>(0);
         let run = move |heartbeat: Arc<crate::threads::Heartbeat>| turns.iter().for_each(|limit| heartbeat.beat(limit));
         let looping = [ServiceThread::spawn("outbox", run).unwrap()];
-        let sources = ["a", "b"].map(|id| Arc::new(SourceStatus::new(id, &SourceKind::Stdin)));
+        let sources = ["a", "b"].map(|id| Arc::new(SourceStatus::new(id, &SourceKind::Stdin { raw: None })));
         assert!(watchdog.is_satisfied(&sources, &looping), "there is nothing to compare with yet");
         sources[0].progress.record_part();
         assert!(!watchdog.is_satisfied(&sources, &looping), "b gets no further");
@@ -90,7 +90,7 @@ mod tests {
         turn.send(Duration::MAX).unwrap();
         sources.iter().for_each(|status| status.progress.record_part());
         assert!(watchdog.is_satisfied(&sources, &looping));
-        let added = Arc::new(SourceStatus::new("c", &SourceKind::Stdin));
+        let added = Arc::new(SourceStatus::new("c", &SourceKind::Stdin { raw: None }));
         assert!(watchdog.is_satisfied([&added], &looping), "another set of sources");
     }
 }

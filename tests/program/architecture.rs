@@ -79,6 +79,7 @@ fn each_library_has_its_place() {
         (
             "clapd-core",
             &[
+                ("ropus::", "decode/opus.rs"),
                 ("symphonia::", "decode/"),
                 ("rubato::", "dsp/resample.rs"),
                 ("realfft::", "dsp/stft.rs"),

@@ -172,6 +172,21 @@ fn embeddings_are_unit_vectors_of_one_space() {
 }
 
 #[test]
+fn raw_pcm_on_standard_input_is_what_it_is_declared_to_be() {
+    let wav = tone(16_000, 2.0);
+    let embed = |arguments: &[&str], input: &[u8]| {
+        let output = clapd(&[&["embed", "--json", "--audio", "-"], arguments].concat(), input);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        stdout(&output)
+    };
+    // Past the header of 44 bytes.
+    assert_eq!(embed(&["--raw", "16000:s16:1"], &wav[44..]), embed(&[], &wav));
+    fails(&["score", "x.wav", "-p", "a dog", "--raw", "16000:s16:1"], 2, &["--raw", "no FILE is `-`"]);
+    fails(&["watch", "x.wav", "-p", "a dog", "--raw", "16000:s16:1"], 2, &["--raw", "no FILE is `-`"]);
+    fails(&["score", "-", "-p", "a dog", "--raw", "16000"], 2, &["RATE:FORMAT:CHANNELS"]);
+}
+
+#[test]
 fn bench_reports_what_it_promises() {
     let report: Value = serde_json::from_str(&stdout(&clapd(&["bench", "--json"], &[]))).unwrap();
     for number in ["audio_ms", "text_ms", "real_time_factor", "rss_mb", "load_ms", "threads", "audio_runs", "text_runs"]

@@ -219,6 +219,11 @@ fn every_bound_is_held() {
         ),
         ("[[source]]\nid = \"x\"\nstdin = true\nloop = true", "source[1].loop: is for files"),
         ("[[source]]\nid = \"x\"\nfile = \"none.wav\"", "none.wav: No such file"),
+        ("[[source]]\nid = \"x\"\nstdin = true\nraw = \"16000:s8:1\"", "its format is none of u8, s16, s24"),
+        (
+            "[[source]]\nid = \"x\"\ndevice = \"default\"\nraw = \"16000:s16:1\"",
+            "source[1].raw: is for what a program sends",
+        ),
         ("[[source]]\nid = \"x\"\nstdin = true\nchannel = 64", "nor a channel from 0 to 63"),
         ("[[source]]\nid = \"x\"\nstdin = true\nchannel = \"left\"", "\"left\" is neither \"mix\""),
         ("[[prompt]]\ntext = \"A dog barking!\"", "\"a_dog_barking\" is taken on line 5"),

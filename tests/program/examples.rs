@@ -66,10 +66,10 @@ fn every_recording_that_is_no_example_is_named_with_line_and_remedy() {
     );
     assert_eq!(seen.len(), 4, "{seen:#?}");
     for (fault, words) in seen.iter().zip([
-        ["clapd.toml:8: prompt[0].audio[1]", "missing.wav", "name a wav, flac, ogg or mp3 file"],
+        ["clapd.toml:8: prompt[0].audio[1]", "missing.wav", "name a recording that this user may read"],
         ["clapd.toml:9: prompt[0].audio[2]", "is silent", "record it louder"],
         ["clapd.toml:10: prompt[0].audio[3]", "is longer than 60 s", "cut it to the sound"],
-        ["clapd.toml:11: prompt[0].audio[4]", "text.wav", "name a wav, flac, ogg or mp3 file"],
+        ["clapd.toml:11: prompt[0].audio[4]", "text.wav", "name a recording that this user may read"],
     ]) {
         assert!(words.iter().all(|word| fault.contains(word)), "{fault}: {words:?}");
     }

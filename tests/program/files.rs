@@ -121,7 +121,7 @@ fn a_missing_file_is_an_error_at_once() {
 #[test]
 #[ignore = "another test runs it, in a process of its own"]
 fn child() {
-    let (mut source, _) = open(SourceKind::Stdin);
+    let (mut source, _) = open(SourceKind::Stdin { raw: None });
     let (mut total, mut rates) = (0, Vec::new());
     loop {
         match source.read(SOON).unwrap() {

@@ -8,6 +8,7 @@ mod examples;
 mod files;
 mod manual;
 mod outbox;
+mod recordings;
 mod watch;
 #[path = "../common/wav.rs"]
 mod wav;

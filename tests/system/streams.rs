@@ -152,6 +152,7 @@ fn a_camera_is_heard_in_every_encoding_and_over_both_transports() {
         ("l24", 48_000, Transport::Udp),
         ("aac", 16_000, Transport::Tcp),
         ("aac", 16_000, Transport::Udp),
+        ("opus", 48_000, Transport::Tcp),
     ] {
         let camera = Camera::start(encoding);
         let listening = Listening::start(stream_kind(&camera.url(), transport, None));
@@ -204,11 +205,13 @@ fn a_camera_asks_for_a_password_and_one_without_sound_says_so() {
 }
 
 /// Of every encoding that Icecast carries: how ffmpeg makes it, and the rate that comes.
-const MOUNTS: [(&str, u32, &[&str]); 4] = [
+const MOUNTS: [(&str, u32, &[&str]); 6] = [
     ("tone.ogg", 48_000, &["-c:a", "libvorbis", "-content_type", "application/ogg", "-f", "ogg"]),
     ("tone.mp3", 44_100, &["-c:a", "libmp3lame", "-b:a", "64k", "-content_type", "audio/mpeg", "-f", "mp3"]),
     ("tone.aac", 44_100, &["-c:a", "aac", "-content_type", "audio/aac", "-f", "adts"]),
     ("tone.flac", 16_000, &["-c:a", "flac", "-content_type", "application/ogg", "-f", "ogg"]),
+    ("tone.opus", 48_000, &["-c:a", "libopus", "-content_type", "application/ogg", "-f", "ogg"]),
+    ("tone.webm", 48_000, &["-c:a", "libopus", "-content_type", "audio/webm", "-f", "webm"]),
 ];
 
 #[test]

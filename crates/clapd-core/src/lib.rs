@@ -14,7 +14,7 @@
 //! | module | is for |
 //! |---|---|
 //! | [`samples`], [`channel`], [`time`] | what sound is measured in: mono samples, what was lost before them, moments on a source's own clock |
-//! | [`decode`] | wav, flac, ogg vorbis and mp3 files as a stream of samples |
+//! | [`decode`] | recordings of many formats as a stream of samples |
 //! | [`dsp`] | samples at any rate from 8 to 192 kHz into the log-mel patches that a model was trained on |
 //! | [`model`] | bundles of weights: patches and texts into unit embeddings of one space |
 //! | [`embed`] | which windows a stream has, and their embeddings; the embedding of a recording |

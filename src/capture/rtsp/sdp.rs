@@ -80,7 +80,7 @@ pub(super) fn find_track(text: &str) -> Result<Track> {
         );
     }
     bail!(
-        "its sound is {}, which is not decoded; AAC-LC, G.711 and L16 are: choose one of them in the camera's settings, or let \
+        "its sound is {}, which is not decoded; AAC-LC, Opus, G.711 and L16 are: choose one of them in the camera's settings, or let \
          go2rtc or ffmpeg convert it",
         unread.join(" and ")
     )
@@ -123,6 +123,7 @@ fn format(map: &Map, parameters: &str) -> Option<Format> {
         "PCMA" => PacketCodec::Alaw,
         "L16" => PacketCodec::Pcm16,
         "L24" => PacketCodec::Pcm24,
+        "OPUS" => PacketCodec::Opus,
         "MPEG4-GENERIC" => {
             let get = |name: &str| {
                 parameters.split(';').find_map(|parameter| {

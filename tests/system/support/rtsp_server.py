@@ -1,6 +1,6 @@
 """A camera's RTSP server (GStreamer's) with a tone for sound: rtsp_server.py PORT ENCODING [USER PASSWORD].
 
-ENCODING is alaw, mulaw, l16, l24, aac or video (no sound at all). Prints "ready"; a line "stall" or "go" on standard input stops or
+ENCODING is alaw, mulaw, l16, l24, aac, opus or video (no sound at all). Prints "ready"; a line "stall" or "go" on standard input stops or
 resumes the sound while the sessions stay; the end of standard input ends it.
 """
 
@@ -22,6 +22,7 @@ SOUND = {
     "l16": TONE.format(44100, 2) + "audioconvert ! rtpL16pay name=pay0 pt=96",
     "l24": TONE.format(48000, 1) + "audioconvert ! rtpL24pay name=pay0 pt=96",
     "aac": TONE.format(16000, 1) + "audioconvert ! avenc_aac bitrate=48000 ! aacparse ! rtpmp4gpay name=pay0 pt=97",
+    "opus": TONE.format(48000, 2) + "audioconvert ! opusenc bitrate=64000 ! rtpopuspay name=pay0 pt=98",
     "video": "videotestsrc is-live=true ! video/x-raw,width=64,height=64,framerate=5/1 ! jpegenc ! rtpjpegpay name=pay0 pt=26",
 }
 

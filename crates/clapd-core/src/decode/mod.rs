@@ -1,42 +1,52 @@
-//! Files and standard input, decoded as a stream: wav (see `wav`), flac, ogg vorbis and mp3 (by symphonia) into mono
-//! samples at the file's rate.
+//! Files and standard input, decoded as a stream into mono samples at the file's rate: wav, au and raw PCM by ourselves
+//! (see `pcm`), all that is packed by symphonia and ropus (see `container`).
 //!
-//! No length in a header is believed, and a broken file is an error or a counted loss, never a panic of ours
-//! (`damage_is_survived` in tests/suite/decode.rs).
+//! No length in a header is believed without its bytes, and a broken file is an error or a counted loss, never a panic of
+//! ours (`damage_is_survived` in tests/suite/decode.rs). What is read is a table in docs/recordings.md, and its lines are
+//! tests (tests/program/recordings.rs).
 
+mod au;
+mod container;
+mod foreign;
+mod id3;
+mod mp4;
+mod opus;
 mod packet;
+mod pcm;
 mod raw;
 mod wav;
 
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use symphonia::core::codecs::audio::AudioDecoder;
-use symphonia::core::errors::Error as SymphoniaError;
-use symphonia::core::formats::probe::Hint;
-use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
-use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
-use symphonia::core::meta::MetadataOptions;
+use anyhow::{Context, Result, bail, ensure};
+use symphonia::core::io::{MediaSource, ReadOnlySource};
 
-pub use self::packet::{PacketCodec, PacketDecoder, alaw, mulaw};
+use self::container::Container;
+pub use self::packet::{PacketCodec, PacketDecoder};
+use self::pcm::Pcm;
 pub use self::raw::RawFormat;
-use self::wav::Wav;
 use crate::channel::Channel;
 use crate::panics::catch_panic;
 use crate::samples::{RATES, Samples};
 
-/// A gap between two packets' times that is believed to be lost sound. Longer ones are broken times: no damage to a file
-/// that still decodes skips a minute, and a made-up hour would silence the detector for an hour.
-const MAX_GAP_S: u64 = 60;
-/// Broken packets in a row after which a file is given up: it is then no sound but noise that happens to look like
-/// packets, and there may be gigabytes of it.
-const MAX_BROKEN_PACKETS: u32 = 1_000;
-/// Of a panic in symphonia, whose parsers assert what a damaged file can break: a daemon that hears a microphone must not fall
-/// because somebody's mp3 is cut.
+/// What can be read, for messages.
+const READ: &str = "wav, flac, ogg, opus, mp3, m4a, aac, webm, aiff, caf and au";
+const REMEDY: &str = "others are converted: ffmpeg -i FILE -c:a pcm_s16le OUT.wav";
+/// Of a panic in a decoder, whose parsers assert what a damaged file can break: a daemon that hears a microphone must not
+/// fall because somebody's mp3 is cut.
 const DAMAGED: &str = "it is damaged in a way that the decoder can't cope with; convert it again from its source";
+/// Peaks above this are integers that somebody stored as floats without scaling them: 16 is 24 dB above full scale, which no
+/// microphone and no mix reaches by mistake, and quiet sound in units of 16-bit integers exceeds it at once.
+const MAX_PEAK: f32 = 16.0;
+/// Full scales of integers that are stored as floats: of 16, 24 and 32 bits.
+const FULL_SCALES: [u32; 3] = [1 << 15, 1 << 23, 1 << 31];
+
+/// How far a file of floats is looked at before it is heard: three minutes of 48 kHz in stereo, in less than a second from an
+/// SD card.
+const SCANNED_BYTES: u64 = 64 << 20;
 
 type Bytes = Box<dyn Read + Send + Sync>;
 
@@ -49,6 +59,8 @@ pub struct Faults {
     pub packets_bad: u64,
     /// The file ends before its header says so, or inside a frame.
     pub truncated: bool,
+    /// What the samples are divided by, since they were integers stored as floats; 0: they are as they were.
+    pub divided_by: u32,
 }
 
 /// A file being decoded, forwards, a packet at a time.
@@ -65,14 +77,22 @@ pub struct Decoder {
 }
 
 enum Body {
-    Wav(Wav<Bytes>),
-    Packets(Packets),
+    Pcm(Pcm<Bytes>),
+    Container(Box<Container>),
     /// After an error or a panic: what symphonia left behind is not touched again.
     Ended,
 }
 
+/// A file for symphonia.
+struct Input {
+    media: Box<dyn MediaSource>,
+    head: Vec<u8>,
+    extension: Option<String>,
+    delay: Option<mp4::Delay>,
+}
+
 impl Decoder {
-    /// Opens a file, or wav on standard input where `path` is `-`.
+    /// Opens a file, or standard input where `path` is `-`.
     ///
     /// # Errors
     /// A file that is missing, empty, in no known format, has a rate outside 8 to 192 kHz, or lacks the channel.
@@ -84,46 +104,74 @@ impl Decoder {
         let mut file = File::open(path).with_context(|| format!("{name}: can't open it"))?;
         let kind = file.metadata().with_context(|| format!("{name}: can't look at it"))?;
         ensure!(!kind.is_dir(), "{name}: is a directory, not a sound file");
-        let head = read_head(&mut file).with_context(|| format!("{name}: can't read it"))?;
-        if kind.is_file() && !Wav::<Bytes>::is_wav(&head) && !head.is_empty() {
-            // symphonia reads tags at the end of a file that it can seek in.
-            std::io::Seek::rewind(&mut file).with_context(|| format!("{name}: can't read it again"))?;
-            let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned());
-            return Self::from_media(Box::new(file), extension, name, channel);
+        if !kind.is_file() {
+            return Self::from_reader(Box::new(file), &name, channel);
         }
-        Self::from_parts(head, Box::new(file), name, channel)
+        let unreadable = || format!("{name}: can't read it");
+        let begin = id3::end_of_tags(&mut file).with_context(unreadable)?;
+        let mut file = id3::Behind::new(file, begin).with_context(unreadable)?;
+        let head = read_head(&mut file).with_context(unreadable)?;
+        let is_pcm = wav::is_wav(&head) || au::is_au(&head);
+        if is_pcm || head.is_empty() {
+            let divided_by = find_divisor(&mut file);
+            file.seek(SeekFrom::Start(head.len() as u64)).with_context(unreadable)?;
+            let mut decoder = Self::from_parts(head, Box::new(file), name, channel)?;
+            decoder.faults.divided_by = divided_by;
+            return Ok(decoder);
+        }
+        // symphonia reads an index at the end of a file that it can seek in.
+        let delay = if mp4::is_mp4(&head) { mp4::delay(&mut file) } else { None };
+        file.rewind().with_context(unreadable)?;
+        let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned());
+        let input = Input { media: Box::new(file), head, extension, delay };
+        Self::from_media(input, name, channel)
     }
 
-    /// Decodes what `bytes` deliver; wav is sure to work without seeking. `name` is for messages.
+    /// Decodes what `bytes` deliver, without seeking. `name` is for messages.
     ///
     /// # Errors
-    /// As [`Decoder::open`].
+    /// As [`Decoder::open`]; an mp4 file whose index stands behind the sound.
     pub fn from_reader(mut bytes: Bytes, name: &str, channel: Channel) -> Result<Self> {
-        let head = read_head(&mut bytes).with_context(|| format!("{name}: can't read it"))?;
-        Self::from_parts(head, bytes, name.to_owned(), channel)
+        let head = read_head(&mut bytes).and_then(|head| id3::skip_tags(head, &mut bytes));
+        Self::from_parts(head.with_context(|| format!("{name}: can't read it"))?, bytes, name.to_owned(), channel)
+    }
+
+    /// Takes `bytes` for PCM without a header. `name` is for messages.
+    ///
+    /// # Errors
+    /// A channel that `format` lacks.
+    pub fn from_raw(bytes: Bytes, format: RawFormat, name: &str, channel: Channel) -> Result<Self> {
+        Self::from_pcm(Pcm::new(bytes, format.into())?, name.to_owned(), channel)
     }
 
     fn from_parts(head: Vec<u8>, bytes: Bytes, name: String, channel: Channel) -> Result<Self> {
-        ensure!(!head.is_empty(), "{name}: is empty; a wav, flac, ogg or mp3 file is needed");
-        let is_wav = Wav::<Bytes>::is_wav(&head);
-        let bytes: Bytes = Box::new(Cursor::new(head).chain(bytes));
-        if !is_wav {
-            return Self::from_media(Box::new(ReadOnlySource::new(bytes)), None, name, channel);
+        ensure!(!head.is_empty(), "{name}: is empty: 0 bytes; record or copy it again");
+        let (is_wav, is_au) = (wav::is_wav(&head), au::is_au(&head));
+        let bytes: Bytes = Box::new(Cursor::new(head.clone()).chain(bytes));
+        if is_wav || is_au {
+            let pcm = if is_wav { wav::open(bytes) } else { au::open(bytes) };
+            return Self::from_pcm(pcm.with_context(|| name.clone())?, name, channel);
         }
-        let wav = Wav::open(bytes).with_context(|| name.clone())?;
-        let (rate, channels, frames) = (wav.rate(), wav.channels(), wav.frames());
-        Self::checked(name, channel, rate, channels, frames, Body::Wav(wav))
+        let is_mp4 = mp4::is_mp4(&head);
+        let input = Input { media: Box::new(ReadOnlySource::new(bytes)), head, extension: None, delay: None };
+        let opened = Self::from_media(input, name, channel);
+        opened.map_err(|error| if is_mp4 { error.context(MP4_ON_A_PIPE) } else { error })
     }
 
-    fn from_media(
-        media: Box<dyn MediaSource>,
-        extension: Option<String>,
-        name: String,
-        channel: Channel,
-    ) -> Result<Self> {
-        let packets = catch_panic(DAMAGED, || Packets::open(media, extension)).with_context(|| name.clone())?;
-        let (rate, channels, frames) = (packets.rate, packets.channels, packets.frames);
-        Self::checked(name, channel, rate, channels, frames, Body::Packets(packets))
+    fn from_pcm(pcm: Pcm<Bytes>, name: String, channel: Channel) -> Result<Self> {
+        let (rate, channels, frames) = (pcm.rate(), pcm.channels(), pcm.frames());
+        Self::checked(name, channel, rate, channels, frames, Body::Pcm(pcm))
+    }
+
+    fn from_media(input: Input, name: String, channel: Channel) -> Result<Self> {
+        let Input { media, head, extension, delay } = input;
+        if let Some(what) = foreign::recognize(&head) {
+            bail!("{name}: {what}");
+        }
+        let container = catch_panic(DAMAGED, || Container::open(media, extension.as_deref(), delay))
+            .with_context(|| name.clone())?;
+        let (rate, channels, frames) = (container.rate, container.channels, container.frames);
+        Self::checked(name, channel, rate, channels, frames, Body::Container(Box::new(container)))
     }
 
     fn checked(
@@ -166,12 +214,12 @@ impl Decoder {
     pub fn next_block(&mut self) -> Result<Option<Samples<'_>>> {
         let (body, interleaved, faults) = (&mut self.body, &mut self.interleaved, &mut self.faults);
         let lost = match body {
-            Body::Wav(wav) => {
-                let more = wav.read(interleaved).map(|more| more.then_some(0));
-                faults.truncated = wav.truncated;
+            Body::Pcm(pcm) => {
+                let more = pcm.read(interleaved).map(|more| more.then_some(0));
+                faults.truncated = pcm.truncated;
                 more
             }
-            Body::Packets(packets) => catch_panic(DAMAGED, || packets.next(interleaved, faults)),
+            Body::Container(container) => catch_panic(DAMAGED, || container.next(interleaved, faults)),
             Body::Ended => Ok(None),
         };
         let lost = match lost.with_context(|| self.name.clone()) {
@@ -181,6 +229,7 @@ impl Decoder {
                 return end_or_error.map(|_| None);
             }
         };
+        scale_to_full(&mut self.interleaved, &mut self.faults.divided_by);
         self.mono.clear();
         for frame in self.interleaved.chunks_exact(self.channels) {
             let mut bad = false;
@@ -207,123 +256,52 @@ fn check_source_format(name: &str, rate: u32, channels: usize, channel: Channel)
     Ok(())
 }
 
-/// A track and its decoder.
-struct Packets {
-    format: Box<dyn FormatReader>,
-    decoder: Box<dyn AudioDecoder>,
-    track: u32,
-    rate: u32,
-    channels: usize,
-    frames: Option<u64>,
-    /// Time at which the next packet should begin, in samples; `None` where any beginning is right.
-    expected: Option<i64>,
+/// Of an mp4 file that failed where nobody could seek.
+const MP4_ON_A_PIPE: &str = "an mp4 file is mostly read from its end, which a pipe can't: name it as a file, or give it its index \
+                             first: ffmpeg -i FILE -c copy -movflags +faststart OUT.m4a";
+
+/// What the floats of a wav or au file are to be divided by, 0 for nothing: a recording may begin so quietly that its first
+/// block does not show that its floats are integers. A file that can't be read shows it when it is opened to be heard.
+fn find_divisor(file: &mut (impl Read + Seek)) -> u32 {
+    let mut find = || -> Result<u32> {
+        file.rewind()?;
+        let head = read_head(file)?;
+        let bytes = Cursor::new(&head).chain(file.by_ref().take(SCANNED_BYTES));
+        let mut pcm = if wav::is_wav(&head) { wav::open(bytes)? } else { au::open(bytes)? };
+        let (mut samples, mut peak) = (Vec::new(), 0.0_f32);
+        while pcm.is_float() && pcm.read(&mut samples)? {
+            peak = peak.max(peak_of(&samples));
+        }
+        Ok(full_scale_of(peak))
+    };
+    find().unwrap_or(0)
 }
 
-impl Packets {
-    fn open(media: Box<dyn MediaSource>, extension: Option<String>) -> Result<Self> {
-        let mut hint = Hint::new();
-        if let Some(extension) = extension {
-            hint.with_extension(&extension);
-        }
-        let stream = MediaSourceStream::new(media, Default::default());
-        let format = symphonia::default::get_probe()
-            .probe(&hint, stream, FormatOptions::default(), MetadataOptions::default())
-            .map_err(|error| {
-                anyhow!("no sound in it that can be read ({error}); wav, flac, ogg vorbis and mp3 can be")
-            })?;
-        let track = format.default_track(TrackType::Audio).context("there is no audio track in it")?;
-        let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio());
-        let parameters = parameters.context("its audio track has no known encoding")?;
-        let decoder = symphonia::default::get_codecs()
-            .make_audio_decoder(parameters, &Default::default())
-            .map_err(|error| anyhow!("its encoding can't be decoded ({error}); flac, vorbis and mp3 can be"))?;
-        let rate = parameters.sample_rate.context("it does not state its sample rate")?;
-        // Where an encoder's delay is cut off, sound begins at zero.
-        let expected = Some(track.start_ts.get().max(0));
-        let (track, frames) = (track.id, track.num_frames);
-        let mut packets = Self { format, decoder, track, rate, channels: 0, frames, expected };
-        packets.channels = packets.count_channels()?;
-        Ok(packets)
-    }
-
-    fn count_channels(&self) -> Result<usize> {
-        let channels = self.decoder.codec_params().channels.as_ref().map_or(0, |channels| channels.count());
-        ensure!(channels > 0, "it does not state how many channels it has");
-        Ok(channels)
-    }
-
-    /// Decodes the next good packet into `out` (interleaved); the samples lost before it, or `None` at the end.
-    fn next(&mut self, out: &mut Vec<f32>, faults: &mut Faults) -> Result<Option<u64>> {
-        let mut broken = 0;
-        while broken < MAX_BROKEN_PACKETS {
-            let packet = match self.format.next_packet() {
-                Ok(Some(packet)) => packet,
-                Ok(None) => return Ok(None),
-                Err(SymphoniaError::IoError(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                    faults.truncated = true;
-                    return Ok(None);
-                }
-                Err(SymphoniaError::ResetRequired) => {
-                    self.next_stream()?;
-                    continue;
-                }
-                Err(SymphoniaError::DecodeError(_)) => {
-                    faults.packets_bad += 1;
-                    broken += 1;
-                    continue;
-                }
-                Err(error) => bail!("it can't be read on ({error})"),
-            };
-            if packet.track_id != self.track {
-                continue;
-            }
-            let decoded = match self.decoder.decode(&packet) {
-                Ok(decoded) => decoded,
-                Err(SymphoniaError::DecodeError(_) | SymphoniaError::IoError(_)) => {
-                    faults.packets_bad += 1;
-                    broken += 1;
-                    continue;
-                }
-                Err(error) => bail!("it can't be decoded further ({error})"),
-            };
-            if decoded.frames() == 0 {
-                continue;
-            }
-            let (rate, channels) = (decoded.spec().rate(), decoded.spec().channels().count());
-            ensure!(
-                rate == self.rate && channels == self.channels,
-                "it changes from {} Hz, {} channels to {rate} Hz, {channels} channels on the way; cut it there",
-                self.rate,
-                self.channels
-            );
-            decoded.copy_to_vec_interleaved(out);
-            let begins = packet.pts.get().saturating_add_unsigned(packet.trim_start.get());
-            let ends = begins.saturating_add_unsigned(decoded.frames() as u64);
-            let gap = self.expected.replace(ends).map_or(0, |expected| begins.saturating_sub(expected));
-            let plausible = 1..=(MAX_GAP_S * u64::from(self.rate));
-            let lost = u64::try_from(gap).ok().filter(|gap| plausible.contains(gap));
-            return Ok(Some(lost.unwrap_or(0)));
-        }
-        bail!("{MAX_BROKEN_PACKETS} packets in a row are broken; is it a sound file?")
-    }
-
-    /// A chained ogg file: the next recording in it, which has a decoder of its own.
-    fn next_stream(&mut self) -> Result<()> {
-        let track = self.format.default_track(TrackType::Audio).context("its next part has no audio track")?;
-        let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio());
-        let parameters = parameters.context("its next part has no known encoding")?;
-        self.decoder = symphonia::default::get_codecs()
-            .make_audio_decoder(parameters, &Default::default())
-            .map_err(|error| anyhow!("its next part can't be decoded ({error})"))?;
-        self.track = track.id;
-        self.expected = None;
-        Ok(())
+/// Divides floats that are really integers by their full scale. What was divided once is divided to the end.
+fn scale_to_full(samples: &mut [f32], divided_by: &mut u32) {
+    *divided_by = full_scale_of(peak_of(samples)).max(*divided_by);
+    if *divided_by > 0 {
+        let factor = 1.0 / *divided_by as f32;
+        samples.iter_mut().for_each(|sample| *sample *= factor);
     }
 }
 
-/// Up to 12 bytes: enough to tell wav from the rest.
+/// The greatest sample, whatever its sign, of those that are numbers.
+fn peak_of(samples: &[f32]) -> f32 {
+    samples.iter().copied().filter(|sample| sample.is_finite()).fold(0.0, |peak, sample| peak.max(sample.abs()))
+}
+
+/// The full scale of integers with this peak; 0: they are no integers. Beyond 32 bits there are broken files, which are left
+/// as they are.
+fn full_scale_of(peak: f32) -> u32 {
+    let scale = FULL_SCALES.into_iter().find(|full| peak <= *full as f32);
+    scale.filter(|_| peak > MAX_PEAK).unwrap_or(0)
+}
+
+/// Up to 64 bytes: enough to tell wav from the rest, and a pointer of Git LFS from other text.
 fn read_head(bytes: &mut impl Read) -> std::io::Result<Vec<u8>> {
-    let mut head = Vec::with_capacity(12);
-    bytes.take(12).read_to_end(&mut head)?;
+    const HEAD: u64 = 64;
+    let mut head = Vec::new();
+    bytes.take(HEAD).read_to_end(&mut head)?;
     Ok(head)
 }

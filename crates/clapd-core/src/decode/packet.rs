@@ -10,6 +10,8 @@ use symphonia::core::packet::Packet;
 use symphonia::core::units::{Duration, Timestamp};
 
 use super::check_source_format;
+use super::opus::{self, Opus};
+use super::pcm::Encoding;
 use crate::channel::Channel;
 use crate::panics::catch_panic;
 
@@ -32,6 +34,8 @@ pub enum PacketCodec {
         /// As ISO/IEC 14496-3 has it, 2 bytes or more.
         config: Vec<u8>,
     },
+    /// Opus, a packet of its own each (RFC 7587).
+    Opus,
 }
 
 impl PacketCodec {
@@ -43,6 +47,7 @@ impl PacketCodec {
             Self::Pcm16 => "L16",
             Self::Pcm24 => "L24",
             Self::Aac { .. } => "AAC",
+            Self::Opus => "Opus",
         }
     }
 }
@@ -59,28 +64,31 @@ pub struct PacketDecoder {
 }
 
 enum Body {
-    /// Bytes a sample, and what they mean.
-    Pcm(usize, fn(&[u8]) -> f32),
+    /// In network order.
+    Pcm(Encoding),
     Symphonia(Box<dyn AudioDecoder>),
+    Opus(Box<Opus>),
     /// After a panic: what was left behind is not touched again.
     Ended,
 }
 
 impl PacketDecoder {
     /// A decoder for packets of `codec`. `rate` and `channels` are the description's; AAC has its own in its
-    /// configuration, which count.
+    /// configuration, which count, and Opus is decoded at 48 kHz.
     ///
     /// # Errors
     /// An encoding that is not decoded (AAC other than of low complexity), a rate outside 8 to 192 kHz, a channel that
     /// the stream does not have.
     pub fn new(codec: &PacketCodec, rate: u32, channels: usize, channel: Channel) -> Result<Self> {
         let (body, rate, channels) = match codec {
-            PacketCodec::Mulaw => (Body::Pcm(1, |bytes| mulaw(bytes[0])), rate, channels),
-            PacketCodec::Alaw => (Body::Pcm(1, |bytes| alaw(bytes[0])), rate, channels),
-            PacketCodec::Pcm16 => {
-                (Body::Pcm(2, |bytes| f32::from(i16::from_be_bytes([bytes[0], bytes[1]])) / 32_768.0), rate, channels)
+            PacketCodec::Mulaw => (Body::Pcm(Encoding::MuLaw), rate, channels),
+            PacketCodec::Alaw => (Body::Pcm(Encoding::ALaw), rate, channels),
+            PacketCodec::Pcm16 => (Body::Pcm(Encoding::I16), rate, channels),
+            PacketCodec::Pcm24 => (Body::Pcm(Encoding::I24), rate, channels),
+            PacketCodec::Opus => {
+                let decoder = catch_panic(DAMAGED, || Opus::of_packets(channels))?;
+                (Body::Opus(Box::new(decoder)), opus::RATE, channels)
             }
-            PacketCodec::Pcm24 => (Body::Pcm(3, pcm24), rate, channels),
             PacketCodec::Aac { config } => {
                 let decoder = catch_panic(DAMAGED, || open_aac(config))?;
                 let parameters = decoder.codec_params();
@@ -117,7 +125,17 @@ impl PacketDecoder {
         let interleaved = &mut self.interleaved;
         interleaved.clear();
         match &mut self.body {
-            Body::Pcm(bytes, sample) => interleaved.extend(packet.chunks_exact(*bytes).map(*sample)),
+            Body::Pcm(encoding) => {
+                let samples = packet.chunks_exact(encoding.bytes());
+                interleaved.extend(samples.map(|at| encoding.decode_big_endian(at)));
+            }
+            Body::Opus(decoder) => match catch_panic(DAMAGED, || Ok(decoder.decode(packet, 0, interleaved))) {
+                Ok(decoded) => drop(decoded.context("a packet of Opus is broken")?),
+                Err(panicked) => {
+                    self.body = Body::Ended;
+                    return Err(panicked);
+                }
+            },
             Body::Symphonia(decoder) => {
                 // What panicked says so once; after that there is nothing left to decode with.
                 let decoded = catch_panic(DAMAGED, || {
@@ -159,26 +177,6 @@ fn open_aac(config: &[u8]) -> Result<Box<dyn AudioDecoder>> {
         .map_err(|error| anyhow!("its AAC can't be decoded ({error}); AAC-LC with one or two channels can be"))
 }
 
-/// G.711 μ-law: a sign, an exponent of 3 bits and a mantissa of 4, all inverted, over a bias of 33 in 14 bits. Full scale is 1.
-pub fn mulaw(byte: u8) -> f32 {
-    let byte = !byte;
-    let magnitude = ((i32::from(byte & 0x0F) << 3) + 0x84) << ((byte >> 4) & 7);
-    let value = magnitude - 0x84;
-    (if byte & 0x80 == 0 { value } else { -value }) as f32 / 32_768.0
-}
-
-/// G.711 A-law: every other bit inverted; a sign, an exponent of 3 bits and a mantissa of 4, in 13 bits. Full scale is 1.
-pub fn alaw(byte: u8) -> f32 {
-    let byte = byte ^ 0x55;
-    let (exponent, mantissa) = ((byte >> 4) & 7, i32::from(byte & 0x0F) << 4);
-    let magnitude = if exponent == 0 { mantissa + 8 } else { (mantissa + 0x108) << (exponent - 1) };
-    (if byte & 0x80 == 0 { -magnitude } else { magnitude }) as f32 / 32_768.0
-}
-
-fn pcm24(bytes: &[u8]) -> f32 {
-    i32::from_be_bytes([bytes[0], bytes[1], bytes[2], 0]) as f32 / 2_147_483_648.0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,15 +184,6 @@ mod tests {
     fn decode(codec: &PacketCodec, channels: usize, packet: &[u8]) -> Vec<f32> {
         let mut decoder = PacketDecoder::new(codec, 8_000, channels, Channel::Mix).unwrap();
         decoder.decode(packet).unwrap().to_vec()
-    }
-
-    #[test]
-    fn g711_has_the_values_of_the_standard() {
-        // ITU-T G.711, tables 1 and 2: the decoder's output values, in 16 bits as every implementation has them.
-        let values: Vec<f32> = [0xFF, 0x7F, 0x80, 0x00, 0xF0, 0xEF].map(mulaw).map(|x| x * 32_768.0).to_vec();
-        assert_eq!(values, [0.0, 0.0, 32_124.0, -32_124.0, 120.0, 132.0]);
-        let values: Vec<f32> = [0xD5, 0x55, 0xAA, 0x2A, 0xC5].map(alaw).map(|x| x * 32_768.0).to_vec();
-        assert_eq!(values, [8.0, -8.0, 32_256.0, -32_256.0, 264.0]);
     }
 
     #[test]

@@ -4,13 +4,25 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::check_source_format;
-use super::wav::Encoding;
+use super::pcm::{Encoding, Layout};
 use crate::channel::Channel;
+use crate::samples::RATES;
 
 /// As many as a mixing desk has; a larger number is a slip.
 const MAX_CHANNELS: usize = 64;
 
-/// How raw samples are stored: `RATE:FORMAT:CHANNELS`.
+/// What each encoding is called: as ffmpeg has it, without the byte order.
+const ENCODINGS: [(&str, Encoding); 7] = [
+    ("u8", Encoding::U8),
+    ("s16", Encoding::I16),
+    ("s24", Encoding::I24),
+    ("s32", Encoding::I32),
+    ("f32", Encoding::F32),
+    ("alaw", Encoding::ALaw),
+    ("mulaw", Encoding::MuLaw),
+];
+
+/// How raw samples are stored: `RATE:FORMAT:CHANNELS`, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RawFormat {
     rate: u32,
@@ -56,28 +68,29 @@ impl RawFormat {
     }
 }
 
+impl From<RawFormat> for Layout {
+    fn from(raw: RawFormat) -> Self {
+        let RawFormat { rate, encoding, channels } = raw;
+        Self { rate, channels, encoding, big_endian: false, announced: None }
+    }
+}
+
 impl FromStr for RawFormat {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.split(':');
-        let (Some(rate), Some(format), Some(channels), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err("it is not RATE:FORMAT:CHANNELS".into());
+        let [rate, format, channels] = text.split(':').collect::<Vec<_>>()[..] else {
+            return Err("it is not RATE:FORMAT:CHANNELS, such as 16000:s16:1".into());
         };
         let rate = rate
             .parse()
             .ok()
-            .filter(|rate| crate::samples::RATES.contains(rate))
-            .ok_or("its rate is no whole number from 8000 to 192000")?;
-        let encoding = match format {
-            "u8" => Encoding::U8,
-            "s16" => Encoding::I16,
-            "s24" => Encoding::I24,
-            "s32" => Encoding::I32,
-            "f32" => Encoding::F32,
-            _ => return Err("its format is none of u8, s16, s24 (in 3 bytes), s32 and f32, all little-endian".into()),
-        };
+            .filter(|rate| RATES.contains(rate))
+            .ok_or_else(|| format!("its rate is no whole number from {} to {}", RATES.start(), RATES.end()))?;
+        let (_, encoding) = *ENCODINGS.iter().find(|(name, _)| *name == format).ok_or_else(|| {
+            let names = ENCODINGS.map(|(name, _)| name).join(", ");
+            format!("its format is none of {names}, all little-endian, s24 in 3 bytes")
+        })?;
         let channels = channels
             .parse()
             .ok()
@@ -89,15 +102,8 @@ impl FromStr for RawFormat {
 
 impl fmt::Display for RawFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let format = match self.encoding {
-            Encoding::U8 => "u8",
-            Encoding::I16 => "s16",
-            Encoding::I24 => "s24",
-            Encoding::I32 => "s32",
-            Encoding::F32 => "f32",
-            Encoding::F64 => "f64",
-        };
-        write!(f, "{}:{format}:{}", self.rate, self.channels)
+        let name = ENCODINGS.iter().find(|(_, encoding)| *encoding == self.encoding).map_or("", |(name, _)| name);
+        write!(f, "{}:{name}:{}", self.rate, self.channels)
     }
 }
 
@@ -107,7 +113,9 @@ mod tests {
 
     #[test]
     fn formats_are_read_as_they_are_written() {
-        for text in ["16000:s16:1", "48000:s24:2", "8000:u8:1", "44100:s32:64", "192000:f32:1"] {
+        for text in
+            ["16000:s16:1", "48000:s24:2", "8000:u8:1", "44100:s32:64", "192000:f32:1", "8000:alaw:1", "8000:mulaw:2"]
+        {
             assert_eq!(text.parse::<RawFormat>().unwrap().to_string(), text);
         }
         for text in [

@@ -1,52 +1,25 @@
-//! Wav, read as a stream: whatever the header claims, the bytes decide.
+//! The header of wav (RIFF, RF64, BW64): where the sound begins, what it is, and how long.
 //!
-//! It does not seek, since a pipe cannot, and allocates nothing by a length that a header states. symphonia reads wav,
-//! too, but believes the header: a recording whose length was never filled in is empty to it, a cut one loses its last
-//! packet.
+//! symphonia reads wav, too, but believes the header: a recording whose length was never filled in is empty to it, a cut
+//! one loses its last packet.
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::pcm::{Encoding, Layout, Pcm};
+
 /// Data lengths from here on mean "unknown": recorders that write to a pipe put 0x7FFF_F000 or more, or all ones.
 const UNKNOWN_FROM: u32 = 0x7FFF_F000;
-/// Bytes read at a time, rounded up to a frame: a few pages; at most 512 KB more for 65,535 channels of f64.
-const CHUNK: usize = 16 * 1024;
 
-/// How one sample is stored. Integers are left-justified in their bytes, as the format demands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
-    U8,
-    I16,
-    I24,
-    I32,
-    F32,
-    F64,
-}
+/// What chunks of wav are mostly called.
+const COMMON_CHUNKS: [&[u8; 4]; 8] = [b"data", b"fmt ", b"LIST", b"fact", b"bext", b"iXML", b"id3 ", b"JUNK"];
 
-impl Encoding {
-    pub(super) fn bytes(self) -> usize {
-        match self {
-            Self::U8 => 1,
-            Self::I16 => 2,
-            Self::I24 => 3,
-            Self::I32 | Self::F32 => 4,
-            Self::F64 => 8,
-        }
-    }
+const REMEDY: &str = "convert it: ffmpeg -i FILE -c:a pcm_s16le OUT.wav";
 
-    /// The sample in the first `bytes()` bytes of `at`; 0 where there are fewer.
-    pub(super) fn decode(self, at: &[u8]) -> f32 {
-        match (self, at) {
-            (Self::U8, &[a, ..]) => (f32::from(a) - 128.0) / 128.0,
-            (Self::I16, &[a, b, ..]) => f32::from(i16::from_le_bytes([a, b])) / 32_768.0,
-            (Self::I24, &[a, b, c, ..]) => i32::from_le_bytes([0, a, b, c]) as f32 / 2_147_483_648.0,
-            (Self::I32, &[a, b, c, d, ..]) => i32::from_le_bytes([a, b, c, d]) as f32 / 2_147_483_648.0,
-            (Self::F32, &[a, b, c, d, ..]) => f32::from_le_bytes([a, b, c, d]),
-            (Self::F64, &[a, b, c, d, e, f, g, h, ..]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32,
-            _ => 0.0,
-        }
-    }
+/// Whether these first 12 bytes are those of a wav file.
+pub(super) fn is_wav(head: &[u8]) -> bool {
+    head.len() >= 12 && matches!(&head[..4], b"RIFF" | b"RF64" | b"BW64" | b"RIFX") && &head[8..12] == b"WAVE"
 }
 
 /// What the `fmt ` chunk says, checked.
@@ -57,78 +30,62 @@ struct Format {
     encoding: Encoding,
 }
 
-/// A wav stream, past its header.
-pub(super) struct Wav<R> {
-    bytes: R,
-    format: Format,
-    /// Bytes of sound that the header announces; `None` where it does not know.
-    announced: Option<u64>,
-    consumed: u64,
-    buffer: Vec<u8>,
-    /// The stream ended before the announced length, or inside a frame.
-    pub truncated: bool,
-}
-
-impl<R: Read> Wav<R> {
-    /// Whether these first 12 bytes are those of a wav file.
-    pub fn is_wav(head: &[u8]) -> bool {
-        head.len() >= 12 && matches!(&head[..4], b"RIFF" | b"RF64" | b"RIFX") && &head[8..12] == b"WAVE"
-    }
-
-    /// Reads the header up to the first sample.
-    pub fn open(mut bytes: R) -> Result<Self> {
-        let mut riff = [0; 12];
-        bytes.read_exact(&mut riff).context("the file ends inside its first 12 bytes")?;
-        ensure!(Self::is_wav(&riff), "no wav header (RIFF....WAVE)");
-        ensure!(&riff[..4] != b"RIFX", "big-endian wav (RIFX) is not read; {REMEDY}");
-        let mut format = None;
-        loop {
-            let mut head = [0; 8];
-            bytes.read_exact(&mut head).context("the wav file ends before its sound: there is no data chunk")?;
-            let [t0, t1, t2, t3, l0, l1, l2, l3] = head;
-            let len = u32::from_le_bytes([l0, l1, l2, l3]);
-            match &[t0, t1, t2, t3] {
-                b"fmt " => format = Some(read_format(&mut bytes, len)?),
-                b"data" => {
-                    let format = format.context("the wav file has its data chunk before its fmt chunk")?;
-                    let announced = (len > 0 && len < UNKNOWN_FROM).then_some(u64::from(len));
-                    return Ok(Self { bytes, format, announced, consumed: 0, buffer: Vec::new(), truncated: false });
-                }
-                _ => skip(&mut bytes, padded(len))?,
+/// Reads the header up to the first sample.
+pub(super) fn open<R: Read>(mut bytes: R) -> Result<Pcm<R>> {
+    let mut riff = [0; 12];
+    bytes.read_exact(&mut riff).context("the file ends inside its first 12 bytes")?;
+    ensure!(is_wav(&riff), "no wav header (RIFF....WAVE)");
+    ensure!(&riff[..4] != b"RIFX", "big-endian wav (RIFX) is not read; {REMEDY}");
+    let long = &riff[..4] != b"RIFF";
+    let (mut format, mut long_len) = (None, None);
+    let mut after_odd = false;
+    loop {
+        let (id, len) = read_chunk_head(&mut bytes, after_odd)?;
+        after_odd = len & 1 == 1;
+        match &id {
+            b"fmt " => format = Some(read_format(&mut bytes, len)?),
+            // Its own length is given in 64 bits where `data` has all ones.
+            b"ds64" if long => long_len = Some(read_long_length(&mut bytes, len)?),
+            b"data" => {
+                let Format { rate, channels, encoding } =
+                    format.context("the wav file has its data chunk before its fmt chunk")?;
+                let announced = match (long_len, len) {
+                    (Some(long_len), u32::MAX) => Some(long_len).filter(|len| *len > 0 && *len < u64::MAX),
+                    _ => (len > 0 && len < UNKNOWN_FROM).then_some(u64::from(len)),
+                };
+                return Pcm::new(bytes, Layout { rate, channels, encoding, big_endian: false, announced });
             }
+            _ => skip(&mut bytes, len.into())?,
         }
     }
-
-    pub fn rate(&self) -> u32 {
-        self.format.rate
-    }
-
-    pub fn channels(&self) -> usize {
-        self.format.channels
-    }
-
-    /// Frames that the header announces.
-    pub fn frames(&self) -> Option<u64> {
-        self.announced.map(|bytes| bytes / (self.format.channels * self.format.encoding.bytes()) as u64)
-    }
-
-    /// Reads some frames, interleaved, into `frames` (replacing what is in it); `false` at the end.
-    pub fn read(&mut self, frames: &mut Vec<f32>) -> Result<bool> {
-        frames.clear();
-        let frame = self.format.channels * self.format.encoding.bytes();
-        let left = self.announced.map_or(u64::MAX, |all| all - self.consumed);
-        let requested = (CHUNK.div_ceil(frame) * frame).min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.buffer.resize(requested, 0);
-        let received = fill(&mut self.bytes, &mut self.buffer)?;
-        self.consumed += received as u64;
-        self.truncated |= (received < requested && self.announced.is_some()) || !received.is_multiple_of(frame);
-        let whole = &self.buffer[..received - received % frame];
-        frames.extend(whole.chunks_exact(self.format.encoding.bytes()).map(|at| self.format.encoding.decode(at)));
-        Ok(!frames.is_empty())
-    }
 }
 
-const REMEDY: &str = "convert it: ffmpeg -i FILE -c:a pcm_s16le OUT.wav";
+/// A chunk's name and length. Chunks begin at even places, and some programs forget the byte of padding that this takes:
+/// after a chunk of odd length its first byte shows whether it is there.
+fn read_chunk_head(bytes: &mut impl Read, after_odd: bool) -> Result<([u8; 4], u32)> {
+    const NO_DATA: &str = "the wav file ends before its sound: there is no data chunk";
+    let mut head = [0; 8];
+    bytes.read_exact(&mut head).context(NO_DATA)?;
+    // The byte of padding is 0 by the standard, and whatever was in memory from some; a name is printable throughout.
+    let is_name = head[..4].iter().all(|byte| matches!(byte, 0x20..0x7F));
+    let padded = !is_name || COMMON_CHUNKS.iter().any(|name| &head[1..5] == *name);
+    if after_odd && padded {
+        head.rotate_left(1);
+        bytes.read_exact(&mut head[7..]).context(NO_DATA)?;
+    }
+    let [t0, t1, t2, t3, l0, l1, l2, l3] = head;
+    Ok(([t0, t1, t2, t3], u32::from_le_bytes([l0, l1, l2, l3])))
+}
+
+/// The data's length from `ds64`, behind that of the whole.
+fn read_long_length(bytes: &mut impl Read, len: u32) -> Result<u64> {
+    ensure!(len >= 16, "the wav file's ds64 chunk has {len} bytes, at least 16 are needed");
+    let mut lengths = [0; 16];
+    bytes.read_exact(&mut lengths).context("the wav file ends inside its ds64 chunk")?;
+    skip(bytes, u64::from(len) - 16)?;
+    let [.., a, b, c, d, e, f, g, h] = lengths;
+    Ok(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+}
 
 fn read_format(bytes: &mut impl Read, len: u32) -> Result<Format> {
     ensure!(len >= 16, "the wav file's fmt chunk has {len} bytes, at least 16 are needed");
@@ -136,7 +93,7 @@ fn read_format(bytes: &mut impl Read, len: u32) -> Result<Format> {
     let mut chunk = [0; 40];
     let here = (len as usize).min(chunk.len());
     bytes.read_exact(&mut chunk[..here]).context("the wav file ends inside its fmt chunk")?;
-    skip(bytes, padded(len) - here as u64)?;
+    skip(bytes, u64::from(len) - here as u64)?;
     let word = |at: usize| u16::from_le_bytes([chunk[at], chunk[at + 1]]);
     let (channels, align, bits) = (word(2), word(12), word(14));
     let rate = u32::from_le_bytes([chunk[4], chunk[5], chunk[6], chunk[7]]);
@@ -155,34 +112,17 @@ fn read_format(bytes: &mut impl Read, len: u32) -> Result<Format> {
         (1, 4) => Encoding::I32,
         (3, 4) => Encoding::F32,
         (3, 8) => Encoding::F64,
+        (6, 1) => Encoding::ALaw,
+        (7, 1) => Encoding::MuLaw,
         _ => bail!(
-            "wav encoding {tag} with {bits} bits is not read; it reads integers (1) of 8, 16, 24, 32 bits and floats (3) of \
-             32, 64 bits; {REMEDY}"
+            "wav encoding {tag} with {bits} bits is not read; it reads integers (1) of 8, 16, 24, 32 bits, floats (3) of \
+             32, 64 bits, A-law (6) and mu-law (7); {REMEDY}"
         ),
     };
     Ok(Format { rate, channels: usize::from(channels), encoding })
 }
 
-/// A chunk's length with its padding: chunks begin at even places.
-fn padded(len: u32) -> u64 {
-    u64::from(len) + u64::from(len & 1)
-}
-
 fn skip(bytes: &mut impl Read, len: u64) -> Result<()> {
     std::io::copy(&mut bytes.take(len), &mut std::io::sink()).context("can't read on in the wav header")?;
     Ok(())
-}
-
-/// Reads until `buffer` is full or the stream ends.
-fn fill(bytes: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
-    let mut received = 0;
-    while received < buffer.len() {
-        match bytes.read(&mut buffer[received..]) {
-            Ok(0) => break,
-            Ok(more) => received += more,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).context("can't read on in the wav file"),
-        }
-    }
-    Ok(received)
 }

@@ -114,7 +114,7 @@ impl Example {
 fn read(path: &Path) -> Result<(u32, Vec<f32>), ExampleError> {
     let unreadable = |error: anyhow::Error| ExampleError {
         message: format!("{error:#}"),
-        remedy: "name a wav, flac, ogg or mp3 file that this user may read",
+        remedy: "name a recording that this user may read, in a format of docs/recordings.md",
     };
     let mut decoder = Decoder::open(path, Channel::Mix).map_err(unreadable)?;
     let rate = decoder.rate();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clapd_core::channel::Channel;
-use clapd_core::decode::{Decoder, Faults};
+use clapd_core::decode::{Decoder, Faults, RawFormat};
 use proptest::prelude::*;
 
 use crate::wav::{PEAK, TONE_HZ, Wav, tone};
@@ -77,8 +77,11 @@ fn every_rate_and_channel_count_is_read() {
 /// Level, pitch and length of a lossy tone; the first and last tenth is left to the codec's edges.
 fn assert_sounds_like_the_tone(samples: &[f32], rate: u32, seconds: f64, name: &str) {
     let length = samples.len() as f64 / f64::from(rate);
-    assert!((length - seconds).abs() < 0.06, "{name}: {length} s");
-    let middle = &samples[samples.len() / 10..samples.len() * 9 / 10];
+    // Plain AAC says nothing of its encoder's delay and padding, which are packets of 64 ms.
+    let (tolerance, edge) = if name.ends_with(".aac") { (0.13, 4) } else { (0.06, 10) };
+    assert!((length - seconds).abs() < tolerance, "{name}: {length} s");
+    let edge = samples.len() / edge;
+    let middle = &samples[edge..samples.len() - edge];
     let rms = (middle.iter().map(|s| f64::from(s * s)).sum::<f64>() / middle.len() as f64).sqrt();
     // lame makes everything quieter by a twentieth.
     let expected = PEAK / 2.0_f64.sqrt() * if name.ends_with(".mp3") { 0.95 } else { 1.0 };
@@ -93,21 +96,30 @@ fn golden(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/golden/sound").join(name)
 }
 
-const COMPRESSED: [(&str, u32, f64); 6] = [
+const COMPRESSED: [(&str, u32, f64); 12] = [
     ("tone-48000-2.flac", 48_000, 0.5),
     ("tone-96000-1-24bit.flac", 96_000, 0.08),
     ("tone-44100-2.ogg", 44_100, 0.5),
     ("tone-16000-1.ogg", 16_000, 0.5),
     ("tone-44100-2.mp3", 44_100, 0.5),
     ("tone-16000-1.mp3", 16_000, 0.5),
+    ("tone-16000-1.opus", 48_000, 0.5),
+    ("tone-48000-2.webm", 48_000, 0.5),
+    ("tone-44100-2.m4a", 44_100, 0.5),
+    ("tone-16000-1.aac", 16_000, 0.5),
+    ("tone-16000-1.caf", 16_000, 0.1),
+    ("tone-16000-1.aiff", 16_000, 0.1),
 ];
 
 #[test]
-fn flac_ogg_and_mp3_are_read() {
+fn compressed_sound_is_read() {
     for (name, rate, seconds) in COMPRESSED {
         let decoder = Decoder::open(&golden(name), Channel::Mix).unwrap();
-        let hint = decoder.duration_hint().unwrap().as_secs_f64();
-        assert!((hint - seconds).abs() < 0.06, "{name}: hint {hint} s");
+        // Neither webm nor plain AAC says of a track how long it is.
+        if !name.ends_with(".webm") && !name.ends_with(".aac") {
+            let hint = decoder.duration_hint().unwrap().as_secs_f64();
+            assert!((hint - seconds).abs() < 0.06, "{name}: hint {hint} s");
+        }
         let (got, samples, lost, faults) = collect(decoder).unwrap();
         assert_eq!((got, lost, faults), (rate, 0, Faults::default()), "{name}");
         assert_sounds_like_the_tone(&samples, rate, seconds, name);
@@ -154,6 +166,131 @@ fn lengths_in_the_header_are_not_believed() {
     cut.truncate(cut.len() - 4 * 10 - 3);
     let (_, samples, _, faults) = decode(cut, Channel::Mix).unwrap();
     assert_eq!((samples.len(), faults.truncated), (3_989, true));
+}
+
+#[test]
+fn opus_is_what_the_reference_decoder_makes_of_it() {
+    let open = |name| collect(Decoder::open(&golden(name), Channel::Mix).unwrap()).unwrap().1;
+    let (ours, reference) = (open("tone-16000-1.opus"), open("tone-16000-1.opus.flac"));
+    assert_eq!(ours.len(), reference.len(), "the encoder's delay and the padding at the end are cut off");
+    // The reference is rounded to 16 bits, and ours decodes with integers.
+    let furthest = ours.iter().zip(&reference).map(|(ours, theirs)| (ours - theirs).abs()).fold(0.0, f32::max);
+    assert!(furthest < 6.0 / 32_768.0, "{furthest}");
+}
+
+/// A long wav: the true length stands in `ds64`.
+fn long_wav(magic: &[u8; 4], samples: &[i16], announced: u64, behind: &[u8]) -> Vec<u8> {
+    let mut bytes = [magic.as_slice(), b"\xFF\xFF\xFF\xFFWAVEds64\x1C\0\0\0"].concat();
+    bytes.extend(u64::MAX.to_le_bytes());
+    bytes.extend(announced.to_le_bytes());
+    bytes.extend([0; 12]);
+    bytes.extend(b"fmt \x10\0\0\0\x01\0\x01\0\x80\x3E\0\0\0\x7D\0\0\x02\0\x10\0data\xFF\xFF\xFF\xFF");
+    bytes.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
+    bytes.extend(behind);
+    bytes
+}
+
+#[test]
+fn the_true_length_of_a_long_wav_is_believed() {
+    let samples = [1_000_i16; 500];
+    for magic in [b"RF64", b"BW64"] {
+        // What is behind the sound is not heard.
+        let whole = long_wav(magic, &samples, 1_000, b"LIST\x08\0\0\0INFOINFO");
+        let (rate, heard, _, faults) = decode(whole, Channel::Mix).unwrap();
+        assert_eq!((rate, heard.len(), faults.truncated), (16_000, 500, false));
+        let (_, heard, _, faults) = decode(long_wav(magic, &samples, 4_000_000_000, b""), Channel::Mix).unwrap();
+        assert_eq!((heard.len(), faults.truncated), (500, true));
+        // Never filled in.
+        for unknown in [0, u64::MAX] {
+            let (_, heard, _, faults) = decode(long_wav(magic, &samples, unknown, b""), Channel::Mix).unwrap();
+            assert_eq!((heard.len(), faults.truncated), (500, false));
+        }
+    }
+}
+
+#[test]
+fn chunks_of_odd_length_are_read_with_padding_and_without() {
+    let wav = Wav::tone(16_000, 1, 1, 16, 1_000);
+    for junk in [b"junk\x03\0\0\0abc\0".as_slice(), b"junk\x03\0\0\0abc", b"junk\x03\0\0\0abcZ"] {
+        for next in [b"".as_slice(), b"note\x01\0\0\0a", b"LIST\x05\0\0\0INFOx"] {
+            let bytes = Wav { before_data: [junk, next].concat(), ..wav.clone() }.bytes();
+            if junk.ends_with(b"Z") && next.starts_with(b"note") {
+                // A letter as padding before a chunk of no common name: nobody can tell which of the two it belongs to.
+                continue;
+            }
+            assert_eq!(decode(bytes, Channel::Mix).unwrap().1.len(), 1_000, "{junk:?} {next:?}");
+        }
+    }
+}
+
+#[test]
+fn floats_that_are_integers_are_scaled_and_loud_ones_are_left_alone() {
+    let scaled = |factor: f64| {
+        let mut wav = Wav::tone(48_000, 1, 3, 32, 20_000);
+        wav.data = (0..20_000).flat_map(|frame| ((tone(frame, 48_000) * factor) as f32).to_le_bytes()).collect();
+        decode(wav.bytes(), Channel::Mix).unwrap()
+    };
+    for full in [1_u32 << 15, 1 << 23, 1 << 31] {
+        let (_, samples, _, faults) = scaled(f64::from(full));
+        assert_eq!(faults.divided_by, full);
+        assert_tone(&samples, 48_000, 1.0, 1e-5);
+    }
+    let (_, samples, _, faults) = scaled(8.0);
+    assert_eq!(faults, Faults::default());
+    assert_tone(&samples, 48_000, 8.0, 1e-5);
+}
+
+#[test]
+fn integers_in_floats_that_begin_quietly_are_scaled_from_the_beginning_of_a_file() {
+    let mut wav = Wav::tone(48_000, 1, 3, 32, 40_000);
+    let level = |frame: usize| if frame < 20_000 { 1e-4 } else { 1.0 };
+    wav.data =
+        (0..40_000).flat_map(|frame| ((tone(frame, 48_000) * level(frame) * 32_768.0) as f32).to_le_bytes()).collect();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, &wav.bytes()).unwrap();
+    let (_, samples, _, faults) = collect(Decoder::open(file.path(), Channel::Mix).unwrap()).unwrap();
+    assert_eq!(faults, Faults { divided_by: 32_768, ..Faults::default() });
+    assert_tone(&samples[..20_000], 48_000, 1e-4, 1e-7);
+    assert!((samples.iter().copied().fold(0.0, f32::max) - PEAK as f32).abs() < 1e-4);
+}
+
+#[test]
+fn raw_samples_are_read_as_they_are_declared() {
+    for (format, tag, bits, tolerance) in [
+        ("16000:u8:2", 1, 8, 0.01),
+        ("16000:s16:2", 1, 16, 1e-4),
+        ("16000:s24:2", 1, 24, 1e-6),
+        ("16000:s32:2", 1, 32, 1e-6),
+        ("16000:f32:2", 3, 32, 1e-7),
+    ] {
+        let bytes = Cursor::new(Wav::tone(16_000, 2, tag, bits, 5_000).data);
+        let format: RawFormat = format.parse().unwrap();
+        let decoder = Decoder::from_raw(Box::new(bytes), format, "test", Channel::Index(0)).unwrap();
+        let (rate, samples, _, faults) = collect(decoder).unwrap();
+        assert_eq!((rate, samples.len(), faults), (16_000, 5_000, Faults::default()));
+        assert_tone(&samples, 16_000, 1.0, tolerance);
+    }
+    let one = Decoder::from_raw(Box::new(Cursor::new([])), "8000:alaw:1".parse().unwrap(), "test", Channel::Index(1));
+    assert!(one.err().unwrap().to_string().contains("channel 1 was asked for, but it has 1"));
+}
+
+#[test]
+fn a_cover_of_any_size_is_skipped() {
+    let sound = std::fs::read(golden("tone-44100-2.mp3")).unwrap();
+    let (_, expected, _, faults) = decode(sound.clone(), Channel::Mix).unwrap();
+    for size in [0, 1_000_000, 3_000_000_u32] {
+        let length: Vec<u8> = (0..4).rev().map(|place| (size >> (7 * place)) as u8 & 127).collect();
+        let tag = [b"ID3\x04\0\0".as_slice(), &length, &vec![0xFF; size as usize]].concat();
+        // Two of them: some programs put theirs before another's.
+        let bytes = [&tag, &tag, &sound].map(Vec::as_slice).concat();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, &bytes).unwrap();
+        let of_file = collect(Decoder::open(file.path(), Channel::Mix).unwrap()).unwrap();
+        for (_, samples, _, now) in [decode(bytes, Channel::Mix).unwrap(), of_file] {
+            assert_eq!(now, faults);
+            assert!(samples == expected, "{} samples, expected {}", samples.len(), expected.len());
+        }
+    }
 }
 
 #[test]
@@ -209,7 +346,7 @@ proptest! {
     /// a file can hold and finite samples (`collect` asserts these).
     #[test]
     fn damage_is_survived(
-        which in 0_usize..7,
+        which in 0..=COMPRESSED.len(),
         hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..40),
         head_hits in prop::collection::vec((0_usize..200, any::<u8>()), 0..10),
         cut in any::<prop::sample::Index>(),
