@@ -115,8 +115,8 @@ const COMPRESSED: [(&str, u32, f64); 12] = [
 fn compressed_sound_is_read() {
     for (name, rate, seconds) in COMPRESSED {
         let decoder = Decoder::open(&golden(name), Channel::Mix).unwrap();
-        // Neither webm nor plain AAC says of a track how long it is.
-        if !name.ends_with(".webm") && !name.ends_with(".aac") {
+        // Neither webm nor plain AAC says of a track how long it is, and of ALAC in caf symphonia counts whole packets.
+        if ![".webm", ".aac", ".caf"].iter().any(|end| name.ends_with(end)) {
             let hint = decoder.duration_hint().unwrap().as_secs_f64();
             assert!((hint - seconds).abs() < 0.06, "{name}: hint {hint} s");
         }
