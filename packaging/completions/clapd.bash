@@ -517,12 +517,16 @@ _clapd() {
             return 0
             ;;
         clapd__subcmd__watch)
-            opts="-p -h --config --prompt --bundle --source --device --for --false-alarms --log --json --help"
+            opts="-p -h --raw --config --prompt --bundle --source --device --for --false-alarms --log --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --raw)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

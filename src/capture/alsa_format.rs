@@ -3,7 +3,7 @@
 //! Every format that is a number a sample is read here, so that a card needs no plugin of ALSA's in front of it.
 
 use alsa::pcm::Format;
-use clapd_core::decode::{alaw, mulaw};
+use clapd_core::decode::{a_law, mu_law};
 
 /// How a sample lies in its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,8 +99,8 @@ impl SampleEncoding {
             Self::Integer { bits, signed, order, .. } => {
                 out.extend(samples.map(|sample| integer_sample(raw(sample, order) as u32, bits, signed)));
             }
-            Self::MuLaw => out.extend(bytes.iter().map(|&code| mulaw(code))),
-            Self::ALaw => out.extend(bytes.iter().map(|&code| alaw(code))),
+            Self::MuLaw => out.extend(bytes.iter().map(|&code| f32::from(mu_law(code)) / 32_768.0)),
+            Self::ALaw => out.extend(bytes.iter().map(|&code| f32::from(a_law(code)) / 32_768.0)),
             Self::Float { bytes: 4, order } => {
                 out.extend(samples.map(|sample| f32::from_bits(raw(sample, order) as u32)));
             }

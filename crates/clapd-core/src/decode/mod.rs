@@ -27,6 +27,7 @@ use symphonia::core::io::{MediaSource, ReadOnlySource};
 use self::container::Container;
 pub use self::packet::{PacketCodec, PacketDecoder};
 use self::pcm::Pcm;
+pub use self::pcm::{a_law, mu_law};
 pub use self::raw::RawFormat;
 use crate::channel::Channel;
 use crate::panics::catch_panic;

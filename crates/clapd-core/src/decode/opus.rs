@@ -11,6 +11,7 @@ const REMEDY: &str = "convert it: ffmpeg -i FILE -c:a pcm_s16le OUT.wav";
 /// Frames that a packet has at most: 120 ms.
 const MAX_FRAMES: usize = 5_760;
 
+#[expect(clippy::large_enum_variant, reason = "a track has one of it, and most have the larger")]
 enum Streams {
     One(Decoder),
     Several(OpusMSDecoder),

@@ -63,16 +63,16 @@ impl Encoding {
     }
 }
 
-/// ITU-T G.711, table 1a: a sign, three bits of exponent, four of mantissa, every second bit inverted.
-fn a_law(byte: u8) -> i16 {
+/// A sample of A-law in 16 bits. ITU-T G.711, table 1a: a sign, three bits of exponent, four of mantissa, every second bit inverted.
+pub fn a_law(byte: u8) -> i16 {
     let byte = byte ^ 0x55;
     let (exponent, mantissa) = (byte >> 4 & 7, i16::from(byte & 15) << 4);
     let magnitude = if exponent == 0 { mantissa + 8 } else { (mantissa + 0x108) << (exponent - 1) };
     if byte & 0x80 == 0 { -magnitude } else { magnitude }
 }
 
-/// ITU-T G.711, table 2a: the same with all bits inverted, and shifted so that exponent 0 is no exception.
-fn mu_law(byte: u8) -> i16 {
+/// A sample of mu-law in 16 bits. ITU-T G.711, table 2a: the same with all bits inverted, and shifted so that exponent 0 is no exception.
+pub fn mu_law(byte: u8) -> i16 {
     let byte = !byte;
     let magnitude = (((i16::from(byte & 15) << 3) + 0x84) << (byte >> 4 & 7)) - 0x84;
     if byte & 0x80 == 0 { magnitude } else { -magnitude }
