@@ -290,7 +290,7 @@ impl DecodeThread {
             log::warn!("{}: shorter than its header says; what is there is used", self.spec.name());
         }
         if now.divided_by > reported.divided_by {
-            log::warn!("{}: floats far beyond full scale; they are divided by {}", self.spec.name(), now.divided_by);
+            log::warn!("{}: floats beyond full scale; they are divided by {}", self.spec.name(), now.divided_by);
         }
         *reported = now;
     }

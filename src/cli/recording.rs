@@ -73,8 +73,8 @@ fn warn_of_faults(name: &Path, faults: Faults) {
             log::warn!("{}: {count} {what}", name.display());
         }
     }
-    if divided_by > 0 {
-        log::warn!("{}: its floats lie far beyond full scale; they were divided by {divided_by}", name.display());
+    if divided_by > 0.0 {
+        log::warn!("{}: its floats lie beyond full scale; they were divided by {divided_by}", name.display());
     }
     if truncated {
         log::warn!("{}: it ends before its header says so", name.display());

@@ -43,7 +43,7 @@ const DAMAGED: &str = "it is damaged in a way that the decoder can't cope with; 
 /// microphone and no mix reaches by mistake, and quiet sound in units of 16-bit integers exceeds it at once.
 const MAX_PEAK: f32 = 16.0;
 /// Full scales of integers that are stored as floats: of 16, 24 and 32 bits.
-const FULL_SCALES: [u32; 3] = [1 << 15, 1 << 23, 1 << 31];
+const FULL_SCALES: [f32; 3] = [32_768.0, 8_388_608.0, 2_147_483_648.0];
 
 /// How far a file of floats is looked at before it is heard: three minutes of 48 kHz in stereo, in less than a second from an
 /// SD card.
@@ -52,7 +52,7 @@ const SCANNED_BYTES: u64 = 64 << 20;
 type Bytes = Box<dyn Read + Send + Sync>;
 
 /// What was wrong with a file that could be read all the same.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Faults {
     /// Samples that were NaN or infinite and became 0.
     pub samples_bad: u64,
@@ -60,8 +60,9 @@ pub struct Faults {
     pub packets_bad: u64,
     /// The file ends before its header says so, or inside a frame.
     pub truncated: bool,
-    /// What the samples are divided by, since they were integers stored as floats; 0: they are as they were.
-    pub divided_by: u32,
+    /// What the samples are divided by, since they lie beyond full scale: a full scale of integers that were stored as floats, or
+    /// else their peak; 0: they are as they were.
+    pub divided_by: f32,
 }
 
 /// A file being decoded, forwards, a packet at a time.
@@ -262,9 +263,9 @@ const MP4_ON_A_PIPE: &str = "an mp4 file is mostly read from its end, which a pi
                              first: ffmpeg -i FILE -c copy -movflags +faststart OUT.m4a";
 
 /// What the floats of a wav or au file are to be divided by, 0 for nothing: a recording may begin so quietly that its first
-/// block does not show that its floats are integers. A file that can't be read shows it when it is opened to be heard.
-fn find_divisor(file: &mut (impl Read + Seek)) -> u32 {
-    let mut find = || -> Result<u32> {
+/// block does not show what its loudest does. A file that can't be read shows it when it is opened to be heard.
+fn find_divisor(file: &mut (impl Read + Seek)) -> f32 {
+    let mut find = || -> Result<f32> {
         file.rewind()?;
         let head = read_head(file)?;
         let bytes = Cursor::new(&head).chain(file.by_ref().take(SCANNED_BYTES));
@@ -273,16 +274,20 @@ fn find_divisor(file: &mut (impl Read + Seek)) -> u32 {
         while pcm.is_float() && pcm.read(&mut samples)? {
             peak = peak.max(peak_of(&samples));
         }
-        Ok(full_scale_of(peak))
+        let full = full_scale_of(peak);
+        Ok(if full == 0.0 && peak > 1.0 { peak } else { full })
     };
-    find().unwrap_or(0)
+    find().unwrap_or(0.0)
 }
 
-/// Divides floats that are really integers by their full scale. What was divided once is divided to the end.
-fn scale_to_full(samples: &mut [f32], divided_by: &mut u32) {
-    *divided_by = full_scale_of(peak_of(samples)).max(*divided_by);
-    if *divided_by > 0 {
-        let factor = 1.0 / *divided_by as f32;
+/// Divides floats by what is known to be needed, or by the full scale of integers that show in them only now. What was divided once
+/// is divided to the end. Sound that a decoder has computed may exceed full scale a little, and is heard as it is.
+fn scale_to_full(samples: &mut [f32], divided_by: &mut f32) {
+    if *divided_by == 0.0 {
+        *divided_by = full_scale_of(peak_of(samples));
+    }
+    if *divided_by > 0.0 {
+        let factor = 1.0 / *divided_by;
         samples.iter_mut().for_each(|sample| *sample *= factor);
     }
 }
@@ -292,11 +297,10 @@ fn peak_of(samples: &[f32]) -> f32 {
     samples.iter().copied().filter(|sample| sample.is_finite()).fold(0.0, |peak, sample| peak.max(sample.abs()))
 }
 
-/// The full scale of integers with this peak; 0: they are no integers. Beyond 32 bits there are broken files, which are left
-/// as they are.
-fn full_scale_of(peak: f32) -> u32 {
-    let scale = FULL_SCALES.into_iter().find(|full| peak <= *full as f32);
-    scale.filter(|_| peak > MAX_PEAK).unwrap_or(0)
+/// The full scale of integers with this peak; 0: they are no integers.
+fn full_scale_of(peak: f32) -> f32 {
+    let scale = FULL_SCALES.into_iter().find(|full| peak <= *full);
+    scale.filter(|_| peak > MAX_PEAK).unwrap_or(0.0)
 }
 
 /// Up to 64 bytes: enough to tell wav from the rest, and a pointer of Git LFS from other text.

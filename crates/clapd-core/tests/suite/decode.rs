@@ -224,13 +224,13 @@ fn chunks_of_odd_length_are_read_with_padding_and_without() {
 }
 
 #[test]
-fn floats_that_are_integers_are_scaled_and_loud_ones_are_left_alone() {
+fn floats_that_are_integers_are_scaled_also_on_a_pipe() {
     let scaled = |factor: f64| {
         let mut wav = Wav::tone(48_000, 1, 3, 32, 20_000);
         wav.data = (0..20_000).flat_map(|frame| ((tone(frame, 48_000) * factor) as f32).to_le_bytes()).collect();
         decode(wav.bytes(), Channel::Mix).unwrap()
     };
-    for full in [1_u32 << 15, 1 << 23, 1 << 31] {
+    for full in [32_768.0_f32, 8_388_608.0, 2_147_483_648.0] {
         let (_, samples, _, faults) = scaled(f64::from(full));
         assert_eq!(faults.divided_by, full);
         assert_tone(&samples, 48_000, 1.0, 1e-5);
@@ -238,6 +238,20 @@ fn floats_that_are_integers_are_scaled_and_loud_ones_are_left_alone() {
     let (_, samples, _, faults) = scaled(8.0);
     assert_eq!(faults, Faults::default());
     assert_tone(&samples, 48_000, 8.0, 1e-5);
+}
+
+#[test]
+fn floats_beyond_full_scale_are_scaled_to_it() {
+    for factor in [1.0 / PEAK, 1.5 / PEAK, 8.0, 1e12] {
+        let mut wav = Wav::tone(48_000, 1, 3, 32, 20_000);
+        wav.data = (0..20_000).flat_map(|frame| ((tone(frame, 48_000) * factor) as f32).to_le_bytes()).collect();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, &wav.bytes()).unwrap();
+        let (_, samples, _, faults) = collect(Decoder::open(file.path(), Channel::Mix).unwrap()).unwrap();
+        let peak = samples.iter().copied().fold(0.0, f32::max);
+        assert!((peak - 1.0).abs() < 1e-3, "{factor}: {peak}");
+        assert_eq!(faults.divided_by > 0.0, factor > 1.001 / PEAK, "{factor}");
+    }
 }
 
 #[test]
@@ -249,7 +263,7 @@ fn integers_in_floats_that_begin_quietly_are_scaled_from_the_beginning_of_a_file
     let mut file = tempfile::NamedTempFile::new().unwrap();
     std::io::Write::write_all(&mut file, &wav.bytes()).unwrap();
     let (_, samples, _, faults) = collect(Decoder::open(file.path(), Channel::Mix).unwrap()).unwrap();
-    assert_eq!(faults, Faults { divided_by: 32_768, ..Faults::default() });
+    assert_eq!(faults, Faults { divided_by: 32_768.0, ..Faults::default() });
     assert_tone(&samples[..20_000], 48_000, 1e-4, 1e-7);
     assert!((samples.iter().copied().fold(0.0, f32::max) - PEAK as f32).abs() < 1e-4);
 }
