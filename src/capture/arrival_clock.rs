@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::clock::{shift, signed_since};
+
 /// Arrivals are judged by the earliest of so many: a page of ogg holds up to a second, and two of them come in that time.
 const JUDGED_OVER: Duration = Duration::from_secs(3);
 /// Sound that stays late by so much is a gap. Queues of servers and radio links vary by less over seconds.
@@ -67,20 +69,6 @@ impl ArrivalClock {
     fn seconds(&self, samples: u64) -> f64 {
         samples as f64 / f64::from(self.rate)
     }
-}
-
-fn signed_since(later: Instant, earlier: Instant) -> f64 {
-    match later.checked_duration_since(earlier) {
-        Some(after) => after.as_secs_f64(),
-        None => -earlier.saturating_duration_since(later).as_secs_f64(),
-    }
-}
-
-/// `instant` moved by `by_s` seconds; left alone where the result can't be expressed.
-fn shift(instant: Instant, by_s: f64) -> Instant {
-    let distance = Duration::try_from_secs_f64(by_s.abs()).unwrap_or_default();
-    let shifted = if by_s >= 0.0 { instant.checked_add(distance) } else { instant.checked_sub(distance) };
-    shifted.unwrap_or(instant)
 }
 
 #[cfg(test)]

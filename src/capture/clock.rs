@@ -88,7 +88,8 @@ fn seconds(position: u64, rate: u32) -> f64 {
     position as f64 / f64::from(rate.max(1))
 }
 
-fn signed_since(later: Instant, earlier: Instant) -> f64 {
+/// Seconds from `earlier` to `later`; below 0 where it is the other way round.
+pub(super) fn signed_since(later: Instant, earlier: Instant) -> f64 {
     match later.checked_duration_since(earlier) {
         Some(after) => after.as_secs_f64(),
         None => -earlier.saturating_duration_since(later).as_secs_f64(),
@@ -96,7 +97,7 @@ fn signed_since(later: Instant, earlier: Instant) -> f64 {
 }
 
 /// `instant` moved by `by_s` seconds; left alone where the result can't be expressed.
-fn shift(instant: Instant, by_s: f64) -> Instant {
+pub(super) fn shift(instant: Instant, by_s: f64) -> Instant {
     let distance = Duration::try_from_secs_f64(by_s.abs()).unwrap_or_default();
     let shifted = if by_s >= 0.0 { instant.checked_add(distance) } else { instant.checked_sub(distance) };
     shifted.unwrap_or(instant)
