@@ -119,6 +119,10 @@ pub struct SourceHealth {
     pub channel: Option<usize>,
     /// What is wrong with the sound beside its state, in words with the remedy.
     pub warnings: Vec<String>,
+    /// The loudest second of the last minute as the model hears it, gain and all; none before there was a minute.
+    pub loudest_db: Option<i32>,
+    /// Its gain in whole dB; none where it has none.
+    pub gain_db: Option<i32>,
     /// Samples that came and found no room.
     pub samples_lost: u64,
     /// Samples that were no numbers.

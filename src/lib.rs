@@ -73,6 +73,7 @@ pub mod config;
 pub mod counter;
 pub mod daemon;
 pub mod health;
+pub mod loudness;
 pub mod mqtt;
 pub mod outbox;
 pub mod prompts;

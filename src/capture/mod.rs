@@ -105,7 +105,7 @@ impl SourceKind {
 }
 
 /// A source as it is configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SourceSpec {
     /// Its name in topics and logs.
     pub id: String,
@@ -113,6 +113,8 @@ pub struct SourceSpec {
     pub kind: SourceKind,
     /// The channel that is taken of it.
     pub channel: Channel,
+    /// By how many decibels the model hears it louder.
+    pub gain_db: f32,
 }
 
 /// What [`Source::read`] found.

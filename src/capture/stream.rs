@@ -246,7 +246,7 @@ impl<'a> Delivery<'a> {
             subscriber.warn(WarningKind::Channels, self.meter.warning(subscriber.channel).as_deref());
             let bits = self.meter.is_low_bits().then_some(
                 "of its 32 bits only the lower 24 have moved so far: it is 48 dB too quiet, as I2S microphones are with some drivers; raise its \
-                 capture volume, or lift it in asound.conf (see \"24 bits at the wrong end\" in docs/microphones.md)",
+                 capture volume (alsamixer, F4), or set gain_db = 48.0 (see \"24 bits at the wrong end\" in docs/microphones.md)",
             );
             subscriber.warn(WarningKind::Bits, bits);
             if subscriber.channel == Channel::Auto {

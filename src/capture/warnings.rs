@@ -11,6 +11,8 @@ pub enum WarningKind {
     Rate,
     /// Samples at the wrong end of their bits.
     Bits,
+    /// Too faint for the model, or cut off at full scale.
+    Level,
 }
 
 impl WarningKind {
@@ -20,17 +22,19 @@ impl WarningKind {
             Self::Channels => "channels",
             Self::Rate => "rate",
             Self::Bits => "bits",
+            Self::Level => "level",
         }
     }
 }
 
-/// Warnings of one source that hold now. Written by the threads of its device, which may wait for a moment, and read by any.
+/// Warnings of one source that hold now. Written by the threads of its device and by the one that scores it, which may wait for a
+/// moment, and read by any.
 #[derive(Debug, Default)]
 pub struct Warnings(Mutex<Vec<(WarningKind, String)>>);
 
 impl Warnings {
     /// Replaces the warning of this kind, or takes it away. Returns whether that changed anything.
-    pub(super) fn set(&self, kind: WarningKind, text: Option<&str>) -> bool {
+    pub fn set(&self, kind: WarningKind, text: Option<&str>) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = all.iter().position(|(other, _)| *other == kind);
         if before.map(|at| all[at].1.as_str()) == text {

@@ -20,7 +20,8 @@ use super::display::{LineDisplay, LiveDisplay, ScoreDisplay};
 use super::exit::{AtStage, Failure, Stage};
 use super::recording::RawArguments;
 use super::{advice, paths, recording};
-use crate::capture::{Read, Source, SourceKind, SourceSpec};
+use crate::capture::{Read, Source, SourceCounters, SourceKind, SourceSpec, SourceState, Warnings};
+use crate::loudness::LoudnessJudge;
 use crate::prompts;
 use crate::score_log::{Form, LogSpec, Moment, ScoreLog};
 use crate::time::WallAnchor;
@@ -96,7 +97,7 @@ impl WatchSpec {
         let bundle = arguments.bundle.clone();
         if !arguments.prompts.is_empty() {
             let kind = SourceKind::Device { name: arguments.device.clone() };
-            let source = SourceSpec { id: "mic".into(), kind, channel: Channel::Mix };
+            let source = SourceSpec { id: "mic".into(), kind, channel: Channel::Mix, gain_db: 0.0 };
             let prompts = (0..).zip(&arguments.prompts);
             let prompts =
                 prompts.map(|(number, text)| Prompt::of_text(PromptId::numbered(number), text, Rule::default()));
@@ -170,6 +171,8 @@ impl<'a> Watcher<'a> {
     fn pipeline(&mut self, rate: u32, pace: Pace) -> Result<Pipeline> {
         self.series.push(Series::new(self.spec.prompts.len()));
         let pipeline = Pipeline::new(self.model.clone(), Arc::clone(&self.prompts), rate, self.spec.hop, pace)?;
+        // A recording is heard as the configuration's source would be.
+        let pipeline = pipeline.with_gain(self.spec.source.gain_db);
         Ok(match self.spec.gate_db {
             Some(gate_db) => pipeline.with_gate(gate_db),
             None => pipeline,
@@ -193,7 +196,9 @@ impl<'a> Watcher<'a> {
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
         let pace = if spec.kind.is_live() { Pace::Live } else { Pace::Every };
-        let mut source = Source::open(spec, Arc::default()).with_context(|| format!("source {}", spec.id))?;
+        let counters = Arc::<SourceCounters>::default();
+        let mut source = Source::open(spec, Arc::clone(&counters)).with_context(|| format!("source {}", spec.id))?;
+        let mut loudness = LoudnessJudge::new(spec.kind.clone(), spec.gain_db, self.model.level);
         let mut current: Option<(u32, Pipeline, WallAnchor)> = None;
         while !stop.load(Relaxed) && !self.is_enough() {
             match source.read(POLL_INTERVAL)? {
@@ -203,6 +208,7 @@ impl<'a> Watcher<'a> {
                         _ => (rate, self.pipeline(rate, pace)?, anchor),
                     };
                     self.push(&mut pipeline, samples, &spec.id, &|time| Moment::Time(anchor.wall_time(time)))?;
+                    loudness.judge(&spec.id, counters.state(), &counters.warnings, Some(&pipeline));
                     current = Some((rate, pipeline, anchor));
                 }
                 Read::Idle => {}
@@ -220,8 +226,11 @@ impl<'a> Watcher<'a> {
         let mut pipeline = self.pipeline(decoder.rate(), Pace::Every)?;
         let name = file.to_string_lossy();
         let moment = |time: SampleTime| Moment::Position(time.as_secs_f64());
+        let kind = SourceKind::File { path: file.to_owned(), looped: false, realtime: false };
+        let mut loudness = LoudnessJudge::new(kind, self.spec.source.gain_db, self.model.level);
         recording::read(decoder, file, self.display.is_none(), |samples| {
             self.push(&mut pipeline, samples, &name, &moment)?;
+            loudness.judge(&name, SourceState::Live, &Warnings::default(), Some(&pipeline));
             Ok(!self.is_enough())
         })?;
         self.end(pipeline, &name, &moment)

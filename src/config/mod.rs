@@ -38,6 +38,7 @@ pub use prompt_list::{PromptOrigin, parse_prompts, prompt_table, prompts_text, r
 pub use prompts::MAX_EMBEDDINGS;
 pub use recording_names::RecordingNames;
 pub use secret::Secret;
+pub use sources::{MAX_GAIN_DB, MIN_GAIN_DB};
 use text_file::TextFault;
 pub use tls::Tls;
 

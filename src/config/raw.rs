@@ -42,6 +42,7 @@ pub(super) struct RawSource {
     pub(super) listen: Option<Located<String>>,
     pub(super) raw: Option<Located<String>>,
     pub(super) channel: Option<Located<TextOrInteger>>,
+    pub(super) gain_db: Option<Located<f64>>,
 }
 
 /// A `[[prompt]]`.
@@ -203,6 +204,7 @@ fn source(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawSo
         listen: section.string("listen", reader),
         raw: section.string("raw", reader),
         channel: section.text_or_integer("channel", reader),
+        gain_db: section.number("gain_db", reader),
     };
     section.finish(reader);
     raw

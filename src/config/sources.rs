@@ -15,6 +15,11 @@ use crate::capture::{SourceKind, SourceSpec};
 
 /// A source has a thread, a front end and 30 s of samples of its own; nobody has wired more microphones to one small computer.
 const MAX_SOURCES: usize = 16;
+/// What is too loud by more than this is cut off already, which no gain mends.
+pub const MIN_GAIN_DB: f64 = -20.0;
+/// A microphone whose 24 bits lie at the lower end of 32 lacks 48 dB, and may be a quiet one. Beyond that, the lowest bit of 16 alone
+/// would be louder than speech.
+pub const MAX_GAIN_DB: f64 = 60.0;
 /// First levels below `clapd/<node>/` that are not sources.
 const RESERVED: [&str; 5] = ["status", "info", "health", "request", "response"];
 
@@ -58,7 +63,8 @@ impl Checker<'_> {
                 self.fault(&key.location, "is for files", "remove it, or name a `file`");
             }
         }
-        Some(SourceSpec { id: id?, kind: kind?, channel: channel? })
+        let gain_db = self.check_gain(raw.gain_db.as_ref());
+        Some(SourceSpec { id: id?, kind: kind?, channel: channel?, gain_db: gain_db? })
     }
 
     fn check_source_kind(&mut self, raw: &RawSource, id: Option<&str>) -> Option<SourceKind> {
@@ -121,6 +127,16 @@ impl Checker<'_> {
             return None;
         }
         self.check_id(&raw.value, &raw.location)
+    }
+
+    fn check_gain(&mut self, raw: Option<&Located<f64>>) -> Option<f32> {
+        let Some(Located { value, location }) = raw else { return Some(0.0) };
+        if !(MIN_GAIN_DB..=MAX_GAIN_DB).contains(value) {
+            let allowed = format!("{value} is not a gain from {MIN_GAIN_DB} to {MAX_GAIN_DB} dB");
+            self.fault(location, allowed, "write 0.0 for the source as it comes");
+            return None;
+        }
+        Some(*value as f32)
     }
 
     fn check_channel(&mut self, raw: Option<&Located<TextOrInteger>>) -> Option<Channel> {

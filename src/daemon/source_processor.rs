@@ -15,9 +15,10 @@ use clapd_core::time::SampleTime;
 
 use super::event_reporter::EventReporter;
 use super::source_control::{ListenConfig, SourceControl};
-use super::source_status::SourceStatus;
-use crate::capture::SourceKind;
+use super::source_status::{HeardLevels, SourceStatus};
+use crate::capture::SourceSpec;
 use crate::counter::Counter;
+use crate::loudness::LoudnessJudge;
 use crate::time::WallAnchor;
 
 /// Windows in a row with which the model fails: then it is no single window, and somebody should look.
@@ -45,6 +46,8 @@ pub(super) struct SourceProcessor {
     last_sound: Instant,
     /// Windows that earlier pipelines of this source skipped.
     skipped: u64,
+    gain_db: f32,
+    loudness: LoudnessJudge,
 }
 
 struct CurrentPipeline {
@@ -55,13 +58,14 @@ struct CurrentPipeline {
 impl SourceProcessor {
     pub(super) fn new(
         status: Arc<SourceStatus>,
-        kind: &SourceKind,
+        spec: &SourceSpec,
         model: Model,
         control: Arc<SourceControl>,
         reporter: EventReporter,
     ) -> Self {
         // What comes at the pace of the world can't wait for us; a file and a pipe can.
-        let pace = if kind.is_live() { Pace::Live } else { Pace::Every };
+        let pace = if spec.kind.is_live() { Pace::Live } else { Pace::Every };
+        let loudness = LoudnessJudge::new(spec.kind.clone(), spec.gain_db, model.level);
         Self {
             status,
             model,
@@ -77,6 +81,8 @@ impl SourceProcessor {
             losses: Counter::default(),
             last_sound: Instant::now(),
             skipped: 0,
+            gain_db: spec.gain_db,
+            loudness,
         }
     }
 
@@ -124,7 +130,7 @@ impl SourceProcessor {
     fn start_pipeline(&mut self, anchor: WallAnchor) -> Result<()> {
         let ListenConfig { prompts, hop, gate_db } = &*self.config;
         let pipeline = Pipeline::new(self.model.clone(), Arc::clone(prompts), self.rate, *hop, self.pace)?;
-        let mut pipeline = pipeline.with_step(self.step());
+        let mut pipeline = pipeline.with_step(self.step()).with_gain(self.gain_db);
         if let Some(gate_db) = gate_db {
             pipeline = pipeline.with_gate(*gate_db);
         }
@@ -160,6 +166,7 @@ impl SourceProcessor {
         self.position += samples.lost + samples.data.len() as u64;
         self.last_sound = Instant::now();
         let Some(current) = &mut self.current else {
+            self.judge_loudness();
             self.status.progress.record_excused_silence();
             return Ok(());
         };
@@ -172,6 +179,7 @@ impl SourceProcessor {
         });
         let failed = current.pipeline.windows_failed() - failed_before;
         let skipped = self.skipped + current.pipeline.windows_skipped();
+        self.judge_loudness();
         let more = skipped - self.status.scoring.windows_skipped.get();
         if self.status.scoring.windows_skipped.add(more).is_some() {
             log::warn!(
@@ -187,8 +195,20 @@ impl SourceProcessor {
         Ok(())
     }
 
+    /// Shows how loud the source was found to be.
+    fn judge_loudness(&mut self) {
+        let (pipeline, capture) = (self.current.as_ref().map(|current| &current.pipeline), &self.status.capture);
+        self.loudness.judge(&self.status.id, capture.state(), &capture.warnings, pipeline);
+        let loudest_db = pipeline.and_then(Pipeline::loudest_db);
+        *self.status.heard_levels() = HeardLevels {
+            loudest_db: loudest_db.map(|level| level.round() as i32),
+            gain_db: (self.gain_db != 0.0).then(|| self.gain_db.round() as i32),
+        };
+    }
+
     /// No sound came for a while.
     pub(super) fn process_idle(&mut self) {
+        self.judge_loudness();
         // A device that stalls is opened again and again, which a new process would do no better.
         let flowing = self.status.capture.state().is_flowing();
         if !self.status.steady || !flowing {
@@ -238,6 +258,7 @@ impl SourceProcessor {
         });
         self.skipped += current.pipeline.windows_skipped();
         self.record_failures(current.pipeline.windows_failed() - failed_before, scored, finished);
+        self.judge_loudness();
     }
 }
 
@@ -251,7 +272,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::capture::{Read, Source, SourceState};
+    use crate::capture::{Read, Source, SourceKind, SourceState};
     use crate::daemon::event_reporter::{ReportSink, SourceReport};
     use crate::outbox::EventRecord;
     use clapd_core::dsp::FrontendSpec;
@@ -305,13 +326,15 @@ mod tests {
         let windowing = Windowing { patch: frontend.patch_samples() as u64, patch_hop: 0, patches: 1 };
         let calibration = Calibration::new(vec![[-1.0, 0.0], [1.0, 10.0]]).unwrap();
         let rule = Rule { start: 6.0, stop: 4.0, confirm: (1, 1), cooldown: Duration::ZERO };
-        let model = Model { encoder, frontend, windowing, calibration };
+        let model = Model { encoder, frontend, windowing, calibration, level: None };
         let status = Arc::new(SourceStatus::new("mic", kind));
         let prompt = Prompt::of_text(PromptId::new("loud").unwrap(), "something loud", rule);
         let config = ListenConfig { prompts: table([prompt]), hop, gate_db: None };
         let reporter = EventReporter::new("mic", "run", Arc::clone(&config.prompts), sink, Arc::clone(&status.scoring));
         let control = Arc::new(SourceControl::new(config.into(), false));
-        SourceProcessor::new(status, kind, model, control, reporter)
+        let channel = clapd_core::channel::Channel::Mix;
+        let spec = SourceSpec { id: "mic".into(), kind: kind.clone(), channel, gain_db: 0.0 };
+        SourceProcessor::new(status, &spec, model, control, reporter)
     }
 
     /// Processes a second a level, all at `rate`, from `began` on.
@@ -512,7 +535,8 @@ mod tests {
         wav.extend([b"data".as_slice(), &bytes.to_le_bytes(), &vec![0; bytes as usize]].concat());
         std::fs::write(path.path(), wav).unwrap();
         let kind = SourceKind::File { path: path.path().into(), looped: false, realtime: false };
-        let spec = crate::capture::SourceSpec { id: "mic".into(), kind, channel: clapd_core::channel::Channel::Mix };
+        let channel = clapd_core::channel::Channel::Mix;
+        let spec = SourceSpec { id: "mic".into(), kind, channel, gain_db: 0.0 };
         let mut source = Source::open(&spec, Arc::clone(&status.capture)).unwrap();
         assert!(matches!(source.read(Duration::from_secs(60)).unwrap(), Read::Block { .. }));
         assert_eq!(status.capture.state(), SourceState::Live);

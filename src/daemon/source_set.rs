@@ -185,7 +185,7 @@ impl SourceSet {
         };
         let prompts = Arc::clone(&control.config().prompts);
         let reporter = EventReporter::new(&spec.id, run, prompts, sink, Arc::clone(&status.scoring));
-        SourceProcessor::new(Arc::clone(status), &spec.kind, self.model.clone(), Arc::clone(control), reporter)
+        SourceProcessor::new(Arc::clone(status), spec, self.model.clone(), Arc::clone(control), reporter)
     }
 
     /// What the sources are listened to for.

@@ -1,7 +1,7 @@
 //! What the main thread can see of a source's thread.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::source_progress::SourceProgress;
 use crate::capture::{SourceCounters, SourceKind};
@@ -18,6 +18,15 @@ pub(super) struct SourceStatus {
     /// The model fails with every window.
     pub(super) failing: AtomicBool,
     pub(super) progress: SourceProgress,
+    /// How loud it was found to be.
+    pub(super) levels: Mutex<HeardLevels>,
+}
+
+/// What a source's thread finds of its loudness; nothing at first.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub(super) struct HeardLevels {
+    pub(super) loudest_db: Option<i32>,
+    pub(super) gain_db: Option<i32>,
 }
 
 impl SourceStatus {
@@ -25,11 +34,18 @@ impl SourceStatus {
         Self { id: id.into(), steady: kind.is_reopened(), ..Self::default() }
     }
 
+    pub(super) fn heard_levels(&self) -> MutexGuard<'_, HeardLevels> {
+        self.levels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn health(&self) -> SourceHealth {
         let state = self.capture.state();
         // Where no sound comes, that is what somebody should know.
         let failing = state.is_flowing() && self.failing.load(Relaxed);
+        let HeardLevels { loudest_db, gain_db } = *self.heard_levels();
         SourceHealth {
+            loudest_db,
+            gain_db,
             id: self.id.clone(),
             state: if failing { FAILING } else { state.name() },
             level_db: self.capture.level_db(),

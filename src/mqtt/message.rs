@@ -147,6 +147,12 @@ struct SourcePayload {
     windows_gated: u64,
     events_started: u64,
     windows_failed: u64,
+    /// Left out while it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loudest_db: Option<i32>,
+    /// Of a source that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gain_db: Option<i32>,
 }
 
 /// The payload of `score`.
@@ -224,6 +230,8 @@ impl SourcePayload {
             windows_gated: source.windows_gated,
             events_started: source.events_started,
             windows_failed: source.windows_failed,
+            loudest_db: source.loudest_db,
+            gain_db: source.gain_db,
         }
     }
 }
@@ -326,6 +334,15 @@ mod tests {
         };
         let expected = r#"{"uptime_s":61,"outbox":"disk","events_waiting":3,"events_dropped":0,"scores_dropped":0,"reconnects":2,"refused":0,"events_unconfirmed":0,"events_set_aside":0,"commands_dropped":0,"sources":{"mic":{"state":"live","level_db":-52,"samples_lost":1,"samples_bad":0,"reopens":0,"stream_errors":0,"windows_scored":6,"windows_skipped":0,"windows_gated":0,"events_started":0,"windows_failed":0}}}"#;
         assert_eq!(text(health(&node)), expected);
+        let faint = SourceHealth {
+            warnings: vec!["louder".into()],
+            loudest_db: Some(-61),
+            gain_db: Some(6),
+            ..node.sources[0].clone()
+        };
+        let faint = text(health(&Health { sources: vec![faint], ..node.clone() }));
+        assert!(faint.contains(r#""level_db":-52,"warnings":["louder"],"samples_lost""#), "{faint}");
+        assert!(faint.ends_with(r#""windows_failed":0,"loudest_db":-61,"gain_db":6}}}"#), "{faint}");
         let taken = text(health(&Health { names_taken: 1, ..node.clone() }));
         assert!(taken.contains(r#""commands_dropped":0,"names_taken":1,"sources""#), "{taken}");
         let threads = vec![

@@ -98,7 +98,7 @@ fn each_library_has_its_place() {
 }
 
 /// Within a crate: what each module may use of the others.
-const LAYERS: [(&str, &str, &[&str]); 29] = [
+const LAYERS: [(&str, &str, &[&str]); 30] = [
     ("clapd-core", "files", &[]),
     ("clapd-core", "level", &[]),
     ("clapd-core", "panics", &[]),
@@ -110,8 +110,8 @@ const LAYERS: [(&str, &str, &[&str]); 29] = [
     ("clapd-core", "decode", &["channel", "panics", "samples"]),
     ("clapd-core", "dsp", &["samples"]),
     ("clapd-core", "score", &[]),
-    ("clapd-core", "model", &["dsp", "files", "panics", "score", "vector"]),
-    ("clapd-core", "embed", &["dsp", "model", "samples", "score"]),
+    ("clapd-core", "model", &["dsp", "files", "level", "panics", "score", "vector"]),
+    ("clapd-core", "embed", &["dsp", "level", "model", "samples", "score"]),
     ("clapd-core", "prompts", &["channel", "decode", "embed", "files", "level", "model", "samples", "score", "vector"]),
     ("clapd-core", "detect", &["prompts", "score", "time"]),
     ("clapd-core", "pipeline", &["detect", "dsp", "embed", "level", "model", "prompts", "samples", "score", "time"]),
@@ -125,13 +125,26 @@ const LAYERS: [(&str, &str, &[&str]); 29] = [
     ("clapd", "score_log", &[]),
     ("clapd", "config", &["capture", "outbox", "score_log"]),
     ("clapd", "prompts", &["config"]),
+    ("clapd", "loudness", &["capture", "config", "counter"]),
     ("clapd", "mqtt", &["backoff", "config", "health", "outbox", "threads"]),
     (
         "clapd",
         "daemon",
-        &["capture", "config", "counter", "health", "mqtt", "outbox", "prompts", "score_log", "threads", "time"],
+        &[
+            "capture",
+            "config",
+            "counter",
+            "health",
+            "loudness",
+            "mqtt",
+            "outbox",
+            "prompts",
+            "score_log",
+            "threads",
+            "time",
+        ],
     ),
-    ("clapd", "cli", &["capture", "config", "daemon", "mqtt", "prompts", "score_log", "time"]),
+    ("clapd", "cli", &["capture", "config", "daemon", "loudness", "mqtt", "prompts", "score_log", "time"]),
 ];
 
 #[test]

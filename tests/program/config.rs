@@ -226,6 +226,10 @@ fn every_bound_is_held() {
         ),
         ("[[source]]\nid = \"x\"\nstdin = true\nchannel = 64", "nor a channel from 0 to 63"),
         ("[[source]]\nid = \"x\"\nstdin = true\nchannel = \"left\"", "\"left\" is neither \"mix\""),
+        ("[[source]]\nid = \"x\"\nstdin = true\ngain_db = 60.5", "60.5 is not a gain from -20 to 60 dB"),
+        ("[[source]]\nid = \"x\"\nstdin = true\ngain_db = -21", "-21 is not a gain"),
+        ("[[source]]\nid = \"x\"\nstdin = true\ngain_db = nan", "NaN is not a gain"),
+        ("[[source]]\nid = \"x\"\nstdin = true\ngain_db = \"auto\"", "source[1].gain_db"),
         ("[[prompt]]\ntext = \"A dog barking!\"", "\"a_dog_barking\" is taken on line 5"),
         ("[[prompt]]\ntext = \"犬の声\"", "has no letter of a-z"),
         ("[mqtt]\nurl = \"mqtts://[fe80::1%eth0]\"", "names a network interface"),
@@ -369,12 +373,13 @@ fn paths_start_at_the_configuration() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("x.wav"), b"").expect("a file");
     let text = with(
-        "[[source]]\nid = \"x\"\nfile = \"x.wav\"\nloop = true\nrealtime = true\nchannel = 1\n[model]\nbundle = \"b\"\n",
+        "[[source]]\nid = \"x\"\nfile = \"x.wav\"\nloop = true\nrealtime = true\nchannel = 1\ngain_db = 48\n[model]\nbundle = \"b\"\n",
     );
     let path = folder.path().join("clapd.toml");
     let (settings, _) = config::parse(&text, &path, &environment()).unwrap_or_else(|faults| panic!("{faults}"));
     let expected = SourceKind::File { path: folder.path().join("x.wav"), looped: true, realtime: true };
     assert_eq!((&settings.sources[1].kind, settings.sources[1].channel), (&expected, Channel::Index(1)));
+    assert_eq!(settings.sources.iter().map(|source| source.gain_db).collect::<Vec<_>>(), [0.0, 48.0]);
     assert_eq!(settings.bundle, Some(folder.path().join("b")));
 }
 
@@ -445,6 +450,7 @@ fn fragments() -> impl Strategy<Value = String> {
         "confirm",
         "url",
         "channel",
+        "gain_db",
         "mqtt://",
         "@",
         ":",

@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::wav::Wav;
+
 fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/audio/demo.ogg")
 }
@@ -77,6 +79,33 @@ fn a_configuration_is_watched_for_a_time_and_its_scores_are_written() {
     assert_eq!(rows[0], ["at", "source", "prompt", "score", "cosine"]);
     assert!((61..=65).contains(&rows.len()), "{} rows for 30 s of two prompts", rows.len());
     assert!(rows[1..].iter().all(|row| row[1] == "demo" && (row[2] == "dog" || row[2] == "rain")), "{rows:?}");
+}
+
+#[test]
+fn a_faint_recording_is_named_with_its_remedy_and_is_not_with_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("faint.wav");
+    let mut wav = Wav::tone(16_000, 1, 3, 32, 16_000 * 70);
+    let quieter = wav.data.as_chunks::<4>().0.iter().map(|sample| f32::from_le_bytes(*sample) * 1e-3);
+    wav.data = quieter.flat_map(f32::to_le_bytes).collect();
+    fs::write(&path, wav.bytes()).unwrap();
+    let config = folder.path().join("clapd.toml");
+    let said = |gain_db: f64| {
+        let text = format!(
+            "[node]\nid = \"n\"\n[[source]]\nid = \"attic\"\nfile = {path:?}\ngain_db = {gain_db:.1}\n[[prompt]]\ntext = \"rain\"\n"
+        );
+        fs::write(&config, text).unwrap();
+        let output = clapd(&["watch", "--config", config.to_str().unwrap(), "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    // A sine with a peak of 0.5e-3 has an RMS of -69 dB; clear_db of the default model is -25.
+    let faint = said(0.0);
+    assert!(
+        faint.contains("attic: faint: nothing was louder than -69 dB") && faint.contains("gain_db = 44.0"),
+        "{faint}"
+    );
+    assert!(!said(44.0).contains("faint"), "the remedy is one");
 }
 
 #[test]

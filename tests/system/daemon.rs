@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::SystemTime;
 
+use clapd_core::channel::Channel;
+use clapd_core::decode::Decoder;
+use clapd_core::dsp::resample_clip;
 use serde_json::Value;
 
-use crate::support::broker::{Broker, PATIENCE};
+use crate::support::broker::{Broker, PATIENCE, Watcher};
 use crate::support::node::{Daemon, NOBODY, RECORDING, mqtt, wav};
 use crate::support::sound_server::{DEVICE, SoundServer};
 
@@ -62,6 +65,56 @@ fn a_recording_is_read_to_its_end() {
     assert_eq!(source["events_started"], events.len() / 2);
     assert!(source["windows_scored"].as_u64() > Some(60), "{last}");
     assert_eq!(source["windows_gated"], 0, "every window is scored unless a gate is asked for");
+}
+
+/// The recording, 50 dB quieter, as a wav of 16 bits.
+fn whispered() -> Vec<u8> {
+    let mut decoder = Decoder::open(Path::new(RECORDING), Channel::Mix).expect("opens");
+    let (rate, mut samples) = (decoder.rate(), Vec::new());
+    while let Some(block) = decoder.next_block().expect("is sound") {
+        samples.extend_from_slice(block.data);
+    }
+    let samples = resample_clip(&samples, rate, 16_000).expect("is resampled");
+    wav(&samples
+        .iter()
+        .map(|sample| (sample * 10_f32.powf(-50.0 / 20.0) * 32_768.0).round() as i16)
+        .collect::<Vec<_>>())
+}
+
+#[test]
+fn a_faint_source_is_named_with_its_remedy_and_a_gain_makes_events_of_it() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("whispered.wav");
+    fs::write(&path, whispered()).expect("is written");
+    let faint = format!("[[source]]\nid = \"faint\"\nfile = {path:?}\nloop = true\n");
+    let lifted = format!("[[source]]\nid = \"lifted\"\nfile = {path:?}\nloop = true\ngain_db = 50.0\n");
+    let daemon = Daemon::start(&format!("{faint}{lifted}{}", mqtt(&broker)), |_, _| ());
+    watcher.wait_for("0 1 clapd/attic/lifted/dog/event {\"event_type\":\"started\"");
+    let of = |watcher: &Watcher, id: &str| {
+        let health = watcher.payloads("clapd/attic/health");
+        health
+            .last()
+            .map_or(Value::Null, |last| serde_json::from_str::<Value>(last).expect("is JSON")["sources"][id].clone())
+    };
+    while of(&watcher, "faint")["warnings"].is_null() || of(&watcher, "lifted")["loudest_db"].is_null() {
+        watcher.wait_for("0 1 clapd/attic/health");
+    }
+    let (quiet, loud) = (of(&watcher, "faint"), of(&watcher, "lifted"));
+    let warning = quiet["warnings"][0].as_str().expect("is a text");
+    assert!(warning.starts_with("faint: nothing was louder than -") && warning.contains("set gain_db = "), "{warning}");
+    assert!(loud["warnings"].is_null(), "{loud}");
+    let level = |source: &Value| source["loudest_db"].as_i64().expect("a number");
+    assert_eq!((&loud["gain_db"], &quiet["gain_db"]), (&50.into(), &Value::Null));
+    // Whole decibels, of two sources that are not at the same second of their loops.
+    let lifted_by = level(&loud) - level(&quiet);
+    assert!((48..=52).contains(&lifted_by), "{lifted_by}");
+    assert!(watcher.payloads("clapd/attic/faint/dog/event").is_empty(), "the model hears nothing there");
+    daemon.signal("-TERM");
+    let (status, log) = daemon.end();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("faint: faint: nothing was louder than"), "{log}");
 }
 
 #[test]

@@ -308,6 +308,8 @@ fn a_microphone_is_judged_by_its_signal() {
     let live = listen(Some(0.1));
     live.is(0, &["48000 Hz; level -23 dBFS"]);
     assert!(!live.stdout.contains("warning  "), "{}", live.stdout);
+    let faint = "warning    faint: nothing was louder than -63 dB, and the model hears well from -45 dB on";
+    listen(Some(0.001)).is(0, &[faint, "raise its capture volume (alsamixer, F4)", "gain_db = 38.0"]);
     listen(Some(4.0)).is(0, &["warning    it is cut off at full scale"]);
 }
 

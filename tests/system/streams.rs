@@ -54,7 +54,7 @@ struct Listening {
 impl Listening {
     fn start(kind: SourceKind) -> Self {
         let (counters, stop) = (Arc::new(SourceCounters::default()), Arc::new(AtomicBool::new(false)));
-        let spec = SourceSpec { id: "test".into(), kind, channel: Channel::Mix };
+        let spec = SourceSpec { id: "test".into(), kind, channel: Channel::Mix, gain_db: 0.0 };
         let mut source = Source::open(&spec, Arc::clone(&counters)).expect("is opened");
         let (sender, seen) = channel();
         let (shared, stopped) = (Arc::clone(&counters), Arc::clone(&stop));

@@ -61,6 +61,15 @@ impl PowerSums {
     }
 }
 
+/// The levels at which a model hears: RMS of a sound's loudest second, in decibels below full scale.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LevelRange {
+    /// Below it, a sound that the model knows is rarely recognised.
+    pub faint_db: f32,
+    /// From here on up, louder does not help.
+    pub clear_db: f32,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

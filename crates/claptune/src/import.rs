@@ -187,6 +187,8 @@ fn manifest(
         },
         calibration: CalibrationTable { points: CALIBRATION.to_vec() },
         recordings: Some(recordings),
+        // Nobody measured that for an import.
+        level: None,
         quality: notes(),
     }
 }

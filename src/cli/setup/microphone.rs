@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use clapd_core::level::LevelRange;
 
 use super::print_line;
 use crate::capture::{
     Read, Source, SourceCounters, SourceSpec, SourceState,
     device::{self, Selection},
 };
+use crate::loudness::faint_warning;
 
 /// Silence is told from a quiet room after 5 s of it, clipping after 2.5 s; and a stream's first second is often empty.
 const LISTEN: Duration = Duration::from_secs(6);
@@ -32,11 +34,11 @@ pub(super) struct LevelReport {
     warnings: Vec<String>,
 }
 
-/// Listens for some seconds.
+/// Listens for some seconds, for a model that hears in `range`.
 ///
 /// # Errors
 /// A device that cannot be opened, or delivers nothing.
-pub(super) fn measure(spec: &SourceSpec) -> Result<LevelReport> {
+pub(super) fn measure(spec: &SourceSpec, range: Option<LevelRange>) -> Result<LevelReport> {
     print_line(&format!("  listening for {} s: make some noise", LISTEN.as_secs()));
     let counters = Arc::<SourceCounters>::default();
     let mut source = Source::open(spec, Arc::clone(&counters))?;
@@ -57,6 +59,11 @@ pub(super) fn measure(spec: &SourceSpec) -> Result<LevelReport> {
         }
     }
     (report.state, report.warnings) = (counters.state(), counters.warnings.texts());
+    if let (SourceState::Live, Some(range), Some(loudest)) = (report.state, range, report.levels.iter().max()) {
+        let (gain_db, loudest) = (spec.gain_db, *loudest as f32);
+        let faint = faint_warning(&spec.kind, gain_db, loudest + gain_db, range);
+        report.warnings.extend((loudest + gain_db < range.faint_db).then_some(faint));
+    }
     Ok(report)
 }
 

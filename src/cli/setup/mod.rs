@@ -131,7 +131,10 @@ impl Setup {
     fn test_microphone(&self) -> Result<(), Failure> {
         let settings = self.settings()?;
         let source = settings.sources.first().ok_or_else(|| anyhow!("there is no source")).at(Stage::Other)?;
-        let report = microphone::measure(source).at(Stage::Input)?;
+        // Where no bundle is installed yet, the level stands there for a person to judge.
+        let bundle = paths::open_bundle(settings.bundle.as_deref(), settings.threads).ok();
+        let range = bundle.and_then(|bundle| bundle.manifest().level_range());
+        let report = microphone::measure(source, range).at(Stage::Input)?;
         print_step("sound", &report.to_string());
         report.warnings().iter().for_each(|warning| print_step("warning", warning));
         Ok(())

@@ -26,6 +26,8 @@ pub(super) struct FrameRing {
     log_mel: LogMel,
     samples: SampleRing,
     rows: Vec<f32>,
+    /// The largest sample of each of them.
+    peaks: Vec<f32>,
     /// The first frame that is not computed yet; frame f is centred at, or begins at, sample f * hop.
     next: u64,
     frame: Vec<f32>,
@@ -56,6 +58,7 @@ impl FrameRing {
             log_mel: LogMel::new(spec),
             samples: SampleRing::new(keep_samples),
             rows: vec![0.0; values],
+            peaks: vec![0.0; keep_frames],
             // A frame that reaches before the first sample is an edge of every patch that holds it.
             next: spec.frame_lead().div_ceil(spec.hop_length) as u64,
             frame: vec![0.0; spec.window_length],
@@ -113,6 +116,7 @@ impl FrameRing {
     fn compute_next(&mut self) -> Result<()> {
         self.samples.copy(self.next_end() - self.spec.window_length as u64, &mut self.frame);
         let row = self.row_range(self.next);
+        self.peaks[row.start / self.spec.mel_bins] = peak(self.frame.iter().copied());
         self.log_mel.row(&self.frame, &mut self.rows[row])?;
         self.next += 1;
         Ok(())
@@ -157,6 +161,19 @@ impl FrameRing {
         Ok(())
     }
 
+    /// The largest sample of the patch that begins at sample `start`, sign aside; what lies beyond its frames that don't reach over
+    /// its ends (up to 11 ms of CLAP's 10 s at either end) is left out. To be asked where [`patch`](Self::patch) was given.
+    pub(super) fn patch_peak(&self, start: u64) -> f32 {
+        let first = start / self.spec.hop_length as u64;
+        let frames = self.inner_frames().map(|k| self.row_range(first + k as u64).start / self.spec.mel_bins);
+        frames.fold(0.0, |most, slot| self.peaks[slot].max(most))
+    }
+
+    /// The same of the patch of a stream that ended within its first patch.
+    pub(super) fn short_peak(&self) -> f32 {
+        peak((0..self.samples.end()).map(|at| self.samples.get(at)))
+    }
+
     /// The frames of a patch that don't reach over its ends.
     fn inner_frames(&self) -> Range<usize> {
         let (lead, hop) = (self.spec.frame_lead(), self.spec.hop_length);
@@ -184,6 +201,10 @@ impl FrameRing {
         let slot = (frame % self.keep_frames()) as usize * self.spec.mel_bins;
         slot..slot + self.spec.mel_bins
     }
+}
+
+fn peak(samples: impl Iterator<Item = f32>) -> f32 {
+    samples.fold(0.0, |most, sample| sample.abs().max(most))
 }
 
 #[cfg(test)]

@@ -120,6 +120,17 @@ impl Frontend {
         self.frames.short_patch(out)
     }
 
+    /// The largest sample, sign aside, of the patch that begins at sample `start`, and was just written by [`patch`](Self::patch); at
+    /// either end up to 11 ms may be left out.
+    pub(crate) fn patch_peak(&self, start: u64) -> f32 {
+        self.frames.patch_peak(start)
+    }
+
+    /// The same of the patch that [`short_patch`](Self::short_patch) writes.
+    pub(crate) fn short_peak(&self) -> f32 {
+        self.frames.short_peak()
+    }
+
     /// The share, 0 to 1, of samples `start..end` (at the model's rate) that were lost; samples that have not arrived
     /// or are no longer kept count as not lost.
     pub fn lost_share(&self, start: u64, end: u64) -> f32 {

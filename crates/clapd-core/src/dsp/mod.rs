@@ -11,6 +11,7 @@
 //!
 //! After construction the streaming front end allocates nothing (tests/suite/frontend/alloc.rs).
 
+mod amplify;
 mod clip;
 mod frames;
 mod frontend;
@@ -22,6 +23,7 @@ mod ring;
 mod spec;
 mod stft;
 
+pub(crate) use amplify::amplify;
 pub use clip::clip_patch;
 pub use frontend::Frontend;
 pub use resample::resample_clip;

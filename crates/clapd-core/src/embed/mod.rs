@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::dsp::FrontendSpec;
+use crate::level::LevelRange;
 use crate::model::{Bundle, Encode, Windowing};
 use crate::score::Calibration;
 pub use clip::ClipEmbedder;
@@ -30,6 +31,8 @@ pub struct Model {
     pub windowing: Windowing,
     /// From cosine to score.
     pub calibration: Calibration,
+    /// The levels at which it hears; none where nobody measured them.
+    pub level: Option<LevelRange>,
 }
 
 impl Model {
@@ -43,6 +46,7 @@ impl Model {
             frontend: bundle.frontend(),
             windowing: bundle.windowing(),
             calibration: bundle.calibration()?,
+            level: bundle.manifest().level_range(),
         })
     }
 }

@@ -10,14 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::dsp::{FrontendSpec, LogScale, MelNorm, MelScale, MelTriangles, ShortClipPolicy, Spectrum};
 use crate::files::sha256_hex;
+use crate::level::LevelRange;
 use crate::score::Calibration;
 
 /// See [`Manifest::recordings_scale`].
 const RECORDINGS_OF_FORMAT_1: &str = include_str!("recordings_of_format_1.toml");
 
-/// The newest format that this version reads; it reads the older ones, too. Format 2 came with `[recordings]`, a table that may
-/// be absent.
-pub const FORMAT: u32 = 2;
+/// The newest format that this version reads; it reads the older ones, too. Format 2 came with `[recordings]`, format 3 with `[level]`,
+/// tables that may be absent.
+pub const FORMAT: u32 = 3;
 /// Raised whenever our own code changes a score for the same bundle and sound.
 pub(super) const CODE_REVISION: u32 = 1;
 
@@ -29,6 +30,9 @@ const MAX_OUTPUT: usize = 8192;
 const MAX_TOKENS: usize = 512;
 /// A window of more patches than this would be minutes long.
 const MAX_PATCHES: usize = 256;
+
+/// Levels of sounds: what 24 bits resolve, to full scale.
+const LEVELS_DB: std::ops::RangeInclusive<f32> = -144.0..=0.0;
 
 /// A bundle's identity and everything that decides its scores, as written in `bundle.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +70,9 @@ pub struct Manifest {
     /// How prompts with recordings are scored; absent where nobody measured it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recordings: Option<RecordingsTable>,
+    /// The levels at which the model hears; absent where nobody measured them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<LevelTable>,
     /// Measured quality, for the card; free in form.
     #[serde(default)]
     pub quality: toml::Table,
@@ -230,6 +237,15 @@ pub struct RecordingsTable {
     pub points_with_text: Vec<[f32; 2]>,
 }
 
+/// [`LevelRange`] as written. It is no part of the pipeline's id: without a gain it changes no score, and a gain is the user's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields are LevelRange's, documented there")]
+pub struct LevelTable {
+    pub faint_db: f32,
+    pub clear_db: f32,
+}
+
 impl From<&FrontendTable> for FrontendSpec {
     fn from(t: &FrontendTable) -> Self {
         Self {
@@ -338,6 +354,12 @@ impl Manifest {
         self.recordings_scale().is_ok_and(|scale| scale.is_some_and(|scale| scale.measured_with == self.name))
     }
 
+    /// The levels at which the model hears; none where nobody measured them.
+    pub fn level_range(&self) -> Option<LevelRange> {
+        let LevelTable { faint_db, clear_db } = *self.level.as_ref()?;
+        Some(LevelRange { faint_db, clear_db })
+    }
+
     /// Length of an embedding, audio's and text's.
     pub fn embedding_len(&self) -> usize {
         self.text.output
@@ -355,6 +377,15 @@ impl Manifest {
         }
         if let Some(recordings) = &self.recordings {
             check_recordings(recordings, &mut faults);
+        }
+        if let Some(LevelTable { faint_db, clear_db }) = &self.level
+            && !(LEVELS_DB.contains(faint_db) && LEVELS_DB.contains(clear_db) && faint_db <= clear_db)
+        {
+            faults.push(format!(
+                "[level] has faint_db {faint_db} and clear_db {clear_db}; both are from {} to {}, the first not above the second",
+                LEVELS_DB.start(),
+                LEVELS_DB.end()
+            ));
         }
         let id = self.computed_pipeline_id();
         if self.pipeline_id != id {

@@ -6,7 +6,9 @@
 //! A pipeline takes [`Samples`] in order and gives [`Output`]s to the caller's closure, on the source's own clock. It does no
 //! I/O, starts no thread and reads no clock: the same samples give the same outputs, however they are cut.
 
+mod gain;
 mod gate;
+mod minute;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,9 @@ use crate::prompts::{PromptId, PromptScorer, PromptTable, Rule};
 use crate::samples::Samples;
 use crate::score::Score;
 use crate::time::SampleTime;
+use gain::patch_gain;
 use gate::Gate;
+use minute::LastMinute;
 
 /// An outage after which open events end where the sound was last heard. Shorter ones are held: a sound server restarts
 /// in seconds, and the dog is still barking. For longer ones nobody knows, and a house must not be told ON for hours.
@@ -86,6 +90,8 @@ pub struct Pipeline {
     skipped: u64,
     failed: u64,
     gate: Option<Gate>,
+    gain_db: f32,
+    minute: LastMinute,
     gated: u64,
     /// Where the last window ended that got scores.
     last_end: u64,
@@ -111,6 +117,8 @@ impl Pipeline {
         Ok(Self {
             nothing: vec![Score::default(); prompts.len()],
             gate: None,
+            gain_db: 0.0,
+            minute: LastMinute::new(input_rate),
             gated: 0,
             input_rate,
             frontend,
@@ -141,6 +149,13 @@ impl Pipeline {
         self
     }
 
+    /// Makes the source louder for the model by so many decibels (negative: quieter), patch by patch; the gate sees what came. To be
+    /// said before the first samples. Patches whose samples would exceed full scale get as much as they have room for.
+    #[must_use]
+    pub fn with_gain(self, gain_db: f32) -> Self {
+        Self { gain_db, ..self }
+    }
+
     /// Has `step` called between the parts of each window that is encoded, on the thread that pushes.
     #[must_use]
     pub fn with_step(mut self, step: Arc<OnStep>) -> Self {
@@ -159,6 +174,7 @@ impl Pipeline {
                 self.interrupt(sink);
             }
             self.frontend.push(Samples { lost: samples.lost, data: &[] })?;
+            self.minute.push_lost(samples.lost);
             if let Some(gate) = &mut self.gate {
                 gate.push_silence(samples.lost);
             }
@@ -168,6 +184,7 @@ impl Pipeline {
         let mut scored = Ok(());
         for chunk in samples.data.chunks(self.chunk) {
             self.frontend.push(Samples::whole(chunk))?;
+            self.minute.push(chunk);
             if let Some(gate) = &mut self.gate {
                 gate.push(chunk);
             }
@@ -221,6 +238,12 @@ impl Pipeline {
         self.gated
     }
 
+    /// The loudest of the last 60 whole seconds as the model hears it, gain and all: RMS in dB below full scale. None before there
+    /// were as many. Seconds of which something was lost are left out.
+    pub fn loudest_db(&self) -> Option<f32> {
+        self.minute.loudest_db().map(|level| level + self.gain_db)
+    }
+
     fn score_rest(&mut self, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
         self.frontend.finish()?;
         let scored = self.score_due(sink);
@@ -262,7 +285,8 @@ impl Pipeline {
             self.gated += 1;
             &self.nothing
         } else {
-            self.scorer.score(self.embedder.embed(&*self.encoder, &mut self.frontend, span, &*self.step)?)
+            let gain = |peak| patch_gain(self.gain_db, peak);
+            self.scorer.score(self.embedder.embed(&*self.encoder, &mut self.frontend, span, &gain, &*self.step)?)
         };
         self.last_end = span.end;
         let [start, end] = [span.start, span.end].map(|sample| SampleTime::from_samples(sample, self.rate));

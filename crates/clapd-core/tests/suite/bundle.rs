@@ -130,10 +130,10 @@ fn a_newer_format_or_an_unknown_key_is_refused() {
     let copy = BundleCopy::new();
     copy.edit("format", "name", "name = \"mini\"\nfuture = true");
     assert!(copy.error().contains("future"), "{}", copy.error());
-    let text = copy.manifest().replacen("format = 2", "format = 3", 1);
+    let text = copy.manifest().replacen("format = 3", "format = 4", 1);
     fs::write(copy.path("bundle.toml"), text).unwrap();
     let error = copy.error();
-    assert!(error.contains("format 3") && error.contains("update clapd"), "{error}");
+    assert!(error.contains("format 4") && error.contains("update clapd"), "{error}");
 }
 
 #[test]
@@ -245,16 +245,45 @@ proptest! {
     }
 }
 
+fn without_table(manifest: &str, name: &str) -> String {
+    let from = manifest.find(name).unwrap();
+    let end = from + manifest[from..].find("\n\n").unwrap();
+    format!("{}{}", &manifest[..from], &manifest[end + 2..])
+}
+
+/// Nobody measured where the model hears, and all else is as it was.
+#[test]
+fn a_bundle_of_format_2_says_nothing_of_levels_and_is_the_same_otherwise() {
+    let own = Bundle::open(mini()).unwrap();
+    let range = own.manifest().level_range().unwrap();
+    assert!(-60.0 < range.faint_db && range.faint_db < range.clear_db && range.clear_db < -10.0, "{range:?}");
+    let copy = BundleCopy::new();
+    let text = without_table(&copy.manifest().replacen("format = 3", "format = 2", 1), "[level]");
+    fs::write(copy.path("bundle.toml"), text).unwrap();
+    let old = Bundle::open(copy.dir.path()).unwrap();
+    assert_eq!(old.manifest().level_range(), None);
+    assert_eq!(old.pipeline_id(), own.pipeline_id());
+}
+
+#[test]
+fn levels_that_no_sound_has_are_refused() {
+    for line in ["faint_db = 1.0", "faint_db = -1.0", "faint_db = nan", "faint_db = -200.0"] {
+        let copy = BundleCopy::new();
+        copy.edit("[level]", "faint_db", line);
+        let error = copy.error();
+        assert!(error.contains("[level]") && error.contains("from -144 to 0"), "{line}: {error}");
+    }
+}
+
 /// As an old program wrote it: what it gave recordings, it goes on giving them.
 #[test]
 fn a_bundle_of_format_1_scores_recordings_as_it_did() {
     let own = Bundle::open(mini()).unwrap();
     let table = own.manifest().recordings.clone().unwrap();
     let copy = BundleCopy::new();
-    let text = copy.manifest().replacen("format = 2", "format = 1", 1);
-    let from = text.find("[recordings]").unwrap();
-    let end = from + text[from..].find("\n\n").unwrap();
-    let text = format!("{}{}", &text[..from], &text[end..]);
+    let text = copy.manifest().replacen("format = 3", "format = 1", 1);
+    let text = without_table(&text, "[recordings]");
+    let text = without_table(&text, "[level]");
     let parsed: Manifest = toml::from_str(&text).unwrap();
     assert_eq!(parsed.recordings, None);
     fs::write(copy.path("bundle.toml"), text).unwrap();

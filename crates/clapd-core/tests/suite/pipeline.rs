@@ -58,7 +58,7 @@ fn model(patches: usize) -> (Model, Arc<Loudness>) {
     let frontend = FrontendSpec::yamnet();
     let windowing = Windowing { patch: frontend.patch_samples() as u64, patch_hop: 7_680, patches };
     let calibration = Calibration::new(vec![[-1.0, 0.0], [0.0, 0.0], [1.0, 10.0]]).unwrap();
-    (Model { encoder: encoder.clone(), frontend, windowing, calibration }, encoder)
+    (Model { encoder: encoder.clone(), frontend, windowing, calibration, level: None }, encoder)
 }
 
 fn loud() -> Arc<PromptTable> {

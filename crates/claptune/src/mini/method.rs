@@ -2,6 +2,7 @@
 //! checked. Each number stands, with its reason, in `method.toml`.
 
 use anyhow::{Context, Result, ensure};
+use clapd_core::model::manifest::LevelTable;
 use serde::Deserialize;
 
 use crate::net::minilm::WIDTH;
@@ -29,6 +30,8 @@ pub struct Method {
     pub calibration: Calibration,
     /// The same for prompts with recordings.
     pub recordings: Recordings,
+    /// The levels at which it hears.
+    pub level: LevelTable,
     /// Measurements, for the card.
     #[serde(default)]
     pub quality: toml::Table,

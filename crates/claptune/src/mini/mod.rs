@@ -246,6 +246,7 @@ fn manifest(method: &Method, quality: toml::Table, contents: &Contents, source: 
         },
         calibration: CalibrationTable { points: method.calibration.points.clone() },
         recordings: Some(recordings_table(method)),
+        level: Some(method.level.clone()),
         quality,
     }
 }

@@ -45,7 +45,7 @@ fn model(spec: &FrontendSpec) -> (Model, Arc<PatchCollector>) {
     let encoder = Arc::new(PatchCollector::default());
     let windowing = Windowing { patch: spec.patch_samples() as u64, patch_hop: 0, patches: 1 };
     let calibration = Calibration::new(vec![[-1.0, 0.0], [1.0, 10.0]]).unwrap();
-    (Model { encoder: encoder.clone(), frontend: *spec, windowing, calibration }, encoder)
+    (Model { encoder: encoder.clone(), frontend: *spec, windowing, calibration, level: None }, encoder)
 }
 
 /// The patches and the seconds that a recording in pieces of `piece` samples is embedded from.
