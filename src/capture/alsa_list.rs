@@ -9,10 +9,10 @@ use alsa::{Ctl, Direction, card};
 use anyhow::Result;
 
 use super::alsa_log::{AlsaMessages, without_stderr};
-use super::alsa_pcm::{all_formats, check_configuration, open_pcm};
+use super::alsa_pcm::{all_formats, check_configuration, open_pcm, rates_of};
 use super::card_name::is_index;
 use super::device::{InputDevice, Selection};
-use super::input_stream::{MAX_CHANNELS, STANDARD_RATES};
+use super::input_stream::MAX_CHANNELS;
 use super::sound_server::ServerSource;
 
 /// PCMs that alsa.conf and the packages of ALSA and JACK, PulseAudio and PipeWire define: conversions and combinations of cards that are
@@ -156,11 +156,7 @@ fn offer(pcm: &PCM, device: &mut InputDevice) -> Result<()> {
     device.rates = if low == high || offered.test_rate(low + 1).is_ok() {
         vec![(low, high)]
     } else {
-        let mut rates: Vec<u32> = STANDARD_RATES.into_iter().chain([low, high]).collect();
-        rates.retain(|rate| offered.test_rate(*rate).is_ok());
-        rates.sort_unstable();
-        rates.dedup();
-        rates.into_iter().map(|rate| (rate, rate)).collect()
+        rates_of(&offered, low, high).into_iter().map(|rate| (rate, rate)).collect()
     };
     let channels = (1..=MAX_CHANNELS).filter(|count| offered.test_channels(*count).is_ok());
     device.channels = channels.filter_map(|count| u16::try_from(count).ok()).collect();

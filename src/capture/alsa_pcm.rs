@@ -78,12 +78,11 @@ pub(super) fn check_configuration(messages: &mut AlsaMessages) -> Result<()> {
     Ok(())
 }
 
-/// Opens a device and starts it.
+/// Opens a device and starts it. ALSA's configuration is to be read before, see [`check_configuration`].
 ///
 /// # Errors
-/// ALSA's configuration can't be read; there is no such device, it can't be opened now, or nothing that it offers can be used.
+/// There is no such device, it can't be opened now, or nothing that it offers can be used.
 pub(super) fn open(name: &str, need: ChannelNeed, messages: &mut AlsaMessages) -> Result<AlsaStream> {
-    check_configuration(messages)?;
     let pcm = open_pcm(name, pcm_name(name), messages)?;
     let first = match start(pcm, need, false) {
         Ok(stream) => return Ok(stream),
@@ -221,9 +220,17 @@ fn configure_at(pcm: &PCM, all: &HwParams<'_>, rate: u32, need: ChannelNeed) -> 
 /// The rates that a device has of those that are tried, best first.
 fn ranked_rates(offered: &HwParams<'_>) -> Vec<u32> {
     let (Ok(low), Ok(high)) = (offered.get_rate_min(), offered.get_rate_max()) else { return Vec::new() };
-    let tried = STANDARD_RATES.into_iter().chain([low, high]);
-    let mut rates: Vec<u32> = tried.filter(|rate| RATES.contains(rate) && offered.test_rate(*rate).is_ok()).collect();
+    let mut rates = rates_of(offered, low, high);
+    rates.retain(|rate| RATES.contains(rate));
     rates.sort_unstable_by_key(|rate| rate_cost(*rate));
+    rates
+}
+
+/// Of the standard rates, and of the `low`est and `high`est that a device states, those that it has; in their order.
+pub(super) fn rates_of(offered: &HwParams<'_>, low: u32, high: u32) -> Vec<u32> {
+    let mut rates: Vec<u32> = STANDARD_RATES.into_iter().chain([low, high]).collect();
+    rates.retain(|rate| offered.test_rate(*rate).is_ok());
+    rates.sort_unstable();
     rates.dedup();
     rates
 }
