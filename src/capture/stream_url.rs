@@ -6,6 +6,7 @@
 use std::fmt;
 
 use clapd_core::text::shorten;
+use percent_encoding::percent_decode_str;
 
 /// Cameras' urls have a hundred characters; web servers take some 8,000.
 const MAX_URL: usize = 2_000;
@@ -157,30 +158,11 @@ impl fmt::Debug for StreamUrl {
 impl UserInfo {
     fn parse(text: &str) -> Self {
         let (user, password) = text.split_once(':').map_or((text, None), |(user, password)| (user, Some(password)));
-        let some = |text: &str| Some(decode_percent(text)).filter(|text| !text.is_empty());
+        // What is no percent-encoded character stays as it is.
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let some = |text: &str| Some(decode(text)).filter(|text| !text.is_empty());
         Self { user: some(user), password: password.and_then(some) }
     }
-}
-
-/// `%40` as `@`; what is no such code stays.
-fn decode_percent(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, behind)) = rest.split_first() {
-        let code = behind.get(..2).and_then(|code| std::str::from_utf8(code).ok());
-        let code = code.and_then(|code| u8::from_str_radix(code, 16).ok());
-        match (first, code) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &behind[2..];
-            }
-            _ => {
-                bytes.push(first);
-                rest = behind;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn split_port(authority: &str, default: u16) -> Result<(String, u16), String> {

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use clapd_core::files::hexadecimal;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
@@ -80,7 +81,8 @@ impl DigestChallenge {
     fn answer(&self, credentials: &Credentials, method: &str, uri: &str, count: u32, cnonce: &str) -> String {
         let Self { realm, nonce, opaque, sha256, counted } = self;
         let Credentials { user, password } = credentials;
-        let hash = |text: String| if *sha256 { hex(&Sha256::digest(text)) } else { hex(&Md5::digest(text)) };
+        let hash =
+            |text: String| if *sha256 { hexadecimal(&Sha256::digest(text)) } else { hexadecimal(&Md5::digest(text)) };
         let (secret, request) = (hash(format!("{user}:{realm}:{password}")), hash(format!("{method}:{uri}")));
         let response = if *counted {
             hash(format!("{secret}:{nonce}:{count:08x}:{cnonce}:auth:{request}"))
@@ -125,10 +127,6 @@ fn split_parameters(text: &str) -> Vec<(String, String)> {
         parameters.push((key, value.to_owned()));
     }
     parameters
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -352,13 +352,8 @@ impl<'a> Receiver<'a> {
 
     /// Takes a packet; whether sound came of it, or of those that waited for it.
     fn take(&mut self, packet: Packet, writer: &mut LiveWriter) -> Result<bool> {
-        let mut due = Vec::new();
-        self.sequencer.push(packet, |packet, missing| {
-            due.push((packet, missing));
-            Ok(())
-        })?;
         let mut sounds = false;
-        for (packet, missing) in due {
+        for (packet, missing) in self.sequencer.push(packet) {
             sounds |= self.decode(&packet, missing, writer)?;
         }
         Ok(sounds)

@@ -71,37 +71,33 @@ impl Sequencer {
         Self { patient, ..Self::default() }
     }
 
-    /// Takes a packet; calls `deliver` with those that are due, and how many are missing before each.
-    pub(super) fn push(&mut self, packet: Packet, mut deliver: impl FnMut(Packet, u16) -> Result<()>) -> Result<()> {
+    /// Takes a packet; returns those that are due, and how many are missing before each.
+    pub(super) fn push(&mut self, packet: Packet) -> Vec<(Packet, u16)> {
         let next = *self.next.get_or_insert(packet.sequence);
         let distance = packet.sequence.wrapping_sub(next);
-        if distance > u16::MAX / 2 {
-            // Late, or twice; or the sender has begun anew.
-            if distance < u16::MAX - MAX_MISSING {
-                self.waiting.clear();
-                self.next = Some(packet.sequence.wrapping_add(1));
-                return deliver(packet, 0);
-            }
-            return Ok(());
+        // Late, or twice.
+        if (1..=MAX_MISSING + 1).contains(&next.wrapping_sub(packet.sequence)) {
+            return Vec::new();
         }
+        // The sender has begun anew.
         if distance > MAX_MISSING {
             self.waiting.clear();
             self.next = Some(packet.sequence.wrapping_add(1));
-            return deliver(packet, 0);
+            return vec![(packet, 0)];
         }
         self.waiting.insert(packet.sequence, packet);
-        let most = if self.patient { MAX_WAITING } else { 0 };
+        let (most, mut due) = (if self.patient { MAX_WAITING } else { 0 }, Vec::new());
         loop {
             let next = self.next.unwrap_or_default();
             let nearest = self.waiting.keys().copied().min_by_key(|sequence| sequence.wrapping_sub(next));
-            let Some(nearest) = nearest else { return Ok(()) };
+            let Some(nearest) = nearest else { return due };
             let missing = nearest.wrapping_sub(next);
             if missing > 0 && self.waiting.len() <= most {
-                return Ok(());
+                return due;
             }
-            let Some(packet) = self.waiting.remove(&nearest) else { return Ok(()) };
+            let Some(packet) = self.waiting.remove(&nearest) else { return due };
             self.next = Some(nearest.wrapping_add(1));
-            deliver(packet, missing)?;
+            due.push((packet, missing));
         }
     }
 }
@@ -218,12 +214,8 @@ mod tests {
     fn order(patient: bool, sequences: &[u16]) -> Vec<(u16, u16)> {
         let (mut sequencer, mut delivered) = (Sequencer::new(patient), Vec::new());
         for &sequence in sequences {
-            sequencer
-                .push(packet(sequence), |packet, missing| {
-                    delivered.push((packet.sequence, missing));
-                    Ok(())
-                })
-                .unwrap();
+            let due = sequencer.push(packet(sequence));
+            delivered.extend(due.into_iter().map(|(packet, missing)| (packet.sequence, missing)));
         }
         delivered
     }
