@@ -9,10 +9,10 @@ use std::collections::VecDeque;
 use clapd_core::channel::Channel;
 use clapd_core::level::decibels;
 
+use super::level::{CLIPPED_SHARE, FULL_SCALE, MIN_SWING};
+
 /// Channels that are judged, the first of them: with 28 pairs a second of sound costs 1.7 million products, and an array has no more.
 const MAX_JUDGED: usize = 8;
-/// From its lowest to its highest sample, a channel that moves less in a second has nothing in it; see `level`.
-const MIN_SWING: f32 = 1e-6;
 /// A channel this far below the loudest hears nothing of what that hears. Two microphones at one card are some 20 dB apart where one
 /// is ten times as far away; cheap codecs let 40 dB less of one input into the other.
 const DEAD_DB: f64 = -30.0;
@@ -35,10 +35,6 @@ const SECONDS: u32 = 5;
 const COMPARED: usize = 10;
 /// Another channel is better that hears four times the power, 6 dB, above its noise; less is not worth a change of place.
 const BETTER: f64 = 4.0;
-/// Full scale, less what 8 bits can't express.
-const FULL_SCALE: f32 = 0.99;
-/// Share of full-scale samples that makes a clipped second; see `level`.
-const CLIPPED_SHARE: f64 = 0.005;
 /// The highest sample of 24 bits at the lower end of 32: 48 dB below full scale.
 const LOW_BITS_PEAK: f32 = 1.0 / 256.0;
 

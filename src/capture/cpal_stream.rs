@@ -19,6 +19,7 @@ use cpal::{
 };
 
 use super::card_name::pcm_name;
+use super::clock::shift;
 use super::input_stream::{
     ChannelNeed, Fetched, PERIODS_A_SECOND, PREFERRED_RATE, SUFFICIENT_RATE, StreamFormat, channel_cost, rate_cost,
 };
@@ -275,8 +276,8 @@ impl CpalStream {
 
 /// When the sample at `position` was captured, of one that was `marked`, at so many samples a second.
 fn moment((marked, captured): (u64, Instant), position: u64, rate: u32) -> Instant {
-    let distance = Duration::from_secs_f64(position.abs_diff(marked) as f64 / f64::from(rate));
-    if position < marked { captured.checked_sub(distance).unwrap_or(captured) } else { captured + distance }
+    let distance_s = position.abs_diff(marked) as f64 / f64::from(rate);
+    shift(captured, if position < marked { -distance_s } else { distance_s })
 }
 
 /// Input devices by their names, as cpal lists them, with what they are called and whether cpal can open them; the default first.

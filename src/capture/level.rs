@@ -28,7 +28,7 @@ pub(super) enum Signal {
 const BLOCKS_PER_SECOND: u32 = 10;
 /// From its lowest to its highest sample, a block that moves less is silent. 24-bit dither moves by 4e-7 (three steps), the noise
 /// of a converter of 125 dB by 4e-6, the lowest bit of 16 by 3e-5, half of that where two channels are mixed.
-const MIN_SWING: f32 = 1e-6;
+pub(super) const MIN_SWING: f32 = 1e-6;
 /// Silent blocks after which the source is silent: 5 s. A stream that starts or a player between two pieces is still for a second
 /// or two; and it leaves as much again to be shown within the 10 s that are promised.
 const SILENT_AFTER: u32 = 50;
@@ -36,10 +36,10 @@ const SILENT_AFTER: u32 = 50;
 /// now and then does not, and neither does an input that moves in fewer than one block of six ever count as sound.
 const MOVING_SUBTRACTS: u32 = 5;
 /// Full scale, less what 8 bits can't express (127/128).
-const FULL_SCALE: f32 = 0.99;
+pub(super) const FULL_SCALE: f32 = 0.99;
 /// Share of full-scale samples that makes a block clipped: half a millisecond of its tenth of a second. A recording that was
 /// normalised touches full scale in single samples; a tone that is 1 dB too loud stays there for 30% of the time.
-const CLIPPED_SHARE: f64 = 0.005;
+pub(super) const CLIPPED_SHARE: f64 = 0.005;
 /// What a clipped block adds, and one that is not takes off again: only a source that clips in more than a fifth of its blocks
 /// gets anywhere, and a slammed door or one bark does not.
 const CLIPPED_ADDS: u32 = 4;
