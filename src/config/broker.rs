@@ -3,9 +3,6 @@
 //! A [`Broker`] comes from `[mqtt]` and from the places where a password may lie. A password is not accepted in the url, which
 //! diagnostics show, and is a [`Secret`] wherever else it goes.
 
-use std::fs::File;
-use std::io;
-
 use clapd_core::text::shorten;
 
 use super::broker_url::BrokerUrl;
@@ -90,8 +87,7 @@ fn check_discovery_prefix(raw: &RawMqtt, check: &mut Checker<'_>) -> Option<Opti
     Some(Some(value.clone()).filter(|prefix| !prefix.is_empty()))
 }
 
-/// The password from where it is found first: the file that the configuration names, the environment, systemd's credentials. A file that
-/// this user may not read is root's, and systemd's credential is what the service gets of it.
+/// The password from where it is found first: the file that the configuration names, the environment, systemd's credentials.
 /// Outer none: there is a fault.
 #[expect(clippy::option_option, reason = "a fault and no password are two things")]
 fn find_password(raw: &RawMqtt, check: &mut Checker<'_>, nameless: bool, url: &Location) -> Option<Option<Secret>> {
@@ -99,21 +95,8 @@ fn find_password(raw: &RawMqtt, check: &mut Checker<'_>, nameless: bool, url: &L
         if nameless {
             check.fault(url, "names no user, and a password needs one", "write \"mqtt://user@host\"");
         }
-        let path = check.require_file(file)?;
-        if is_denied(&File::open(&path))
-            && let Some(password) = read_credential(check, url)?
-        {
-            return Some(Some(password));
-        }
-        return match Secret::read(&path) {
-            Ok(password) => Some(Some(password)),
-            Err(seen) => {
-                let seen = format!("{}: {seen}", path.display());
-                let remedy = "put the password, and nothing else, into it as UTF-8, readable by this user";
-                check.fault(&file.location, seen, remedy);
-                None
-            }
-        };
+        let remedy = "put the password, and nothing else, into it as UTF-8, readable by this user";
+        return check.read_password_file(file, |check| read_credential(check, url), remedy).map(Some);
     }
     let found = match &check.environment.mqtt_password {
         Some(password) => Some(password.clone()),
@@ -124,10 +107,6 @@ fn find_password(raw: &RawMqtt, check: &mut Checker<'_>, nameless: bool, url: &L
         return Some(None);
     }
     Some(found)
-}
-
-fn is_denied(opened: &io::Result<File>) -> bool {
-    opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// What systemd has loaded for us, if anything: our unit has an empty line stand in for a file that is not there.

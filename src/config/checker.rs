@@ -3,12 +3,15 @@
 //! A [`Checker`] goes on after a fault, so that a person meets all of them at once.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clapd_core::prompts::{MAX_ID, is_id};
 use clapd_core::text::shorten;
 
 use super::diagnostic::{Diagnostic, Location, Recording};
+use super::secret::Secret;
 use super::section::Located;
 use super::{Environment, RecordingNames, id};
 
@@ -108,6 +111,29 @@ impl<'a> Checker<'a> {
             return None;
         }
         Some(*value)
+    }
+
+    /// The password in a file that the configuration names. A file that this user may not read is root's, and `credential` is what the
+    /// service gets of it. None: there is a fault.
+    pub(super) fn read_password_file(
+        &mut self,
+        file: &Located<String>,
+        credential: impl FnOnce(&mut Self) -> Option<Option<Secret>>,
+        remedy: &str,
+    ) -> Option<Secret> {
+        let path = self.require_file(file)?;
+        if File::open(&path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+            && let Some(password) = credential(self)?
+        {
+            return Some(password);
+        }
+        match Secret::read(&path) {
+            Ok(password) => Some(password),
+            Err(seen) => {
+                self.fault(&file.location, format!("{}: {seen}", path.display()), remedy);
+                None
+            }
+        }
     }
 
     /// A path, relative ones from the configuration's folder: a service runs in `/`, a person anywhere.

@@ -3,8 +3,6 @@
 //! A password comes from a file, from the environment or from systemd's credentials. Nobody is asked whether a stream is there.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io;
 use std::path::Path;
 
 use clapd_core::text::shorten;
@@ -112,8 +110,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The password from where it is found first: the file that the source names, the environment, systemd's credentials. A file that
-    /// this user may not read is root's, and systemd's credential is what the service gets of it.
+    /// The password from where it is found first: the file that the source names, the environment, systemd's credentials.
     /// Outer none: there is a fault.
     #[expect(clippy::option_option, reason = "a fault and no password are two things")]
     fn find_source_password(&mut self, raw: &RawSource, id: Option<&str>) -> Option<Option<Secret>> {
@@ -121,21 +118,10 @@ impl Checker<'_> {
         let credential = credential.map(|(folder, id)| folder.join(format!("source-{id}-password")));
         let of_credential = |credential: &Path| Secret::read(credential).ok();
         if let Some(file) = &raw.password_file {
-            let path = self.require_file(file)?;
-            if File::open(&path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-                && let Some(password) = credential.as_deref().and_then(of_credential)
-            {
-                return Some(Some(password));
-            }
-            return match Secret::read(&path) {
-                Ok(password) => Some(Some(password)),
-                Err(seen) => {
-                    let remedy = "put the password, and nothing else, into it, readable by this user; or hand it to the service as the \
-                                  credential source-ID-password (LoadCredential=)";
-                    self.fault(&file.location, format!("{}: {seen}", path.display()), remedy);
-                    None
-                }
-            };
+            let remedy = "put the password, and nothing else, into it, readable by this user; or hand it to the service as the \
+                          credential source-ID-password (LoadCredential=)";
+            let credential = |_: &mut Self| Some(credential.as_deref().and_then(of_credential));
+            return self.read_password_file(file, credential, remedy).map(Some);
         }
         let variable = id.map(|id| id.to_ascii_uppercase().replace('-', "_"));
         let of_environment = variable.and_then(|id| self.environment.source_passwords.get(&id).cloned());
