@@ -15,7 +15,7 @@ use clapd_core::time::SampleTime;
 
 use super::event_reporter::EventReporter;
 use super::source_control::{ListenConfig, SourceControl};
-use super::source_status::{HeardLevels, SourceStatus};
+use super::source_status::SourceStatus;
 use crate::capture::SourceSpec;
 use crate::counter::Counter;
 use crate::loudness::LoudnessJudge;
@@ -199,11 +199,7 @@ impl SourceProcessor {
     fn judge_loudness(&mut self) {
         let (pipeline, capture) = (self.current.as_ref().map(|current| &current.pipeline), &self.status.capture);
         self.loudness.judge(&self.status.id, capture.state(), &capture.warnings, pipeline);
-        let loudest_db = pipeline.and_then(Pipeline::loudest_db);
-        *self.status.heard_levels() = HeardLevels {
-            loudest_db: loudest_db.map(|level| level.round() as i32),
-            gain_db: (self.gain_db != 0.0).then(|| self.gain_db.round() as i32),
-        };
+        self.status.set_loudest_db(pipeline.and_then(Pipeline::loudest_db));
     }
 
     /// No sound came for a while.

@@ -1,7 +1,7 @@
 //! What the main thread can see of a source's thread.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::source_progress::SourceProgress;
 use crate::capture::{SourceCounters, SourceKind};
@@ -18,15 +18,10 @@ pub(super) struct SourceStatus {
     /// The model fails with every window.
     pub(super) failing: AtomicBool,
     pub(super) progress: SourceProgress,
-    /// How loud it was found to be.
-    pub(super) levels: Mutex<HeardLevels>,
-}
-
-/// What a source's thread finds of its loudness; nothing at first.
-#[derive(Debug, Default, Clone, Copy, PartialEq)]
-pub(super) struct HeardLevels {
-    pub(super) loudest_db: Option<i32>,
-    pub(super) gain_db: Option<i32>,
+    /// Its gain in whole dB; none where it has none.
+    gain_db: Option<i32>,
+    /// The loudest second of its last minute; none before there was a minute.
+    loudest_db: Mutex<Option<i32>>,
 }
 
 impl SourceStatus {
@@ -34,18 +29,22 @@ impl SourceStatus {
         Self { id: id.into(), steady: kind.is_reopened(), ..Self::default() }
     }
 
-    pub(super) fn heard_levels(&self) -> MutexGuard<'_, HeardLevels> {
-        self.levels.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The same of a source that is louder for the model by so many decibels.
+    pub(super) fn with_gain(self, gain_db: f32) -> Self {
+        Self { gain_db: (gain_db != 0.0).then(|| gain_db.round() as i32), ..self }
+    }
+
+    pub(super) fn set_loudest_db(&self, loudest_db: Option<f32>) {
+        *self.loudest_db.lock().unwrap_or_else(PoisonError::into_inner) = loudest_db.map(|level| level.round() as i32);
     }
 
     pub(super) fn health(&self) -> SourceHealth {
         let state = self.capture.state();
         // Where no sound comes, that is what somebody should know.
         let failing = state.is_flowing() && self.failing.load(Relaxed);
-        let HeardLevels { loudest_db, gain_db } = *self.heard_levels();
         SourceHealth {
-            loudest_db,
-            gain_db,
+            loudest_db: *self.loudest_db.lock().unwrap_or_else(PoisonError::into_inner),
+            gain_db: self.gain_db,
             id: self.id.clone(),
             state: if failing { FAILING } else { state.name() },
             level_db: self.capture.level_db(),

@@ -14,7 +14,7 @@ use crate::capture::{
     Read, Source, SourceCounters, SourceSpec, SourceState,
     device::{self, Selection},
 };
-use crate::loudness::faint_warning;
+use crate::loudness::{clipping_warning, faint_warning};
 
 /// Silence is told from a quiet room after 5 s of it, clipping after 2.5 s; and a stream's first second is often empty.
 const LISTEN: Duration = Duration::from_secs(6);
@@ -26,12 +26,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// What was measured.
 #[derive(Debug)]
 pub(super) struct LevelReport {
-    state: SourceState,
     rate: u32,
     /// dB below full scale, whose RMS is 1, one for each second.
     levels: Vec<i32>,
-    /// What was wrong beside its state.
-    warnings: Vec<String>,
+    /// What is odd about it.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Listens for some seconds, for a model that hears in `range`.
@@ -43,7 +42,7 @@ pub(super) fn measure(spec: &SourceSpec, range: Option<LevelRange>) -> Result<Le
     let counters = Arc::<SourceCounters>::default();
     let mut source = Source::open(spec, Arc::clone(&counters))?;
     let began = Instant::now();
-    let mut report = LevelReport { state: SourceState::Starting, rate: 0, levels: Vec::new(), warnings: Vec::new() };
+    let mut report = LevelReport { rate: 0, levels: Vec::new(), warnings: Vec::new() };
     let mut samples = 0;
     while report.levels.len() < LISTEN.as_secs() as usize {
         if let Read::Block { rate, samples: block, .. } = source.read(POLL_INTERVAL)? {
@@ -58,13 +57,26 @@ pub(super) fn measure(spec: &SourceSpec, range: Option<LevelRange>) -> Result<Le
             return Err(explain(&counters));
         }
     }
-    (report.state, report.warnings) = (counters.state(), counters.warnings.texts());
-    if let (SourceState::Live, Some(range), Some(loudest)) = (report.state, range, report.levels.iter().max()) {
-        let (gain_db, loudest) = (spec.gain_db, *loudest as f32);
-        let faint = faint_warning(&spec.kind, gain_db, loudest + gain_db, range);
-        report.warnings.extend((loudest + gain_db < range.faint_db).then_some(faint));
-    }
+    report.warnings = counters.warnings.texts();
+    report.warnings.extend(judge(spec, counters.state(), range, &report.levels));
     Ok(report)
+}
+
+/// What is wrong with the level, of the device of which these were the levels of each second.
+fn judge(spec: &SourceSpec, state: SourceState, range: Option<LevelRange>, levels: &[i32]) -> Option<String> {
+    match state {
+        SourceState::Live => {
+            let (range, loudest_db) = (range?, *levels.iter().max()? as f32 + spec.gain_db);
+            (loudest_db < range.faint_db).then(|| faint_warning(&spec.kind, spec.gain_db, loudest_db, range))
+        }
+        SourceState::Clipping => Some(clipping_warning(&spec.kind, spec.gain_db)),
+        SourceState::Silent => Some(
+            "digital silence: samples come, and there is nothing in them. Is the microphone muted or unplugged? See `alsamixer` \
+             (F4: capture), or choose another device"
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 /// Why there is no sound, and what to do.
@@ -89,24 +101,5 @@ impl fmt::Display for LevelReport {
         levels.sort_unstable();
         let (middle, loudest) = (levels[levels.len() / 2], levels[levels.len() - 1]);
         write!(f, "{} Hz; level {middle} dBFS, {loudest} dBFS in its loudest second", self.rate)
-    }
-}
-
-impl LevelReport {
-    /// What is odd about it.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let state = match self.state {
-            SourceState::Silent => Some(
-                "digital silence: samples come, and there is nothing in them. Is the microphone muted or unplugged? See `alsamixer` \
-                 (F4: capture), or choose another device"
-                    .to_owned(),
-            ),
-            SourceState::Clipping => Some(
-                "it is cut off at full scale in more than a fifth of the time: lower its capture volume, in `alsamixer` (F4: capture)"
-                    .to_owned(),
-            ),
-            _ => None,
-        };
-        self.warnings.iter().cloned().chain(state).collect()
     }
 }

@@ -136,7 +136,7 @@ impl Setup {
         let range = bundle.and_then(|bundle| bundle.manifest().level_range());
         let report = microphone::measure(source, range).at(Stage::Input)?;
         print_step("sound", &report.to_string());
-        report.warnings().iter().for_each(|warning| print_step("warning", warning));
+        report.warnings.iter().for_each(|warning| print_step("warning", warning));
         Ok(())
     }
 
