@@ -3,6 +3,7 @@
 //! [`Samples`](crate::samples::Samples) of one source or one recording and a loaded [`Model`] make them.
 
 mod clip;
+mod gain;
 mod window;
 
 use std::sync::Arc;

@@ -6,7 +6,6 @@
 //! A pipeline takes [`Samples`] in order and gives [`Output`]s to the caller's closure, on the source's own clock. It does no
 //! I/O, starts no thread and reads no clock: the same samples give the same outputs, however they are cut.
 
-mod gain;
 mod gate;
 mod minute;
 
@@ -23,7 +22,6 @@ use crate::prompts::{PromptId, PromptScorer, PromptTable, Rule};
 use crate::samples::Samples;
 use crate::score::Score;
 use crate::time::SampleTime;
-use gain::patch_gain;
 use gate::Gate;
 use minute::LastMinute;
 
@@ -90,7 +88,6 @@ pub struct Pipeline {
     skipped: u64,
     failed: u64,
     gate: Option<Gate>,
-    gain_db: f32,
     minute: LastMinute,
     gated: u64,
     /// Where the last window ended that got scores.
@@ -117,7 +114,6 @@ impl Pipeline {
         Ok(Self {
             nothing: vec![Score::default(); prompts.len()],
             gate: None,
-            gain_db: 0.0,
             minute: LastMinute::new(input_rate),
             gated: 0,
             input_rate,
@@ -152,8 +148,9 @@ impl Pipeline {
     /// Makes the source louder for the model by so many decibels (negative: quieter), patch by patch; the gate sees what came. To be
     /// said before the first samples. Patches whose samples would exceed full scale get as much as they have room for.
     #[must_use]
-    pub fn with_gain(self, gain_db: f32) -> Self {
-        Self { gain_db, ..self }
+    pub fn with_gain(mut self, gain_db: f32) -> Self {
+        self.embedder.set_gain(gain_db);
+        self
     }
 
     /// Has `step` called between the parts of each window that is encoded, on the thread that pushes.
@@ -241,7 +238,7 @@ impl Pipeline {
     /// The loudest of the last 60 whole seconds as the model hears it, gain and all: RMS in dB below full scale. None before there
     /// were as many. Seconds of which something was lost are left out.
     pub fn loudest_db(&self) -> Option<f32> {
-        self.minute.loudest_db().map(|level| level + self.gain_db)
+        self.minute.loudest_db().map(|level| level + self.embedder.gain_db())
     }
 
     fn score_rest(&mut self, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
@@ -285,8 +282,7 @@ impl Pipeline {
             self.gated += 1;
             &self.nothing
         } else {
-            let gain = |peak| patch_gain(self.gain_db, peak);
-            self.scorer.score(self.embedder.embed(&*self.encoder, &mut self.frontend, span, &gain, &*self.step)?)
+            self.scorer.score(self.embedder.embed(&*self.encoder, &mut self.frontend, span, &*self.step)?)
         };
         self.last_end = span.end;
         let [start, end] = [span.start, span.end].map(|sample| SampleTime::from_samples(sample, self.rate));
