@@ -4,6 +4,7 @@ use std::io::Read;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::REMEDY;
 use super::pcm::{Encoding, Layout, Pcm};
 
 /// The longest comment that is skipped: players write a line, and a header that claims more is none.
@@ -35,9 +36,7 @@ pub(super) fn open<R: Read>(mut bytes: R) -> Result<Pcm<R>> {
         6 => Encoding::F32,
         7 => Encoding::F64,
         27 => Encoding::ALaw,
-        _ => bail!(
-            "au encoding {tag} is not read; it reads 1 to 7 and 27; convert it: ffmpeg -i FILE -c:a pcm_s16le OUT.wav"
-        ),
+        _ => bail!("au encoding {tag} is not read; it reads 1 to 7 and 27; {REMEDY}"),
     };
     let channels = usize::from(u16::try_from(channels).context("the au header states more than 65535 channels")?);
     // All ones: unknown.

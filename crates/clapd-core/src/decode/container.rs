@@ -139,7 +139,7 @@ impl Container {
         let stream = MediaSourceStream::new(media, Default::default());
         let format = symphonia::default::get_probe()
             .probe(&hint, stream, FormatOptions::default(), MetadataOptions::default())
-            .map_err(|error| anyhow!("no sound in it that can be read ({error}); {READ} can be, and {REMEDY}"))?;
+            .map_err(|error| anyhow!("no sound in it that can be read ({error}); {READ} can be; {REMEDY}"))?;
         let track = format.default_track(TrackType::Audio).context("there is no audio track in it")?;
         let parameters = parameters_of(track).context("its audio track has no known encoding")?;
         let codec = Codec::new(parameters)?;

@@ -1,5 +1,7 @@
 //! What files are that are no sound, or sound that is not read: a name for them, and what to do.
 
+use super::REMEDY;
+
 /// What a file is, as its first bytes show, and the remedy; `None` where they show nothing.
 pub(super) fn recognize(head: &[u8]) -> Option<String> {
     let begins = |with: &[u8]| head.starts_with(with);
@@ -27,7 +29,7 @@ pub(super) fn recognize(head: &[u8]) -> Option<String> {
         "is MIDI: notes, and no sound; render it to wav with a synthesizer first"
     } else {
         let format = FORMATS.iter().find(|(magic, _)| begins(magic)).map(|(_, name)| *name)?;
-        return Some(format!("is {format}, which is not read; convert it: ffmpeg -i FILE -c:a pcm_s16le OUT.wav"));
+        return Some(format!("is {format}, which is not read; {REMEDY}"));
     };
     Some(remedy.to_owned())
 }

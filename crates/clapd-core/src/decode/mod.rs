@@ -35,7 +35,8 @@ use crate::samples::{RATES, Samples};
 
 /// What can be read, for messages.
 const READ: &str = "wav, flac, ogg, opus, mp3, m4a, aac, webm, aiff, caf and au";
-const REMEDY: &str = "others are converted: ffmpeg -i FILE -c:a pcm_s16le OUT.wav";
+/// What makes sound of anything that is not read into something that is.
+const REMEDY: &str = "convert it: ffmpeg -i FILE -c:a pcm_s16le OUT.wav";
 /// Of a panic in a decoder, whose parsers assert what a damaged file can break: a daemon that hears a microphone must not
 /// fall because somebody's mp3 is cut.
 const DAMAGED: &str = "it is damaged in a way that the decoder can't cope with; convert it again from its source";
@@ -113,8 +114,7 @@ impl Decoder {
         let begin = id3::end_of_tags(&mut file).with_context(unreadable)?;
         let mut file = id3::Behind::new(file, begin).with_context(unreadable)?;
         let head = read_head(&mut file).with_context(unreadable)?;
-        let is_pcm = wav::is_wav(&head) || au::is_au(&head);
-        if is_pcm || head.is_empty() {
+        if is_pcm(&head) || head.is_empty() {
             let divided_by = find_divisor(&mut file);
             file.seek(SeekFrom::Start(head.len() as u64)).with_context(unreadable)?;
             let mut decoder = Self::from_parts(head, Box::new(file), name, channel)?;
@@ -148,11 +148,9 @@ impl Decoder {
 
     fn from_parts(head: Vec<u8>, bytes: Bytes, name: String, channel: Channel) -> Result<Self> {
         ensure!(!head.is_empty(), "{name}: is empty: 0 bytes; record or copy it again");
-        let (is_wav, is_au) = (wav::is_wav(&head), au::is_au(&head));
         let bytes: Bytes = Box::new(Cursor::new(head.clone()).chain(bytes));
-        if is_wav || is_au {
-            let pcm = if is_wav { wav::open(bytes) } else { au::open(bytes) };
-            return Self::from_pcm(pcm.with_context(|| name.clone())?, name, channel);
+        if is_pcm(&head) {
+            return Self::from_pcm(open_pcm(&head, bytes).with_context(|| name.clone())?, name, channel);
         }
         let is_mp4 = mp4::is_mp4(&head);
         let input = Input { media: Box::new(ReadOnlySource::new(bytes)), head, extension: None, delay: None };
@@ -232,14 +230,22 @@ impl Decoder {
             }
         };
         scale_to_full(&mut self.interleaved, &mut self.faults.divided_by);
-        self.mono.clear();
-        for frame in self.interleaved.chunks_exact(self.channels) {
-            let mut bad = false;
-            self.mono.push(self.channel.pick(frame.iter().copied(), &mut bad));
-            self.faults.samples_bad += u64::from(bad);
-        }
+        self.faults.samples_bad += pick_channel(self.channel, self.channels, &self.interleaved, &mut self.mono);
         Ok(Some(Samples { lost, data: &self.mono }))
     }
+}
+
+/// Replaces what is in `mono` by one channel of interleaved frames; how many samples of it were no numbers and became 0.
+fn pick_channel(channel: Channel, channels: usize, interleaved: &[f32], mono: &mut Vec<f32>) -> u64 {
+    let mut samples_bad = 0;
+    mono.clear();
+    mono.extend(interleaved.chunks_exact(channels).map(|frame| {
+        let mut bad = false;
+        let sample = channel.pick(frame.iter().copied(), &mut bad);
+        samples_bad += u64::from(bad);
+        sample
+    }));
+    samples_bad
 }
 
 /// Whether sound of this rate and with so many channels can be taken; `name` is for messages.
@@ -258,6 +264,16 @@ fn check_source_format(name: &str, rate: u32, channels: usize, channel: Channel)
     Ok(())
 }
 
+/// Whether a file begins with a header of samples that are read here, and not by symphonia.
+fn is_pcm(head: &[u8]) -> bool {
+    wav::is_wav(head) || au::is_au(head)
+}
+
+/// Reads the header of such a file, which begins with `head`, up to the first sample.
+fn open_pcm<R: Read>(head: &[u8], bytes: R) -> Result<Pcm<R>> {
+    if wav::is_wav(head) { wav::open(bytes) } else { au::open(bytes) }
+}
+
 /// Of an mp4 file that failed where nobody could seek.
 const MP4_ON_A_PIPE: &str = "an mp4 file is mostly read from its end, which a pipe can't: name it as a file, or give it its index \
                              first: ffmpeg -i FILE -c copy -movflags +faststart OUT.m4a";
@@ -269,7 +285,7 @@ fn find_divisor(file: &mut (impl Read + Seek)) -> f32 {
         file.rewind()?;
         let head = read_head(file)?;
         let bytes = Cursor::new(&head).chain(file.by_ref().take(SCANNED_BYTES));
-        let mut pcm = if wav::is_wav(&head) { wav::open(bytes)? } else { au::open(bytes)? };
+        let mut pcm = open_pcm(&head, bytes)?;
         let (mut samples, mut peak) = (Vec::new(), 0.0_f32);
         while pcm.is_float() && pcm.read(&mut samples)? {
             peak = peak.max(peak_of(&samples));

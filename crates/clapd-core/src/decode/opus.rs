@@ -3,10 +3,10 @@
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use ropus::{Channels, DecodeMode, Decoder, OpusMSDecoder};
 
+use super::REMEDY;
+
 /// Opus always decodes at this rate, whatever the rate was that it was made of.
 pub(super) const RATE: u32 = 48_000;
-
-const REMEDY: &str = "convert it: ffmpeg -i FILE -c:a pcm_s16le OUT.wav";
 
 /// Frames that a packet has at most: 120 ms.
 const MAX_FRAMES: usize = 5_760;

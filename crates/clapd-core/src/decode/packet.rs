@@ -9,9 +9,9 @@ use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder};
 use symphonia::core::packet::Packet;
 use symphonia::core::units::{Duration, Timestamp};
 
-use super::check_source_format;
 use super::opus::{self, Opus};
 use super::pcm::Encoding;
+use super::{check_source_format, pick_channel};
 use crate::channel::Channel;
 use crate::panics::catch_panic;
 
@@ -159,12 +159,7 @@ impl PacketDecoder {
             }
             Body::Ended => bail!(DAMAGED),
         }
-        self.mono.clear();
-        for frame in self.interleaved.chunks_exact(self.channels) {
-            let mut bad = false;
-            self.mono.push(self.channel.pick(frame.iter().copied(), &mut bad));
-            self.samples_bad += u64::from(bad);
-        }
+        self.samples_bad += pick_channel(self.channel, self.channels, &self.interleaved, &mut self.mono);
         Ok(&self.mono)
     }
 }

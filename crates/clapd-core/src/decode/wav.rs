@@ -7,6 +7,7 @@ use std::io::Read;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::REMEDY;
 use super::pcm::{Encoding, Layout, Pcm};
 
 /// Data lengths from here on mean "unknown": recorders that write to a pipe put 0x7FFF_F000 or more, or all ones.
@@ -14,8 +15,6 @@ const UNKNOWN_FROM: u32 = 0x7FFF_F000;
 
 /// What chunks of wav are mostly called.
 const COMMON_CHUNKS: [&[u8; 4]; 8] = [b"data", b"fmt ", b"LIST", b"fact", b"bext", b"iXML", b"id3 ", b"JUNK"];
-
-const REMEDY: &str = "convert it: ffmpeg -i FILE -c:a pcm_s16le OUT.wav";
 
 /// Whether these first 12 bytes are those of a wav file.
 pub(super) fn is_wav(head: &[u8]) -> bool {
