@@ -4,6 +4,7 @@
 
 pub mod suggest;
 mod tracker;
+mod verdict;
 
 use std::collections::HashMap;
 
@@ -11,6 +12,7 @@ use crate::prompts::{PromptId, Rule};
 use crate::score::Score;
 use crate::time::SampleTime;
 use tracker::Tracker;
+pub use verdict::Verdict;
 
 /// A window of which more was lost than this tells too little: the detector holds its state.
 pub const MAX_LOST: f32 = 0.2;
@@ -48,13 +50,16 @@ pub struct Event {
 pub struct Detector {
     /// One a prompt, in the order of the scores.
     trackers: Vec<Tracker>,
+    /// One a tracker, of the last window.
+    verdicts: Vec<Verdict>,
     next_sequence: u64,
 }
 
 impl Detector {
     /// A detector of these prompts by their rules; scores come in the same order. Ids are unique.
     pub fn new(prompts: impl IntoIterator<Item = (PromptId, Rule)>) -> Self {
-        Self { trackers: prompts.into_iter().map(|(id, rule)| Tracker::new(id, rule)).collect(), next_sequence: 0 }
+        let trackers = prompts.into_iter().map(|(id, rule)| Tracker::new(id, rule)).collect();
+        Self { trackers, verdicts: Vec::new(), next_sequence: 0 }
     }
 
     /// Takes the scores of the window from `start` to `end`, a score a prompt, of which the share `lost` was lost.
@@ -66,18 +71,27 @@ impl Detector {
         scores: &[Score],
         mut sink: impl FnMut(Event),
     ) {
+        self.verdicts.clear();
         if lost > MAX_LOST {
+            self.verdicts.resize(self.trackers.len(), Verdict::Lost);
             return;
         }
         // A sound that fills the window from its onset on has half the window at its centre: the centre is the
         // least biased moment for a start as well as for an end, for short windows and long ones.
         let moment = start.midpoint(end);
         for (tracker, score) in self.trackers.iter_mut().zip(scores) {
-            if let Some(event) = tracker.observe(moment, score.score, self.next_sequence) {
+            let (verdict, event) = tracker.observe(moment, score.score, self.next_sequence);
+            self.verdicts.push(verdict);
+            if let Some(event) = event {
                 self.next_sequence += u64::from(event.kind == EventKind::Started);
                 sink(event);
             }
         }
+    }
+
+    /// What the window that was observed last meant for each prompt, in order; empty before there was one.
+    pub fn verdicts(&self) -> &[Verdict] {
+        &self.verdicts
     }
 
     /// Goes on with other prompts. Those of an id that was there before and for which `is_same` holds go on, open event and

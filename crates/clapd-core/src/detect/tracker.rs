@@ -1,10 +1,11 @@
 //! One prompt's way between quiet and event: hysteresis, confirmation, cool-down.
 //!
-//! A tracker takes a score a window, in order, gives at most one event for it, and looks back at most the rule's m windows.
+//! A tracker takes a score a window, in order, says what it meant, gives at most one event for it, and looks back at most the rule's m windows.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use super::{Event, EventKind};
+use super::{Event, EventKind, Verdict};
 use crate::prompts::{PromptId, Rule};
 use crate::time::SampleTime;
 
@@ -32,17 +33,31 @@ impl Tracker {
         Self { rule, ..self }
     }
 
-    pub(super) fn observe(&mut self, moment: SampleTime, score: f32, sequence: u64) -> Option<Event> {
-        if self.is_cooling(moment) {
-            return None;
+    pub(super) fn observe(&mut self, moment: SampleTime, score: f32, sequence: u64) -> (Verdict, Option<Event>) {
+        if let Some(left) = self.cooling(moment) {
+            return (Verdict::Cooling(left), None);
         }
         while self.recent.len() >= self.rule.confirm.1.max(1) as usize {
             self.recent.pop_front();
         }
         self.recent.push_back((moment, score));
-        match self.open.take() {
+        let event = match self.open.take() {
             None => self.try_start(score, sequence),
             Some(event) => self.try_end(event, score),
+        };
+        (self.verdict(score, event.as_ref()), event)
+    }
+
+    fn verdict(&self, score: f32, event: Option<&Event>) -> Verdict {
+        match event.map(|event| event.kind) {
+            Some(EventKind::Started) => Verdict::Started,
+            Some(EventKind::Ended) => Verdict::Ended,
+            None if self.open.is_some() => Verdict::Open,
+            None if score < self.rule.start => Verdict::Below,
+            None => {
+                let agreeing = self.recent.iter().filter(|(_, score)| *score >= self.rule.start).count();
+                Verdict::Confirming(u32::try_from(agreeing).unwrap_or(u32::MAX), self.rule.confirm.0)
+            }
         }
     }
 
@@ -55,8 +70,10 @@ impl Tracker {
         Some(self.end(event, score, at))
     }
 
-    fn is_cooling(&self, moment: SampleTime) -> bool {
-        self.open.is_none() && self.last_end.is_some_and(|end| moment.since(end) < self.rule.cooldown)
+    /// For how long nothing starts yet; none where something may.
+    fn cooling(&self, moment: SampleTime) -> Option<Duration> {
+        let since = moment.since(self.last_end.filter(|_| self.open.is_none())?);
+        self.rule.cooldown.checked_sub(since).filter(|left| !left.is_zero())
     }
 
     fn try_start(&mut self, score: f32, sequence: u64) -> Option<Event> {
@@ -96,8 +113,6 @@ impl Tracker {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::super::Detector;
@@ -190,6 +205,32 @@ mod tests {
         let rest = events[3..].iter().map(|event| (event.kind, event.prompt.clone(), event.sequence));
         let expected = [(EventKind::Started, id(0), 2), (EventKind::Ended, id(1), 1)];
         assert_eq!(rest.collect::<Vec<_>>(), expected, "by the new, stricter rule");
+    }
+
+    #[test]
+    fn each_window_says_what_it_meant() {
+        let rule = Rule { cooldown: Duration::from_secs(3), ..RULE };
+        let mut detector = Detector::new([(id(0), rule)]);
+        let mut seen = Vec::new();
+        for (k, score) in (0..).zip([1.0, 7.0, 7.0, 5.0, 1.0, 1.0, 9.0, 9.0, 7.0]) {
+            let lost = if k == 3 { 0.3 } else { 0.0 };
+            detector.observe(second(k), second(k + 2), lost, &[Score { cosine: 0.0, score }], drop);
+            seen.extend_from_slice(detector.verdicts());
+        }
+        let cooling = |seconds| Verdict::Cooling(Duration::from_secs(seconds));
+        // The end lies where the windows began to agree, at 5 s.
+        let expected = [
+            Verdict::Below,
+            Verdict::Confirming(1, 2),
+            Verdict::Started,
+            Verdict::Lost,
+            Verdict::Open,
+            Verdict::Ended,
+            cooling(1),
+            Verdict::Confirming(1, 2),
+            Verdict::Started,
+        ];
+        assert_eq!(seen, expected);
     }
 
     proptest! {

@@ -147,6 +147,20 @@ impl FrameRing {
         Ok(())
     }
 
+    /// Gives every frame from number `from` on that is kept, in order: its number and its log-mel values. Returns the number of the
+    /// next.
+    pub(super) fn rows_since(&self, from: u64, sink: &mut dyn FnMut(u64, &[f32])) -> u64 {
+        // Frame 0 may lie before the first that is computed.
+        let oldest = self
+            .next
+            .saturating_sub(self.keep_frames())
+            .max(self.spec.frame_lead().div_ceil(self.spec.hop_length) as u64);
+        for frame in from.max(oldest)..self.next {
+            sink(frame, &self.rows[self.row_range(frame)]);
+        }
+        self.next
+    }
+
     /// Writes the patch of a stream that ended within its first patch.
     pub(super) fn short_patch(&mut self, out: &mut [f32]) -> Result<()> {
         self.check_out(out)?;

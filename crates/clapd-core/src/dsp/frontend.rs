@@ -131,6 +131,13 @@ impl Frontend {
         self.frames.short_peak()
     }
 
+    /// Gives every frame from number `from` on that is still kept, in order: the sample at the model's rate that it is centred at, or
+    /// begins at, and its log-mel values. Returns the number of the next.
+    pub fn rows_since(&self, from: u64, sink: &mut dyn FnMut(u64, &[f32])) -> u64 {
+        let hop = self.frames.spec().hop_length as u64;
+        self.frames.rows_since(from, &mut |frame, row| sink(frame * hop, row))
+    }
+
     /// The share, 0 to 1, of samples `start..end` (at the model's rate) that were lost; samples that have not arrived
     /// or are no longer kept count as not lost.
     pub fn lost_share(&self, start: u64, end: u64) -> f32 {

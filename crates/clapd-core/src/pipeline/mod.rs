@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::detect::{Detector, Event};
+use crate::detect::{Detector, Event, Verdict};
 use crate::dsp::Frontend;
 use crate::embed::{CHUNK, Embedder, Model, Schedule, Span};
 use crate::model::Encode;
@@ -50,9 +50,13 @@ pub struct ScoredWindow<'a> {
     /// It was silent and was not encoded: its cosines and scores are 0, as of something that is not there.
     pub gated: bool,
     /// The prompts that it was scored for.
-    pub prompts: &'a PromptTable,
+    pub prompts: &'a Arc<PromptTable>,
     /// A score a prompt, in the table's order.
     pub scores: &'a [Score],
+    /// What it meant for each prompt's event.
+    pub verdicts: &'a [Verdict],
+    /// Its embedding, of unit length; none where it was not encoded.
+    pub embedding: Option<&'a [f32]>,
 }
 
 impl<'a> ScoredWindow<'a> {
@@ -97,6 +101,9 @@ pub struct Pipeline {
     input_rate: u32,
     /// A score of 0 a prompt.
     nothing: Vec<Score>,
+    verdicts: Vec<Verdict>,
+    /// Events of one window, which come behind it.
+    events: Vec<Event>,
     step: Arc<OnStep>,
 }
 
@@ -113,6 +120,8 @@ impl Pipeline {
         let frontend = Frontend::new(&model.frontend, input_rate, schedule.keep_frames(CHUNK))?;
         Ok(Self {
             nothing: vec![Score::default(); prompts.len()],
+            verdicts: Vec::new(),
+            events: Vec::new(),
             gate: None,
             minute: LastMinute::new(input_rate),
             gated: 0,
@@ -235,6 +244,13 @@ impl Pipeline {
         self.gated
     }
 
+    /// Gives every log-mel frame from number `from` on that is still kept, as the front end has it (without the gain), in order: when
+    /// it is, and its values. Returns the number of the next: what to ask for the next time. What shows a spectrogram asks this, and it
+    /// costs nothing where nobody does.
+    pub fn mel_rows(&self, from: u64, sink: &mut dyn FnMut(SampleTime, &[f32])) -> u64 {
+        self.frontend.rows_since(from, &mut |sample, row| sink(SampleTime::from_samples(sample, self.rate), row))
+    }
+
     /// The loudest of the last 60 whole seconds as the model hears it, gain and all: RMS in dB below full scale. None before there
     /// were as many. Seconds of which something was lost are left out.
     pub fn loudest_db(&self) -> Option<f32> {
@@ -278,18 +294,31 @@ impl Pipeline {
 
     fn score_window(&mut self, span: &Span, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
         let gated = self.is_gated(span);
-        let scores = if gated {
+        let embedding = if gated {
             self.gated += 1;
-            &self.nothing
+            None
         } else {
-            self.scorer.score(self.embedder.embed(&*self.encoder, &mut self.frontend, span, &*self.step)?)
+            let embedding = self.embedder.embed(&*self.encoder, &mut self.frontend, span, &*self.step)?;
+            self.scorer.score(embedding);
+            Some(embedding)
         };
+        let scores = if gated { &self.nothing } else { self.scorer.scores() };
         self.last_end = span.end;
         let [start, end] = [span.start, span.end].map(|sample| SampleTime::from_samples(sample, self.rate));
         let lost = self.frontend.lost_share(span.start, span.end);
-        let prompts = &*self.prompts;
-        sink(Output::Window(ScoredWindow { start, end, lost, gated, prompts, scores }));
-        self.detector.observe(start, end, lost, scores, |event| sink(Output::Event(event)));
+        self.detector.observe(start, end, lost, scores, |event| self.events.push(event));
+        self.verdicts.clear();
+        let own = if gated { &[] } else { self.scorer.own_scores() };
+        let alone = own.iter().copied().chain(std::iter::repeat(0.0)).zip(self.prompts.prompts());
+        self.verdicts.extend(self.detector.verdicts().iter().zip(alone).map(
+            |(verdict, (own, prompt))| match verdict {
+                Verdict::Below if own >= prompt.rule.start => Verdict::Contrasted(own),
+                verdict => *verdict,
+            },
+        ));
+        let (prompts, verdicts) = (&self.prompts, &self.verdicts);
+        sink(Output::Window(ScoredWindow { start, end, lost, gated, prompts, scores, verdicts, embedding }));
+        self.events.drain(..).for_each(|event| sink(Output::Event(event)));
         Ok(())
     }
 

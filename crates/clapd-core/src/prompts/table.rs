@@ -96,19 +96,22 @@ pub struct PromptScorer {
     calibration: Calibration,
     cosines: Vec<f32>,
     scores: Vec<Score>,
+    /// The same before the contrasts had their say.
+    own: Vec<f32>,
 }
 
 impl PromptScorer {
     /// A scorer with this curve.
     pub fn new(table: Arc<PromptTable>, calibration: Calibration) -> Self {
         let (cosines, scores) = (vec![0.0; table.bank.len()], vec![Score::default(); table.len()]);
-        Self { table, calibration, cosines, scores }
+        Self { own: vec![0.0; table.len()], table, calibration, cosines, scores }
     }
 
     /// Scores for other prompts from now on.
     pub(crate) fn change_prompts(&mut self, table: Arc<PromptTable>) {
         self.cosines.resize(table.bank.len(), 0.0);
         self.scores.resize(table.len(), Score::default());
+        self.own.resize(table.len(), 0.0);
         self.table = table;
     }
 
@@ -116,12 +119,22 @@ impl PromptScorer {
     pub fn score(&mut self, embedding: &[f32]) -> &[Score] {
         self.table.bank.cosines(embedding, &mut self.cosines);
         let PromptTable { contrasts, curves, .. } = &*self.table;
-        let (own, _) = self.cosines.split_at(self.scores.len());
-        for (((out, cosine), rivals), curve) in self.scores.iter_mut().zip(own).zip(contrasts).zip(curves) {
-            let own = curve.as_ref().unwrap_or(&self.calibration).score(*cosine);
+        for (place, (rivals, curve)) in contrasts.iter().zip(curves).enumerate() {
+            let own = curve.as_ref().unwrap_or(&self.calibration).score(self.cosines[place]);
             let rivals = &self.cosines[rivals.clone()];
-            *out = contrasted(own, rivals.iter().map(|cosine| self.calibration.score(*cosine).score));
+            self.own[place] = own.score;
+            self.scores[place] = contrasted(own, rivals.iter().map(|cosine| self.calibration.score(*cosine).score));
         }
+        &self.scores
+    }
+
+    /// The scores of the last embedding before the contrasts had their say, in the table's order.
+    pub(crate) fn own_scores(&self) -> &[f32] {
+        &self.own
+    }
+
+    /// The scores of the last embedding, in the table's order.
+    pub(crate) fn scores(&self) -> &[Score] {
         &self.scores
     }
 }
