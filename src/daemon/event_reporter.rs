@@ -1,4 +1,4 @@
-//! From a pipeline's outputs to log lines and reports: scores and events, with the time of day.
+//! From a pipeline's outputs to log lines and reports: scores and events, with the time of day. The source's taps see them, too.
 //!
 //! An end has the id and the start's time of day of its start. Where the clock was set in between, the outbox knows by how much.
 
@@ -12,6 +12,7 @@ use clapd_core::prompts::{Prompt, PromptId, PromptTable};
 use clapd_core::score::Score;
 use clapd_core::time::SampleTime;
 
+use super::source_taps::SourceTaps;
 use crate::health::ScoringCounters;
 use crate::mqtt::{Publisher, Route};
 use crate::outbox::EventRecord;
@@ -75,6 +76,7 @@ pub(super) struct EventReporter {
     source: String,
     prompts: Arc<PromptTable>,
     sink: ReportSink,
+    taps: SourceTaps,
     counters: Arc<ScoringCounters>,
     /// Begins every id: this run and this source.
     id_prefix: String,
@@ -98,11 +100,12 @@ impl EventReporter {
         run: &str,
         prompts: Arc<PromptTable>,
         mut sink: ReportSink,
+        taps: SourceTaps,
         counters: Arc<ScoringCounters>,
     ) -> Self {
         sink(SourceReport::Prompts(Arc::clone(&prompts)));
         let (id_prefix, open) = (format!("{run}-{source}"), HashMap::new());
-        Self { source: source.into(), prompts, sink, counters, id_prefix, next: 0, open }
+        Self { source: source.into(), prompts, sink, taps, counters, id_prefix, next: 0, open }
     }
 
     /// Other prompts from now on. The pipeline has ended the events of those that do not go on.
@@ -111,10 +114,19 @@ impl EventReporter {
         self.prompts = prompts;
     }
 
+    /// What looks on at the source.
+    pub(super) fn taps(&mut self) -> &mut SourceTaps {
+        &mut self.taps
+    }
+
     /// Reports an output, whose sample clock meets the time of day at `anchor`.
     pub(super) fn report(&mut self, output: &Output<'_>, anchor: &WallAnchor) {
         match output {
-            Output::Window(window) => self.report_scores(window, anchor.wall_time(window.end)),
+            Output::Window(window) => {
+                let [start, end] = [window.start, window.end].map(|time| anchor.wall_time(time));
+                self.report_scores(window, end);
+                self.taps.window(window, start, end);
+            }
             Output::Event(event) => match event.kind {
                 EventKind::Started => self.report_start(event, anchor),
                 EventKind::Ended => self.report_end(event),
@@ -159,7 +171,7 @@ impl EventReporter {
     }
 
     fn report_event(&mut self, event: &Event, open: &OpenEvent) {
-        let record = EventRecord {
+        let mut record = EventRecord {
             id: open.id.clone(),
             prompt: self.text(event).into(),
             score: event.score,
@@ -167,7 +179,9 @@ impl EventReporter {
             started_at: open.started_at,
             duration: event.ended_at.map(|end| end.since(open.began)),
         };
-        (self.sink)(SourceReport::Event(event.prompt.clone(), record));
+        self.taps.annotate(&event.prompt, &mut record);
+        (self.sink)(SourceReport::Event(event.prompt.clone(), record.clone()));
+        self.taps.event(&event.prompt, &record);
     }
 
     fn text(&self, event: &Event) -> &str {

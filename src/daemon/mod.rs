@@ -1,7 +1,7 @@
 //! The daemon: a process that listens until every source is over or somebody stops it, and is watched meanwhile.
 //!
 //! A thread a source (`source_thread`) reads sound, runs the pipeline (`source_processor`) and reports scores and events
-//! (`event_reporter`), as its `source_control` says. The main thread runs the `supervisor`, which owns all sources
+//! (`event_reporter`), as its `source_control` says; `source_taps` look on. The main thread runs the `supervisor`, which owns all sources
 //! (`source_set`), the settings in effect (`active_settings`), the change that the `worker` makes ready (`reloader`,
 //! `source_opening`) and what is published of health (`health_reporter`).
 //!
@@ -16,13 +16,14 @@ mod notifier;
 mod prompt_preparer;
 mod prompt_store;
 mod reloader;
-mod score_tap;
+mod shared_score_log;
 mod source_control;
 mod source_opening;
 mod source_processor;
 mod source_progress;
 mod source_set;
 mod source_status;
+mod source_taps;
 mod source_thread;
 mod supervisor;
 mod watchdog;

@@ -16,6 +16,7 @@ use clapd_core::time::SampleTime;
 use super::event_reporter::EventReporter;
 use super::source_control::{ListenConfig, SourceControl};
 use super::source_status::SourceStatus;
+use super::source_taps::SourceTaps;
 use crate::capture::SourceSpec;
 use crate::counter::Counter;
 use crate::loudness::LoudnessJudge;
@@ -53,6 +54,8 @@ pub(super) struct SourceProcessor {
 struct CurrentPipeline {
     pipeline: Pipeline,
     anchor: WallAnchor,
+    /// The first frame that no spectrogram has shown; none where none is wanted.
+    mel_from: Option<u64>,
 }
 
 impl SourceProcessor {
@@ -111,7 +114,7 @@ impl SourceProcessor {
         if !config.has_same_pace(&self.config) {
             self.close_open_events();
         }
-        if let Some(CurrentPipeline { pipeline, anchor }) = &mut self.current {
+        if let Some(CurrentPipeline { pipeline, anchor, .. }) = &mut self.current {
             let reporter = &mut self.reporter;
             pipeline.change_prompts(Arc::clone(&config.prompts), &mut |output| reporter.report(&output, anchor));
         }
@@ -121,9 +124,10 @@ impl SourceProcessor {
 
     /// Ends the open events where they were detected last, and drops the pipeline.
     pub(super) fn close_open_events(&mut self) {
-        let Some(CurrentPipeline { mut pipeline, anchor }) = self.current.take() else { return };
+        let Some(CurrentPipeline { mut pipeline, anchor, .. }) = self.current.take() else { return };
         pipeline.interrupt(&mut |output| self.reporter.report(&output, &anchor));
         self.skipped += pipeline.windows_skipped();
+        self.reporter.taps().interrupt();
     }
 
     /// A new pipeline, whose clock begins where the source is.
@@ -136,7 +140,7 @@ impl SourceProcessor {
         }
         // What came before it counts as lost; nothing can come of it.
         pipeline.push(Samples { lost: self.position, data: &[] }, &mut |_| ())?;
-        self.current = Some(CurrentPipeline { pipeline, anchor });
+        self.current = Some(CurrentPipeline { pipeline, anchor, mel_from: None });
         Ok(())
     }
 
@@ -171,12 +175,15 @@ impl SourceProcessor {
             return Ok(());
         };
         current.anchor = anchor;
+        let first = SampleTime::from_samples(self.position - samples.data.len() as u64, rate);
+        self.reporter.taps().samples(rate, samples, anchor.wall_time(first));
         let (reporter, mut scored) = (&mut self.reporter, false);
         let failed_before = current.pipeline.windows_failed();
         let pushed = current.pipeline.push(samples, &mut |output| {
             scored |= matches!(output, Output::Window(_));
             reporter.report(&output, &anchor);
         });
+        current.show_mel(self.reporter.taps());
         let failed = current.pipeline.windows_failed() - failed_before;
         let skipped = self.skipped + current.pipeline.windows_skipped();
         self.judge_loudness();
@@ -213,7 +220,7 @@ impl SourceProcessor {
         if self.status.steady
             && !flowing
             && self.last_sound.elapsed() > MAX_OUTAGE
-            && let Some(CurrentPipeline { pipeline, anchor }) = &mut self.current
+            && let Some(CurrentPipeline { pipeline, anchor, .. }) = &mut self.current
         {
             pipeline.interrupt(&mut |output| self.reporter.report(&output, anchor));
         }
@@ -255,6 +262,20 @@ impl SourceProcessor {
         self.skipped += current.pipeline.windows_skipped();
         self.record_failures(current.pipeline.windows_failed() - failed_before, scored, finished);
         self.judge_loudness();
+        self.reporter.taps().interrupt();
+    }
+}
+
+impl CurrentPipeline {
+    /// Gives the frames that have come to the taps that want them, from when they do.
+    fn show_mel(&mut self, taps: &mut SourceTaps) {
+        if !taps.wants_mel() {
+            self.mel_from = None;
+            return;
+        }
+        let (anchor, from) = (self.anchor, self.mel_from.unwrap_or(u64::MAX));
+        let next = self.pipeline.mel_rows(from, &mut |at, row| taps.mel(row, anchor.wall_time(at)));
+        self.mel_from = Some(next);
     }
 }
 
@@ -264,15 +285,18 @@ mod overload;
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::capture::{Read, Source, SourceKind, SourceState};
     use crate::daemon::event_reporter::{ReportSink, SourceReport};
+    use crate::daemon::source_taps::Tap;
     use crate::outbox::EventRecord;
+    use clapd_core::detect::Verdict;
     use clapd_core::dsp::FrontendSpec;
     use clapd_core::model::{Encode, TextEmbedding, Windowing};
+    use clapd_core::pipeline::ScoredWindow;
     use clapd_core::prompts::{PreparedPrompt, Prompt, PromptId, PromptTable, Rule};
     use clapd_core::score::Calibration;
 
@@ -326,7 +350,8 @@ mod tests {
         let status = Arc::new(SourceStatus::new("mic", kind));
         let prompt = Prompt::of_text(PromptId::new("loud").unwrap(), "something loud", rule);
         let config = ListenConfig { prompts: table([prompt]), hop, gate_db: None };
-        let reporter = EventReporter::new("mic", "run", Arc::clone(&config.prompts), sink, Arc::clone(&status.scoring));
+        let (prompts, taps) = (Arc::clone(&config.prompts), SourceTaps::default());
+        let reporter = EventReporter::new("mic", "run", prompts, sink, taps, Arc::clone(&status.scoring));
         let control = Arc::new(SourceControl::new(config.into(), false));
         let channel = clapd_core::channel::Channel::Mix;
         let spec = SourceSpec { id: "mic".into(), kind: kind.clone(), channel, gain_db: 0.0 };
@@ -450,6 +475,101 @@ mod tests {
         (20..25).for_each(|second| process(&mut processor, second));
         let after = windows(&reports)[ends.len()].duration_since(began).unwrap().as_secs_f64();
         assert!((20.0..22.0).contains(&after), "the first window after the pause ends at {after}");
+    }
+
+    /// What a tap saw.
+    #[derive(Debug, Clone, PartialEq)]
+    enum Seen {
+        Samples(SystemTime, usize),
+        Window(SystemTime, usize, Vec<Verdict>),
+        Annotated,
+        Event(f32, bool),
+        Mel(SystemTime),
+        Interrupted,
+    }
+
+    /// Notes all that it sees, and takes the spectrogram while it is told to.
+    struct Notes(Arc<Mutex<Vec<Seen>>>, Arc<AtomicBool>);
+
+    impl Notes {
+        fn add(&self, seen: Seen) {
+            self.0.lock().unwrap().push(seen);
+        }
+    }
+
+    impl Tap for Notes {
+        fn samples(&mut self, _: u32, samples: Samples<'_>, at: SystemTime) {
+            self.add(Seen::Samples(at, samples.data.len()));
+        }
+
+        fn window(&mut self, window: &ScoredWindow<'_>, _: SystemTime, end: SystemTime) {
+            self.add(Seen::Window(end, window.embedding.map_or(0, <[f32]>::len), window.verdicts.to_vec()));
+        }
+
+        fn annotate(&mut self, _: &PromptId, record: &mut EventRecord) {
+            record.peak = 9.5;
+            self.add(Seen::Annotated);
+        }
+
+        fn event(&mut self, _: &PromptId, record: &EventRecord) {
+            self.add(Seen::Event(record.peak, record.duration.is_some()));
+        }
+
+        fn wants_mel(&self) -> bool {
+            self.1.load(Relaxed)
+        }
+
+        fn mel(&mut self, row: &[f32], at: SystemTime) {
+            assert_eq!(row.len(), 64);
+            self.add(Seen::Mel(at));
+        }
+
+        fn interrupt(&mut self) {
+            self.add(Seen::Interrupted);
+        }
+    }
+
+    #[test]
+    fn taps_see_sound_windows_and_events_with_the_time_of_day_and_the_spectrogram_while_it_is_wanted() {
+        let reports = Arc::default();
+        let mut processor = processor(&SourceKind::Stdin { raw: None }, Arc::clone(&reports));
+        let (seen, wanted) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::new(AtomicBool::new(false)));
+        *processor.reporter.taps() = SourceTaps::new([Box::new(Notes(seen.clone(), wanted.clone())) as Box<dyn Tap>]);
+        let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let second = |n: u64| began + Duration::from_secs(n);
+        process_levels(&mut processor, 16_000, began, &[0.0, 0.5]);
+        let before = std::mem::take(&mut *seen.lock().unwrap());
+        let (blocks, mel) =
+            (|seen: &Seen| matches!(seen, Seen::Samples(..)), |seen: &Seen| matches!(seen, Seen::Mel(_)));
+        let sound: Vec<Seen> = before.iter().filter(|seen| blocks(seen)).cloned().collect();
+        assert_eq!(sound, [Seen::Samples(second(0), 16_000), Seen::Samples(second(1), 16_000)]);
+        assert!(!before.iter().any(mel), "nobody wanted it");
+        let windows: Vec<&Seen> = before.iter().filter(|seen| matches!(seen, Seen::Window(..))).collect();
+        let Some(Seen::Window(end, 1, verdicts)) = windows.last() else { panic!("{windows:?}") };
+        assert!(*end > second(1) && *end <= second(2) && *verdicts == [Verdict::Started], "{windows:?}");
+        let started = before.iter().position(|seen| *seen == Seen::Event(9.5, false)).unwrap();
+        assert_eq!(before[started - 1], Seen::Annotated);
+        assert_eq!(records(&reports)[0].peak, 9.5, "what a tap says of an event is published");
+
+        wanted.store(true, Relaxed);
+        let go_on = |processor: &mut SourceProcessor, n: u64| {
+            let at = SampleTime::from_samples(n * 16_000, 16_000);
+            let anchor = WallAnchor { at, wall: began + at.since(SampleTime::ZERO) };
+            processor.process(16_000, Samples::whole(&[0.1; 16_000]), anchor).unwrap();
+        };
+        go_on(&mut processor, 2);
+        go_on(&mut processor, 3);
+        let frames: Vec<SystemTime> = seen
+            .lock()
+            .unwrap()
+            .iter()
+            .filter_map(|seen| if let Seen::Mel(at) = seen { Some(*at) } else { None })
+            .collect();
+        assert_eq!(frames.len(), 100, "of a second, from when it was wanted");
+        assert!(frames.windows(2).all(|pair| pair[1].duration_since(pair[0]).unwrap() == Duration::from_millis(10)));
+        assert!(frames[0] > second(2) && frames[0] < second(4), "{frames:?}");
+        processor.finish();
+        assert_eq!(seen.lock().unwrap().last(), Some(&Seen::Interrupted));
     }
 
     /// Loudness, but for so many calls that fail first.

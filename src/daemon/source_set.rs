@@ -13,11 +13,11 @@ use clapd_core::embed::Model;
 
 use super::POLL_INTERVAL;
 use super::event_reporter::{self, EventReporter};
-use super::score_tap::SharedScoreLog;
 use super::source_control::{ListenConfig, SourceControl};
 use super::source_opening::{OpenedSource, PresentSource};
 use super::source_processor::SourceProcessor;
 use super::source_status::SourceStatus;
+use super::source_taps::{Observer, SourceTaps};
 use super::source_thread::{HeldThread, thread_name};
 use crate::capture::{SourceSpec, SourceState};
 use crate::health::SourceHealth;
@@ -67,8 +67,7 @@ pub(super) struct SourceSet {
     model: Model,
     config: Arc<ListenConfig>,
     publisher: Option<Publisher>,
-    /// Where scores are written, too.
-    score_log: Option<SharedScoreLog>,
+    observers: Vec<Arc<dyn Observer>>,
     sources: Vec<RunningSource>,
     ending: Vec<EndingSource>,
     /// Whether sources that come are paused, as all were asked to be.
@@ -139,13 +138,13 @@ impl SourceSet {
         model: Model,
         config: ListenConfig,
         publisher: Option<Publisher>,
-        score_log: Option<SharedScoreLog>,
+        observers: Vec<Arc<dyn Observer>>,
     ) -> Self {
         Self {
             model,
             config: config.into(),
             publisher,
-            score_log,
+            observers,
             sources: Vec::new(),
             ending: Vec::new(),
             paused: false,
@@ -179,12 +178,9 @@ impl SourceSet {
             Some(publisher) => event_reporter::publisher_sink(publisher.clone(), spec.id.clone()),
             None => Box::new(drop),
         };
-        let sink = match &self.score_log {
-            Some(log) => log.tap(&spec.id, sink),
-            None => sink,
-        };
+        let taps = SourceTaps::new(self.observers.iter().map(|observer| observer.observe(spec)));
         let prompts = Arc::clone(&control.config().prompts);
-        let reporter = EventReporter::new(&spec.id, run, prompts, sink, Arc::clone(&status.scoring));
+        let reporter = EventReporter::new(&spec.id, run, prompts, sink, taps, Arc::clone(&status.scoring));
         SourceProcessor::new(Arc::clone(status), spec, self.model.clone(), Arc::clone(control), reporter)
     }
 

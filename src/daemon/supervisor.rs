@@ -20,10 +20,11 @@ use super::health_reporter::HealthReporter;
 use super::notifier::Notifier;
 use super::prompt_preparer::PromptPreparer;
 use super::reloader::{ChangeRequest, PreparedChange, PreparedReply, Reloader};
-use super::score_tap::SharedScoreLog;
+use super::shared_score_log::SharedScoreLog;
 use super::source_control::ListenConfig;
 use super::source_opening::OpenedSource;
 use super::source_set::SourceSet;
+use super::source_taps::Observer;
 use super::watchdog::Watchdog;
 use super::{DaemonError, POLL_INTERVAL};
 use crate::config;
@@ -83,7 +84,8 @@ impl Supervisor {
             .transpose()?;
         let threads = publisher.iter().flat_map(|it| [it.take_thread(), it.outbox().take_thread()]).flatten().collect();
         let score_log = file.log.clone().map(SharedScoreLog::new);
-        let sources = SourceSet::new(preparer.model().clone(), config, publisher.clone(), score_log.clone());
+        let observers = score_log.iter().cloned().map(|log| -> Arc<dyn Observer> { Arc::new(log) }).collect();
+        let sources = SourceSet::new(preparer.model().clone(), config, publisher.clone(), observers);
         let mut supervisor = Self {
             settings,
             sources,
