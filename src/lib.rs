@@ -43,7 +43,8 @@
 //! | [`outbox`] | events that wait, also after a power cut | counter, threads, time |
 //! | [`config`] | the TOML file as settings, or every fault at once | the types of capture, outbox, score_log |
 //! | [`prompts`] | prompts with their recordings and embeddings | config |
-//! | [`mqtt`] | topics, messages, discovery, commands and the connection | config, health, outbox, backoff, threads |
+//! | [`command`] | what others may ask, over MQTT or HTTP, and the requests that wait | |
+//! | [`mqtt`] | topics, messages, discovery and the connection | backoff, command, config, health, outbox, threads |
 //! | [`daemon`] | the process that goes on | all of these but backoff |
 //! | [`cli`] | a file a command | capture, config, daemon, mqtt, prompts, score_log, time |
 //!
@@ -69,6 +70,7 @@
 pub mod backoff;
 pub mod capture;
 pub mod cli;
+pub mod command;
 pub mod config;
 pub mod counter;
 pub mod daemon;

@@ -8,8 +8,8 @@ use clapd_core::text::SHORTENED_CHARS;
 
 use super::prompt_store::PromptStore;
 use super::source_control::ListenConfig;
+use crate::command::SetPrompts;
 use crate::config::{self, Diagnostic, Faults, PromptOrigin, RecordingNames, Settings};
-use crate::mqtt::SetPrompts;
 use crate::prompts;
 
 /// Faults in a response; the log has them all.

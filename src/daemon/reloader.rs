@@ -15,9 +15,9 @@ use super::prompt_preparer::PromptPreparer;
 use super::source_opening::{self, DEVICE_TIMEOUT, OpenedSource, PresentSource};
 use super::source_set::{STOP_TIMEOUT, SourceSet};
 use super::worker::{Activity, Worker};
+use crate::command::{Refusal, Reply, SetPrompts};
 use crate::config::Settings;
 use crate::health::ThreadHealth;
-use crate::mqtt::{Reply, SetPrompts};
 use crate::threads::ThreadPanic;
 
 /// For a change that is made to show what came of it: sources end, the devices after them deliver or fail, and some time is lost in
@@ -113,11 +113,11 @@ impl Reloader {
         settings: &ActiveSettings,
         sources: &SourceSet,
         reply: Option<Reply>,
-    ) -> Result<(), (Option<Reply>, String)> {
+    ) -> Result<(), (Option<Reply>, Refusal)> {
         if let Some(activity) = self.activity() {
             let busy =
                 format!("another change is under way ({activity}); send it again after the response to that one");
-            return Err((reply, busy));
+            return Err((reply, Refusal::busy(busy)));
         }
         let (settings, present, preparer) = (settings.clone(), sources.present(), Arc::clone(&self.preparer));
         let work = move |activity: &Activity| match request {
@@ -126,7 +126,7 @@ impl Reloader {
         };
         match self.worker.begin(work) {
             Ok(()) => self.requester = reply,
-            Err(error) => return Err((reply, format!("a thread cannot be started: {error}"))),
+            Err(error) => return Err((reply, format!("a thread cannot be started: {error}").into())),
         }
         Ok(())
     }

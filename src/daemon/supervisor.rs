@@ -27,9 +27,10 @@ use super::source_set::SourceSet;
 use super::source_taps::Observer;
 use super::watchdog::Watchdog;
 use super::{DaemonError, POLL_INTERVAL};
+use crate::command::{Call, Caller, Command, Outcome, Refusal, Reply, RequestQueue};
 use crate::config;
 use crate::health::{DeliveryCounters, ThreadHealth};
-use crate::mqtt::{Call, Command, Identity, Info, Publisher, Reply};
+use crate::mqtt::{Identity, Info, Publisher};
 use crate::outbox::Outbox;
 use crate::threads::ServiceThread;
 
@@ -49,6 +50,8 @@ pub(super) struct Supervisor {
     reloader: Reloader,
     health: HealthReporter,
     publisher: Option<Publisher>,
+    /// What others ask for, over MQTT and HTTP.
+    requests: Arc<RequestQueue>,
     /// Those that serve all sources: the connection's and the outbox's.
     threads: Vec<ServiceThread>,
     watchdog: Watchdog,
@@ -73,13 +76,15 @@ impl Supervisor {
         opened: Vec<OpenedSource>,
     ) -> Result<Self> {
         let counters = Arc::<DeliveryCounters>::default();
+        let requests = Arc::<RequestQueue>::default();
         let file = settings.file();
         let publisher = file
             .broker
             .as_ref()
             .zip(delivery)
             .map(|(broker, (identity, outbox))| {
-                Publisher::start(broker, identity, &info, outbox, Arc::clone(&counters))
+                let requests = Arc::clone(&requests);
+                Publisher::start(broker, identity, &info, outbox, Arc::clone(&counters), requests)
             })
             .transpose()?;
         let threads = publisher.iter().flat_map(|it| [it.take_thread(), it.outbox().take_thread()]).flatten().collect();
@@ -92,6 +97,7 @@ impl Supervisor {
             reloader: Reloader::new(preparer),
             health: HealthReporter::new(counters),
             publisher,
+            requests,
             threads,
             watchdog: Watchdog::from_environment(),
             score_log,
@@ -154,8 +160,8 @@ impl Supervisor {
         let deadline = Instant::now() + STOP_TIMEOUT;
         self.sources.stop();
         let unanswered = self.reloader.leave();
-        if let (Some(publisher), Some(reply)) = (&self.publisher, unanswered) {
-            publisher.respond(&reply, &Err("clapd stops before this is done".into()));
+        if let Some(reply) = unanswered {
+            self.respond(&reply, &Err(Refusal::busy("clapd stops before this is done")));
         }
         // The last counts of all, whether or not a state has changed.
         self.health.forget_published();
@@ -223,38 +229,40 @@ impl Supervisor {
 
     /// Waits a while for a request, and answers it.
     fn serve_request(&mut self) {
-        let Some(publisher) = &self.publisher else {
-            thread::sleep(POLL_INTERVAL);
-            return;
-        };
-        let Some(request) = publisher.next_request(POLL_INTERVAL) else { return };
+        let Some(request) = self.requests.take(POLL_INTERVAL) else { return };
         match Call::read(&request) {
             Some(call) => self.answer(call),
-            None => publisher.ignore_request("its name could be no command's"),
+            None => self.publisher.iter().for_each(|it| it.ignore_request("its name could be no command's")),
         }
         thread::sleep(REQUEST_INTERVAL);
     }
 
+    /// Answers whoever asked, over the way that the request came.
+    fn respond(&self, reply: &Reply, outcome: &Outcome) {
+        match reply.caller {
+            Caller::Mqtt => self.publisher.iter().for_each(|publisher| publisher.respond(reply, outcome)),
+            Caller::Http(_) => {}
+        }
+    }
+
     fn answer(&mut self, Call { reply, command }: Call) {
-        log::info!("mqtt: asked for {}", reply.command);
-        let outcome = match command {
+        log::info!("{}: asked for {}", reply.caller, reply.command);
+        let outcome: Outcome = match command {
             Ok(Command::Reload) => return self.reload(Some(reply)),
             Ok(Command::PromptsSet(set)) => {
                 self.begin_change(ChangeRequest::Prompts(set), Some(reply));
                 return;
             }
             Ok(Command::PromptsGet) => Ok(self.prompts_data()),
-            Ok(Command::Pause(source)) => self.set_paused(source.as_deref(), true),
-            Ok(Command::Resume(source)) => self.set_paused(source.as_deref(), false),
-            Ok(Command::Info) => self.info_data(),
-            Err(error) => Err(error),
+            Ok(Command::Pause(source)) => self.set_paused(source.as_deref(), true).map_err(Refusal::from),
+            Ok(Command::Resume(source)) => self.set_paused(source.as_deref(), false).map_err(Refusal::from),
+            Ok(Command::Info) => self.info_data().map_err(Refusal::from),
+            Err(error) => Err(error.into()),
         };
         if let Err(error) = &outcome {
-            log::warn!("mqtt: {} is not carried out: {error}", reply.command);
+            log::warn!("{}: {} is not carried out: {error}", reply.caller, reply.command);
         }
-        if let Some(publisher) = &self.publisher {
-            publisher.respond(&reply, &outcome);
-        }
+        self.respond(&reply, &outcome);
     }
 
     /// Pauses or resumes one source, or all and those to come.
@@ -295,8 +303,8 @@ impl Supervisor {
             Ok(()) => true,
             Err((reply, reason)) => {
                 log::error!("everything stays as it was: {reason}");
-                if let (Some(publisher), Some(reply)) = (&self.publisher, reply) {
-                    publisher.respond(&reply, &Err(reason));
+                if let Some(reply) = reply {
+                    self.respond(&reply, &Err(reason));
                 }
                 false
             }
@@ -308,9 +316,9 @@ impl Supervisor {
         if let Some(PreparedReply { reply, outcome }) = self.reloader.take_prepared() {
             match outcome {
                 Ok(Ok(change)) => self.make_change(change, reply),
-                Ok(Err(error)) => self.report_change(reply.as_ref(), &Err(error)),
+                Ok(Err(error)) => self.report_change(reply.as_ref(), &Err(error.into())),
                 Err(panic) => {
-                    self.report_change(reply.as_ref(), &Err(panic.to_string()));
+                    self.report_change(reply.as_ref(), &Err(panic.to_string().into()));
                     self.fail(panic.into());
                 }
             }
@@ -344,7 +352,7 @@ impl Supervisor {
     }
 
     /// Reports the outcome of a change: in the log, to systemd, and to whoever asked.
-    fn report_change(&self, reply: Option<&Reply>, outcome: &Result<Value, String>) {
+    fn report_change(&self, reply: Option<&Reply>, outcome: &Outcome) {
         match outcome {
             Ok(_) => log::info!("{} prompt(s) at {} source(s)", self.prompts().len(), self.sources.len()),
             Err(error) => {
@@ -354,8 +362,8 @@ impl Supervisor {
             }
         }
         self.notifier.send("READY=1");
-        if let (Some(publisher), Some(reply)) = (&self.publisher, reply) {
-            publisher.respond(reply, outcome);
+        if let Some(reply) = reply {
+            self.respond(reply, outcome);
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::delivery::Delivery;
 use super::dialer::Dialer;
-use super::inbox::{IncomingKind, Request, Subscriptions};
+use super::inbox::{IncomingKind, Subscriptions};
 use super::limits::BrokerLimits;
 use super::protocol::{ConnectOptions, SessionEvent, SessionFailure, Version};
 use super::reason::Cause;
@@ -194,7 +194,7 @@ impl ConnectionThread {
             IncomingKind::HomeAssistantBirth => self.delivery.on_ha_birth(),
             IncomingKind::Announcement => self.delivery.on_announcement(topic, &payload),
             IncomingKind::Command(command) => {
-                self.delivery.on_request(Request { command: command.to_owned(), payload });
+                self.delivery.on_request(command, payload);
             }
             IncomingKind::RetainedCommand => {
                 self.delivery.count_dropped_command("it is retained, and was meant for another time");

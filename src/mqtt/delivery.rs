@@ -8,13 +8,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::elimination::MessageKind;
-use super::inbox::{Request, RequestQueue};
 use super::limits::BrokerLimits;
 use super::link::Link;
 use super::outgoing::{Outgoing, SentMessage};
 use super::protocol::{Filter, SessionFailure};
 use super::reason::{Cause, Reason};
 use super::session::Client;
+use crate::command::{Caller, Request, RequestQueue};
 use crate::health::DeliveryCounters;
 
 /// A connection with a single message in flight on which everything was confirmed, and that lasts this long, has nothing more to
@@ -26,7 +26,7 @@ pub(super) struct Delivery {
     state: Mutex<DeliveryState>,
     changed: Condvar,
     counters: Arc<DeliveryCounters>,
-    requests: RequestQueue,
+    requests: Arc<RequestQueue>,
 }
 
 struct DeliveryState {
@@ -90,10 +90,10 @@ impl DeliveryState {
 }
 
 impl Delivery {
-    pub(super) fn new(outgoing: Outgoing, counters: Arc<DeliveryCounters>) -> Self {
+    pub(super) fn new(outgoing: Outgoing, counters: Arc<DeliveryCounters>, requests: Arc<RequestQueue>) -> Self {
         let state =
             DeliveryState { outgoing, link: None, connected_at: Instant::now(), stop_deadline: None, finished: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), counters, requests: RequestQueue::default() }
+        Self { state: Mutex::new(state), changed: Condvar::new(), counters, requests }
     }
 
     /// A thread that panicked left whole values behind: every change here is done in one step.
@@ -262,15 +262,10 @@ impl Delivery {
     }
 
     /// A command came; where too many wait already, it is not carried out.
-    pub(super) fn on_request(&self, request: Request) {
-        if !self.requests.put(request) {
+    pub(super) fn on_request(&self, command: &str, payload: Vec<u8>) {
+        if !self.requests.put(Request { caller: Caller::Mqtt, command: command.to_owned(), payload }) {
             self.count_dropped_command("too many wait");
         }
-    }
-
-    /// The command that has waited longest; waits for one for `patience`.
-    pub(super) fn next_request(&self, patience: Duration) -> Option<Request> {
-        self.requests.take(patience)
     }
 
     /// Counts a command that is not carried out.

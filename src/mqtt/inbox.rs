@@ -1,18 +1,8 @@
 //! What others send us: retained states of ours, what is said in our name, requests, and Home Assistant's birth message.
-//!
-//! What finds no room in the bounded [`RequestQueue`] is dropped, and the caller counts it.
 
-use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use super::command;
 use super::protocol::Filter;
 use super::topics::Topics;
-
-/// A person sends one at a time, a home's software a few. Each has at most the bytes that a packet may have, so that
-/// all of them together do not fill a small computer's memory.
-const MAX_WAITING: usize = 8;
+use crate::command;
 
 /// What Home Assistant says on `<discovery_prefix>/status` when it has begun.
 const HOME_ASSISTANT_BIRTH: &[u8] = b"online";
@@ -98,45 +88,6 @@ impl Subscriptions {
     }
 }
 
-/// Somebody wants something done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// What stands behind `request/` in the topic, whatever that is.
-    pub command: String,
-    /// As it came: anything at all, up to the size of a packet.
-    pub payload: Vec<u8>,
-}
-
-/// Requests that wait to be carried out.
-#[derive(Debug, Default)]
-pub(super) struct RequestQueue {
-    waiting: Mutex<VecDeque<Request>>,
-    arrival: Condvar,
-}
-
-impl RequestQueue {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Request>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// False where too many wait already: the request is dropped.
-    pub(super) fn put(&self, request: Request) -> bool {
-        let mut waiting = self.lock();
-        let accepted = waiting.len() < MAX_WAITING;
-        if accepted {
-            waiting.push_back(request);
-            self.arrival.notify_one();
-        }
-        accepted
-    }
-
-    /// The one that has waited longest; waits for one for `patience`.
-    pub(super) fn take(&self, patience: Duration) -> Option<Request> {
-        let waited = self.arrival.wait_timeout_while(self.lock(), patience, |waiting| waiting.is_empty());
-        waited.unwrap_or_else(PoisonError::into_inner).0.pop_front()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,15 +134,5 @@ mod tests {
         let plain = subscriptions.filters(false);
         assert!(plain.iter().all(|filter| !filter.path.contains(['+', '#'])), "{plain:?}");
         assert!(plain.contains(&Filter { path: "clapd/attic/request/prompts/set".into(), retained: false }));
-    }
-
-    #[test]
-    fn requests_wait_in_order_and_within_a_bound() {
-        let requests = RequestQueue::default();
-        let request = |n: usize| Request { command: n.to_string(), payload: Vec::new() };
-        let accepted: Vec<bool> = (0..MAX_WAITING + 2).map(|n| requests.put(request(n))).collect();
-        assert_eq!(accepted.iter().filter(|accepted| **accepted).count(), MAX_WAITING);
-        let taken: Vec<_> = std::iter::from_fn(|| requests.take(Duration::ZERO)).collect();
-        assert_eq!(taken, (0..MAX_WAITING).map(request).collect::<Vec<_>>());
     }
 }

@@ -10,6 +10,7 @@ use clapd_core::text::shorten;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::command::Outcome;
 use crate::health::{Health, SourceHealth, ThreadHealth};
 use crate::outbox::EventRecord;
 
@@ -176,10 +177,10 @@ pub(super) fn event(record: &EventRecord) -> serde_json::Result<Vec<u8>> {
 }
 
 /// The payload of `response`.
-pub(super) fn response(transaction: Option<&Value>, outcome: &Result<Value, String>) -> serde_json::Result<Vec<u8>> {
+pub fn response(transaction: Option<&Value>, outcome: &Outcome) -> serde_json::Result<Vec<u8>> {
     let (status, error, data) = match outcome {
         Ok(data) => ("ok", None, Some(data)),
-        Err(error) => ("error", Some(error.as_str()), None),
+        Err(refusal) => ("error", Some(refusal.text.as_str()), None),
     };
     serde_json::to_vec(&ResponsePayload { transaction, status, error, data })
 }
@@ -294,7 +295,7 @@ mod tests {
         let transaction = Value::from("7");
         let done = text(response(Some(&transaction), &Ok(serde_json::json!({"paused": ["mic"]}))));
         assert_eq!(done, r#"{"transaction":"7","status":"ok","data":{"paused":["mic"]}}"#);
-        assert_eq!(text(response(None, &Err("no".into()))), r#"{"status":"error","error":"no"}"#);
+        assert_eq!(text(response(None, &Err("no".to_owned().into()))), r#"{"status":"error","error":"no"}"#);
     }
 
     #[test]

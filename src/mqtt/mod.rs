@@ -5,7 +5,6 @@
 //! a bound.
 
 mod announcements;
-mod command;
 mod connection;
 mod delivery;
 mod departures;
@@ -37,19 +36,17 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result};
 use clapd_core::prompts::Prompt;
 use clapd_core::score::Score;
-use serde_json::Value;
 
+use crate::command::{Outcome, Reply, RequestQueue};
 use crate::config::Broker;
 use crate::health::{DeliveryCounters, Health};
 use crate::outbox::{EventRecord, Outbox};
 use crate::threads::ServiceThread;
 use announcements::Announcements;
-pub use command::{Call, Command, Reply, SetPrompts};
 use delivery::Delivery;
 use departures::Departures;
 use discovery::{Node, PromptEntity};
 pub use identity::Identity;
-pub use inbox::Request;
 use inbox::Subscriptions;
 use link::WINDOW;
 pub use message::Info;
@@ -86,7 +83,8 @@ pub struct Publisher {
 
 impl Publisher {
     /// Starts a thread that connects to the broker, now and whenever it is lost. What is published before waits, events
-    /// in `outbox`, with those of an earlier run. What is retained of former names in `identity` is removed.
+    /// in `outbox`, with those of an earlier run. What is retained of former names in `identity` is removed. What others ask for
+    /// goes to `requests`.
     ///
     /// # Errors
     /// Certificates or keys that are none; see [`check`].
@@ -96,6 +94,7 @@ impl Publisher {
         info: &Info,
         outbox: Outbox,
         counters: Arc<DeliveryCounters>,
+        requests: Arc<RequestQueue>,
     ) -> Result<Self> {
         let (node, instance) = (identity.node().to_owned(), identity.instance().to_owned());
         let topics = Topics::new(&node);
@@ -103,7 +102,7 @@ impl Publisher {
             Announcements::new(home_assistant(&node, &topics, info), broker.discovery_prefix.as_deref());
         let namesakes = NamesakeWatch::new(topics.clone(), &instance);
         let outgoing = Outgoing::new(outbox.clone(), announcements, Departures::new(identity), namesakes);
-        let delivery = Arc::new(Delivery::new(outgoing, counters));
+        let delivery = Arc::new(Delivery::new(outgoing, counters, requests));
         let publisher = Self { delivery: Arc::clone(&delivery), outbox, topics, thread: Arc::default() };
         // The first two that every connection brings: who is there, and what it is.
         publisher.retain(&publisher.topics.status, Ok(message::ONLINE.into()));
@@ -150,11 +149,6 @@ impl Publisher {
         self.delivery.events_set_aside()
     }
 
-    /// The request that has waited longest; waits for one for `patience`.
-    pub fn next_request(&self, patience: Duration) -> Option<Request> {
-        self.delivery.next_request(patience)
-    }
-
     /// Counts a request that is not even answered.
     pub fn ignore_request(&self, reason: &str) {
         self.delivery.count_dropped_command(reason);
@@ -185,7 +179,7 @@ impl Publisher {
     }
 
     /// Answers a command: with data, or with why there is none.
-    pub fn respond(&self, reply: &Reply, outcome: &std::result::Result<Value, String>) {
+    pub fn respond(&self, reply: &Reply, outcome: &Outcome) {
         let topic = self.topics.response(&reply.command);
         let Some(payload) = written(&topic, message::response(reply.transaction.as_ref(), outcome)) else { return };
         let transaction = reply.transaction.clone();

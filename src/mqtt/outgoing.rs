@@ -553,7 +553,7 @@ impl Outgoing {
         let Some(at) = self.responses.iter().position(|response| response.number == number) else { return };
         let response = &mut self.responses[at];
         let error = format!("the answer has {size} bytes, and {why}");
-        match message::response(response.transaction.as_ref(), &Err(error)) {
+        match message::response(response.transaction.as_ref(), &Err(error.into())) {
             Ok(payload) if !response.is_substitute && payload.len() < response.payload.len() => {
                 log::warn!("mqtt: {}: an answer has {size} bytes, and {why}: it says so instead", response.topic);
                 response.payload = payload;

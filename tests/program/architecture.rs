@@ -98,7 +98,7 @@ fn each_library_has_its_place() {
 }
 
 /// Within a crate: what each module may use of the others.
-const LAYERS: [(&str, &str, &[&str]); 30] = [
+const LAYERS: [(&str, &str, &[&str]); 31] = [
     ("clapd-core", "files", &[]),
     ("clapd-core", "level", &[]),
     ("clapd-core", "panics", &[]),
@@ -126,12 +126,14 @@ const LAYERS: [(&str, &str, &[&str]); 30] = [
     ("clapd", "config", &["capture", "outbox", "score_log"]),
     ("clapd", "prompts", &["config"]),
     ("clapd", "loudness", &["capture", "config", "counter"]),
-    ("clapd", "mqtt", &["backoff", "config", "health", "outbox", "threads"]),
+    ("clapd", "command", &[]),
+    ("clapd", "mqtt", &["backoff", "command", "config", "health", "outbox", "threads"]),
     (
         "clapd",
         "daemon",
         &[
             "capture",
+            "command",
             "config",
             "counter",
             "health",

@@ -1,12 +1,17 @@
 //! What others may ask of this node: the commands, and how they are written.
 //!
-//! A [`Request`] may hold anything at all: every key, type and length that is not allowed becomes an error in words.
+//! MQTT and HTTP are two edges of this one implementation: they put a [`Request`] into the [`RequestQueue`], and the supervisor answers
+//! the [`Caller`]. A [`Request`] may hold anything at all: every key, type and length that is not allowed becomes an error in words.
 //! Prompts leave as TOML, in the words of the configuration, so that `config` judges both.
+
+mod queue;
+
+use std::fmt;
 
 use clapd_core::text::shorten;
 use serde_json::{Map, Value};
 
-use super::inbox::Request;
+pub use queue::{Caller, Request, RequestQueue};
 
 /// Commands, and the keys that each may have beside `transaction`.
 const COMMANDS: [(&str, &[&str]); 6] = [
@@ -23,7 +28,7 @@ const MAX_TRANSACTION: usize = 100;
 const SHOWN: usize = 40;
 
 /// The names of all commands.
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
+pub fn names() -> impl Iterator<Item = &'static str> {
     COMMANDS.iter().map(|(name, _)| *name)
 }
 
@@ -60,9 +65,51 @@ pub enum SetPrompts {
     Reset,
 }
 
+/// What becomes of a request: data, or why there is none.
+pub type Outcome = Result<Value, Refusal>;
+
+/// Why a request is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Whether it may be carried out when it is sent again.
+    pub reason: RefusalReason,
+    /// In words, with the remedy.
+    pub text: String,
+}
+
+/// What kind of reason it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// What is asked for is wrong, or cannot be had.
+    Invalid,
+    /// Something else has to be over first.
+    Busy,
+}
+
+impl Refusal {
+    /// Something else has to be over first.
+    pub fn busy(text: impl Into<String>) -> Self {
+        Self { reason: RefusalReason::Busy, text: text.into() }
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(text: String) -> Self {
+        Self { reason: RefusalReason::Invalid, text }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// What an answer needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
+    /// Whom to answer.
+    pub caller: Caller,
     /// The command's name: it may stand in a topic.
     pub command: String,
     /// As it came: whoever asked knows it again.
@@ -81,7 +128,7 @@ pub struct Call {
 impl Call {
     /// Reads a request; none where not even an answer can be sent, because its name is no topic.
     pub fn read(request: &Request) -> Option<Self> {
-        let Request { command, payload } = request;
+        let Request { caller, command, payload } = request;
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_-/".contains(&byte);
         if !(1..=SHOWN).contains(&command.len()) || !command.bytes().all(letter) {
             return None;
@@ -91,7 +138,7 @@ impl Call {
             Err(error) => (None, Err(error)),
         };
         let read = object.and_then(|object| read(command, object));
-        Some(Self { reply: Reply { command: command.clone(), transaction }, command: read })
+        Some(Self { reply: Reply { caller: *caller, command: command.clone(), transaction }, command: read })
     }
 }
 
@@ -255,7 +302,7 @@ mod tests {
     use super::*;
 
     fn call(command: &str, payload: &[u8]) -> Option<Call> {
-        Call::read(&Request { command: command.into(), payload: payload.into() })
+        Call::read(&Request { caller: Caller::Mqtt, command: command.into(), payload: payload.into() })
     }
 
     fn command(name: &str, payload: &str) -> Result<Command, String> {
@@ -265,10 +312,8 @@ mod tests {
     #[test]
     fn commands_are_read() {
         let seven = call("info", br#"{"transaction":7}"#).unwrap();
-        assert_eq!(
-            seven,
-            Call { reply: Reply { command: "info".into(), transaction: Some(7.into()) }, command: Ok(Command::Info) }
-        );
+        let reply = Reply { caller: Caller::Mqtt, command: "info".into(), transaction: Some(7.into()) };
+        assert_eq!(seven, Call { reply, command: Ok(Command::Info) });
         assert_eq!(command("pause", ""), Ok(Command::Pause(None)));
         assert_eq!(command("resume", r#"{"source":"mic"}"#), Ok(Command::Resume(Some("mic".into()))));
         let set = |payload| match command("prompts/set", payload) {
