@@ -3,11 +3,13 @@
 //! Each thread of the daemon adds to counters of its own. A [`Health`] is what all of them say at a moment: `mqtt`
 //! publishes it and logs show it. Whatever is dropped anywhere is counted here or in `capture`.
 
+mod remedies;
 mod state_log;
 
 use std::time::Duration;
 
 use crate::counter::Counter;
+pub use remedies::Remedy;
 pub use state_log::{StateChange, StateLog};
 
 /// The state of a source whose sound comes and none of whose windows can be scored.

@@ -8,7 +8,7 @@
 //!
 //! It is one straight pipe. [`clapd_core::pipeline::Pipeline`] is its middle as a value: it does no I/O, starts no
 //! thread and reads no clock, so that a test, a command and the daemon run exactly the same thing. Wall-clock time
-//! enters in [`capture`] and leaves in [`mqtt`]; between them there is only [`clapd_core::time::SampleTime`].
+//! enters in [`capture`] and leaves in [`mqtt`] and [`http`]; between them there is only [`clapd_core::time::SampleTime`].
 //!
 //! # Threads
 //!
@@ -22,6 +22,7 @@
 //! | `source-` (a source each) | reads sound, runs the pipeline, reports scores and events | scores only the newest due window; `windows_skipped` counts the others |
 //! | `outbox` | writes events to the disk, drops those over a bound | the oldest start and end go together; `events_dropped` counts them |
 //! | `mqtt` | owns the connection; publishes also what has waited for Home Assistant | back off with jitter; the outbox has an event until it is acknowledged, and of scores the newest waits |
+//! | `http` | serves the page, REST, the stream of what happens and metrics; all async code there is | a viewer's oldest messages are dropped, `clapd_viewer_drops_total` counts them; more connections or viewers than there is room for are told to come later |
 //! | `identity` | writes the names that the broker knows this node by, and ends | one at a time; the newest content waits |
 //! | `worker` | reads, decodes, embeds and opens what a reload or a request asks for, new texts by a process of its own | one change at a time; another is refused |
 //! | main | the supervisor: owns the handles of the others, signals, health, watchdog, requests; never waits but to stop | more than eight requests are dropped; `commands_dropped` counts them |
@@ -44,6 +45,7 @@
 //! | [`config`] | the TOML file as settings, or every fault at once | the types of capture, outbox, score_log |
 //! | [`prompts`] | prompts with their recordings and embeddings | config |
 //! | [`command`] | what others may ask, over MQTT or HTTP, and the requests that wait | |
+//! | [`http`] | the page, REST, the stream of what happens, metrics | capture, command, config, counter, health, mqtt (its payloads), threads |
 //! | [`mqtt`] | topics, messages, discovery and the connection | backoff, command, config, health, outbox, threads |
 //! | [`daemon`] | the process that goes on | all of these but backoff |
 //! | [`cli`] | a file a command | capture, config, daemon, mqtt, prompts, score_log, time |
@@ -53,6 +55,7 @@
 //! | rule | held by |
 //! |---|---|
 //! | modules use only what the table says; each library is named in one place | `tests/program/architecture.rs` |
+//! | async code is in `http` alone, on one thread | `tests/program/architecture.rs` |
 //! | no `unsafe` | `forbid(unsafe_code)` below |
 //! | no `unwrap`, `expect` or `panic` outside tests | the lints below |
 //! | functions have at most 80 lines | `clippy::too_many_lines` |
@@ -75,6 +78,7 @@ pub mod config;
 pub mod counter;
 pub mod daemon;
 pub mod health;
+pub mod http;
 pub mod loudness;
 pub mod mqtt;
 pub mod outbox;

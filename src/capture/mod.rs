@@ -93,6 +93,17 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
+    /// What it is, in the word that the configuration has for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Device { .. } => "device",
+            Self::File { .. } => "file",
+            Self::Stdin { .. } => "stdin",
+            Self::Stream(_) => "url",
+            Self::Listen(_) => "listen",
+        }
+    }
+
     /// Whether it is waited for while it is away, and opened again: a microphone and what others send.
     pub fn is_reopened(&self) -> bool {
         matches!(self, Self::Device { .. } | Self::Stream(_) | Self::Listen(_))

@@ -30,7 +30,7 @@ pub enum SourceState {
 
 impl SourceState {
     /// All of them, in the order of their numbers, so that an atomic's number is turned back.
-    const ALL: [Self; 8] = [
+    pub const ALL: [Self; 8] = [
         Self::Starting,
         Self::Live,
         Self::Silent,

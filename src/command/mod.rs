@@ -13,14 +13,23 @@ use serde_json::{Map, Value};
 
 pub use queue::{Caller, Request, RequestQueue};
 
-/// Commands, and the keys that each may have beside `transaction`.
-const COMMANDS: [(&str, &[&str]); 6] = [
-    ("prompts/get", &[]),
-    ("prompts/set", &["prompts", "merge", "remove", "reset"]),
-    ("pause", &["source"]),
-    ("resume", &["source"]),
-    ("reload", &[]),
-    ("info", &[]),
+/// Whether a command changes what the node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It answers, and that is all.
+    Reads,
+    /// Afterwards something is otherwise.
+    Changes,
+}
+
+/// Commands, what they do, and the keys that each may have beside `transaction`.
+const COMMANDS: [(&str, Effect, &[&str]); 6] = [
+    ("prompts/get", Effect::Reads, &[]),
+    ("prompts/set", Effect::Changes, &["prompts", "merge", "remove", "reset"]),
+    ("pause", Effect::Changes, &["source"]),
+    ("resume", Effect::Changes, &["source"]),
+    ("reload", Effect::Changes, &[]),
+    ("info", Effect::Reads, &[]),
 ];
 /// A transaction is somebody's counter or a UUID, which has 36 letters.
 const MAX_TRANSACTION: usize = 100;
@@ -29,7 +38,12 @@ const SHOWN: usize = 40;
 
 /// The names of all commands.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    COMMANDS.iter().map(|(name, _)| *name)
+    COMMANDS.iter().map(|(name, ..)| *name)
+}
+
+/// What the command of this name does; none where there is no such command.
+pub fn effect(name: &str) -> Option<Effect> {
+    COMMANDS.iter().find(|(command, ..)| *command == name).map(|(_, effect, _)| *effect)
 }
 
 /// Something to be done.
@@ -173,8 +187,8 @@ fn read(name: &str, mut object: Map<String, Value>) -> Result<Command, String> {
     if name == "prompts/set" {
         object = without_answer(object);
     }
-    let Some((_, keys)) = COMMANDS.iter().find(|(command, _)| *command == name) else {
-        let known: Vec<_> = COMMANDS.iter().map(|(command, _)| *command).collect();
+    let Some((_, _, keys)) = COMMANDS.iter().find(|(command, ..)| *command == name) else {
+        let known: Vec<_> = names().collect();
         return Err(format!("`{name}` is not a command; send one of {}", known.join(", ")));
     };
     if let Some(unknown) = object.keys().find(|key| !keys.contains(&key.as_str())) {
@@ -376,7 +390,7 @@ mod tests {
                                  values in prop::collection::vec("[\\[\\]{}:,0-9a-z\"]{0,20}|\\[\\{\"text\":\"[a-z]{0,9}\"\\}\\]", 4)) {
             let pairs: Vec<_> = keys.iter().zip(&values).map(|(key, value)| format!("\"{key}\":{value}")).collect();
             let payload = format!("{{{}}}", pairs.join(","));
-            for (name, _) in COMMANDS {
+            for (name, ..) in COMMANDS {
                 call(name, payload.as_bytes()).unwrap();
             }
         }

@@ -51,8 +51,13 @@ impl Checker<'_> {
             Some(log) => Some(self.check_log(log)?),
             None => None,
         };
+        let http = match &raw.http {
+            Some(http) => Some(self.check_http(http)?),
+            None => None,
+        };
         Some(Settings {
             log,
+            http,
             node: node?,
             bundle,
             threads: threads? as usize,

@@ -9,6 +9,7 @@ mod broker_url;
 mod check;
 mod checker;
 mod diagnostic;
+mod http;
 mod id;
 mod log;
 mod prompt_list;
@@ -34,6 +35,7 @@ use crate::score_log::LogSpec;
 pub use broker::Broker;
 use checker::{CheckOutcome, Checker};
 pub use diagnostic::{Diagnostic, Faults, Location, Recording};
+pub use http::{Access, HttpSpec};
 pub use prompt_list::{PromptOrigin, parse_prompts, prompt_table, prompts_text, request_text};
 pub use prompts::MAX_EMBEDDINGS;
 pub use recording_names::RecordingNames;
@@ -70,6 +72,8 @@ pub struct Settings {
     pub outbox: OutboxSpec,
     /// Where every score is written; none: nowhere.
     pub log: Option<LogSpec>,
+    /// Where the page is served, and to whom; none: nowhere.
+    pub http: Option<HttpSpec>,
     /// Where this process may keep what outlives it; none where there is no such place.
     pub state: Option<PathBuf>,
 }

@@ -23,6 +23,7 @@ pub(super) struct RawConfig {
     pub(super) mqtt: Option<RawMqtt>,
     pub(super) outbox: Option<RawOutbox>,
     pub(super) log: Option<RawLog>,
+    pub(super) http: Option<RawHttp>,
 }
 
 /// A `[[source]]`.
@@ -83,6 +84,18 @@ pub(super) struct RawOutbox {
 pub(super) struct RawLog {
     pub(super) scores: Option<Located<String>>,
     pub(super) max_mb: Option<Located<f64>>,
+}
+
+/// `[http]`.
+#[derive(Debug)]
+pub(super) struct RawHttp {
+    pub(super) location: Location,
+    pub(super) listen: Option<Located<String>>,
+    pub(super) access: Option<Located<String>>,
+    pub(super) read_token_file: Option<Located<String>>,
+    pub(super) write_token_file: Option<Located<String>>,
+    pub(super) trusted_proxy: Option<Located<Vec<Located<String>>>>,
+    pub(super) allowed_hosts: Option<Located<Vec<Located<String>>>>,
 }
 
 /// Reads the text; what is wrong with its shape goes to `faults`.
@@ -160,6 +173,7 @@ fn document(mut root: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawCon
     raw.mqtt = root.section("mqtt", reader).map(|section| mqtt(section, reader));
     raw.outbox = root.section("outbox", reader).map(|section| outbox(section, reader));
     raw.log = root.section("log", reader).map(|section| log(section, reader));
+    raw.http = root.section("http", reader).map(|section| http(section, reader));
     root.finish(reader);
     raw
 }
@@ -261,6 +275,20 @@ fn log(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawLog {
     let raw = RawLog {
         scores: section.required("scores", "/var/lib/clapd/scores.jsonl", reader),
         max_mb: section.number("max_mb", reader),
+    };
+    section.finish(reader);
+    raw
+}
+
+fn http(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawHttp {
+    let raw = RawHttp {
+        location: section.location.clone(),
+        listen: section.string("listen", reader),
+        access: section.string("access", reader),
+        read_token_file: section.string("read_token_file", reader),
+        write_token_file: section.string("write_token_file", reader),
+        trusted_proxy: section.texts("trusted_proxy", reader),
+        allowed_hosts: section.texts("allowed_hosts", reader),
     };
     section.finish(reader);
     raw

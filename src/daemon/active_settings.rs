@@ -146,6 +146,7 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         outbox,
         state: _,
         log,
+        http,
     } = before;
     let changed = [
         ("node.id", *node != after.node),
@@ -154,6 +155,7 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("mqtt", *broker != after.broker),
         ("outbox", *outbox != after.outbox),
         ("log", *log != after.log),
+        ("http", *http != after.http),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

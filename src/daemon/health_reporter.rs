@@ -5,11 +5,15 @@ use std::time::{Duration, Instant};
 
 use super::notifier::Notifier;
 use crate::health::{DeliveryCounters, Health, SourceHealth, StateLog, ThreadHealth};
+use crate::http::HttpServer;
 use crate::mqtt::Publisher;
 use crate::outbox::Outbox;
 
 /// How often health is published when nothing changes.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often the page's server is handed health when nothing changes: what it shows is a second old at the most.
+const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Publishes and logs health.
 pub(super) struct HealthReporter {
@@ -17,12 +21,14 @@ pub(super) struct HealthReporter {
     delivery: Arc<DeliveryCounters>,
     /// The health that was published last, and when.
     published: Option<(Health, Instant)>,
+    /// When the page's server was handed it last.
+    shown: Option<Instant>,
     states: StateLog,
 }
 
 impl HealthReporter {
     pub(super) fn new(delivery: Arc<DeliveryCounters>) -> Self {
-        Self { began: Instant::now(), delivery, published: None, states: StateLog::default() }
+        Self { began: Instant::now(), delivery, published: None, shown: None, states: StateLog::default() }
     }
 
     /// Publishes health where it is news or due. To be called often.
@@ -31,6 +37,7 @@ impl HealthReporter {
         sources: Vec<SourceHealth>,
         threads: Vec<ThreadHealth>,
         publisher: Option<&Publisher>,
+        http: Option<&HttpServer>,
         notifier: &Notifier,
     ) {
         let health = self.health(sources, threads, publisher);
@@ -39,6 +46,12 @@ impl HealthReporter {
         }
         let news = self.published.as_ref().is_none_or(|(before, _)| health.is_news(before));
         let due = self.published.as_ref().is_none_or(|(_, at)| at.elapsed() >= HEALTH_INTERVAL);
+        if let Some(http) = http
+            && (news || self.shown.is_none_or(|at| at.elapsed() >= SHOW_INTERVAL))
+        {
+            http.set_health(&health, news);
+            self.shown = Some(Instant::now());
+        }
         if !news && !due {
             return;
         }

@@ -21,6 +21,7 @@ use super::source_taps::{Observer, SourceTaps};
 use super::source_thread::{HeldThread, thread_name};
 use crate::capture::{SourceSpec, SourceState};
 use crate::health::SourceHealth;
+use crate::http::SourceView;
 use crate::mqtt::Publisher;
 use crate::threads::{ThreadPanic, joined};
 
@@ -201,6 +202,16 @@ impl SourceSet {
 
     pub(super) fn ids(&self) -> Vec<&str> {
         self.sources.iter().map(|source| source.spec.id.as_str()).collect()
+    }
+
+    /// The sources as the page shows them.
+    pub(super) fn views(&self) -> Vec<SourceView> {
+        let view = |source: &RunningSource| SourceView {
+            id: source.spec.id.clone(),
+            kind: source.spec.kind.name(),
+            paused: source.control.is_paused(),
+        };
+        self.sources.iter().map(view).collect()
     }
 
     pub(super) fn paused_ids(&self) -> Vec<&str> {

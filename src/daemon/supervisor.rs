@@ -30,6 +30,7 @@ use super::{DaemonError, POLL_INTERVAL};
 use crate::command::{Call, Caller, Command, Outcome, Refusal, Reply, RequestQueue};
 use crate::config;
 use crate::health::{DeliveryCounters, ThreadHealth};
+use crate::http::{HttpServer, View};
 use crate::mqtt::{Identity, Info, Publisher};
 use crate::outbox::Outbox;
 use crate::threads::ServiceThread;
@@ -50,6 +51,8 @@ pub(super) struct Supervisor {
     reloader: Reloader,
     health: HealthReporter,
     publisher: Option<Publisher>,
+    /// The page's server; none where it is off.
+    http: Option<HttpServer>,
     /// What others ask for, over MQTT and HTTP.
     requests: Arc<RequestQueue>,
     /// Those that serve all sources: the connection's and the outbox's.
@@ -76,18 +79,26 @@ impl Supervisor {
         opened: Vec<OpenedSource>,
     ) -> Result<Self> {
         let counters = Arc::<DeliveryCounters>::default();
-        let requests = Arc::<RequestQueue>::default();
         let file = settings.file();
         let publisher = file
             .broker
             .as_ref()
             .zip(delivery)
             .map(|(broker, (identity, outbox))| {
-                let requests = Arc::clone(&requests);
-                Publisher::start(broker, identity, &info, outbox, Arc::clone(&counters), requests)
+                Publisher::start(broker, identity, &info, outbox, Arc::clone(&counters))
             })
             .transpose()?;
-        let threads = publisher.iter().flat_map(|it| [it.take_thread(), it.outbox().take_thread()]).flatten().collect();
+        let requests = publisher.as_ref().map(Publisher::requests).unwrap_or_default();
+        let publishing = publisher.iter().flat_map(|it| [it.take_thread(), it.outbox().take_thread()]);
+        let mut threads: Vec<ServiceThread> = publishing.flatten().collect();
+        let http = match &file.http {
+            Some(spec) => {
+                let (server, thread) = HttpServer::start(spec, &file.node, info.clone(), Arc::clone(&requests))?;
+                threads.push(thread);
+                Some(server)
+            }
+            None => None,
+        };
         let score_log = file.log.clone().map(SharedScoreLog::new);
         let observers = score_log.iter().cloned().map(|log| -> Arc<dyn Observer> { Arc::new(log) }).collect();
         let sources = SourceSet::new(preparer.model().clone(), config, publisher.clone(), observers);
@@ -97,6 +108,7 @@ impl Supervisor {
             reloader: Reloader::new(preparer),
             health: HealthReporter::new(counters),
             publisher,
+            http,
             requests,
             threads,
             watchdog: Watchdog::from_environment(),
@@ -107,6 +119,7 @@ impl Supervisor {
         };
         supervisor.announce();
         let run = supervisor.sources.start(opened);
+        supervisor.show();
         log::info!(
             "{}: {} prompt(s) at {} source(s), model {} {}; ids of events begin with {run}",
             supervisor.settings.file().node,
@@ -171,6 +184,7 @@ impl Supervisor {
         if let Some(publisher) = self.publisher.take() {
             publisher.stop(deadline.saturating_duration_since(Instant::now()));
         }
+        self.http.iter().for_each(HttpServer::stop);
         let (outcome, panic) = self.sources.into_outcome();
         let mut fault = self.fault.or(panic.map(Error::new));
         for thread in self.threads {
@@ -211,7 +225,15 @@ impl Supervisor {
             ThreadHealth { name: thread.name(), state, quiet: heartbeat.since_last() }
         });
         let threads = loops.chain([self.reloader.health()]).collect();
-        self.health.report(self.sources.health(), threads, self.publisher.as_ref(), &self.notifier);
+        let (publisher, http) = (self.publisher.as_ref(), self.http.as_ref());
+        self.health.report(self.sources.health(), threads, publisher, http, &self.notifier);
+    }
+
+    /// Shows the page's viewers what is listened to and for what. To be called wherever any of it may have changed.
+    fn show(&self) {
+        let Some(http) = &self.http else { return };
+        let (prompts, hop_s) = (self.prompts_data(), self.sources.config().hop.as_secs_f64());
+        http.set_view(View { prompts, sources: self.sources.views(), hop_s });
     }
 
     /// The prompts that are listened for.
@@ -219,12 +241,13 @@ impl Supervisor {
         self.sources.config().prompts.prompts()
     }
 
-    /// Announces to Home Assistant what is listened to, and for what.
+    /// Announces to Home Assistant and to the page what is listened to, and for what.
     fn announce(&self) {
         if let Some(publisher) = &self.publisher {
             let sources = self.settings.file().sources.iter().map(|source| source.id.as_str());
             publisher.announce(sources, self.prompts(), self.sources.config().hop);
         }
+        self.show();
     }
 
     /// Waits a while for a request, and answers it.
@@ -241,7 +264,7 @@ impl Supervisor {
     fn respond(&self, reply: &Reply, outcome: &Outcome) {
         match reply.caller {
             Caller::Mqtt => self.publisher.iter().for_each(|publisher| publisher.respond(reply, outcome)),
-            Caller::Http(_) => {}
+            Caller::Http(call) => self.http.iter().for_each(|http| http.respond(call, reply, outcome)),
         }
     }
 
@@ -268,6 +291,7 @@ impl Supervisor {
     /// Pauses or resumes one source, or all and those to come.
     fn set_paused(&mut self, id: Option<&str>, paused: bool) -> Result<Value, String> {
         self.sources.set_paused(id, paused)?;
+        self.show();
         Ok(json!({ "paused": self.sources.paused_ids() }))
     }
 

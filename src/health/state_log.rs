@@ -73,7 +73,7 @@ impl SourceLog {
 }
 
 /// What a person should know or do; none where all is well.
-fn advice(state: &str) -> Option<&'static str> {
+pub(super) fn advice(state: &str) -> Option<&'static str> {
     match state {
         "silent" => Some(": samples come, and not even noise is in them; is it muted or unplugged?"),
         "clipping" => Some(": it is cut off at full scale; lower its capture volume (alsamixer, pavucontrol)"),

@@ -90,10 +90,10 @@ impl DeliveryState {
 }
 
 impl Delivery {
-    pub(super) fn new(outgoing: Outgoing, counters: Arc<DeliveryCounters>, requests: Arc<RequestQueue>) -> Self {
+    pub(super) fn new(outgoing: Outgoing, counters: Arc<DeliveryCounters>) -> Self {
         let state =
             DeliveryState { outgoing, link: None, connected_at: Instant::now(), stop_deadline: None, finished: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), counters, requests }
+        Self { state: Mutex::new(state), changed: Condvar::new(), counters, requests: Arc::default() }
     }
 
     /// A thread that panicked left whole values behind: every change here is done in one step.
@@ -266,6 +266,11 @@ impl Delivery {
         if !self.requests.put(Request { caller: Caller::Mqtt, command: command.to_owned(), payload }) {
             self.count_dropped_command("too many wait");
         }
+    }
+
+    /// Where commands wait.
+    pub(super) fn requests(&self) -> Arc<RequestQueue> {
+        Arc::clone(&self.requests)
     }
 
     /// Counts a command that is not carried out.

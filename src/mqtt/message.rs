@@ -163,7 +163,10 @@ pub(super) fn score(score: Score, at: SystemTime) -> serde_json::Result<Vec<u8>>
 }
 
 /// The payload of `event`.
-pub(super) fn event(record: &EventRecord) -> serde_json::Result<Vec<u8>> {
+///
+/// # Errors
+/// What no payload of ours does: a number or a key that JSON has no form for.
+pub fn event(record: &EventRecord) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&EventPayload {
         event_type: if record.duration.is_some() { ENDED } else { STARTED },
         id: &record.id,
@@ -177,6 +180,9 @@ pub(super) fn event(record: &EventRecord) -> serde_json::Result<Vec<u8>> {
 }
 
 /// The payload of `response`.
+///
+/// # Errors
+/// What no payload of ours does: a number or a key that JSON has no form for.
 pub fn response(transaction: Option<&Value>, outcome: &Outcome) -> serde_json::Result<Vec<u8>> {
     let (status, error, data) = match outcome {
         Ok(data) => ("ok", None, Some(data)),
@@ -191,7 +197,10 @@ pub(super) fn info(info: &Info, instance: &str) -> serde_json::Result<Vec<u8>> {
 }
 
 /// The payload of `health`.
-pub(super) fn health(health: &Health) -> serde_json::Result<Vec<u8>> {
+///
+/// # Errors
+/// What no payload of ours does: a number or a key that JSON has no form for.
+pub fn health(health: &Health) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&HealthPayload {
         uptime_s: health.uptime.as_secs(),
         outbox: health.outbox,

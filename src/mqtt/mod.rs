@@ -49,7 +49,7 @@ use discovery::{Node, PromptEntity};
 pub use identity::Identity;
 use inbox::Subscriptions;
 use link::WINDOW;
-pub use message::Info;
+pub use message::{Info, event as event_payload, health as health_payload, response as response_payload};
 use namesake::NamesakeWatch;
 use outgoing::Outgoing;
 use protocol::{ConnectOptions, LastWill, PublishForm};
@@ -83,8 +83,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Starts a thread that connects to the broker, now and whenever it is lost. What is published before waits, events
-    /// in `outbox`, with those of an earlier run. What is retained of former names in `identity` is removed. What others ask for
-    /// goes to `requests`.
+    /// in `outbox`, with those of an earlier run. What is retained of former names in `identity` is removed.
     ///
     /// # Errors
     /// Certificates or keys that are none; see [`check`].
@@ -94,7 +93,6 @@ impl Publisher {
         info: &Info,
         outbox: Outbox,
         counters: Arc<DeliveryCounters>,
-        requests: Arc<RequestQueue>,
     ) -> Result<Self> {
         let (node, instance) = (identity.node().to_owned(), identity.instance().to_owned());
         let topics = Topics::new(&node);
@@ -102,7 +100,7 @@ impl Publisher {
             Announcements::new(home_assistant(&node, &topics, info), broker.discovery_prefix.as_deref());
         let namesakes = NamesakeWatch::new(topics.clone(), &instance);
         let outgoing = Outgoing::new(outbox.clone(), announcements, Departures::new(identity), namesakes);
-        let delivery = Arc::new(Delivery::new(outgoing, counters, requests));
+        let delivery = Arc::new(Delivery::new(outgoing, counters));
         let publisher = Self { delivery: Arc::clone(&delivery), outbox, topics, thread: Arc::default() };
         // The first two that every connection brings: who is there, and what it is.
         publisher.retain(&publisher.topics.status, Ok(message::ONLINE.into()));
@@ -147,6 +145,11 @@ impl Publisher {
     /// Starts and ends that this broker could not take, and that wait for another one or for its limits to be raised.
     pub fn events_set_aside(&self) -> u64 {
         self.delivery.events_set_aside()
+    }
+
+    /// Where what others ask for over MQTT waits.
+    pub fn requests(&self) -> Arc<RequestQueue> {
+        self.delivery.requests()
     }
 
     /// Counts a request that is not even answered.

@@ -70,6 +70,12 @@ fn each_library_has_its_place() {
                 ("ureq::", "capture/http.rs"),
                 ("md5::", "capture/rtsp/auth.rs"),
                 ("base64::", "capture/rtsp/auth.rs"),
+                ("axum::", "http/"),
+                ("hyper::", "http/connections.rs"),
+                ("tokio::", "http/"),
+                ("utoipa::", "http/"),
+                ("prometheus_client::", "http/metrics.rs"),
+                ("flate2::", "http/page.rs"),
                 ("rumqttc_v4::", "mqtt/"),
                 ("rumqttc_v5::", "mqtt/"),
                 ("crc32fast::", "outbox/log_entry.rs"),
@@ -98,7 +104,7 @@ fn each_library_has_its_place() {
 }
 
 /// Within a crate: what each module may use of the others.
-const LAYERS: [(&str, &str, &[&str]); 31] = [
+const LAYERS: [(&str, &str, &[&str]); 32] = [
     ("clapd-core", "files", &[]),
     ("clapd-core", "level", &[]),
     ("clapd-core", "panics", &[]),
@@ -128,6 +134,7 @@ const LAYERS: [(&str, &str, &[&str]); 31] = [
     ("clapd", "loudness", &["capture", "config", "counter"]),
     ("clapd", "command", &[]),
     ("clapd", "mqtt", &["backoff", "command", "config", "health", "outbox", "threads"]),
+    ("clapd", "http", &["capture", "command", "config", "counter", "health", "mqtt", "threads"]),
     (
         "clapd",
         "daemon",
@@ -137,6 +144,7 @@ const LAYERS: [(&str, &str, &[&str]); 31] = [
             "config",
             "counter",
             "health",
+            "http",
             "loudness",
             "mqtt",
             "outbox",
@@ -188,9 +196,21 @@ fn what_is_released_knows_nothing_of_the_folder_that_it_was_built_in() {
     }
 }
 
+/// Whoever waits in async code waits on the `http` thread alone: nothing of the pipe is scheduled by a runtime.
+#[test]
+fn async_code_is_in_http_alone() {
+    let sources = sources("clapd");
+    for word in ["async ", ".await"] {
+        assert!(sources.iter().any(|source| source.path.starts_with("http/") && source.code.contains(word)), "{word}");
+        assert_eq!(strays(&sources, word, &["http/"]), Vec::<String>::new(), "{word}");
+    }
+    let many = sources.iter().filter(|source| source.code.contains("new_multi_thread"));
+    assert_eq!(many.map(|source| &source.path).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
 #[test]
 fn domain_types_are_not_wire_types() {
-    assert_eq!(strays(&sources("clapd"), "Serialize", &["mqtt/", "cli/"]), Vec::<String>::new());
+    assert_eq!(strays(&sources("clapd"), "Serialize", &["mqtt/", "cli/", "http/"]), Vec::<String>::new());
     assert_eq!(strays(&sources("clapd-core"), "Serialize", &["model/manifest.rs"]), Vec::<String>::new());
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use clapd::command::{Caller, Reply};
 use clapd::config;
 use clapd::health::{DeliveryCounters, Health, SourceHealth};
 use clapd::mqtt::{Identity, Info, Publisher};
@@ -245,7 +246,7 @@ fn an_access_list_without_discovery_holds_no_event_back() {
 #[test]
 fn an_answer_that_does_not_fit_says_so() {
     let mut limited = start("max_packet_size 1000", Version::V5);
-    let reply = clapd::mqtt::Reply { command: "prompts/get".into(), transaction: Some(7.into()) };
+    let reply = Reply { caller: Caller::Mqtt, command: "prompts/get".into(), transaction: Some(7.into()) };
     limited.publisher.respond(&reply, &Ok("x".repeat(5_000).into()));
     let heard = limited.watcher.wait_for_with("0 ", "clapd/hut/response/prompts/get");
     assert!(heard.contains(r#""transaction":7,"status":"error""#), "{heard}");

@@ -12,6 +12,7 @@ mod commands;
 mod daemon;
 mod delivery;
 mod discovery;
+mod http;
 mod identity;
 mod limits;
 mod liveness;

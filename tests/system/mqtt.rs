@@ -237,7 +237,7 @@ fn requests_wait_and_old_ones_and_too_many_are_dropped() {
     watcher.wait_for("0 1 clapd/attic/info");
     // What was subscribed to before is answered before what comes now.
     broker.publish("clapd/attic/request/info", b"\xff{");
-    let request = publisher.next_request(PATIENCE).expect("one came");
+    let request = publisher.requests().take(PATIENCE).expect("one came");
     assert_eq!((request.command.as_str(), request.payload.as_slice()), ("info", &b"\xff{"[..]));
     broker.publish_lines("clapd/attic/request/info", &"{}\n".repeat(100));
     publisher.publish_state(&dog(&publisher), true);

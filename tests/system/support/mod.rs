@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod certificates;
 pub mod faults;
+pub mod http;
 pub mod node;
 pub mod setup_run;
 pub mod sound_card;
