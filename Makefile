@@ -11,7 +11,7 @@ STREAM_PACKAGES := icecast2:/usr/bin/icecast2 ffmpeg:ffmpeg python3-gi:/usr/shar
 	gir1.2-gst-rtsp-server-1.0:/usr/share/doc/gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good:/usr/share/doc/gstreamer1.0-plugins-good \
 	gstreamer1.0-libav:/usr/share/doc/gstreamer1.0-libav
 TEST_PACKAGES := $(STREAM_PACKAGES) mosquitto:/usr/sbin/mosquitto mosquitto-clients:/usr/bin/mosquitto_sub openssl:/usr/bin/openssl bsdutils:script \
-	faketime:faketime \
+	faketime:faketime prometheus:promtool \
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example \
 	systemd:systemd-analyze
