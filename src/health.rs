@@ -47,6 +47,8 @@ pub struct ScoringCounters {
     pub windows_gated: Counter,
     /// Events that began.
     pub events_started: Counter,
+    /// Time that the pipeline has computed, in microseconds.
+    pub busy_us: Counter,
 }
 
 /// The daemon's health at a moment.
@@ -143,6 +145,8 @@ pub struct SourceHealth {
     pub windows_gated: u64,
     /// See [`ScoringCounters`].
     pub events_started: u64,
+    /// See [`ScoringCounters::busy_us`].
+    pub busy: Duration,
 }
 
 impl SourceHealth {

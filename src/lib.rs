@@ -45,7 +45,7 @@
 //! | [`config`] | the TOML file as settings, or every fault at once | the types of capture, outbox, score_log |
 //! | [`prompts`] | prompts with their recordings and embeddings | config |
 //! | [`command`] | what others may ask, over MQTT or HTTP, and the requests that wait | |
-//! | [`http`] | the page, REST, the stream of what happens, metrics | capture, command, config, counter, health, mqtt (its payloads), threads |
+//! | [`http`] | the page, REST, the stream of what happens, metrics | capture, command, config, counter, health, mqtt (its payloads), outbox, threads |
 //! | [`mqtt`] | topics, messages, discovery and the connection | backoff, command, config, health, outbox, threads |
 //! | [`daemon`] | the process that goes on | all of these but backoff |
 //! | [`cli`] | a file a command | capture, config, daemon, mqtt, prompts, score_log, time |

@@ -12,6 +12,7 @@ mod active_settings;
 mod embed_process;
 mod event_reporter;
 mod health_reporter;
+mod live_tap;
 mod notifier;
 mod prompt_preparer;
 mod prompt_store;

@@ -178,11 +178,12 @@ impl SourceProcessor {
         let first = SampleTime::from_samples(self.position - samples.data.len() as u64, rate);
         self.reporter.taps().samples(rate, samples, anchor.wall_time(first));
         let (reporter, mut scored) = (&mut self.reporter, false);
-        let failed_before = current.pipeline.windows_failed();
+        let (failed_before, began) = (current.pipeline.windows_failed(), Instant::now());
         let pushed = current.pipeline.push(samples, &mut |output| {
             scored |= matches!(output, Output::Window(_));
             reporter.report(&output, &anchor);
         });
+        self.status.scoring.busy_us.add(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
         current.show_mel(self.reporter.taps());
         let failed = current.pipeline.windows_failed() - failed_before;
         let skipped = self.skipped + current.pipeline.windows_skipped();

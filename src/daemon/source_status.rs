@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::source_progress::SourceProgress;
 use crate::capture::{SourceCounters, SourceKind};
@@ -59,6 +60,7 @@ impl SourceStatus {
             windows_failed: self.scoring.windows_failed.get(),
             windows_gated: self.scoring.windows_gated.get(),
             events_started: self.scoring.events_started.get(),
+            busy: Duration::from_micros(self.scoring.busy_us.get()),
         }
     }
 }

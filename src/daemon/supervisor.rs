@@ -93,14 +93,22 @@ impl Supervisor {
         let mut threads: Vec<ServiceThread> = publishing.flatten().collect();
         let http = match &file.http {
             Some(spec) => {
-                let (server, thread) = HttpServer::start(spec, &file.node, info.clone(), Arc::clone(&requests))?;
+                let (server, thread) = HttpServer::start(
+                    spec,
+                    &file.node,
+                    info.clone(),
+                    preparer.model().frontend,
+                    Arc::clone(&requests),
+                )?;
                 threads.push(thread);
                 Some(server)
             }
             None => None,
         };
         let score_log = file.log.clone().map(SharedScoreLog::new);
-        let observers = score_log.iter().cloned().map(|log| -> Arc<dyn Observer> { Arc::new(log) }).collect();
+        let logging = score_log.iter().cloned().map(|log| -> Arc<dyn Observer> { Arc::new(log) });
+        let showing = http.iter().cloned().map(|http| -> Arc<dyn Observer> { Arc::new(http) });
+        let observers = logging.chain(showing).collect();
         let sources = SourceSet::new(preparer.model().clone(), config, publisher.clone(), observers);
         let mut supervisor = Self {
             settings,

@@ -19,6 +19,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use clapd_core::dsp::FrontendSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -28,7 +29,7 @@ use super::access::Role;
 use super::failure::{ErrorBody, Failure, add_error_headers};
 use super::feed::EventKind;
 use super::stream::{self, Selection};
-use super::{Site, metrics, openapi, page};
+use super::{Site, live, metrics, openapi, page};
 use crate::command::{self, Effect};
 use crate::health::Health;
 use crate::mqtt;
@@ -96,8 +97,34 @@ struct InfoBody {
     login: bool,
     /// Seconds between two scores.
     hop_s: f64,
+    /// What the columns of `mel` are.
+    spectrogram: SpectrogramBody,
     /// The ids of the sources.
     sources: Vec<String>,
+}
+
+/// What the columns of the stream's `mel` are: a byte for each band, the lowest first.
+#[derive(Serialize, ToSchema)]
+struct SpectrogramBody {
+    /// The frequency of each band in hertz.
+    bands_hz: Vec<f64>,
+    /// Milliseconds from a column to the next.
+    hop_ms: f64,
+    /// The level that a byte of 0 stands for, in dB below full scale.
+    floor_db: f64,
+    /// The level that a byte of 255 stands for.
+    top_db: f64,
+}
+
+impl SpectrogramBody {
+    fn of(frontend: &FrontendSpec) -> Self {
+        Self {
+            bands_hz: frontend.band_centres().into_iter().map(|hz| hz.round()).collect(),
+            hop_ms: live::hop_ms(frontend),
+            floor_db: live::FLOOR_DB.into(),
+            top_db: live::TOP_DB.into(),
+        }
+    }
 }
 
 /// Says what runs here.
@@ -116,6 +143,7 @@ async fn info(State(site): State<Arc<Site>>, Extension(role): Extension<Role>) -
         access: site.gate.access().name(),
         login: site.gate.has_tokens(),
         hop_s: current.view.hop_s,
+        spectrogram: SpectrogramBody::of(&site.frontend),
         sources: current.view.sources.iter().map(|source| source.id.clone()).collect(),
     })
 }
@@ -249,7 +277,8 @@ async fn stream_events(
     }
     let kinds = query.kinds.as_deref().map(read_kinds).transpose()?;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let Some(subscription) = site.feed.watch(last) else {
+    let Some(subscription) = site.feed.watch(last, kinds.as_ref().is_none_or(|kinds| kinds.contains(&EventKind::Mel)))
+    else {
         site.counters.full.add(1);
         return Err(Failure::busy("too many pages are open; close one, or try later"));
     };

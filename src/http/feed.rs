@@ -25,7 +25,7 @@ const MAX_KEPT_BYTES: usize = 256 << 10;
 
 /// What a message is about; the name of the event in the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum EventKind {
+pub(super) enum EventKind {
     /// A window with its scores, and why there was no event.
     Window,
     /// Columns of the spectrogram.
@@ -45,7 +45,7 @@ impl EventKind {
     pub(super) const ALL: [Self; 6] = [Self::Window, Self::Mel, Self::Level, Self::Event, Self::Health, Self::Prompts];
 
     /// As the stream calls it.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Window => "window",
             Self::Mel => "mel",
@@ -73,11 +73,13 @@ pub(super) struct Message {
 
 /// Where what happens is handed in. A clone is another handle to the same feed.
 #[derive(Clone)]
-pub struct LiveFeed(Arc<Shared>);
+pub(super) struct LiveFeed(Arc<Shared>);
 
 struct Shared {
     sender: broadcast::Sender<Message>,
     viewers: AtomicUsize,
+    /// Those of them that want the spectrogram.
+    spectrograms: AtomicUsize,
     dropped: Counter,
     sent: Mutex<Sent>,
     /// Tells this process's messages from those of another.
@@ -98,6 +100,7 @@ impl Default for LiveFeed {
         Self(Arc::new(Shared {
             sender,
             viewers: AtomicUsize::new(0),
+            spectrograms: AtomicUsize::new(0),
             dropped: Counter::default(),
             sent: Mutex::default(),
             run,
@@ -107,22 +110,27 @@ impl Default for LiveFeed {
 
 impl LiveFeed {
     /// Whether anybody watches: what only viewers need is not computed else.
-    pub fn has_viewers(&self) -> bool {
+    pub(super) fn has_viewers(&self) -> bool {
         self.viewers() > 0
     }
 
     /// How many watch.
-    pub fn viewers(&self) -> usize {
+    pub(super) fn viewers(&self) -> usize {
         self.0.viewers.load(Relaxed)
     }
 
+    /// Whether anybody watches a spectrogram.
+    pub(super) fn has_spectrograms(&self) -> bool {
+        self.0.spectrograms.load(Relaxed) > 0
+    }
+
     /// Messages that viewers were too slow for.
-    pub fn dropped(&self) -> u64 {
+    pub(super) fn dropped(&self) -> u64 {
         self.0.dropped.get()
     }
 
     /// Sends `data` as JSON to all who watch; `source` is the id of whom it is about. Waits for nobody.
-    pub fn publish(&self, kind: EventKind, source: Option<&str>, data: &impl Serialize) {
+    pub(super) fn publish(&self, kind: EventKind, source: Option<&str>, data: &impl Serialize) {
         // An event is kept for a viewer that is away for a moment, however few watch; the rest is not even written.
         if !self.has_viewers() && kind != EventKind::Event {
             return;
@@ -149,9 +157,9 @@ impl LiveFeed {
         let _ = self.0.sender.send(message);
     }
 
-    /// A viewer; none where there are too many. `last` is the id of the message that it has had last.
-    pub(super) fn watch(&self, last: Option<&str>) -> Option<Subscription> {
-        let place = ViewerPlace::take(self)?;
+    /// A viewer, of a spectrogram or not; none where there are too many. `last` is the id of the message that it has had last.
+    pub(super) fn watch(&self, last: Option<&str>, has_spectrogram: bool) -> Option<Subscription> {
+        let place = ViewerPlace::take(self, has_spectrogram)?;
         let last = last.and_then(|last| last.split_once('-')).filter(|(run, _)| *run == self.0.run);
         let last = last.and_then(|(_, number)| number.parse::<u64>().ok());
         // Nothing is sent in between, so that nothing comes twice, and nothing is missing.
@@ -192,18 +200,23 @@ pub(super) struct Subscription {
 }
 
 /// One of the places for viewers, given back when it is dropped.
-pub(super) struct ViewerPlace(LiveFeed);
+pub(super) struct ViewerPlace {
+    feed: LiveFeed,
+    has_spectrogram: bool,
+}
 
 impl ViewerPlace {
-    fn take(feed: &LiveFeed) -> Option<Self> {
+    fn take(feed: &LiveFeed, has_spectrogram: bool) -> Option<Self> {
         let taken =
             feed.0.viewers.fetch_update(Relaxed, Relaxed, |viewers| (viewers < MAX_VIEWERS).then_some(viewers + 1));
-        taken.ok().map(|_| Self(feed.clone()))
+        taken.ok()?;
+        feed.0.spectrograms.fetch_add(usize::from(has_spectrogram), Relaxed);
+        Some(Self { feed: feed.clone(), has_spectrogram })
     }
 
     /// Counts messages that this viewer was too slow for.
     pub(super) fn count_dropped(&self, count: u64) {
-        if let Some(total) = self.0.0.dropped.add(count) {
+        if let Some(total) = self.feed.0.dropped.add(count) {
             log::info!("http: a viewer does not read fast enough ({total} messages dropped so far)");
         }
     }
@@ -216,7 +229,8 @@ impl ViewerPlace {
 
 impl Drop for ViewerPlace {
     fn drop(&mut self) {
-        self.0.0.viewers.fetch_sub(1, Relaxed);
+        self.feed.0.spectrograms.fetch_sub(usize::from(self.has_spectrogram), Relaxed);
+        self.feed.0.viewers.fetch_sub(1, Relaxed);
     }
 }
 
@@ -232,7 +246,7 @@ mod tests {
     #[test]
     fn a_message_is_written_once_and_numbered() {
         let feed = LiveFeed::default();
-        let (mut one, mut other) = (feed.watch(None).unwrap(), feed.watch(None).unwrap());
+        let (mut one, mut other) = (feed.watch(None, false).unwrap(), feed.watch(None, false).unwrap());
         feed.publish(EventKind::Window, Some("mic"), &serde_json::json!({ "text": "a\nb" }));
         feed.publish(EventKind::Mel, Some("mic"), &5);
         let (first, same) = (one.receiver.try_recv().unwrap(), other.receiver.try_recv().unwrap());
@@ -244,19 +258,20 @@ mod tests {
     #[test]
     fn a_viewer_that_comes_back_gets_what_it_has_missed() {
         let feed = LiveFeed::default();
-        let watched = feed.watch(None).unwrap();
+        let watched = feed.watch(None, false).unwrap();
         for number in 0..4 {
             feed.publish(EventKind::Event, None, &number);
             feed.publish(EventKind::Mel, None, &number);
         }
         let id = |number: u64| format!("{}-{number}", feed.0.run);
-        let missed = |last: &str| feed.watch(Some(last)).unwrap().missed.iter().map(|it| it.number).collect::<Vec<_>>();
+        let missed =
+            |last: &str| feed.watch(Some(last), false).unwrap().missed.iter().map(|it| it.number).collect::<Vec<_>>();
         assert_eq!(missed(&id(2)), [4, 6]);
         assert!(missed(&id(7)).is_empty());
         for other in ["", "x", "ffff-", "-1", "0000000g-1"] {
             assert!(missed(other).is_empty(), "{other}: of another process, or none");
         }
-        assert!(feed.watch(None).unwrap().missed.is_empty());
+        assert!(feed.watch(None, false).unwrap().missed.is_empty());
         drop(watched);
         feed.publish(EventKind::Window, None, &0);
         feed.publish(EventKind::Event, None, &0);
@@ -277,7 +292,7 @@ mod tests {
     #[test]
     fn viewers_have_a_bound_and_slow_ones_lose_the_oldest() {
         let feed = LiveFeed::default();
-        let mut all: Vec<_> = std::iter::from_fn(|| feed.watch(None)).collect();
+        let mut all: Vec<_> = std::iter::from_fn(|| feed.watch(None, false)).collect();
         assert_eq!((all.len(), feed.viewers()), (MAX_VIEWERS, MAX_VIEWERS));
         (0..QUEUE + 5).for_each(|number| feed.publish(EventKind::Mel, None, &number));
         let receiver = &mut all[0].receiver;
@@ -286,7 +301,11 @@ mod tests {
         let last = all.pop().unwrap();
         last.place.count_unread(last.receiver.len());
         assert_eq!(feed.dropped(), 5);
+        assert!(!feed.has_spectrograms());
         drop((all, last));
-        assert!(!feed.has_viewers());
+        let watched = feed.watch(None, true).unwrap();
+        assert!(feed.has_viewers() && feed.has_spectrograms());
+        drop(watched);
+        assert!(!feed.has_viewers() && !feed.has_spectrograms());
     }
 }

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, NoLabelSet, prometheus_text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -22,12 +22,11 @@ use crate::health::{FAILING, Health, SourceHealth};
 /// What a source's number is called, what it says, and where health has it.
 type SourceCount = (&'static str, &'static str, fn(&SourceHealth) -> u64);
 
-const SOURCE_COUNTS: [SourceCount; 9] = [
+const SOURCE_COUNTS: [SourceCount; 8] = [
     ("windows_scored", "Windows that got their scores", |it| it.windows_scored),
     ("windows_skipped", "Windows left out because a newer one was due", |it| it.windows_skipped),
     ("windows_gated", "Silent windows that were not encoded", |it| it.windows_gated),
     ("windows_failed", "Windows that the model failed with", |it| it.windows_failed),
-    ("source_events_started", "Events that began", |it| it.events_started),
     ("samples_lost", "Samples that found no room", |it| it.samples_lost),
     ("samples_bad", "Samples that were no numbers", |it| it.samples_bad),
     ("source_reopens", "Times that a device was opened again", |it| it.reopens),
@@ -133,8 +132,10 @@ impl Snapshot {
     fn write_sources(&self, metrics: &mut Metrics<'_>) -> fmt::Result {
         let sources = &self.health.sources;
         for (name, help, count) in SOURCE_COUNTS {
-            metrics.counters(name, help, sources.iter().map(|it| ([("source", it.id.as_str())], count(it))))?;
+            metrics.counters(name, help, None, sources.iter().map(|it| ([("source", it.id.as_str())], count(it))))?;
         }
+        let busy = sources.iter().map(|it| ([("source", it.id.as_str())], it.busy.as_secs_f64()));
+        metrics.counters("scoring", "Time that windows took to compute", Some(&Unit::Seconds), busy)?;
         let level = |it: &SourceHealth| it.level_db.map(f64::from);
         let levels = sources.iter().filter_map(|it| Some(([("source", it.id.as_str())], level(it)?)));
         metrics.gauges("input_level_dbfs", "Level of the last second, in dB below full scale", None, levels)?;
@@ -142,7 +143,18 @@ impl Snapshot {
             let names = SourceState::ALL.iter().map(|state| state.name()).chain(["paused", FAILING]);
             names.map(|name| ([("source", it.id.as_str()), ("state", name)], f64::from(u8::from(it.state == name))))
         });
-        metrics.gauges("source_state", "Whether a source is in this state", None, states)
+        metrics.gauges("source_state", "Whether a source is in this state", None, states)?;
+        let observed = self.site.observed.get();
+        let scores = observed.iter().flat_map(|(source, seen)| {
+            seen.scores
+                .iter()
+                .map(move |(id, score)| ([("source", source.as_str()), ("prompt", id.as_str())], f64::from(*score)))
+        });
+        metrics.gauges("score", "Newest score of a prompt, 0 to 10", None, scores)?;
+        let events = observed.iter().flat_map(|(source, seen)| {
+            seen.events.iter().map(move |(id, count)| ([("source", source.as_str()), ("prompt", id.as_str())], *count))
+        });
+        metrics.counters("events", "Events that began", None, events)
     }
 
     fn write_server(&self, metrics: &mut Metrics<'_>) -> fmt::Result {
@@ -153,6 +165,7 @@ impl Snapshot {
         metrics.counters(
             "http_refused",
             "Connections, viewers and requests that were not let in",
+            None,
             [
                 ([("why", "full")], counters.full.get()),
                 ([("why", "token")], counters.unauthorised.get()),
@@ -171,15 +184,16 @@ impl Metrics<'_> {
         metric.encode_counter::<NoLabelSet, u64, f64>(&value, None)
     }
 
-    fn counters<'l, const N: usize>(
+    fn counters<'l, T: EncodeCounterValue, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        values: impl IntoIterator<Item = ([(&'l str, &'l str); N], u64)>,
+        unit: Option<&Unit>,
+        values: impl IntoIterator<Item = ([(&'l str, &'l str); N], T)>,
     ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
         for (labels, value) in values {
-            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, f64>(&value, None)?;
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, T, f64>(&value, None)?;
         }
         Ok(())
     }

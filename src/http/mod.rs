@@ -12,6 +12,7 @@
 //! | `connections` | connections, within bounds of number, size and time |
 //! | `failure` | errors as they are answered |
 //! | `feed`, `stream` | what happens, written once, and a viewer's stream of it |
+//! | `live` | what a source hears, as it is sent |
 //! | `metrics` | the same for Prometheus |
 //! | `page` | the page's files |
 //! | `view` | what is true now |
@@ -22,6 +23,7 @@ mod calls;
 mod connections;
 mod failure;
 mod feed;
+mod live;
 mod metrics;
 mod openapi;
 mod page;
@@ -31,6 +33,7 @@ mod view;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use clapd_core::dsp::FrontendSpec;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::command::{Outcome, Reply, RequestQueue};
@@ -40,7 +43,8 @@ use crate::mqtt::{self, Info};
 use crate::threads::ServiceThread;
 use access::Gate;
 use calls::Calls;
-pub use feed::{EventKind, LiveFeed};
+use feed::{EventKind, LiveFeed};
+pub use live::LiveSource;
 pub use openapi::document as openapi;
 pub use view::{SourceView, View};
 
@@ -56,6 +60,9 @@ struct Site {
     view: view::SharedView,
     node: String,
     info: Info,
+    frontend: FrontendSpec,
+    /// The newest scores, and how many events there were.
+    observed: live::Observed,
     counters: HttpCounters,
     stop: tokio::sync::Notify,
 }
@@ -74,8 +81,8 @@ struct HttpCounters {
 }
 
 impl HttpServer {
-    /// Starts the `http` thread, which listens as `spec` says, as soon as the address can be had. What others ask for goes to
-    /// `requests`.
+    /// Starts the `http` thread, which listens as `spec` says, as soon as the address can be had. Columns of the spectrogram are
+    /// `frontend`'s. What others ask for goes to `requests`.
     ///
     /// # Errors
     /// The system gives no runtime or no thread.
@@ -83,6 +90,7 @@ impl HttpServer {
         spec: &HttpSpec,
         node: &str,
         info: Info,
+        frontend: FrontendSpec,
         requests: Arc<RequestQueue>,
     ) -> Result<(Self, ServiceThread)> {
         // Reading files may wait for a disk, which no stream is to wait for: one such thread is enough for a home.
@@ -100,6 +108,8 @@ impl HttpServer {
             view: view::SharedView::default(),
             node: node.to_owned(),
             info,
+            frontend,
+            observed: live::Observed::default(),
             counters: HttpCounters::default(),
             stop: tokio::sync::Notify::new(),
         });
@@ -113,9 +123,9 @@ impl HttpServer {
         Ok((Self(site), thread))
     }
 
-    /// Where what happens is handed in.
-    pub fn feed(&self) -> &LiveFeed {
-        &self.0.feed
+    /// Where the source of this id hands in what it hears.
+    pub fn source(&self, id: &str) -> LiveSource {
+        LiveSource::new(Arc::clone(&self.0), id)
     }
 
     /// What is listened to and for what, from now on.

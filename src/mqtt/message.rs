@@ -258,7 +258,7 @@ fn rounded(value: f32, decimals: i32) -> f64 {
 }
 
 /// UTC with milliseconds and `Z`. A clock that was never set stands at 1970; what is before that, or after 9999, is shown as that.
-fn time_of_day(time: SystemTime) -> String {
+pub fn time_of_day(time: SystemTime) -> String {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
     humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()

@@ -69,7 +69,6 @@ fn each_library_has_its_place() {
                 ("cpal::", "capture/cpal_stream.rs"),
                 ("ureq::", "capture/http.rs"),
                 ("md5::", "capture/rtsp/auth.rs"),
-                ("base64::", "capture/rtsp/auth.rs"),
                 ("axum::", "http/"),
                 ("hyper::", "http/connections.rs"),
                 ("tokio::", "http/"),
@@ -134,7 +133,7 @@ const LAYERS: [(&str, &str, &[&str]); 32] = [
     ("clapd", "loudness", &["capture", "config", "counter"]),
     ("clapd", "command", &[]),
     ("clapd", "mqtt", &["backoff", "command", "config", "health", "outbox", "threads"]),
-    ("clapd", "http", &["capture", "command", "config", "counter", "health", "mqtt", "threads"]),
+    ("clapd", "http", &["capture", "command", "config", "counter", "health", "mqtt", "outbox", "threads"]),
     (
         "clapd",
         "daemon",

@@ -7,9 +7,10 @@
 //! 2595 log10 differ by a factor that cancels within a triangle, and its rule that 0 Hz weighs nothing holds by itself,
 //! since no triangle begins below 0 Hz.
 
+use std::f64::consts::LN_10;
 use std::ops::Range;
 
-use super::spec::{FrontendSpec, MelNorm, MelScale, MelTriangles};
+use super::spec::{FrontendSpec, LogScale, MelNorm, MelScale, MelTriangles, Spectrum};
 
 /// Where Slaney's scale turns from linear to logarithmic: 1 kHz, which is 15 mels of 200/3 Hz.
 const SLANEY_KNEE_HZ: f64 = 1000.0;
@@ -34,6 +35,29 @@ impl MelScale {
             Self::Slaney if mel < SLANEY_KNEE_MEL => mel * SLANEY_HZ_PER_MEL,
             Self::Slaney => SLANEY_KNEE_HZ * ((mel - SLANEY_KNEE_MEL) * SLANEY_LOG_RATIO.ln() / SLANEY_LOG_MELS).exp(),
         }
+    }
+}
+
+impl FrontendSpec {
+    /// The frequency in hertz at which each band weighs the most, the lowest first.
+    pub fn band_centres(&self) -> Vec<f64> {
+        let hz = |edge: f64| match self.mel_triangles {
+            MelTriangles::Hz => edge,
+            MelTriangles::Mel => self.mel_scale.hz(edge),
+        };
+        edges(self).windows(3).map(|corner| hz(corner[1])).collect()
+    }
+
+    /// A band's value in decibels, where a tone of full scale in one band has about 0.
+    pub fn band_decibels(&self, value: f32) -> f32 {
+        let decibels = match (self.log, self.spectrum) {
+            (LogScale::Decibel { .. }, Spectrum::Power) => f64::from(value),
+            (LogScale::Decibel { .. }, Spectrum::Magnitude) => 2.0 * f64::from(value),
+            (LogScale::NaturalOffset { .. }, Spectrum::Power) => 10.0 / LN_10 * f64::from(value),
+            (LogScale::NaturalOffset { .. }, Spectrum::Magnitude) => 20.0 / LN_10 * f64::from(value),
+        };
+        // A Hann window's sum is half its length, and half of a tone's amplitude is at its own frequency.
+        (decibels - 20.0 * (self.window_length as f64 / 4.0).log10()) as f32
     }
 }
 
@@ -122,6 +146,22 @@ mod tests {
         }
         assert!((MelScale::Htk.mel(1000.0) - 999.985).abs() < 0.01);
         assert!((MelScale::Slaney.mel(6400.0) - 42.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn bands_have_frequencies_and_levels() {
+        for spec in [FrontendSpec::clap_fused(), FrontendSpec::clap_unfused(), FrontendSpec::yamnet()] {
+            let centres = spec.band_centres();
+            assert_eq!(centres.len(), spec.mel_bins);
+            assert!(centres.is_sorted() && centres[0] > spec.f_min && centres[spec.mel_bins - 1] < spec.f_max);
+            // A full tone in one bin of a Hann window: a quarter of the length.
+            let tone = (spec.window_length as f64 / 4.0) as f32;
+            let value = match spec.log {
+                LogScale::Decibel { .. } => 10.0 * (tone * tone).log10(),
+                LogScale::NaturalOffset { .. } => tone.ln(),
+            };
+            assert!(spec.band_decibels(value).abs() < 1e-3, "{}", spec.band_decibels(value));
+        }
     }
 
     #[test]
