@@ -166,8 +166,9 @@ boot-test: deb ## boot a Debian with the package in an emulator: unit, sandbox, 
 release: ## archives, packages, SBOM and checksums of VERSION=x.y.z
 	tools/package/release $(VERSION)
 
-manual: build-packages ## write man pages and completions anew from the command line's definitions
+manual: build-packages ## write man pages, completions and docs/openapi.json anew from the definitions
 	CLAPD_WRITE_MANUAL=1 $(CARGO) test --locked --test program -- manual::
+	CLAPD_WRITE_MANUAL=1 $(CARGO) test --locked --lib -- http::openapi
 
 ## Clean
 

@@ -64,6 +64,8 @@ pub struct Health {
     pub events_dropped: u64,
     /// See [`DeliveryCounters`].
     pub scores_dropped: u64,
+    /// Whether the broker is there now.
+    pub connected: bool,
     /// See [`DeliveryCounters`].
     pub connections: u64,
     /// See [`DeliveryCounters`].

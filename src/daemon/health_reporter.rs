@@ -79,6 +79,7 @@ impl HealthReporter {
             events_waiting: outbox.map_or(0, |outbox| outbox.waiting() as u64),
             events_dropped: outbox.map_or(0, Outbox::dropped),
             scores_dropped: self.delivery.scores_dropped.get(),
+            connected: publisher.is_some_and(Publisher::is_connected),
             connections: self.delivery.connections.get(),
             reconnects: self.delivery.reconnects.get(),
             refused: self.delivery.refused.get(),

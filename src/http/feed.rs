@@ -285,8 +285,9 @@ mod tests {
         (0..5).for_each(|_| feed.publish(EventKind::Event, None, &large));
         assert_eq!(feed.lock().kept.len(), 3);
         (0..2 * MAX_KEPT).for_each(|_| feed.publish(EventKind::Event, None, &1));
-        assert_eq!(feed.lock().kept.len(), MAX_KEPT);
-        assert_eq!(feed.lock().bytes, feed.lock().kept.iter().map(|it| it.bytes.len()).sum::<usize>());
+        let sent = feed.lock();
+        assert_eq!(sent.kept.len(), MAX_KEPT);
+        assert_eq!(sent.bytes, sent.kept.iter().map(|it| it.bytes.len()).sum::<usize>());
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl Observed {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg(test)]
+    pub(super) fn set(&self, source: &str, observed: SourceObserved) {
+        self.lock().insert(source.into(), observed);
+    }
+
     /// All of it, by source.
     pub(super) fn get(&self) -> BTreeMap<String, SourceObserved> {
         self.lock().clone()

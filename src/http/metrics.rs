@@ -122,6 +122,8 @@ impl Snapshot {
             None,
             health.events_set_aside as f64,
         )?;
+        let connected = f64::from(u8::from(health.connected));
+        metrics.gauge("mqtt_connected", "Whether the broker is there", None, connected)?;
         for (name, help, count) in NODE_COUNTS {
             metrics.counter(name, help, count(health))?;
         }
@@ -215,5 +217,97 @@ impl Metrics<'_> {
             metric.encode_family(&labels)?.encode_gauge(&value)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clapd_core::prompts::PromptId;
+
+    use super::*;
+    use crate::health::ThreadHealth;
+    use crate::http::View;
+    use crate::http::live::SourceObserved;
+
+    /// Each series with its value.
+    fn series(site: &Arc<Site>) -> Vec<(String, f64)> {
+        let text = text(site).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .map(|line| line.rsplit_once(' ').map(|(name, value)| (name.into(), value.parse().unwrap())).unwrap())
+            .collect()
+    }
+
+    fn health(n: u64) -> Health {
+        let source = SourceHealth {
+            id: "mic".into(),
+            state: if n == 0 { "live" } else { "lost" },
+            level_db: Some(-(n as i32)),
+            samples_lost: n,
+            samples_bad: n,
+            reopens: n,
+            stream_errors: n,
+            windows_scored: n,
+            windows_skipped: n,
+            windows_failed: n,
+            windows_gated: n,
+            busy: Duration::from_secs(n),
+            ..SourceHealth::default()
+        };
+        Health {
+            uptime: Duration::from_secs(n),
+            outbox: if n == 0 { "memory" } else { "disk" },
+            events_waiting: n,
+            events_dropped: n,
+            scores_dropped: n,
+            connected: n > 0,
+            connections: n,
+            reconnects: n,
+            refused: n,
+            events_unconfirmed: n,
+            events_set_aside: n,
+            commands_dropped: n,
+            names_taken: n,
+            threads: vec![ThreadHealth { name: "mqtt", state: ThreadHealth::OK, quiet: Duration::from_secs(n) }],
+            sources: vec![source],
+        }
+    }
+
+    #[test]
+    fn every_metric_is_ours_and_moves_and_has_a_help() {
+        let site = Arc::new(Site::for_tests());
+        site.view.set_view(View::default());
+        let observed = |n: u64| SourceObserved {
+            scores: vec![(PromptId::new("dog").unwrap(), n as f32)],
+            events: [(PromptId::new("dog").unwrap(), n)].into(),
+        };
+        site.view.set_health(&health(0));
+        site.observed.set("mic", observed(0));
+        let before = series(&site);
+        site.view.set_health(&health(3));
+        site.observed.set("mic", observed(3));
+        let subscription = site.feed.watch(None, false).unwrap();
+        subscription.place.count_dropped(2);
+        let counters = &site.counters;
+        for counter in [&counters.requests, &counters.full, &counters.unauthorised, &counters.foreign] {
+            counter.add(1);
+        }
+        let after = series(&site);
+        assert_eq!(before.len(), after.len());
+        // Constant for a version; and states in which the source is neither before nor after.
+        let constant = |name: &str| {
+            name.starts_with("clapd_build_info")
+                || name.starts_with("clapd_source_state") && !name.contains("live") && !name.contains("lost")
+        };
+        for ((name, was), (same, is)) in before.iter().zip(&after) {
+            assert!(name == same && name.starts_with("clapd_"), "{name} {same}");
+            assert!(was != is || constant(name), "{name} has not moved from {was}");
+        }
+        let text = text(&site).unwrap();
+        for name in after.iter().map(|(name, _)| name.split('{').next().unwrap()) {
+            assert!(text.contains(&format!("# HELP {name} ")) && text.contains(&format!("# TYPE {name} ")), "{name}");
+        }
     }
 }

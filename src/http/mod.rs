@@ -45,7 +45,6 @@ use access::Gate;
 use calls::Calls;
 use feed::{EventKind, LiveFeed};
 pub use live::LiveSource;
-pub use openapi::document as openapi;
 pub use view::{SourceView, View};
 
 /// The server, for those who hand something in. A clone is another handle to the same one.
@@ -80,6 +79,38 @@ struct HttpCounters {
     foreign: crate::counter::Counter,
 }
 
+impl Site {
+    fn new(spec: &HttpSpec, node: &str, info: Info, frontend: FrontendSpec, requests: Arc<RequestQueue>) -> Self {
+        Self {
+            gate: Gate::new(spec, node),
+            calls: Calls::new(requests),
+            feed: LiveFeed::default(),
+            view: view::SharedView::default(),
+            node: node.to_owned(),
+            info,
+            frontend,
+            observed: live::Observed::default(),
+            counters: HttpCounters::default(),
+            stop: tokio::sync::Notify::new(),
+        }
+    }
+
+    #[cfg(test)]
+    fn for_tests() -> Self {
+        let spec = HttpSpec {
+            listen: ([127, 0, 0, 1], 0).into(),
+            access: crate::config::Access::Off,
+            read_token: None,
+            write_token: None,
+            trusted_proxies: Vec::new(),
+            allowed_hosts: Vec::new(),
+        };
+        let text = String::new;
+        let info = Info { version: text(), bundle: text(), bundle_version: text(), pipeline_id: text() };
+        Self::new(&spec, "attic", info, FrontendSpec::yamnet(), Arc::default())
+    }
+}
+
 impl HttpServer {
     /// Starts the `http` thread, which listens as `spec` says, as soon as the address can be had. Columns of the spectrogram are
     /// `frontend`'s. What others ask for goes to `requests`.
@@ -101,18 +132,7 @@ impl HttpServer {
             .thread_name("http-files")
             .build()
             .context("the page cannot be served")?;
-        let site = Arc::new(Site {
-            gate: Gate::new(spec, node),
-            calls: Calls::new(requests),
-            feed: LiveFeed::default(),
-            view: view::SharedView::default(),
-            node: node.to_owned(),
-            info,
-            frontend,
-            observed: live::Observed::default(),
-            counters: HttpCounters::default(),
-            stop: tokio::sync::Notify::new(),
-        });
+        let site = Arc::new(Site::new(spec, node, info, frontend, requests));
         let (served, listen) = (Arc::clone(&site), spec.listen);
         let thread = ServiceThread::spawn("http", move |heartbeat| {
             runtime.block_on(connections::serve(served, listen, &heartbeat));

@@ -28,15 +28,26 @@ use super::api;
 )]
 struct Description;
 
-/// The description, as JSON with line breaks.
-///
-/// # Errors
-/// What no description of ours does: a key that JSON has no form for.
-pub fn document() -> serde_json::Result<String> {
-    Description::openapi().to_pretty_json().map(|text| text + "\n")
-}
-
 /// Answers with it.
 pub(super) async fn serve() -> Response {
     Json(Description::openapi()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// `make manual` writes it anew.
+    #[test]
+    fn the_copy_is_what_the_server_says() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
+        let text = Description::openapi().to_pretty_json().unwrap() + "\n";
+        if std::env::var_os("CLAPD_WRITE_MANUAL").is_some() {
+            fs::write(&path, &text).unwrap();
+        }
+        assert!(fs::read_to_string(&path).unwrap() == text, "docs/openapi.json is old: `make manual` writes it anew");
+    }
 }

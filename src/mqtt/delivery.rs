@@ -268,6 +268,11 @@ impl Delivery {
         }
     }
 
+    /// Whether the broker has accepted us and is there still.
+    pub(super) fn is_connected(&self) -> bool {
+        self.lock().link.is_some()
+    }
+
     /// Where commands wait.
     pub(super) fn requests(&self) -> Arc<RequestQueue> {
         Arc::clone(&self.requests)

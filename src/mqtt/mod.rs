@@ -147,6 +147,11 @@ impl Publisher {
         self.delivery.events_set_aside()
     }
 
+    /// Whether the broker is there.
+    pub fn is_connected(&self) -> bool {
+        self.delivery.is_connected()
+    }
+
     /// Where what others ask for over MQTT waits.
     pub fn requests(&self) -> Arc<RequestQueue> {
         self.delivery.requests()

@@ -1,11 +1,12 @@
 //! The configuration as users meet it: the example that we ship, a file full of mistakes, and files that are no configuration.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clapd::capture::{ListenPlace, SourceKind, Transport};
-use clapd::config::{self, Diagnostic, Environment, Faults, Secret, Settings, Tls};
+use clapd::config::{self, Access, Diagnostic, Environment, Faults, Secret, Settings, Tls};
 use clapd::outbox::OutboxSpec;
 use clapd_core::channel::Channel;
 use proptest::prelude::*;
@@ -244,6 +245,16 @@ fn every_bound_is_held() {
         ("[mqtt]\nurl = \"mqtt://host\"\ndiscovery_prefix = \"homeassistant/\"", "is no topic"),
         ("[outbox]\nmax_events = 0", "0 is not a whole number from 1 to 1000000"),
         ("[outbox]\nmax_age_h = 1.5", "1.5 is not a whole number"),
+        ("[http]\nlisten = \"8126\"", "http.listen: \"8126\" is no address with a port"),
+        ("[http]\nlisten = \"localhost:8126\"", "is no address with a port"),
+        ("[http]\naccess = \"open\"", "\"open\" is none of \"off\", \"read\" and \"token\""),
+        ("[http]\nlisten = \"0.0.0.0:1\"\naccess = \"off\"", "http.access: is \"off\", and 0.0.0.0:1 is reached from"),
+        ("[http]\naccess = \"token\"", "http.access: is \"token\", and there is none"),
+        ("[http]\nread_token_file = \"none\"", "none: No such file"),
+        ("[http]\nread_token_file = \"/dev/null\"", "/dev/null: is empty"),
+        ("[http]\ntrusted_proxy = [\"ha\"]", "http.trusted_proxy[0]: \"ha\" is no address"),
+        ("[http]\nallowed_hosts = [\"http://a\"]", "\"http://a\" is no name of a host"),
+        ("[http]\nallow_hosts = []", "did you mean `allowed_hosts`?"),
         ("[extra]", "extra: is not a known key"),
     ];
     for (more, expected) in cases {
@@ -296,6 +307,53 @@ fn tls_takes_its_files() {
     assert!(!format!("{full:?}").contains("PRIVATE"), "a key is not shown");
     let client = Some((ca.to_owned(), Secret::new(key.into())));
     assert_eq!(full.tls, Some(Tls { ca: Some(ca.into()), client }));
+}
+
+#[test]
+fn the_page_is_off_and_then_for_this_computer_alone() {
+    assert_eq!(settings(&with("")).http, None);
+    let usual = settings(&with("[http]\n")).http.expect("is on");
+    assert_eq!((usual.listen.to_string().as_str(), usual.access), ("127.0.0.1:8126", Access::Read));
+    let environment = Environment { host_name: "Attic.example.org".into(), ..Environment::default() };
+    let text = with("[http]\nallowed_hosts = [\"Clapd.Example\"]\n");
+    let parsed = config::parse(&text, Path::new("clapd.toml"), &environment).expect("has no fault").0;
+    let hosts = parsed.http.expect("is on").allowed_hosts;
+    assert_eq!(hosts, ["attic", "attic.example.org", "attic.local", "clapd.example", "localhost"]);
+}
+
+#[test]
+fn tokens_are_files_that_nobody_sees() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (read, write) = ("0123456789abcdef", "fedcba9876543210");
+    for (name, text) in [("read", read), ("write", write), ("short", "hunter2"), ("spaced", "hunter2 hunter2 hunter2")]
+    {
+        fs::write(folder.path().join(name), format!("{text}\n")).expect("a file");
+        fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o600)).expect("is changed");
+    }
+    let parse = |more: &str| {
+        let text = with(&format!("[mqtt]\nurl = \"mqtt://host\"\n[http]\naccess = \"token\"\n{more}"));
+        config::parse(&text, &folder.path().join("clapd.toml"), &environment())
+    };
+    let both = "read_token_file = \"read\"\nwrite_token_file = \"write\"";
+    let (settings, warnings) = parse(both).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(warnings, []);
+    let http = settings.http.expect("is on");
+    assert_eq!(
+        (http.read_token.clone(), http.write_token.clone()),
+        (Some(Secret::new(read.into())), Some(Secret::new(write.into())))
+    );
+    assert!(!format!("{http:?}").contains(read));
+    for (more, words) in [
+        ("read_token_file = \"short\"", "holds a token of 7 bytes, and 16 to 200"),
+        ("write_token_file = \"spaced\"", "without spaces are allowed"),
+        ("read_token_file = \"read\"\nwrite_token_file = \"read\"", "has one token for reading and for writing"),
+    ] {
+        let found = parse(more).expect_err("has a fault").to_string();
+        assert!(found.contains(words) && !found.contains("hunter2"), "{found}");
+    }
+    fs::set_permissions(folder.path().join("read"), fs::Permissions::from_mode(0o644)).expect("is changed");
+    let warnings = parse(both).unwrap_or_else(|faults| panic!("{faults}")).1;
+    assert!(warnings[0].to_string().contains("may be read by every user"), "{warnings:?}");
 }
 
 #[test]
@@ -444,6 +502,8 @@ fn fragments() -> impl Strategy<Value = String> {
         "mqtt",
         "node",
         "outbox",
+        "http",
+        "access",
         "id",
         "text",
         "start",

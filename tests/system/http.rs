@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,23 @@ impl Served {
 /// A source that plays the recording round and round at its own pace.
 fn playing() -> String {
     format!("[[source]]\nid = \"mic\"\nfile = {RECORDING:?}\nrealtime = true\nloop = true\n")
+}
+
+/// The value of a series; none where there is none.
+fn metric(address: SocketAddr, series: &str) -> Option<f64> {
+    let text = get(address, "/metrics", &[]).body;
+    let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+/// Waits until a series has a value that will do.
+#[track_caller]
+fn wait_for_metric(address: SocketAddr, series: &str, will_do: impl Fn(f64) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !metric(address, series).is_some_and(&will_do) {
+        assert!(Instant::now() < deadline, "{series} is {:?}", metric(address, series));
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Both token files, and who is asked for them.
@@ -312,7 +330,9 @@ fn what_misbehaves_is_answered_or_closed_and_harms_nobody() {
 
 #[test]
 fn viewers_have_a_bound_and_one_who_does_not_read_delays_nobody() {
-    let served = Served::start(&format!("{ANY}{}", playing()), "access = \"off\"\n");
+    // Enough of them that what one does not read fills all buffers within seconds.
+    let sources = (0..4).map(|n| playing().replace("mic", &format!("mic{n}"))).collect::<String>();
+    let served = Served::start(&format!("{ANY}{sources}"), "access = \"off\"\n");
     let at = served.address;
     // It asks and never reads.
     let mut sleeper = connect(at);
@@ -337,10 +357,97 @@ fn viewers_have_a_bound_and_one_who_does_not_read_delays_nobody() {
     assert_eq!(more.len(), 11, "32 in all");
     let full = served.get("/api/v1/stream");
     assert!(full.status == 503 && full.header("retry-after").is_some(), "{full:?}");
-    drop((more, viewers, sleeper));
-    // Their places are given back.
-    while !served.get("/metrics").body.contains("\nclapd_viewers 0") {
-        thread::sleep(Duration::from_millis(50));
+    drop(more);
+    wait_for_metric(at, "clapd_viewers", |viewers| viewers == 21.0);
+    // What it does not read is dropped, and in the end it is.
+    let reading = thread::spawn(move || {
+        let mut last = None;
+        let number =
+            |id: &str| id.split_once('-').and_then(|(_, number)| number.parse::<u64>().ok()).expect("a number");
+        while let Some(event) = viewers[0].next() {
+            let id = event.id.as_deref().map(number);
+            assert!(last.is_none_or(|last| id == Some(last + 1)), "{id:?} after {last:?}: one was dropped");
+            last = id;
+        }
+        last
+    });
+    wait_for_metric(at, "clapd_viewer_drops_total", |drops| drops > 0.0);
+    wait_for_metric(at, "clapd_viewers", |viewers| viewers == 1.0);
+    served.stop();
+    assert!(reading.join().expect("nothing is missing").is_some_and(|last| last > 64));
+    drop(sleeper);
+}
+
+#[test]
+fn metrics_follow_what_happens_and_prometheus_takes_them() {
+    let mut broker = Broker::start();
+    let mut watcher = broker.watch();
+    let http = tokens("read");
+    let served = Served::start(&format!("{ANY}{}{}", playing(), mqtt(&broker)), &http);
+    let at = served.address;
+    watcher.wait_for("0 1 clapd/attic/mic/any/event");
+    for (series, least) in [
+        ("clapd_uptime_seconds", 0.1),
+        ("clapd_mqtt_connected", 1.0),
+        ("clapd_mqtt_connections_total", 1.0),
+        ("clapd_outbox_on_disk", 1.0),
+        ("clapd_windows_scored_total{source=\"mic\"}", 2.0),
+        ("clapd_scoring_seconds_total{source=\"mic\"}", 0.001),
+        ("clapd_source_state{source=\"mic\",state=\"live\"}", 1.0),
+        ("clapd_score{source=\"mic\",prompt=\"dog\"}", 0.01),
+        ("clapd_events_total{source=\"mic\",prompt=\"any\"}", 1.0),
+        ("clapd_http_requests_total", 3.0),
+    ] {
+        wait_for_metric(at, series, |value| value >= least);
+    }
+    wait_for_metric(at, "clapd_input_level_dbfs{source=\"mic\"}", |level| level < -5.0);
+    let headers = [("Authorization", "Bearer wrong-wrong-wrong-wrong")];
+    assert_eq!(get(at, "/api/v1/info", &headers).status, 401);
+    assert_eq!(get(at, "/api/v1/info", &[("Host", "evil.example")]).status, 421);
+    for why in ["token", "foreign"] {
+        wait_for_metric(at, &format!("clapd_http_refused_total{{why=\"{why}\"}}"), |count| count == 1.0);
+    }
+    let viewer = Viewer::open(at, "/api/v1/stream", &[]);
+    wait_for_metric(at, "clapd_viewers", |viewers| viewers == 1.0);
+    drop(viewer);
+    broker.stop();
+    wait_for_metric(at, "clapd_mqtt_connected", |connected| connected == 0.0);
+    wait_for_metric(at, "clapd_scores_dropped_total", |dropped| dropped > 0.0);
+    let pause = post(at, "/api/v1/request/pause", &[("Authorization", &format!("Bearer {WRITE}"))], "{}");
+    assert_eq!(pause.status, 200, "commands need no broker");
+    wait_for_metric(at, "clapd_outbox_events", |events| events >= 1.0);
+    wait_for_metric(at, "clapd_source_state{source=\"mic\",state=\"paused\"}", |paused| paused == 1.0);
+
+    // What Prometheus's own tool says of it, and of the rules that are shipped.
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool; `make test` installs it");
+    promtool.stdin.take().expect("is piped").write_all(served.get("/metrics").body.as_bytes()).expect("is read");
+    let said = promtool.wait_with_output().expect("ends");
+    assert!(said.status.success() && said.stdout.is_empty() && said.stderr.is_empty(), "{said:?}");
+    served.stop();
+}
+
+#[test]
+fn alerts_are_for_what_they_say() {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/prometheus");
+    for args in [["check", "rules", "clapd.rules.yml"], ["test", "rules", "clapd.rules.test.yml"]] {
+        let said =
+            Command::new("promtool").args(args).current_dir(rules).output().expect("promtool; `make test` installs it");
+        assert!(said.status.success(), "{said:?}");
+    }
+    // Each names metrics that there are.
+    let served = Served::start(NOBODY, "access = \"off\"\n");
+    let metrics = served.get("/metrics").body;
+    let text = fs::read_to_string(format!("{rules}/clapd.rules.yml")).expect("is there");
+    let names =
+        text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| word.starts_with("clapd_"));
+    for name in names {
+        assert!(metrics.contains(&format!("\n{name}{{")) || metrics.contains(&format!("\n{name} ")), "{name}");
     }
     served.stop();
 }
