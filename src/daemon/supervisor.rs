@@ -241,7 +241,7 @@ impl Supervisor {
     fn show(&self) {
         let Some(http) = &self.http else { return };
         let (prompts, hop_s) = (self.prompts_data(), self.sources.config().hop.as_secs_f64());
-        http.set_view(View { prompts, sources: self.sources.views(), hop_s });
+        http.set_view(&View { prompts, sources: self.sources.views(), hop_s });
     }
 
     /// The prompts that are listened for.

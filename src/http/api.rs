@@ -4,6 +4,7 @@
 //! for everybody, for readers, for writers.
 #![expect(unused_qualifications, reason = "utoipa writes one of a query's type")]
 
+pub(super) mod commands;
 mod guard;
 pub(super) mod session;
 
@@ -315,13 +316,6 @@ struct ResponseBody {
 }
 
 /// Carries out a command, with the same object as over MQTT, and answers with the same.
-#[utoipa::path(post, path = "/api/v1/request/{command}", tag = "commands",
-    params(("command" = String, Path, description = "prompts/get, prompts/set, pause, resume, reload or info")),
-    request_body(content = Object, content_type = "application/json"),
-    responses((status = 200, body = ResponseBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-    (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 408, body = ErrorBody),
-    (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 503, body = ErrorBody),
-    (status = 504, body = ErrorBody)))]
 async fn request(
     State(site): State<Arc<Site>>,
     Extension(role): Extension<Role>,

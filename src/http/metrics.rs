@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn every_metric_is_ours_and_moves_and_has_a_help() {
         let site = Arc::new(Site::for_tests());
-        site.view.set_view(View::default());
+        site.view.set_view(&View::default());
         let observed = |n: u64| SourceObserved {
             scores: vec![(PromptId::new("dog").unwrap(), n as f32)],
             events: [(PromptId::new("dog").unwrap(), n)].into(),

@@ -149,8 +149,8 @@ impl HttpServer {
     }
 
     /// What is listened to and for what, from now on.
-    pub fn set_view(&self, view: View) {
-        if self.0.view.set_view(view.clone()) {
+    pub fn set_view(&self, view: &View) {
+        if self.0.view.set_view(view) {
             self.0.feed.publish(EventKind::Prompts, None, &view.prompts);
         }
     }

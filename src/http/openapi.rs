@@ -20,7 +20,12 @@ use super::api;
         api::sources,
         api::prompts,
         api::stream_events,
-        api::request,
+        api::commands::prompts_get,
+        api::commands::prompts_set,
+        api::commands::pause,
+        api::commands::resume,
+        api::commands::reload,
+        api::commands::describe_info,
         api::session::login,
         api::session::logout,
         super::metrics::scrape
@@ -39,6 +44,15 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn every_command_is_described() {
+        let description = Description::openapi();
+        let described = description.paths.paths.keys().filter_map(|path| path.strip_prefix("/api/v1/request/"));
+        let mut names: Vec<_> = crate::command::names().collect();
+        names.sort_unstable();
+        assert_eq!(described.collect::<Vec<_>>(), names);
+    }
 
     /// `make manual` writes it anew.
     #[test]

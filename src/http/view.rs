@@ -44,13 +44,13 @@ impl SharedView {
     }
 
     /// Whether other prompts are listened for now.
-    pub(super) fn set_view(&self, view: View) -> bool {
+    pub(super) fn set_view(&self, view: &View) -> bool {
         let mut current = self.lock();
-        if *current.view == view {
+        if *current.view == *view {
             return false;
         }
         let other = current.view.prompts != view.prompts;
-        current.view = Arc::new(view);
+        current.view = Arc::new(view.clone());
         other
     }
 

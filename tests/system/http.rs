@@ -103,11 +103,13 @@ fn without_the_table_there_is_no_thread_and_no_socket() {
     assert!(daemon.end().0.success());
 }
 
+/// Who asks, and what they get for reading, a reading command, a changing command, and metrics.
+type Row = (Option<&'static str>, [u16; 4]);
+
 #[test]
 fn each_token_does_what_it_says_and_no_more() {
     const PAUSE: &str = "/api/v1/request/pause";
-    // Who asks, and what they get for reading, a reading command, a changing command, and metrics.
-    let table: [(&str, [(Option<&str>, [u16; 4]); 4]); 3] = [
+    let table: [(&str, [Row; 4]); 3] = [
         (
             "off",
             [

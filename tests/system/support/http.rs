@@ -54,7 +54,10 @@ pub fn send(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
     Some(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
-fn read_head(reader: &mut impl BufRead) -> io::Result<Option<(u16, Vec<(String, String)>)>> {
+/// A status, and headers with their names in lower case.
+type Head = (u16, Vec<(String, String)>);
+
+fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
