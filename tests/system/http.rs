@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -431,6 +431,51 @@ fn metrics_follow_what_happens_and_prometheus_takes_them() {
     promtool.stdin.take().expect("is piped").write_all(served.get("/metrics").body.as_bytes()).expect("is read");
     let said = promtool.wait_with_output().expect("ends");
     assert!(said.status.success() && said.stdout.is_empty() && said.stderr.is_empty(), "{said:?}");
+    served.stop();
+}
+
+/// A process that is killed when it is dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_real_prometheus_scrapes_it_with_the_read_token() {
+    let served = Served::start(&format!("{ANY}{}", playing()), &tokens("token"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let config = format!(
+        "global: {{ scrape_interval: 1s }}\nrule_files: [{:?}]\nscrape_configs:\n  - job_name: clapd\n    authorization: {{ \
+         credentials_file: {:?} }}\n    static_configs: [{{ targets: [\"{}\"] }}]\n",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/prometheus/clapd.rules.yml"),
+        served.daemon.folder.path().join("read"),
+        served.address
+    );
+    fs::write(folder.path().join("prometheus.yml"), config).expect("is written");
+    let prometheus = Command::new("prometheus")
+        .arg("--config.file=prometheus.yml")
+        .arg("--storage.tsdb.path=data")
+        .arg(format!("--web.listen-address={own}"))
+        .current_dir(folder.path())
+        .stderr(Stdio::null())
+        .spawn();
+    let _prometheus = Killed(prometheus.expect("prometheus; `make test` installs it"));
+    let query = request(own, "GET", "/api/v1/query?query=clapd_windows_scored_total>2", &[], "");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let answer = TcpStream::connect(own).ok().and_then(|_| send(own, &query));
+        let result = answer.map(|answer| answer.body).unwrap_or_default();
+        if result.contains("\"source\":\"mic\"") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{result}");
+        thread::sleep(Duration::from_millis(200));
+    }
     served.stop();
 }
 
