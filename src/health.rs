@@ -6,7 +6,7 @@
 mod remedies;
 mod state_log;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::counter::Counter;
 pub use remedies::Remedy;
@@ -80,10 +80,25 @@ pub struct Health {
     pub commands_dropped: u64,
     /// See [`DeliveryCounters`].
     pub names_taken: u64,
+    /// What is quiet now; empty where nothing is.
+    pub quiet: Vec<QuietHealth>,
     /// The threads that serve all sources.
     pub threads: Vec<ThreadHealth>,
     /// One for each source, in the configuration's order.
     pub sources: Vec<SourceHealth>,
+}
+
+/// A time in which no events begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuietHealth {
+    /// When it ends.
+    pub until: SystemTime,
+    /// Whether somebody has asked for it.
+    pub is_snooze: bool,
+    /// Ids of the sources that are quiet; empty for all.
+    pub sources: Vec<String>,
+    /// Ids of the prompts that are quiet; empty for all.
+    pub prompts: Vec<String>,
 }
 
 /// A thread's health at a moment.
@@ -160,9 +175,10 @@ impl SourceHealth {
 
 impl Health {
     /// Whether it should be published at once, since it differs from `before`, which was published last: a source's state is
-    /// another, or its warnings are, or the outbox's state; a thread hangs, or goes on again; or there is a new connection, which was given `before`, and that may be old.
+    /// another, or its warnings are, or the outbox's state; something becomes quiet or no longer is; a thread hangs, or goes on again; or there is a new connection, which was given `before`, and that may be old.
     pub fn is_news(&self, before: &Self) -> bool {
         self.outbox != before.outbox
+            || self.quiet != before.quiet
             || self.connections != before.connections
             || self.names_taken != before.names_taken
             || !self.threads.iter().map(ThreadHealth::is_late).eq(before.threads.iter().map(ThreadHealth::is_late))
@@ -184,6 +200,9 @@ mod tests {
         let hangs = Health { threads: vec![thread(ThreadHealth::LATE)], ..health(source("live", 0)) };
         let turns = Health { threads: vec![thread(ThreadHealth::OK)], ..health(source("live", 0)) };
         assert!(hangs.is_news(&turns) && turns.is_news(&hangs) && !hangs.is_news(&hangs));
+        let until = SystemTime::UNIX_EPOCH;
+        let quiet = QuietHealth { until, is_snooze: true, sources: Vec::new(), prompts: Vec::new() };
+        assert!(Health { quiet: vec![quiet], ..hangs.clone() }.is_news(&hangs));
         let warned = SourceHealth { warnings: vec!["dead".into()], ..source("live", 0) };
         assert!(health(warned).is_news(&health(source("live", 0))));
         let connected = Health { connections: 2, ..health(source("live", 0)) };

@@ -3,6 +3,7 @@
 //! Text or JSON lines go to standard output, complaints to standard error. Each command wires the modules that do the work.
 
 mod advice;
+mod ask;
 mod bench;
 mod check;
 mod demo;
@@ -46,6 +47,8 @@ enum CliCommand {
     Demo(demo::DemoArguments),
     /// Show live scores, and suggest thresholds that suit the room
     Watch(watch::WatchArguments),
+    /// Ask the running daemon what any sentence would have scored in the last hours
+    Ask(ask::AskArguments),
     /// Score recordings against texts
     Score(score::ScoreArguments),
     /// Print the embeddings of recordings and texts
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         CliCommand::Run { config } => run::run(&config),
         CliCommand::Demo(arguments) => demo::run(&arguments),
         CliCommand::Watch(arguments) => watch::run(&arguments),
+        CliCommand::Ask(arguments) => ask::run(&arguments),
         CliCommand::Score(arguments) => score::run(&arguments),
         CliCommand::Embed(arguments) => embed::run(&arguments),
         CliCommand::Devices { json, all } => devices::run(json, all),

@@ -11,6 +11,7 @@ use std::fmt;
 use clapd_core::text::shorten;
 use serde_json::{Map, Value};
 
+use crate::quiet::MAX_SNOOZE_MINUTES;
 pub use queue::{Caller, Request, RequestQueue};
 
 /// Whether a command changes what the node does.
@@ -23,16 +24,20 @@ pub enum Effect {
 }
 
 /// Commands, what they do, and the keys that each may have beside `transaction`.
-const COMMANDS: [(&str, Effect, &[&str]); 6] = [
+const COMMANDS: [(&str, Effect, &[&str]); 8] = [
     ("prompts/get", Effect::Reads, &[]),
     ("prompts/set", Effect::Changes, &["prompts", "merge", "remove", "reset"]),
     ("pause", Effect::Changes, &["source"]),
     ("resume", Effect::Changes, &["source"]),
     ("reload", Effect::Changes, &[]),
     ("info", Effect::Reads, &[]),
+    ("ask", Effect::Reads, &["text", "source", "from", "to", "curve"]),
+    ("snooze", Effect::Changes, &["minutes", "source", "prompt"]),
 ];
 /// A transaction is somebody's counter or a UUID, which has 36 letters.
 const MAX_TRANSACTION: usize = 100;
+/// As long as a prompt's text may be.
+const MAX_QUESTION: usize = 300;
 /// What of a wrong value an error shows.
 const SHOWN: usize = 40;
 
@@ -61,6 +66,36 @@ pub enum Command {
     Reload,
     /// Answer with what runs here.
     Info,
+    /// Answer with what a sentence would have scored in the past.
+    Ask(Question),
+    /// Begin no events for some minutes.
+    Snooze(Snooze),
+}
+
+/// A sentence that is asked of the past.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The sentence, not empty and not longer than a prompt's.
+    pub text: String,
+    /// A source's id; none: the only one that there is.
+    pub source: Option<String>,
+    /// Milliseconds since 1970; none: as far back as there is anything.
+    pub from: Option<i64>,
+    /// Milliseconds since 1970; none: until now.
+    pub to: Option<i64>,
+    /// Whether every window's score is wanted, and not only the best.
+    pub curve: bool,
+}
+
+/// Who wants quiet, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snooze {
+    /// From now on; 0 ends it.
+    pub minutes: u32,
+    /// A source's id; none: all.
+    pub source: Option<String>,
+    /// A prompt's id; none: all.
+    pub prompt: Option<String>,
 }
 
 /// How the prompts change. Prompts are TOML, `[[prompt]]` as in the configuration, and not yet checked.
@@ -201,6 +236,8 @@ fn read(name: &str, mut object: Map<String, Value>) -> Result<Command, String> {
         "pause" => Command::Pause(source(object.remove("source"))?),
         "resume" => Command::Resume(source(object.remove("source"))?),
         "reload" => Command::Reload,
+        "ask" => Command::Ask(question(object)?),
+        "snooze" => Command::Snooze(snooze(object)?),
         _ => Command::Info,
     })
 }
@@ -226,6 +263,65 @@ fn source(value: Option<Value>) -> Result<Option<String>, String> {
             Err(format!("`source` is {}, and a source's id is allowed; leave it out for all", describe(&other)))
         }
     }
+}
+
+fn question(mut object: Map<String, Value>) -> Result<Question, String> {
+    let text = match object.remove("text") {
+        Some(Value::String(text)) if (1..=MAX_QUESTION).contains(&text.trim().chars().count()) => {
+            text.trim().to_owned()
+        }
+        other => {
+            let seen = other.as_ref().map_or_else(|| "missing".into(), describe);
+            return Err(format!(
+                "`text` is {seen}, and a text of 1 to {MAX_QUESTION} letters is allowed; send a sentence"
+            ));
+        }
+    };
+    let mut time = |key: &str| match object.remove(key) {
+        None => Ok(None),
+        Some(value) => match value.as_i64() {
+            Some(millis) => Ok(Some(millis)),
+            None => {
+                let seen = describe(&value);
+                Err(format!(
+                    "`{key}` is {seen}, and milliseconds since 1970 are allowed; leave it out for all there is"
+                ))
+            }
+        },
+    };
+    let (from, to) = (time("from")?, time("to")?);
+    let curve = match object.remove("curve") {
+        None => false,
+        Some(Value::Bool(curve)) => curve,
+        Some(other) => {
+            return Err(format!("`curve` is {}, and true or false is allowed; leave it out", describe(&other)));
+        }
+    };
+    Ok(Question { text, source: source(object.remove("source"))?, from, to, curve })
+}
+
+fn snooze(mut object: Map<String, Value>) -> Result<Snooze, String> {
+    let minutes = match object.remove("minutes") {
+        Some(Value::Number(number)) => {
+            number.as_u64().filter(|minutes| *minutes <= MAX_SNOOZE_MINUTES.into()).ok_or(number.to_string())
+        }
+        other => Err(other.as_ref().map_or_else(|| "missing".into(), describe)),
+    };
+    let minutes = minutes.map_err(|seen| {
+        format!("`minutes` is {seen}, and a whole number from 0 to {MAX_SNOOZE_MINUTES} is allowed; 0 ends a snooze")
+    })?;
+    let prompt = match object.remove("prompt") {
+        None => None,
+        Some(Value::String(id)) => Some(id),
+        Some(other) => {
+            return Err(format!(
+                "`prompt` is {}, and a prompt's id is allowed; leave it out for all",
+                describe(&other)
+            ));
+        }
+    };
+    let minutes = u32::try_from(minutes).unwrap_or(MAX_SNOOZE_MINUTES);
+    Ok(Snooze { minutes, source: source(object.remove("source"))?, prompt })
 }
 
 fn set(mut object: Map<String, Value>) -> Result<SetPrompts, String> {
@@ -329,6 +425,14 @@ mod tests {
         let reply = Reply { caller: Caller::Mqtt, command: "info".into(), transaction: Some(7.into()) };
         assert_eq!(seven, Call { reply, command: Ok(Command::Info) });
         assert_eq!(command("pause", ""), Ok(Command::Pause(None)));
+        let (text, source) = ("rain".to_owned(), Some("mic".to_owned()));
+        let question = Question { text, source, from: Some(5), to: None, curve: true };
+        assert_eq!(
+            command("ask", r#"{"text":" rain ","source":"mic","from":5,"curve":true}"#),
+            Ok(Command::Ask(question))
+        );
+        let snooze = Snooze { minutes: 30, source: None, prompt: Some("dog".into()) };
+        assert_eq!(command("snooze", r#"{"minutes":30,"prompt":"dog"}"#), Ok(Command::Snooze(snooze)));
         assert_eq!(command("resume", r#"{"source":"mic"}"#), Ok(Command::Resume(Some("mic".into()))));
         let set = |payload| match command("prompts/set", payload) {
             Ok(Command::PromptsSet(set)) => set,
@@ -358,6 +462,14 @@ mod tests {
             ("info", r#"{"trnsaction":1}"#, "`trnsaction` is not a key of info"),
             ("paws", "", "`paws` is not a command; send one of prompts/get"),
             ("pause", r#"{"source":3}"#, "`source` is 3"),
+            ("ask", "", "`text` is missing"),
+            ("ask", r#"{"text":" "}"#, "`text` is \" \""),
+            ("ask", r#"{"text":"x","from":"now"}"#, "`from` is \"now\""),
+            ("ask", r#"{"text":"x","curve":1}"#, "`curve` is 1"),
+            ("snooze", "", "`minutes` is missing"),
+            ("snooze", r#"{"minutes":-1}"#, "`minutes` is -1, and a whole number from 0 to 1440"),
+            ("snooze", r#"{"minutes":1e9}"#, "`minutes` is"),
+            ("snooze", r#"{"minutes":5,"prompt":[]}"#, "`prompt` is a list"),
             ("prompts/set", "", "nothing to set"),
             ("prompts/set", &deep, "recursion limit"),
             ("prompts/set", r#"{"prompts":{}}"#, "a list of prompts is allowed"),

@@ -43,6 +43,10 @@ impl Checker<'_> {
         let outbox = self.check_outbox(raw.outbox.as_ref());
         let threads = self.check_whole_number(raw.threads.as_ref(), MAX_THREADS, 1.0);
         let bundle = raw.bundle.as_ref().and_then(|bundle| self.resolve_path(bundle));
+        let history = self.check_history(raw.history.as_ref(), raw.http.is_some());
+        let place = self.check_place(raw.latitude.as_ref(), raw.longitude.as_ref());
+        let is_placed = raw.latitude.is_some() || raw.longitude.is_some();
+        let quiet = self.check_quiet(&raw.quiet, is_placed, sources.as_deref(), prompts.as_deref());
         let broker = match broker {
             Some(broker) => Some(broker?),
             None => None,
@@ -58,6 +62,9 @@ impl Checker<'_> {
         Some(Settings {
             log,
             http,
+            history: history?,
+            place: place?,
+            quiet: quiet?,
             node: node?,
             bundle,
             threads: threads? as usize,

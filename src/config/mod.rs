@@ -9,11 +9,13 @@ mod broker_url;
 mod check;
 mod checker;
 mod diagnostic;
+mod history;
 mod http;
 mod id;
 mod log;
 mod prompt_list;
 mod prompts;
+mod quiet;
 mod raw;
 mod recording_names;
 mod secret;
@@ -30,7 +32,9 @@ use std::time::Duration;
 use clapd_core::prompts::Prompt;
 
 use crate::capture::SourceSpec;
+use crate::history::HistorySpec;
 use crate::outbox::OutboxSpec;
+use crate::quiet::{Place, QuietRule};
 use crate::score_log::LogSpec;
 pub use broker::Broker;
 use checker::{CheckOutcome, Checker};
@@ -74,6 +78,12 @@ pub struct Settings {
     pub log: Option<LogSpec>,
     /// Where the page is served, and to whom; none: nowhere.
     pub http: Option<HttpSpec>,
+    /// How much of the past is kept in memory; none: nothing.
+    pub history: Option<HistorySpec>,
+    /// Where the device is, for sunrise and sunset.
+    pub place: Option<Place>,
+    /// When no events begin.
+    pub quiet: Vec<QuietRule>,
     /// Where this process may keep what outlives it; none where there is no such place.
     pub state: Option<PathBuf>,
 }

@@ -24,6 +24,27 @@ pub(super) struct RawConfig {
     pub(super) outbox: Option<RawOutbox>,
     pub(super) log: Option<RawLog>,
     pub(super) http: Option<RawHttp>,
+    pub(super) history: Option<RawHistory>,
+    pub(super) latitude: Option<Located<f64>>,
+    pub(super) longitude: Option<Located<f64>>,
+    pub(super) quiet: Vec<RawQuiet>,
+}
+
+/// `[history]`.
+#[derive(Debug)]
+pub(super) struct RawHistory {
+    pub(super) hours: Option<Located<f64>>,
+}
+
+/// A `[[quiet]]`.
+#[derive(Debug)]
+pub(super) struct RawQuiet {
+    pub(super) location: Location,
+    pub(super) from: Option<Located<String>>,
+    pub(super) to: Option<Located<String>>,
+    pub(super) days: Option<Located<Vec<Located<String>>>>,
+    pub(super) prompts: Option<Located<Vec<Located<String>>>>,
+    pub(super) sources: Option<Located<Vec<Located<String>>>>,
 }
 
 /// A `[[source]]`.
@@ -149,6 +170,8 @@ fn document(mut root: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawCon
     let mut raw = RawConfig::default();
     if let Some(mut node) = root.section("node", reader) {
         raw.node_id = node.string("id", reader);
+        raw.latitude = node.number("latitude", reader);
+        raw.longitude = node.number("longitude", reader);
         node.finish(reader);
     }
     if let Some(mut model) = root.section("model", reader) {
@@ -174,6 +197,12 @@ fn document(mut root: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawCon
     raw.outbox = root.section("outbox", reader).map(|section| outbox(section, reader));
     raw.log = root.section("log", reader).map(|section| log(section, reader));
     raw.http = root.section("http", reader).map(|section| http(section, reader));
+    raw.history = root.section("history", reader).map(|mut section| {
+        let raw = RawHistory { hours: section.number("hours", reader) };
+        section.finish(reader);
+        raw
+    });
+    raw.quiet = root.sections("quiet", reader).into_iter().map(|section| quiet(section, reader)).collect();
     root.finish(reader);
     raw
 }
@@ -289,6 +318,19 @@ fn http(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawHttp
         write_token_file: section.string("write_token_file", reader),
         trusted_proxy: section.texts("trusted_proxy", reader),
         allowed_hosts: section.texts("allowed_hosts", reader),
+    };
+    section.finish(reader);
+    raw
+}
+
+fn quiet(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawQuiet {
+    let raw = RawQuiet {
+        location: section.location.clone(),
+        from: section.required("from", "22:00", reader),
+        to: section.required("to", "07:00", reader),
+        days: section.texts("days", reader),
+        prompts: section.texts("prompts", reader),
+        sources: section.texts("sources", reader),
     };
     section.finish(reader);
     raw

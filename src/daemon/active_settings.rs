@@ -125,8 +125,8 @@ impl ActiveSettings {
     /// Takes over what the file says now. What needs a restart stays as it is, so that the next reload says so again.
     pub(super) fn replace(&mut self, settings: Settings) {
         self.recordings.add(&settings.prompts);
-        let Settings { sources, hop, gate_db, prompts, recordings, .. } = settings;
-        self.file = Settings { sources, hop, gate_db, prompts, recordings, ..self.file.clone() };
+        let Settings { sources, hop, gate_db, prompts, recordings, place, quiet, .. } = settings;
+        self.file = Settings { sources, hop, gate_db, prompts, recordings, place, quiet, ..self.file.clone() };
     }
 }
 
@@ -147,6 +147,9 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         state: _,
         log,
         http,
+        history,
+        place: _,
+        quiet: _,
     } = before;
     let changed = [
         ("node.id", *node != after.node),
@@ -156,6 +159,7 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("outbox", *outbox != after.outbox),
         ("log", *log != after.log),
         ("http", *http != after.http),
+        ("history", *history != after.history),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

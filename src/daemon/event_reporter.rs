@@ -1,17 +1,21 @@
 //! From a pipeline's outputs to log lines and reports: scores and events, with the time of day. The source's taps see them, too.
 //!
+//! While it is quiet no event is reported to begin: it is withheld, and begins when it is no longer quiet, should it be open still. One
+//! that is open when it becomes quiet goes on to its own end, since that is when the sound ended.
+//!
 //! An end has the id and the start's time of day of its start. Where the clock was set in between, the outbox knows by how much.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use clapd_core::detect::{Event, EventKind};
+use clapd_core::detect::{Event, EventKind, Verdict};
 use clapd_core::pipeline::{Output, ScoredWindow};
 use clapd_core::prompts::{Prompt, PromptId, PromptTable};
 use clapd_core::score::Score;
 use clapd_core::time::SampleTime;
 
+use super::quiet_monitor::SharedQuiet;
 use super::source_taps::SourceTaps;
 use crate::health::ScoringCounters;
 use crate::mqtt::{Publisher, Route};
@@ -83,6 +87,9 @@ pub(super) struct EventReporter {
     /// The number of the next event. It goes on where a pipeline is replaced and its own numbers begin again.
     next: u64,
     open: HashMap<PromptId, OpenEvent>,
+    quiet: SharedQuiet,
+    /// Events that the detector has begun and nobody was told of.
+    withheld: HashMap<PromptId, Event>,
 }
 
 #[derive(Debug, Clone)]
@@ -102,10 +109,11 @@ impl EventReporter {
         mut sink: ReportSink,
         taps: SourceTaps,
         counters: Arc<ScoringCounters>,
+        quiet: SharedQuiet,
     ) -> Self {
         sink(SourceReport::Prompts(Arc::clone(&prompts)));
-        let (id_prefix, open) = (format!("{run}-{source}"), HashMap::new());
-        Self { source: source.into(), prompts, sink, taps, counters, id_prefix, next: 0, open }
+        let (id_prefix, open, withheld) = (format!("{run}-{source}"), HashMap::new(), HashMap::new());
+        Self { source: source.into(), prompts, sink, taps, counters, id_prefix, next: 0, open, quiet, withheld }
     }
 
     /// Other prompts from now on. The pipeline has ended the events of those that do not go on.
@@ -125,12 +133,64 @@ impl EventReporter {
             Output::Window(window) => {
                 let [start, end] = [window.start, window.end].map(|time| anchor.wall_time(time));
                 self.report_scores(window, end);
-                self.taps.window(window, start, end);
+                match self.quiet_verdicts(window) {
+                    Some(verdicts) => self.taps.window(&ScoredWindow { verdicts: &verdicts, ..*window }, start, end),
+                    None => self.taps.window(window, start, end),
+                }
+                self.release(window, anchor);
             }
             Output::Event(event) => match event.kind {
+                EventKind::Started if self.is_quiet(&event.prompt) => {
+                    log::info!("{}: {:?} is there, and it is quiet: no event", self.source, self.text(event));
+                    self.withheld.insert(event.prompt.clone(), event.clone());
+                }
                 EventKind::Started => self.report_start(event, anchor),
+                EventKind::Ended if self.withheld.remove(&event.prompt).is_some() => {}
                 EventKind::Ended => self.report_end(event),
             },
+        }
+    }
+
+    fn is_quiet(&self, prompt: &PromptId) -> bool {
+        self.quiet.get().iter().any(|quiet| quiet.scope.covers(&self.source, prompt.as_str()))
+    }
+
+    /// What the window meant where events are withheld; none where none are.
+    fn quiet_verdicts(&self, window: &ScoredWindow<'_>) -> Option<Vec<Verdict>> {
+        if self.withheld.is_empty() && self.quiet.get().is_empty() {
+            return None;
+        }
+        let verdict = |(prompt, verdict): (&Prompt, &Verdict)| {
+            let (is_quiet, is_withheld) = (self.is_quiet(&prompt.id), self.withheld.contains_key(&prompt.id));
+            match verdict {
+                Verdict::Started if is_quiet => Verdict::Quiet,
+                Verdict::Open if is_withheld => {
+                    if is_quiet {
+                        Verdict::Quiet
+                    } else {
+                        Verdict::Started
+                    }
+                }
+                Verdict::Ended if is_withheld => Verdict::Quiet,
+                verdict => *verdict,
+            }
+        };
+        Some(window.prompts.prompts().iter().zip(window.verdicts).map(verdict).collect())
+    }
+
+    /// Begins what was withheld, is no longer quiet, and is there still in this window.
+    fn release(&mut self, window: &ScoredWindow<'_>, anchor: &WallAnchor) {
+        if self.withheld.is_empty() {
+            return;
+        }
+        for ((prompt, score), verdict) in window.by_prompt().zip(window.verdicts) {
+            if *verdict != Verdict::Open || self.is_quiet(prompt) {
+                continue;
+            }
+            if let Some(withheld) = self.withheld.remove(prompt) {
+                let (started_at, score) = (window.start.midpoint(window.end), score.score);
+                self.report_start(&Event { started_at, score, peak: score, ..withheld }, anchor);
+            }
         }
     }
 
@@ -165,7 +225,7 @@ impl EventReporter {
 
     fn report_end(&mut self, event: &Event) {
         let Some(open) = self.open.remove(&event.prompt) else { return };
-        let seconds = event.ended_at.map_or(0.0, |end| end.since(event.started_at).as_secs_f64());
+        let seconds = event.ended_at.map_or(0.0, |end| end.since(open.began).as_secs_f64());
         self.report_event(event, &open);
         log::info!("{}: {:?} ended after {seconds:.1} s, peak {:.1}", self.source, self.text(event), event.peak);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::notifier::Notifier;
-use crate::health::{DeliveryCounters, Health, SourceHealth, StateLog, ThreadHealth};
+use crate::health::{DeliveryCounters, Health, QuietHealth, SourceHealth, StateLog, ThreadHealth};
 use crate::http::HttpServer;
 use crate::mqtt::Publisher;
 use crate::outbox::Outbox;
@@ -36,11 +36,12 @@ impl HealthReporter {
         &mut self,
         sources: Vec<SourceHealth>,
         threads: Vec<ThreadHealth>,
+        quiet: Vec<QuietHealth>,
         publisher: Option<&Publisher>,
         http: Option<&HttpServer>,
         notifier: &Notifier,
     ) {
-        let health = self.health(sources, threads, publisher);
+        let health = Health { quiet, ..self.health(sources, threads, publisher) };
         for change in self.states.changes(&health) {
             log::log!(if change.is_trouble { log::Level::Warn } else { log::Level::Info }, "{}", change.text);
         }
@@ -87,6 +88,7 @@ impl HealthReporter {
             events_set_aside: publisher.map_or(0, Publisher::events_set_aside),
             commands_dropped: self.delivery.commands_dropped.get(),
             names_taken: self.delivery.names_taken.get(),
+            quiet: Vec::new(),
             threads,
             sources,
         }

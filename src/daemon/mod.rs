@@ -1,7 +1,7 @@
 //! The daemon: a process that listens until every source is over or somebody stops it, and is watched meanwhile.
 //!
 //! A thread a source (`source_thread`) reads sound, runs the pipeline (`source_processor`) and reports scores and events
-//! (`event_reporter`), as its `source_control` says; `source_taps` look on. The main thread runs the `supervisor`, which owns all sources
+//! (`event_reporter`), as its `source_control` says; `source_taps` look on (`live_tap`, `history_tap`, `shared_score_log`). The main thread runs the `supervisor`, which owns all sources
 //! (`source_set`), the settings in effect (`active_settings`), the change that the `worker` makes ready (`reloader`,
 //! `source_opening`) and what is published of health (`health_reporter`).
 //!
@@ -12,10 +12,13 @@ mod active_settings;
 mod embed_process;
 mod event_reporter;
 mod health_reporter;
+mod history_tap;
 mod live_tap;
 mod notifier;
 mod prompt_preparer;
 mod prompt_store;
+mod questions;
+mod quiet_monitor;
 mod reloader;
 mod shared_score_log;
 mod source_control;

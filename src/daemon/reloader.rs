@@ -77,9 +77,9 @@ struct SettlingChange {
 }
 
 impl Reloader {
-    pub(super) fn new(preparer: PromptPreparer) -> Self {
-        let (worker, requester, settling) = (Worker::idle(), None, None);
-        Self { preparer: preparer.into(), worker, requester, settling, reload_again: false }
+    pub(super) fn new(preparer: Arc<PromptPreparer>) -> Self {
+        let (worker, requester, settling) = (Worker::idle("worker"), None, None);
+        Self { preparer, worker, requester, settling, reload_again: false }
     }
 
     /// What the change is at that is not over; none where there is none.

@@ -92,8 +92,8 @@ mod tests {
             let (start, end) = (SampleTime::ZERO, SampleTime::from_samples(1, 1));
             let scores = &[Score { cosine: 0.5, score: 7.0 }];
             let prompts = &prompts;
-            let (lost, gated, verdicts, embedding) = (0.0, false, &[], None);
-            let window = ScoredWindow { start, end, lost, gated, prompts, scores, verdicts, embedding };
+            let (lost, gated, verdicts, embedding, continues) = (0.0, false, &[], None, true);
+            let window = ScoredWindow { start, end, lost, gated, prompts, scores, verdicts, embedding, continues };
             tap.window(&window, SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(1));
         }
         log.flush(Duration::from_secs(60));

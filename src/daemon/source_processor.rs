@@ -292,6 +292,7 @@ mod tests {
     use super::*;
     use crate::capture::{Read, Source, SourceKind, SourceState};
     use crate::daemon::event_reporter::{ReportSink, SourceReport};
+    use crate::daemon::quiet_monitor::SharedQuiet;
     use crate::daemon::source_taps::Tap;
     use crate::outbox::EventRecord;
     use clapd_core::detect::Verdict;
@@ -352,7 +353,8 @@ mod tests {
         let prompt = Prompt::of_text(PromptId::new("loud").unwrap(), "something loud", rule);
         let config = ListenConfig { prompts: table([prompt]), hop, gate_db: None };
         let (prompts, taps) = (Arc::clone(&config.prompts), SourceTaps::default());
-        let reporter = EventReporter::new("mic", "run", prompts, sink, taps, Arc::clone(&status.scoring));
+        let (counters, quiet) = (Arc::clone(&status.scoring), SharedQuiet::default());
+        let reporter = EventReporter::new("mic", "run", prompts, sink, taps, counters, quiet);
         let control = Arc::new(SourceControl::new(config.into(), false));
         let channel = clapd_core::channel::Channel::Mix;
         let spec = SourceSpec { id: "mic".into(), kind: kind.clone(), channel, gain_db: 0.0 };

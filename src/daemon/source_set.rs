@@ -13,6 +13,7 @@ use clapd_core::embed::Model;
 
 use super::POLL_INTERVAL;
 use super::event_reporter::{self, EventReporter};
+use super::quiet_monitor::SharedQuiet;
 use super::source_control::{ListenConfig, SourceControl};
 use super::source_opening::{OpenedSource, PresentSource};
 use super::source_processor::SourceProcessor;
@@ -69,6 +70,7 @@ pub(super) struct SourceSet {
     config: Arc<ListenConfig>,
     publisher: Option<Publisher>,
     observers: Vec<Arc<dyn Observer>>,
+    quiet: SharedQuiet,
     sources: Vec<RunningSource>,
     ending: Vec<EndingSource>,
     /// Whether sources that come are paused, as all were asked to be.
@@ -140,12 +142,14 @@ impl SourceSet {
         config: ListenConfig,
         publisher: Option<Publisher>,
         observers: Vec<Arc<dyn Observer>>,
+        quiet: SharedQuiet,
     ) -> Self {
         Self {
             model,
             config: config.into(),
             publisher,
             observers,
+            quiet,
             sources: Vec::new(),
             ending: Vec::new(),
             paused: false,
@@ -181,7 +185,8 @@ impl SourceSet {
         };
         let taps = SourceTaps::new(self.observers.iter().map(|observer| observer.observe(spec)));
         let prompts = Arc::clone(&control.config().prompts);
-        let reporter = EventReporter::new(&spec.id, run, prompts, sink, taps, Arc::clone(&status.scoring));
+        let (counters, quiet) = (Arc::clone(&status.scoring), self.quiet.clone());
+        let reporter = EventReporter::new(&spec.id, run, prompts, sink, taps, counters, quiet);
         SourceProcessor::new(Arc::clone(status), spec, self.model.clone(), Arc::clone(control), reporter)
     }
 

@@ -19,6 +19,8 @@ use super::active_settings::ActiveSettings;
 use super::health_reporter::HealthReporter;
 use super::notifier::Notifier;
 use super::prompt_preparer::PromptPreparer;
+use super::questions::Questions;
+use super::quiet_monitor::QuietMonitor;
 use super::reloader::{ChangeRequest, PreparedChange, PreparedReply, Reloader};
 use super::shared_score_log::SharedScoreLog;
 use super::source_control::ListenConfig;
@@ -27,11 +29,12 @@ use super::source_set::SourceSet;
 use super::source_taps::Observer;
 use super::watchdog::Watchdog;
 use super::{DaemonError, POLL_INTERVAL};
-use crate::command::{Call, Caller, Command, Outcome, Refusal, Reply, RequestQueue};
+use crate::command::{Call, Caller, Command, Outcome, Question, Refusal, Reply, RequestQueue, Snooze};
 use crate::config;
 use crate::health::{DeliveryCounters, ThreadHealth};
+use crate::history::History;
 use crate::http::{HttpServer, View};
-use crate::mqtt::{Identity, Info, Publisher};
+use crate::mqtt::{self, Identity, Info, Publisher};
 use crate::outbox::Outbox;
 use crate::threads::ServiceThread;
 
@@ -59,6 +62,10 @@ pub(super) struct Supervisor {
     threads: Vec<ServiceThread>,
     watchdog: Watchdog,
     score_log: Option<SharedScoreLog>,
+    /// The past; none where none is kept.
+    history: Option<History>,
+    questions: Option<Questions>,
+    quiet: QuietMonitor,
     notifier: Notifier,
     info: Info,
     /// Why the process is to end, so that another begins.
@@ -91,6 +98,9 @@ impl Supervisor {
         let requests = publisher.as_ref().map(Publisher::requests).unwrap_or_default();
         let publishing = publisher.iter().flat_map(|it| [it.take_thread(), it.outbox().take_thread()]);
         let mut threads: Vec<ServiceThread> = publishing.flatten().collect();
+        let model = preparer.model();
+        let history =
+            file.history.map(|spec| History::new(spec, model.encoder.embedding_len(), model.calibration.clone()));
         let http = match &file.http {
             Some(spec) => {
                 let (server, thread) = HttpServer::start(
@@ -98,6 +108,7 @@ impl Supervisor {
                     &file.node,
                     info.clone(),
                     preparer.model().frontend,
+                    history.clone(),
                     Arc::clone(&requests),
                 )?;
                 threads.push(thread);
@@ -108,11 +119,15 @@ impl Supervisor {
         let score_log = file.log.clone().map(SharedScoreLog::new);
         let logging = score_log.iter().cloned().map(|log| -> Arc<dyn Observer> { Arc::new(log) });
         let showing = http.iter().cloned().map(|http| -> Arc<dyn Observer> { Arc::new(http) });
-        let observers = logging.chain(showing).collect();
-        let sources = SourceSet::new(preparer.model().clone(), config, publisher.clone(), observers);
+        let storing = history.iter().cloned().map(|history| -> Arc<dyn Observer> { Arc::new(history) });
+        let observers = logging.chain(showing).chain(storing).collect();
+        let quiet = QuietMonitor::new(&settings);
+        let sources = SourceSet::new(model.clone(), config, publisher.clone(), observers, quiet.shared());
+        let preparer = Arc::new(preparer);
         let mut supervisor = Self {
             settings,
             sources,
+            questions: history.clone().map(|history| Questions::new(history, Arc::clone(&preparer))),
             reloader: Reloader::new(preparer),
             health: HealthReporter::new(counters),
             publisher,
@@ -121,6 +136,8 @@ impl Supervisor {
             threads,
             watchdog: Watchdog::from_environment(),
             score_log,
+            history,
+            quiet,
             notifier: Notifier::from_environment(),
             info,
             fault: None,
@@ -145,6 +162,8 @@ impl Supervisor {
         self.notifier.send("READY=1");
         while self.sources.advance() && !self.is_broken() && !self.handle_signals(&mut signals) {
             self.finish_change();
+            self.quiet.refresh(&self.settings);
+            self.advance_questions();
             self.report_health();
             if self.watchdog.is_satisfied(self.sources.watched(), &self.threads) {
                 self.notifier.send("WATCHDOG=1");
@@ -180,6 +199,7 @@ impl Supervisor {
         self.notifier.send("STOPPING=1");
         let deadline = Instant::now() + STOP_TIMEOUT;
         self.sources.stop();
+        self.questions.iter_mut().for_each(Questions::leave);
         let unanswered = self.reloader.leave();
         if let Some(reply) = unanswered {
             self.respond(&reply, &Err(Refusal::busy("clapd stops before this is done")));
@@ -232,9 +252,10 @@ impl Supervisor {
             let state = if heartbeat.is_late() { ThreadHealth::LATE } else { ThreadHealth::OK };
             ThreadHealth { name: thread.name(), state, quiet: heartbeat.since_last() }
         });
-        let threads = loops.chain([self.reloader.health()]).collect();
+        let questions = self.questions.iter().map(Questions::health);
+        let threads = loops.chain([self.reloader.health()]).chain(questions).collect();
         let (publisher, http) = (self.publisher.as_ref(), self.http.as_ref());
-        self.health.report(self.sources.health(), threads, publisher, http, &self.notifier);
+        self.health.report(self.sources.health(), threads, self.quiet.health(), publisher, http, &self.notifier);
     }
 
     /// Shows the page's viewers what is listened to and for what. To be called wherever any of it may have changed.
@@ -249,8 +270,11 @@ impl Supervisor {
         self.sources.config().prompts.prompts()
     }
 
-    /// Announces to Home Assistant and to the page what is listened to, and for what.
+    /// Announces to Home Assistant, to the page and to the past what is listened to, and for what.
     fn announce(&self) {
+        if let Some(history) = &self.history {
+            history.set_prompts(Arc::clone(&self.sources.config().prompts), self.sources.config().hop);
+        }
         if let Some(publisher) = &self.publisher {
             let sources = self.settings.file().sources.iter().map(|source| source.id.as_str());
             publisher.announce(sources, self.prompts(), self.sources.config().hop);
@@ -270,10 +294,46 @@ impl Supervisor {
 
     /// Answers whoever asked, over the way that the request came.
     fn respond(&self, reply: &Reply, outcome: &Outcome) {
-        match reply.caller {
-            Caller::Mqtt => self.publisher.iter().for_each(|publisher| publisher.respond(reply, outcome)),
-            Caller::Http(call) => self.http.iter().for_each(|http| http.respond(call, reply, outcome)),
+        respond(self.publisher.as_ref(), self.http.as_ref(), reply, outcome);
+    }
+
+    /// Has a question answered by its own thread.
+    fn ask(&mut self, question: Question, reply: Reply) {
+        let Some(questions) = &mut self.questions else {
+            let text = "no past is kept; write [history] into the configuration, and restart clapd".to_owned();
+            return self.respond(&reply, &Err(text.into()));
+        };
+        let (publisher, http) = (self.publisher.clone(), self.http.clone());
+        let respond = move |outcome: &Outcome| respond(publisher.as_ref(), http.as_ref(), &reply, outcome);
+        if let Some(panic) = questions.ask(question, Box::new(respond)) {
+            self.fail(panic.into());
         }
+    }
+
+    fn advance_questions(&mut self) {
+        if let Some(panic) = self.questions.as_mut().and_then(Questions::advance) {
+            self.fail(panic.into());
+        }
+    }
+
+    /// Begins or ends a snooze, and says what is quiet then.
+    fn snooze(&mut self, snooze: &Snooze) -> Result<Value, String> {
+        let unknown = |key: &str, id: &str, known: Vec<&str>| {
+            format!("`{key}` is {id:?}, and this node has {}; leave it out for all", known.join(", "))
+        };
+        if let Some(source) = &snooze.source
+            && !self.sources.ids().contains(&source.as_str())
+        {
+            return Err(unknown("source", source, self.sources.ids()));
+        }
+        let prompts: Vec<&str> = self.prompts().iter().map(|prompt| prompt.id.as_str()).collect();
+        if let Some(prompt) = &snooze.prompt
+            && !prompts.contains(&prompt.as_str())
+        {
+            return Err(unknown("prompt", prompt, prompts));
+        }
+        self.quiet.snooze(snooze, &self.settings)?;
+        mqtt::quiet_payload(&self.quiet.health()).map_err(|error| error.to_string())
     }
 
     fn answer(&mut self, Call { reply, command }: Call) {
@@ -288,6 +348,8 @@ impl Supervisor {
             Ok(Command::Pause(source)) => self.set_paused(source.as_deref(), true).map_err(Refusal::from),
             Ok(Command::Resume(source)) => self.set_paused(source.as_deref(), false).map_err(Refusal::from),
             Ok(Command::Info) => self.info_data().map_err(Refusal::from),
+            Ok(Command::Ask(question)) => return self.ask(question, reply),
+            Ok(Command::Snooze(snooze)) => self.snooze(&snooze).map_err(Refusal::from),
             Err(error) => Err(error.into()),
         };
         if let Err(error) = &outcome {
@@ -405,6 +467,11 @@ impl Supervisor {
         self.settings.replace(settings);
         self.sources.set_config(self.settings.listen_config(table));
         let changes = self.sources.replace(&self.settings.file().sources, opened);
+        self.quiet.look_again();
+        if let Some(history) = &self.history {
+            let known: Vec<&str> = self.settings.file().sources.iter().map(|source| source.id.as_str()).collect();
+            history.retain(|id| known.contains(&id));
+        }
         self.announce();
         json!({
             "sources": { "added": changes.added, "changed": changes.changed, "removed": changes.removed },
@@ -428,5 +495,13 @@ impl Supervisor {
     fn listen_for(&mut self, table: PromptTable) {
         self.sources.set_config(self.settings.listen_config(table));
         self.announce();
+    }
+}
+
+/// Answers whoever asked, over the way that the request came.
+fn respond(publisher: Option<&Publisher>, http: Option<&HttpServer>, reply: &Reply, outcome: &Outcome) {
+    match reply.caller {
+        Caller::Mqtt => publisher.into_iter().for_each(|publisher| publisher.respond(reply, outcome)),
+        Caller::Http(call) => http.into_iter().for_each(|http| http.respond(call, reply, outcome)),
     }
 }

@@ -11,11 +11,12 @@ use std::time::Instant;
 use crate::health::ThreadHealth;
 use crate::threads::{ThreadPanic, joined, panic_if_asked};
 
-/// The thread's name, in the log and in health.
-const NAME: &str = "worker";
-
 /// Does one job at a time, each on a thread of its own.
-pub(super) struct Worker<T>(Option<RunningJob<T>>);
+pub(super) struct Worker<T> {
+    /// The thread's, in the log and in health.
+    name: &'static str,
+    job: Option<RunningJob<T>>,
+}
 
 struct RunningJob<T> {
     activity: Activity,
@@ -48,14 +49,14 @@ impl Activity {
 }
 
 impl<T: Send + 'static> Worker<T> {
-    /// Without a job.
-    pub(super) fn idle() -> Self {
-        Self(None)
+    /// Without a job; its threads have this name.
+    pub(super) fn idle(name: &'static str) -> Self {
+        Self { name, job: None }
     }
 
     /// What it is doing, and for how long; none where it has no job.
     pub(super) fn activity(&self) -> Option<String> {
-        self.0.as_ref().map(|job| job.activity.describe())
+        self.job.as_ref().map(|job| job.activity.describe())
     }
 
     /// Begins a job. To be called while there is none.
@@ -65,32 +66,33 @@ impl<T: Send + 'static> Worker<T> {
     pub(super) fn begin(&mut self, work: impl FnOnce(&Activity) -> T + Send + 'static) -> io::Result<()> {
         let activity = Activity::new();
         let shown = activity.clone();
-        let thread = thread::Builder::new().name(NAME.into()).spawn(move || {
-            panic_if_asked(NAME);
+        let name = self.name;
+        let thread = thread::Builder::new().name(name.into()).spawn(move || {
+            panic_if_asked(name);
             work(&shown)
         })?;
-        self.0 = Some(RunningJob { activity, thread });
+        self.job = Some(RunningJob { activity, thread });
         Ok(())
     }
 
     /// The result of the job that is done, if one is.
     pub(super) fn take_done(&mut self) -> Option<Result<T, ThreadPanic>> {
-        let job = self.0.take_if(|job| job.thread.is_finished())?;
-        Some(joined(NAME, job.thread.join()))
+        let job = self.job.take_if(|job| job.thread.is_finished())?;
+        Some(joined(self.name, job.thread.join()))
     }
 
     /// The process ends: what still runs is left behind, and named.
     pub(super) fn leave(&mut self) {
-        if let Some(job) = self.0.take() {
-            log::warn!("worker: left behind, {}", job.activity.describe());
+        if let Some(job) = self.job.take() {
+            log::warn!("{}: left behind, {}", self.name, job.activity.describe());
         }
     }
 
     /// How it is doing: a job that takes long is no fault of the thread's.
     pub(super) fn health(&self) -> ThreadHealth {
-        let quiet = self.0.as_ref().map(|job| job.activity.lock().1.elapsed());
+        let quiet = self.job.as_ref().map(|job| job.activity.lock().1.elapsed());
         let state = if quiet.is_some() { ThreadHealth::BUSY } else { ThreadHealth::IDLE };
-        ThreadHealth { name: NAME, state, quiet: quiet.unwrap_or_default() }
+        ThreadHealth { name: self.name, state, quiet: quiet.unwrap_or_default() }
     }
 }
 
@@ -112,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_job_is_done_beside_and_says_what_it_does() {
-        let mut worker = Worker::idle();
+        let mut worker = Worker::idle("worker");
         assert_eq!((worker.activity(), worker.health().state), (None, "idle"));
         let ((hold, held), (tell, told)) = (sync_channel::<()>(0), sync_channel(0));
         let work = move |activity: &Activity| {

@@ -6,6 +6,7 @@
 
 pub(super) mod commands;
 mod guard;
+pub(super) mod past;
 pub(super) mod session;
 
 use std::sync::Arc;
@@ -48,6 +49,10 @@ pub(super) fn router(site: Arc<Site>) -> Router {
         .route("/api/v1/sources", get(sources))
         .route("/api/v1/prompts", get(prompts))
         .route("/api/v1/stream", get(stream_events))
+        .route("/api/v1/scores", get(past::scores))
+        .route("/api/v1/ask", get(past::ask))
+        .route("/api/v1/whatif", get(past::what_if))
+        .route("/api/v1/heard", get(past::heard))
         .route("/api/v1/request/{*command}", post(request))
         .route("/metrics", get(metrics::scrape))
         .route_layer(from_fn_with_state(Arc::clone(&site), guard::require_reader));

@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Site;
+use super::api::past::{CaptionBody, captions};
 use super::feed::EventKind;
 use crate::mqtt;
 use crate::outbox::EventRecord;
@@ -30,6 +31,8 @@ pub(super) const FLOOR_DB: f32 = -100.0;
 pub(super) const TOP_DB: f32 = 0.0;
 /// From one message of columns, and of a level, to the next: the eye takes four a second for motion, and each costs a viewer a packet.
 const BATCH: Duration = Duration::from_millis(250);
+/// Captions of a window: a line.
+const CAPTIONS: usize = 3;
 /// What is quieter has no sound in it, as 16 bits have.
 const QUIETEST_DB: f64 = -120.0;
 
@@ -99,6 +102,9 @@ struct WindowBody<'a> {
     lost: f64,
     /// It was silent, and was not encoded.
     gated: bool,
+    /// The stock captions that describe it best; left out where it was silent, and until they are embedded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heard: Option<Vec<CaptionBody>>,
     prompts: Vec<WindowPrompt<'a>>,
 }
 
@@ -215,7 +221,10 @@ impl LiveSource {
             source.scores = scores;
         }
         if self.site.feed.has_viewers() {
-            self.site.feed.publish(EventKind::Window, Some(&self.id), &window_body(&self.id, window, start, end));
+            let heard = self.site.history.as_ref().zip(window.embedding);
+            let heard = heard.and_then(|(history, embedding)| captions(history, embedding, CAPTIONS));
+            let body = WindowBody { heard, ..window_body(&self.id, window, start, end) };
+            self.site.feed.publish(EventKind::Window, Some(&self.id), &body);
         }
     }
 
@@ -264,6 +273,7 @@ fn window_body<'a>(source: &'a str, window: &ScoredWindow<'a>, start: SystemTime
         ended_at: time_of_day(end),
         lost: rounded(window.lost.into(), 3),
         gated: window.gated,
+        heard: None,
         prompts: prompts.collect(),
     }
 }
@@ -289,6 +299,7 @@ fn explain(
         Verdict::Started => ("started", None),
         Verdict::Open => ("open", None),
         Verdict::Ended => ("ended", None),
+        Verdict::Quiet => ("quiet", Some("quiet hours, or a snooze".into())),
     }
 }
 

@@ -39,6 +39,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::command::{Outcome, Reply, RequestQueue};
 use crate::config::HttpSpec;
 use crate::health::Health;
+use crate::history::History;
 use crate::mqtt::{self, Info};
 use crate::threads::ServiceThread;
 use access::Gate;
@@ -60,6 +61,8 @@ struct Site {
     node: String,
     info: Info,
     frontend: FrontendSpec,
+    /// The past; none where none is kept.
+    history: Option<History>,
     /// The newest scores, and how many events there were.
     observed: live::Observed,
     counters: HttpCounters,
@@ -89,6 +92,7 @@ impl Site {
             node: node.to_owned(),
             info,
             frontend,
+            history: None,
             observed: live::Observed::default(),
             counters: HttpCounters::default(),
             stop: tokio::sync::Notify::new(),
@@ -113,7 +117,7 @@ impl Site {
 
 impl HttpServer {
     /// Starts the `http` thread, which listens as `spec` says, as soon as the address can be had. Columns of the spectrogram are
-    /// `frontend`'s. What others ask for goes to `requests`.
+    /// `frontend`'s; questions of the past are `history`'s. What others ask for goes to `requests`.
     ///
     /// # Errors
     /// The system gives no runtime or no thread.
@@ -122,6 +126,7 @@ impl HttpServer {
         node: &str,
         info: Info,
         frontend: FrontendSpec,
+        history: Option<History>,
         requests: Arc<RequestQueue>,
     ) -> Result<(Self, ServiceThread)> {
         // Reading files may wait for a disk, which no stream is to wait for: one such thread is enough for a home.
@@ -132,7 +137,8 @@ impl HttpServer {
             .thread_name("http-files")
             .build()
             .context("the page cannot be served")?;
-        let site = Arc::new(Site::new(spec, node, info, frontend, requests));
+        let site = Site::new(spec, node, info, frontend, requests);
+        let site = Arc::new(Site { history, ..site });
         let (served, listen) = (Arc::clone(&site), spec.listen);
         let thread = ServiceThread::spawn("http", move |heartbeat| {
             runtime.block_on(connections::serve(served, listen, &heartbeat));

@@ -26,6 +26,12 @@ use super::api;
         api::commands::resume,
         api::commands::reload,
         api::commands::describe_info,
+        api::commands::describe_ask,
+        api::commands::snooze,
+        api::past::scores,
+        api::past::ask,
+        api::past::what_if,
+        api::past::heard,
         api::session::login,
         api::session::logout,
         super::metrics::scrape

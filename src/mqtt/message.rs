@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::command::Outcome;
-use crate::health::{Health, SourceHealth, ThreadHealth};
+use crate::health::{Health, QuietHealth, SourceHealth, ThreadHealth};
 use crate::outbox::EventRecord;
 
 /// Payloads of `status`.
@@ -121,6 +121,21 @@ struct HealthPayload<'a> {
     sources: BTreeMap<&'a str, SourcePayload>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     threads: BTreeMap<&'a str, ThreadPayload>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    quiet: Vec<QuietPayload<'a>>,
+}
+
+/// A time in which no events begin.
+#[derive(Serialize)]
+struct QuietPayload<'a> {
+    until: String,
+    /// `hours`, or `snooze`.
+    by: &'static str,
+    /// Left out where it is all of them.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    sources: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    prompts: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -215,7 +230,24 @@ pub fn health(health: &Health) -> serde_json::Result<Vec<u8>> {
         names_taken: health.names_taken,
         sources: health.sources.iter().map(|source| (source.id.as_str(), SourcePayload::of(source))).collect(),
         threads: health.threads.iter().map(|thread| (thread.name, ThreadPayload::of(thread))).collect(),
+        quiet: health.quiet.iter().map(QuietPayload::of).collect(),
     })
+}
+
+/// The data of `snooze`'s response: what is quiet then, as health has it.
+///
+/// # Errors
+/// What no payload of ours does: a number or a key that JSON has no form for.
+pub fn quiet(quiet: &[QuietHealth]) -> serde_json::Result<Value> {
+    let list = quiet.iter().map(|quiet| serde_json::to_value(QuietPayload::of(quiet)));
+    Ok(serde_json::json!({ "quiet": list.collect::<serde_json::Result<Vec<_>>>()? }))
+}
+
+impl<'a> QuietPayload<'a> {
+    fn of(quiet: &'a QuietHealth) -> Self {
+        let by = if quiet.is_snooze { "snooze" } else { "hours" };
+        Self { until: time_of_day(quiet.until), by, sources: &quiet.sources, prompts: &quiet.prompts }
+    }
 }
 
 impl ThreadPayload {
@@ -355,6 +387,12 @@ mod tests {
         assert!(faint.ends_with(r#""windows_failed":0,"loudest_db":-61,"gain_db":6}}}"#), "{faint}");
         let taken = text(health(&Health { names_taken: 1, ..node.clone() }));
         assert!(taken.contains(r#""commands_dropped":0,"names_taken":1,"sources""#), "{taken}");
+        let (until, dog) = (at(0), vec!["dog".into()]);
+        let night = QuietHealth { until, is_snooze: false, sources: Vec::new(), prompts: dog };
+        let snooze = QuietHealth { is_snooze: true, sources: vec!["mic".into()], prompts: Vec::new(), until };
+        let quiet = text(health(&Health { quiet: vec![night, snooze], ..node.clone() }));
+        let expected_quiet = r#","quiet":[{"until":"2026-11-22T18:00:00.000Z","by":"hours","prompts":["dog"]},{"until":"2026-11-22T18:00:00.000Z","by":"snooze","sources":["mic"]}]}"#;
+        assert!(quiet.ends_with(expected_quiet), "{quiet}");
         let threads = vec![
             ThreadHealth { name: "outbox", state: ThreadHealth::OK, quiet: Duration::from_millis(4_900) },
             ThreadHealth { name: "mqtt", state: ThreadHealth::LATE, quiet: Duration::from_secs(301) },

@@ -49,7 +49,10 @@ use discovery::{Node, PromptEntity};
 pub use identity::Identity;
 use inbox::Subscriptions;
 use link::WINDOW;
-pub use message::{Info, event as event_payload, health as health_payload, response as response_payload, time_of_day};
+pub use message::{
+    Info, event as event_payload, health as health_payload, quiet as quiet_payload, response as response_payload,
+    time_of_day,
+};
 use namesake::NamesakeWatch;
 use outgoing::Outgoing;
 use protocol::{ConnectOptions, LastWill, PublishForm};

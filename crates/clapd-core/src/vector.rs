@@ -32,6 +32,22 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
     if lengths > 0.0 { (dot(a, b) / lengths) as f32 } else { 0.0 }
 }
 
+/// Appends `vector` to `packed` in 16 bits a number, for whoever stores many. Returns the scale that [`unpack`] takes: the largest
+/// number has all 15 bits, so that none is off by more than 1/65,534 of it.
+pub fn pack(vector: &[f32], packed: &mut Vec<i16>) -> f32 {
+    let largest = vector.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    let scale = largest / f32::from(i16::MAX);
+    // A vector of zeros, or of what is no number, becomes zero.
+    let (scale, factor) = if scale.is_normal() { (scale, scale.recip()) } else { (0.0, 0.0) };
+    packed.extend(vector.iter().map(|x| (x * factor).round() as i16));
+    scale
+}
+
+/// The numbers of a packed vector, into `vector` of the same length.
+pub fn unpack(packed: &[i16], scale: f32, vector: &mut [f32]) {
+    vector.iter_mut().zip(packed).for_each(|(x, code)| *x = f32::from(*code) * scale);
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -48,6 +64,29 @@ mod tests {
             normalize(&mut b);
             prop_assert!((dot(&a, &b) - expected).abs() < 1e-5);
             prop_assert!(expected.abs() <= 1.000_001);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn packed_numbers_are_off_by_half_a_step_at_the_most(vector in prop::collection::vec(-1.0_f32..1.0, 0..40)) {
+            let (mut packed, mut unpacked) = (vec![7], vec![0.0; vector.len()]);
+            let scale = pack(&vector, &mut packed);
+            unpack(&packed[1..], scale, &mut unpacked);
+            let largest = vector.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            for (x, y) in vector.iter().zip(&unpacked) {
+                prop_assert!((x - y).abs() <= largest / 65_534.0 * 1.01 + 1e-7, "{} {}", x, y);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_packed_as_zero() {
+        for vector in [[0.0, 0.0], [f32::NAN, f32::NAN], [f32::INFINITY, 1.0]] {
+            let (mut packed, mut unpacked) = (Vec::new(), [9.0; 2]);
+            let scale = pack(&vector, &mut packed);
+            unpack(&packed, scale, &mut unpacked);
+            assert_eq!(unpacked, [0.0, 0.0]);
         }
     }
 

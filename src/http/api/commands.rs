@@ -42,6 +42,38 @@ pub(in crate::http) struct PromptsRequest {
     reset: Option<bool>,
 }
 
+/// A sentence that is asked of the past.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct AskRequest {
+    transaction: Option<i64>,
+    /// 1 to 300 letters.
+    #[schema(min_length = 1, max_length = 300)]
+    text: String,
+    /// A source's id; may be left out where there is one.
+    source: Option<String>,
+    /// Milliseconds since 1970; left out for as far back as there is anything.
+    from: Option<i64>,
+    /// Milliseconds since 1970; left out for now.
+    to: Option<i64>,
+    /// Whether every window's score is wanted, and not only the best.
+    curve: Option<bool>,
+}
+
+/// Who wants quiet, and for how long.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct SnoozeRequest {
+    transaction: Option<i64>,
+    /// From now on; 0 ends it.
+    #[schema(minimum = 0, maximum = 1440)]
+    minutes: u32,
+    /// A source's id; left out for all.
+    source: Option<String>,
+    /// A prompt's id; left out for all.
+    prompt: Option<String>,
+}
+
 /// Describes a command: its function, path, and body.
 macro_rules! describe {
     ($name:ident, $path:literal, $body:ty, $text:literal) => {
@@ -60,3 +92,5 @@ describe!(pause, "/api/v1/request/pause", SourceRequest, "Drops the sound of a s
 describe!(resume, "/api/v1/request/resume", SourceRequest, "Listens again.");
 describe!(reload, "/api/v1/request/reload", PlainRequest, "Reads the configuration again.");
 describe!(describe_info, "/api/v1/request/info", PlainRequest, "Answers with what runs here.");
+describe!(describe_ask, "/api/v1/request/ask", AskRequest, "Answers with what a sentence would have scored in the past.");
+describe!(snooze, "/api/v1/request/snooze", SnoozeRequest, "Begins no events for some minutes.");

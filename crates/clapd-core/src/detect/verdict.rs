@@ -21,4 +21,6 @@ pub enum Verdict {
     Open,
     /// An event ended.
     Ended,
+    /// An event would begin or be open, and somebody wants none now. No detector gives it, but whoever withholds its events.
+    Quiet,
 }

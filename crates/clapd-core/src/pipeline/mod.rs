@@ -57,6 +57,9 @@ pub struct ScoredWindow<'a> {
     pub verdicts: &'a [Verdict],
     /// Its embedding, of unit length; none where it was not encoded.
     pub embedding: Option<&'a [f32]>,
+    /// The detector goes on from the window before. False for the first window, and after an interruption, at which open events ended
+    /// with the window before.
+    pub continues: bool,
 }
 
 impl<'a> ScoredWindow<'a> {
@@ -98,6 +101,8 @@ pub struct Pipeline {
     last_end: u64,
     /// Where the last window ended that was to get some.
     tried_end: u64,
+    /// There was a window, and no interruption since.
+    continues: bool,
     input_rate: u32,
     /// A score of 0 a prompt.
     nothing: Vec<Score>,
@@ -141,6 +146,7 @@ impl Pipeline {
             failed: 0,
             last_end: 0,
             tried_end: 0,
+            continues: false,
             step: Arc::new(|| Ok(())),
         })
     }
@@ -214,6 +220,7 @@ impl Pipeline {
 
     /// Nobody listens any more, or nothing has been heard for [`MAX_OUTAGE`]: open events end where the last scored window did.
     pub fn interrupt(&mut self, sink: &mut dyn FnMut(Output<'_>)) {
+        self.continues = false;
         let end = SampleTime::from_samples(self.last_end, self.rate);
         self.detector.finish(end, |event| sink(Output::Event(event)));
     }
@@ -317,7 +324,9 @@ impl Pipeline {
             },
         ));
         let (prompts, verdicts) = (&self.prompts, &self.verdicts);
-        sink(Output::Window(ScoredWindow { start, end, lost, gated, prompts, scores, verdicts, embedding }));
+        let continues = std::mem::replace(&mut self.continues, true);
+        let window = ScoredWindow { start, end, lost, gated, prompts, scores, verdicts, embedding, continues };
+        sink(Output::Window(window));
         self.events.drain(..).for_each(|event| sink(Output::Event(event)));
         Ok(())
     }

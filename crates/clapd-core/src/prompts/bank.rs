@@ -29,6 +29,12 @@ impl PromptBank {
         Ok(Self { rows, width })
     }
 
+    /// The bank of these rows, in this order. A row that is not there is left out.
+    pub(super) fn select(&self, rows: impl IntoIterator<Item = usize>) -> Self {
+        let row = |row: usize| self.rows.get(row * self.width..(row + 1) * self.width).unwrap_or_default();
+        Self { rows: rows.into_iter().flat_map(row).copied().collect(), width: self.width }
+    }
+
     /// Number of prompts.
     pub fn len(&self) -> usize {
         self.rows.len() / self.width.max(1)

@@ -79,6 +79,26 @@ impl PromptTable {
         self.get(id).zip(other.get(id)).is_some_and(|(own, other)| own.is_same_sound(other))
     }
 
+    /// The table of those of its prompts that `is_wanted` holds for, in the same order, with their contrasts and curves.
+    #[must_use]
+    pub fn select(&self, is_wanted: impl Fn(&PromptId) -> bool) -> Self {
+        let wanted: Vec<usize> = (0..self.len()).filter(|place| is_wanted(&self.prompts[*place].id)).collect();
+        let rivals = wanted.iter().flat_map(|place| self.contrasts[*place].clone());
+        let bank = self.bank.select(wanted.iter().copied().chain(rivals));
+        let mut next = wanted.len();
+        let mut selected = Self { bank, ..Self::default() };
+        for (place, old) in wanted.into_iter().enumerate() {
+            let prompt = self.prompts[old].clone();
+            selected.places.insert(prompt.id.clone(), place);
+            selected.prompts.push(prompt);
+            let rivals = self.contrasts[old].len();
+            selected.contrasts.push(next..next + rivals);
+            next += rivals;
+            selected.curves.push(self.curves[old].clone());
+        }
+        selected
+    }
+
     /// Number of prompts.
     pub fn len(&self) -> usize {
         self.prompts.len()
@@ -156,6 +176,28 @@ mod tests {
         let after = table([prompt("cow", "a cow", 7.0), prompt("dog", "a wolf", 6.0), prompt("pig", "a pig", 6.0)]);
         let same: Vec<bool> = after.prompts().iter().map(|prompt| after.is_same_sound(&before, &prompt.id)).collect();
         assert_eq!(same, [true, false, false]);
+    }
+
+    #[test]
+    fn selected_prompts_score_as_before() {
+        let unit = |axis: usize| TextEmbedding {
+            vector: (0..6).map(|i| if i == axis { 1.0 } else { 0.0 }).collect(),
+            coverage: None,
+        };
+        let curve = |top| Calibration::new(vec![[-1.0, 0.0], [1.0, top]]).unwrap();
+        let prepared = (0..3).map(|n| PreparedPrompt {
+            contrast: (0..n).map(|rival| unit(3 + rival)).collect(),
+            curve: (n == 2).then(|| curve(5.0)),
+            ..PreparedPrompt::of_text(Prompt::of_text(PromptId::numbered(n), "x", Rule::default()), unit(n))
+        });
+        let table = Arc::new(PromptTable::new(6, prepared.collect()).unwrap());
+        let selected = Arc::new(table.select(|id| *id != PromptId::numbered(1)));
+        let embedding = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
+        let all = PromptScorer::new(table, curve(10.0)).score(&embedding).to_vec();
+        let some = PromptScorer::new(Arc::clone(&selected), curve(10.0)).score(&embedding).to_vec();
+        assert_eq!(some, [all[0], all[2]]);
+        assert_eq!(selected.get(&PromptId::numbered(2)).map(|it| it.id.as_str()), Some("2"));
+        assert!(selected.get(&PromptId::numbered(1)).is_none());
     }
 
     #[test]

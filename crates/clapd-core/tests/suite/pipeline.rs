@@ -85,6 +85,8 @@ fn scene() -> Vec<f32> {
 #[derive(Debug, Default, PartialEq)]
 struct Outputs {
     windows: Vec<(f64, f64, f32, f32)>,
+    /// Windows that do not go on from the one before.
+    anew: Vec<usize>,
     events: Vec<Event>,
 }
 
@@ -92,6 +94,9 @@ impl Outputs {
     fn take(&mut self, output: Output<'_>) {
         match output {
             Output::Window(w) => {
+                if !w.continues {
+                    self.anew.push(self.windows.len());
+                }
                 self.windows.push((w.start.as_secs_f64(), w.end.as_secs_f64(), w.lost, w.scores[0].score));
             }
             Output::Event(event) => self.events.push(event),
@@ -183,6 +188,7 @@ fn a_short_outage_keeps_time_and_holds_the_state() {
     let end = end_of(&seen);
     assert!((15.0..18.0).contains(&end), "ended at {end}");
     assert_eq!(skipped, 0, "nothing was heard, so nothing was skipped");
+    assert_eq!(seen.anew, [0]);
     assert!(seen.windows.iter().any(|window| window.2 > 0.2), "windows with losses say so");
 }
 
@@ -192,6 +198,7 @@ fn a_long_outage_ends_events_where_they_were_last_heard() {
     let end = end_of(&seen);
     assert!((4.0..=5.0).contains(&end), "ended at {end}");
     assert_eq!(skipped, 0);
+    assert!(seen.anew.len() == 2 && seen.windows[seen.anew[1]].1 > 3_600.0, "{:?}", seen.anew);
     assert!(seen.windows.last().unwrap().1 > 3_608.0, "the time line goes on: {:?}", seen.windows.last());
 }
 
