@@ -23,6 +23,7 @@
 //! | `outbox` | writes events to the disk, drops those over a bound | the oldest start and end go together; `events_dropped` counts them |
 //! | `mqtt` | owns the connection; publishes also what has waited for Home Assistant | back off with jitter; the outbox has an event until it is acknowledged, and of scores the newest waits |
 //! | `http` | serves the page, REST, the stream of what happens and metrics; all async code there is | a viewer's oldest messages are dropped, `clapd_viewer_drops_total` counts them; more connections or viewers than there is room for are told to come later |
+//! | `questions` | embeds and scores what is asked of the past, and captions, new texts by a process of its own | one at a time; a fifth that waits is refused |
 //! | `identity` | writes the names that the broker knows this node by, and ends | one at a time; the newest content waits |
 //! | `worker` | reads, decodes, embeds and opens what a reload or a request asks for, new texts by a process of its own | one change at a time; another is refused |
 //! | main | the supervisor: owns the handles of the others, signals, health, watchdog, requests; never waits but to stop | more than eight requests are dropped; `commands_dropped` counts them |
@@ -42,10 +43,13 @@
 //! | [`score_log`] | a file of scores within a bound | |
 //! | [`health`] | what all threads have counted, at a moment | counter |
 //! | [`outbox`] | events that wait, also after a power cut | counter, threads, time |
-//! | [`config`] | the TOML file as settings, or every fault at once | the types of capture, outbox, score_log |
+//! | [`local_time`] | times of day where the computer stands | |
+//! | [`history`] | the past in memory, for any question and any rule | time |
+//! | [`quiet`] | when no events begin | local_time, time |
+//! | [`config`] | the TOML file as settings, or every fault at once | the types of capture, history, outbox, quiet, score_log |
 //! | [`prompts`] | prompts with their recordings and embeddings | config |
-//! | [`command`] | what others may ask, over MQTT or HTTP, and the requests that wait | |
-//! | [`http`] | the page, REST, the stream of what happens, metrics | capture, command, config, counter, health, mqtt (its payloads), outbox, threads |
+//! | [`command`] | what others may ask, over MQTT or HTTP, and the requests that wait | quiet |
+//! | [`http`] | the page, REST, the stream of what happens, metrics | capture, command, config, counter, health, history, mqtt (its payloads), outbox, threads |
 //! | [`mqtt`] | topics, messages, discovery and the connection | backoff, command, config, health, outbox, threads |
 //! | [`daemon`] | the process that goes on | all of these but backoff |
 //! | [`cli`] | a file a command | capture, config, daemon, mqtt, prompts, score_log, time |

@@ -2,8 +2,8 @@
 //!
 //! A [`WallAnchor`] turns a source's [`SampleTime`] into the time of day; [`Clocks`] and [`ClockStep`] find out when
 //! somebody has set the time of day. Waiting times are [`BootTime`]s, since the standard library's `Instant` stands still while
-//! the computer is suspended. Here only [`Clocks::now`] asks the operating system what time it is, and only `capture` and
-//! `outbox` call it.
+//! the computer is suspended. Here only [`Clocks::now`] asks the operating system what time it is, and only `capture`,
+//! `outbox`, `history` and the daemon's quiet hours call it.
 
 use std::fs;
 use std::ops::Add;

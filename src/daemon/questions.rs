@@ -92,7 +92,7 @@ fn answer(history: &History, preparer: &PromptPreparer, question: &Question, act
     let embedding = embedding.ok_or_else(|| "the text model has said nothing, which is a fault in clapd".to_owned())?;
     activity.set("asking the past");
     let period = Period { from: from.unwrap_or(i64::MIN), to: to.unwrap_or(i64::MAX) };
-    let answer = history.ask(&source, embedding, period).map_err(|error| error.to_string())?;
+    let answer = history.ask(&source, &embedding, period).map_err(|error| error.to_string())?;
     Ok(answer_data(text, &source, &answer, *curve))
 }
 

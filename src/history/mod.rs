@@ -12,12 +12,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clapd_core::model::TextEmbedding;
 use clapd_core::pipeline::ScoredWindow;
-use clapd_core::prompts::{PreparedPrompt, Prompt, PromptId, PromptScorer, PromptTable, Rule};
+use clapd_core::prompts::{PromptId, PromptScorer, PromptTable, Rule};
 use clapd_core::score::{Calibration, Score};
 
 use crate::time::Clocks;
@@ -214,6 +214,18 @@ impl History {
         })
     }
 
+    /// Gives the windows that ended in `period`, in order, some at a time, and what is to be added to their times.
+    fn read(&self, source: &str, period: Period, mut take: impl FnMut(&mut Batch, i64)) -> Result<(), HistoryError> {
+        let (ring, offset) = (self.ring(source)?, self.offset());
+        let is_wanted = |at: i64| (period.from..=period.to).contains(&(at + offset));
+        let (mut batch, mut next) = (Batch::default(), Some(0));
+        while let Some(number) = next {
+            next = lock(&ring).read(number, is_wanted, &mut batch);
+            take(&mut batch, offset);
+        }
+        Ok(())
+    }
+
     /// Gives each window that ended in `period`, in order, with the time of day at its end and its scores by `table`.
     fn score(
         &self,
@@ -222,19 +234,14 @@ impl History {
         period: Period,
         mut take: impl FnMut(i64, &StoredWindow, &[Score]),
     ) -> Result<(), HistoryError> {
-        let (ring, offset) = (self.ring(source)?, self.offset());
         let mut scorer = PromptScorer::new(Arc::clone(table), self.0.calibration.clone());
         let nothing = vec![Score::default(); table.len()];
-        let is_wanted = |at: i64| (period.from..=period.to).contains(&(at + offset));
-        let (mut batch, mut next) = (Batch::default(), Some(0));
-        while let Some(number) = next {
-            next = lock(&ring).read(number, is_wanted, &mut batch);
+        self.read(source, period, |batch, offset| {
             batch.for_each(|window, embedding| {
                 let scores = if window.gated { &nothing } else { scorer.score(embedding) };
                 take(window.at + offset, window, scores);
             });
-        }
-        Ok(())
+        })
     }
 
     /// What the prompts that are listened for scored, or those of `ids`, by the embeddings and contrasts that they have now.
@@ -272,15 +279,19 @@ impl History {
     ///
     /// # Errors
     /// No such source; an embedding of another model.
-    pub fn ask(&self, source: &str, text: TextEmbedding, period: Period) -> Result<PastAnswer, HistoryError> {
-        let began = std::time::Instant::now();
-        let prompt = Prompt::of_text(PromptId::numbered(0), "", Rule::default());
-        let table = PromptTable::new(self.0.width, vec![PreparedPrompt::of_text(prompt, text)]);
-        let table = Arc::new(table.map_err(|error| HistoryError::Missing(error.to_string()))?);
+    pub fn ask(&self, source: &str, text: &TextEmbedding, period: Period) -> Result<PastAnswer, HistoryError> {
+        let began = Instant::now();
+        if text.vector.len() != self.0.width {
+            let text = format!("the text's embedding has {} numbers, the model's {}", text.vector.len(), self.0.width);
+            return Err(HistoryError::Missing(text));
+        }
         let (mut at, mut scores) = (Vec::new(), Vec::new());
-        self.score(source, &table, period, |ended_at, _, score| {
-            at.push(ended_at);
-            scores.extend(score.iter().map(|score| score.score));
+        self.read(source, period, |batch, offset| {
+            batch.for_each_cosine(&text.vector, |window, cosine| {
+                at.push(window.at + offset);
+                let score = self.0.calibration.score(cosine.clamp(-1.0, 1.0)).score;
+                scores.push(if window.gated { 0.0 } else { score });
+            });
         })?;
         let best = best(&at, &scores);
         Ok(PastAnswer { at, scores, best, took: began.elapsed() })

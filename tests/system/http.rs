@@ -16,20 +16,20 @@ use crate::support::broker::{Broker, free_port};
 use crate::support::http::{Answer, Viewer, connect, get, post, request, send};
 use crate::support::node::{Daemon, NOBODY, RECORDING, mqtt};
 
-const READ: &str = "read-0123456789abcdef";
-const WRITE: &str = "write-0123456789abcdef";
+pub(crate) const READ: &str = "read-0123456789abcdef";
+pub(crate) const WRITE: &str = "write-0123456789abcdef";
 /// An event that every score starts, and none ends.
-const ANY: &str = "[[prompt]]\nid = \"any\"\ntext = \"a sound\"\nstart = 0\nstop = 0\nconfirm = [1, 1]\n";
+pub(crate) const ANY: &str = "[[prompt]]\nid = \"any\"\ntext = \"a sound\"\nstart = 0\nstop = 0\nconfirm = [1, 1]\n";
 
 /// A daemon with a page.
-struct Served {
-    daemon: Daemon,
-    address: SocketAddr,
+pub(crate) struct Served {
+    pub(crate) daemon: Daemon,
+    pub(crate) address: SocketAddr,
 }
 
 impl Served {
     /// With this `[http]`, beside its `listen` and token files, after `more` of the configuration.
-    fn start(more: &str, http: &str) -> Self {
+    pub(crate) fn start(more: &str, http: &str) -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("read"), format!("{READ}\n")).expect("is written");
@@ -43,11 +43,11 @@ impl Served {
         Self { daemon, address }
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         get(self.address, path, &[])
     }
 
-    fn stop(self) -> String {
+    pub(crate) fn stop(self) -> String {
         self.daemon.signal("-TERM");
         let (status, log) = self.daemon.end();
         assert!(status.success(), "{log}");
@@ -56,7 +56,7 @@ impl Served {
 }
 
 /// A source that plays the recording round and round at its own pace.
-fn playing() -> String {
+pub(crate) fn playing() -> String {
     format!("[[source]]\nid = \"mic\"\nfile = {RECORDING:?}\nrealtime = true\nloop = true\n")
 }
 
@@ -78,7 +78,7 @@ fn wait_for_metric(address: SocketAddr, series: &str, will_do: impl Fn(f64) -> b
 }
 
 /// Both token files, and who is asked for them.
-fn tokens(access: &str) -> String {
+pub(crate) fn tokens(access: &str) -> String {
     format!("access = \"{access}\"\nread_token_file = \"read\"\nwrite_token_file = \"write\"\n")
 }
 

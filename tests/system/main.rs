@@ -17,6 +17,8 @@ mod identity;
 mod limits;
 mod liveness;
 mod mqtt;
+mod past;
+mod quiet;
 mod setup;
 mod soak;
 mod streams;
