@@ -16,6 +16,9 @@ _clapd() {
             ",$1")
                 cmd="clapd"
                 ;;
+            clapd,ask)
+                cmd="clapd__subcmd__ask"
+                ;;
             clapd,bench)
                 cmd="clapd__subcmd__bench"
                 ;;
@@ -48,6 +51,9 @@ _clapd() {
                 ;;
             clapd,watch)
                 cmd="clapd__subcmd__watch"
+                ;;
+            clapd__subcmd__help,ask)
+                cmd="clapd__subcmd__help__subcmd__ask"
                 ;;
             clapd__subcmd__help,bench)
                 cmd="clapd__subcmd__help__subcmd__bench"
@@ -89,12 +95,46 @@ _clapd() {
 
     case "${cmd}" in
         clapd)
-            opts="-h -V --help --version setup run demo watch score embed devices check embed-cache bench help"
+            opts="-h -V --help --version setup run demo watch ask score embed devices check embed-cache bench help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clapd__subcmd__ask)
+            opts="-h --source --hours --from --to --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --source)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hours)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -243,8 +283,22 @@ _clapd() {
             return 0
             ;;
         clapd__subcmd__help)
-            opts="setup run demo watch score embed devices check embed-cache bench help"
+            opts="setup run demo watch ask score embed devices check embed-cache bench help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clapd__subcmd__help__subcmd__ask)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -30,6 +30,7 @@ complete -c clapd -n "__fish_clapd_needs_command" -f -a "setup" -d 'Try out a mi
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "run" -d 'Listen and publish, as the configuration says (the daemon)'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "demo" -d 'Hear the bundled recording: scores and events, without configuration or broker'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "watch" -d 'Show live scores, and suggest thresholds that suit the room'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "ask" -d 'Ask the running daemon what any sentence would have scored in the last hours'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "score" -d 'Score recordings against texts'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "embed" -d 'Print the embeddings of recordings and texts'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "devices" -d 'List the input devices by the names that a configuration may use'
@@ -66,6 +67,13 @@ complete -c clapd -n "__fish_clapd_using_subcommand watch" -l false-alarms -d 'F
 complete -c clapd -n "__fish_clapd_using_subcommand watch" -l log -d 'Write every score to a file, .jsonl or .csv (of at most 200 MB, its older half in FILE.1)' -r -F
 complete -c clapd -n "__fish_clapd_using_subcommand watch" -l json -d 'Nothing but the suggestions, a JSON object a line'
 complete -c clapd -n "__fish_clapd_using_subcommand watch" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand ask" -l source -d 'The source\'s id; all of them without it' -r
+complete -c clapd -n "__fish_clapd_using_subcommand ask" -l hours -d 'So many hours back' -r
+complete -c clapd -n "__fish_clapd_using_subcommand ask" -l from -d 'Local time, such as "2026-11-22 19:00"; without it as far back as there is anything' -r
+complete -c clapd -n "__fish_clapd_using_subcommand ask" -l to -d 'Local time; without it until now' -r
+complete -c clapd -n "__fish_clapd_using_subcommand ask" -l config -d 'The daemon\'s configuration file, which says where it listens' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand ask" -l json -d 'The daemon\'s answer as JSON, a line a source: every window\'s score, times in milliseconds since 1970'
+complete -c clapd -n "__fish_clapd_using_subcommand ask" -s h -l help -d 'Print help'
 complete -c clapd -n "__fish_clapd_using_subcommand score" -s p -l prompt -d 'A sound in words; may be given several times' -r
 complete -c clapd -n "__fish_clapd_using_subcommand score" -l like -d 'A recording of a sound, as another prompt; may be given several times, for recordings of one sound' -r -F
 complete -c clapd -n "__fish_clapd_using_subcommand score" -l raw -d 'What `-` (standard input) carries where it is raw PCM: rate, format (s16, s24, s32, f32, u8, alaw, mulaw; little-endian) and channels, such as 16000:s16:1' -r
@@ -94,14 +102,15 @@ complete -c clapd -n "__fish_clapd_using_subcommand bench" -l bundle -d 'Model b
 complete -c clapd -n "__fish_clapd_using_subcommand bench" -l threads -d 'Threads that the model computes with, where its kernels are clapd\'s own' -r
 complete -c clapd -n "__fish_clapd_using_subcommand bench" -l json -d 'One JSON object'
 complete -c clapd -n "__fish_clapd_using_subcommand bench" -s h -l help -d 'Print help'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "setup" -d 'Try out a microphone and a broker, and write a configuration for them'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "run" -d 'Listen and publish, as the configuration says (the daemon)'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "demo" -d 'Hear the bundled recording: scores and events, without configuration or broker'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "watch" -d 'Show live scores, and suggest thresholds that suit the room'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "score" -d 'Score recordings against texts'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "embed" -d 'Print the embeddings of recordings and texts'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "devices" -d 'List the input devices by the names that a configuration may use'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "check" -d 'Name every fault of a configuration, with its line and remedy; nothing is started'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "embed-cache" -d 'Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "bench" -d 'Measure a bundle\'s speed and memory on this machine'
-complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch score embed devices check embed-cache bench help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch ask score embed devices check embed-cache bench help" -f -a "setup" -d 'Try out a microphone and a broker, and write a configuration for them'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch ask score embed devices check embed-cache bench help" -f -a "run" -d 'Listen and publish, as the configuration says (the daemon)'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch ask score embed devices check embed-cache bench help" -f -a "demo" -d 'Hear the bundled recording: scores and events, without configuration or broker'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch ask score embed devices check embed-cache bench help" -f -a "watch" -d 'Show live scores, and suggest thresholds that suit the room'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch ask score embed devices check embed-cache bench help" -f -a "ask" -d 'Ask the running daemon what any sentence would have scored in the last hours'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch ask score embed devices check embed-cache bench help" -f -a "score" -d 'Score recordings against texts'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch ask score embed devices check embed-cache bench help" -f -a "embed" -d 'Print the embeddings of recordings and texts'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch ask score embed devices check embed-cache bench help" -f -a "devices" -d 'List the input devices by the names that a configuration may use'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch ask score embed devices check embed-cache bench help" -f -a "check" -d 'Name every fault of a configuration, with its line and remedy; nothing is started'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch ask score embed devices check embed-cache bench help" -f -a "embed-cache" -d 'Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch ask score embed devices check embed-cache bench help" -f -a "bench" -d 'Measure a bundle\'s speed and memory on this machine'
+complete -c clapd -n "__fish_clapd_using_subcommand help; and not __fish_seen_subcommand_from setup run demo watch ask score embed devices check embed-cache bench help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
