@@ -74,6 +74,8 @@ pub struct Health {
     pub commands_dropped: u64,
     /// See [`DeliveryCounters`].
     pub names_taken: u64,
+    /// Events that are missing in the journal.
+    pub journal_lost: u64,
     /// The threads that serve all sources.
     pub threads: Vec<ThreadHealth>,
     /// One for each source, in the configuration's order.
@@ -157,6 +159,7 @@ impl Health {
         self.outbox != before.outbox
             || self.connections != before.connections
             || self.names_taken != before.names_taken
+            || self.journal_lost != before.journal_lost
             || !self.threads.iter().map(ThreadHealth::is_late).eq(before.threads.iter().map(ThreadHealth::is_late))
             || !self.sources.iter().map(SourceHealth::news).eq(before.sources.iter().map(SourceHealth::news))
     }

@@ -23,6 +23,7 @@
 //! | `outbox` | writes events to the disk, drops those over a bound | the oldest start and end go together; `events_dropped` counts them |
 //! | `mqtt` | owns the connection; publishes also what has waited for Home Assistant | back off with jitter; the outbox has an event until it is acknowledged, and of scores the newest waits |
 //! | `identity` | writes the names that the broker knows this node by, and ends | one at a time; the newest content waits |
+//! | `journal` | writes events of the past | leaves out what does not fit into its queue; `journal_lost` counts it |
 //! | `worker` | reads, decodes, embeds and opens what a reload or a request asks for, new texts by a process of its own | one change at a time; another is refused |
 //! | main | the supervisor: owns the handles of the others, signals, health, watchdog, requests; never waits but to stop | more than eight requests are dropped; `commands_dropped` counts them |
 //!
@@ -37,15 +38,18 @@
 //! | [`counter`], [`backoff`] | a count and when it deserves a log line; waits that double | |
 //! | [`threads`] | names, heartbeats and ends of threads | |
 //! | [`time`] | the computer's clocks, and where they meet a source's | |
-//! | [`capture`] | devices, streams, files and standard input as samples | counter, backoff, threads, time |
+//! | [`local_time`] | the time of day where the computer stands | |
+//! | [`levels`] | how loud it is at each source: of the last hours, and of events | |
+//! | [`capture`] | devices, streams, files and standard input as samples | counter, backoff, levels, threads, time |
 //! | [`score_log`] | a file of scores within a bound | |
+//! | [`journal`] | events of the past, on disk within a bound | counter, levels, threads |
 //! | [`health`] | what all threads have counted, at a moment | counter |
-//! | [`outbox`] | events that wait, also after a power cut | counter, threads, time |
-//! | [`config`] | the TOML file as settings, or every fault at once | the types of capture, outbox, score_log |
+//! | [`outbox`] | events that wait, also after a power cut | counter, levels, threads, time |
+//! | [`config`] | the TOML file as settings, or every fault at once | the types of capture, journal, levels, outbox, score_log |
 //! | [`prompts`] | prompts with their recordings and embeddings | config |
-//! | [`mqtt`] | topics, messages, discovery, commands and the connection | config, health, outbox, backoff, threads |
-//! | [`daemon`] | the process that goes on | all of these but backoff |
-//! | [`cli`] | a file a command | capture, config, daemon, mqtt, prompts, score_log, time |
+//! | [`mqtt`] | topics, messages, discovery, commands and the connection | config, health, levels, outbox, backoff, threads |
+//! | [`daemon`] | the process that goes on | all of these but backoff and local_time |
+//! | [`cli`] | a file a command | capture, config, daemon, journal, levels, local_time, mqtt, prompts, score_log, time |
 //!
 //! # Rules
 //!
@@ -73,6 +77,9 @@ pub mod config;
 pub mod counter;
 pub mod daemon;
 pub mod health;
+pub mod journal;
+pub mod levels;
+pub mod local_time;
 pub mod loudness;
 pub mod mqtt;
 pub mod outbox;

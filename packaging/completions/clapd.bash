@@ -19,6 +19,9 @@ _clapd() {
             clapd,bench)
                 cmd="clapd__subcmd__bench"
                 ;;
+            clapd,calibrate)
+                cmd="clapd__subcmd__calibrate"
+                ;;
             clapd,check)
                 cmd="clapd__subcmd__check"
                 ;;
@@ -27,6 +30,9 @@ _clapd() {
                 ;;
             clapd,devices)
                 cmd="clapd__subcmd__devices"
+                ;;
+            clapd,diary)
+                cmd="clapd__subcmd__diary"
                 ;;
             clapd,embed)
                 cmd="clapd__subcmd__embed"
@@ -49,8 +55,23 @@ _clapd() {
             clapd,watch)
                 cmd="clapd__subcmd__watch"
                 ;;
+            clapd__subcmd__calibrate,help)
+                cmd="clapd__subcmd__calibrate__subcmd__help"
+                ;;
+            clapd__subcmd__calibrate,mic)
+                cmd="clapd__subcmd__calibrate__subcmd__mic"
+                ;;
+            clapd__subcmd__calibrate__subcmd__help,help)
+                cmd="clapd__subcmd__calibrate__subcmd__help__subcmd__help"
+                ;;
+            clapd__subcmd__calibrate__subcmd__help,mic)
+                cmd="clapd__subcmd__calibrate__subcmd__help__subcmd__mic"
+                ;;
             clapd__subcmd__help,bench)
                 cmd="clapd__subcmd__help__subcmd__bench"
+                ;;
+            clapd__subcmd__help,calibrate)
+                cmd="clapd__subcmd__help__subcmd__calibrate"
                 ;;
             clapd__subcmd__help,check)
                 cmd="clapd__subcmd__help__subcmd__check"
@@ -60,6 +81,9 @@ _clapd() {
                 ;;
             clapd__subcmd__help,devices)
                 cmd="clapd__subcmd__help__subcmd__devices"
+                ;;
+            clapd__subcmd__help,diary)
+                cmd="clapd__subcmd__help__subcmd__diary"
                 ;;
             clapd__subcmd__help,embed)
                 cmd="clapd__subcmd__help__subcmd__embed"
@@ -82,6 +106,9 @@ _clapd() {
             clapd__subcmd__help,watch)
                 cmd="clapd__subcmd__help__subcmd__watch"
                 ;;
+            clapd__subcmd__help__subcmd__calibrate,mic)
+                cmd="clapd__subcmd__help__subcmd__calibrate__subcmd__mic"
+                ;;
             *)
                 ;;
         esac
@@ -89,7 +116,7 @@ _clapd() {
 
     case "${cmd}" in
         clapd)
-            opts="-h -V --help --version setup run demo watch score embed devices check embed-cache bench help"
+            opts="-h -V --help --version setup run demo watch score embed devices check diary calibrate embed-cache bench help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -114,6 +141,96 @@ _clapd() {
                     return 0
                     ;;
                 --threads)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clapd__subcmd__calibrate)
+            opts="-h --help mic help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clapd__subcmd__calibrate__subcmd__help)
+            opts="mic help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clapd__subcmd__calibrate__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clapd__subcmd__calibrate__subcmd__help__subcmd__mic)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clapd__subcmd__calibrate__subcmd__mic)
+            opts="-h --level --hz --source --config --file --write --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hz)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --source)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -190,6 +307,44 @@ _clapd() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        clapd__subcmd__diary)
+            opts="-h --from --to --source --prompt --csv --html --config --journal --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --source)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --prompt)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --journal)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         clapd__subcmd__embed)
             opts="-h --audio --raw --text --bundle --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -243,7 +398,7 @@ _clapd() {
             return 0
             ;;
         clapd__subcmd__help)
-            opts="setup run demo watch score embed devices check embed-cache bench help"
+            opts="setup run demo watch score embed devices check diary calibrate embed-cache bench help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -259,6 +414,34 @@ _clapd() {
         clapd__subcmd__help__subcmd__bench)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clapd__subcmd__help__subcmd__calibrate)
+            opts="mic"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clapd__subcmd__help__subcmd__calibrate__subcmd__mic)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -299,6 +482,20 @@ _clapd() {
             return 0
             ;;
         clapd__subcmd__help__subcmd__devices)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clapd__subcmd__help__subcmd__diary)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

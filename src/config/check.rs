@@ -51,8 +51,12 @@ impl Checker<'_> {
             Some(log) => Some(self.check_log(log)?),
             None => None,
         };
+        let levels = self.check_levels(raw.levels.as_ref());
+        let journal = self.check_journal(raw.journal.as_ref());
         Some(Settings {
             log,
+            levels: levels?,
+            journal: journal?,
             node: node?,
             bundle,
             threads: threads? as usize,

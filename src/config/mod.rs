@@ -10,6 +10,7 @@ mod check;
 mod checker;
 mod diagnostic;
 mod id;
+mod levels;
 mod log;
 mod prompt_list;
 mod prompts;
@@ -29,11 +30,14 @@ use std::time::Duration;
 use clapd_core::prompts::Prompt;
 
 use crate::capture::SourceSpec;
+use crate::journal::JournalSpec;
+use crate::levels::LevelPublishing;
 use crate::outbox::OutboxSpec;
 use crate::score_log::LogSpec;
 pub use broker::Broker;
 use checker::{CheckOutcome, Checker};
 pub use diagnostic::{Diagnostic, Faults, Location, Recording};
+pub use levels::with_full_scale_db;
 pub use prompt_list::{PromptOrigin, parse_prompts, prompt_table, prompts_text, request_text};
 pub use prompts::MAX_EMBEDDINGS;
 pub use recording_names::RecordingNames;
@@ -70,6 +74,10 @@ pub struct Settings {
     pub outbox: OutboxSpec,
     /// Where every score is written; none: nowhere.
     pub log: Option<LogSpec>,
+    /// How often the level of each source is published.
+    pub levels: LevelPublishing,
+    /// Where events of the past are stored; none: nowhere.
+    pub journal: Option<JournalSpec>,
     /// Where this process may keep what outlives it; none where there is no such place.
     pub state: Option<PathBuf>,
 }

@@ -23,6 +23,8 @@ pub(super) struct RawConfig {
     pub(super) mqtt: Option<RawMqtt>,
     pub(super) outbox: Option<RawOutbox>,
     pub(super) log: Option<RawLog>,
+    pub(super) levels: Option<RawLevels>,
+    pub(super) journal: Option<RawJournal>,
 }
 
 /// A `[[source]]`.
@@ -43,6 +45,8 @@ pub(super) struct RawSource {
     pub(super) raw: Option<Located<String>>,
     pub(super) channel: Option<Located<TextOrInteger>>,
     pub(super) gain_db: Option<Located<f64>>,
+    pub(super) full_scale_db: Option<Located<f64>>,
+    pub(super) correction_file: Option<Located<String>>,
 }
 
 /// A `[[prompt]]`.
@@ -83,6 +87,19 @@ pub(super) struct RawOutbox {
 pub(super) struct RawLog {
     pub(super) scores: Option<Located<String>>,
     pub(super) max_mb: Option<Located<f64>>,
+}
+
+/// `[levels]`.
+#[derive(Debug)]
+pub(super) struct RawLevels {
+    pub(super) publish: Option<Located<String>>,
+}
+
+/// `[journal]`.
+#[derive(Debug)]
+pub(super) struct RawJournal {
+    pub(super) max_mb: Option<Located<f64>>,
+    pub(super) max_days: Option<Located<f64>>,
 }
 
 /// Reads the text; what is wrong with its shape goes to `faults`.
@@ -160,6 +177,8 @@ fn document(mut root: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawCon
     raw.mqtt = root.section("mqtt", reader).map(|section| mqtt(section, reader));
     raw.outbox = root.section("outbox", reader).map(|section| outbox(section, reader));
     raw.log = root.section("log", reader).map(|section| log(section, reader));
+    raw.levels = root.section("levels", reader).map(|section| levels(section, reader));
+    raw.journal = root.section("journal", reader).map(|section| journal(section, reader));
     root.finish(reader);
     raw
 }
@@ -205,6 +224,8 @@ fn source(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawSo
         raw: section.string("raw", reader),
         channel: section.text_or_integer("channel", reader),
         gain_db: section.number("gain_db", reader),
+        full_scale_db: section.number("full_scale_db", reader),
+        correction_file: section.string("correction_file", reader),
     };
     section.finish(reader);
     raw
@@ -262,6 +283,18 @@ fn log(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawLog {
         scores: section.required("scores", "/var/lib/clapd/scores.jsonl", reader),
         max_mb: section.number("max_mb", reader),
     };
+    section.finish(reader);
+    raw
+}
+
+fn levels(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawLevels {
+    let raw = RawLevels { publish: section.string("publish", reader) };
+    section.finish(reader);
+    raw
+}
+
+fn journal(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawJournal {
+    let raw = RawJournal { max_mb: section.number("max_mb", reader), max_days: section.number("max_days", reader) };
     section.finish(reader);
     raw
 }

@@ -146,6 +146,8 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         outbox,
         state: _,
         log,
+        levels,
+        journal,
     } = before;
     let changed = [
         ("node.id", *node != after.node),
@@ -154,6 +156,8 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("mqtt", *broker != after.broker),
         ("outbox", *outbox != after.outbox),
         ("log", *log != after.log),
+        ("levels", *levels != after.levels),
+        ("journal", *journal != after.journal),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::notifier::Notifier;
 use crate::health::{DeliveryCounters, Health, SourceHealth, StateLog, ThreadHealth};
+use crate::journal::Journal;
 use crate::mqtt::Publisher;
 use crate::outbox::Outbox;
 
@@ -15,14 +16,15 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct HealthReporter {
     began: Instant,
     delivery: Arc<DeliveryCounters>,
+    journal: Option<Journal>,
     /// The health that was published last, and when.
     published: Option<(Health, Instant)>,
     states: StateLog,
 }
 
 impl HealthReporter {
-    pub(super) fn new(delivery: Arc<DeliveryCounters>) -> Self {
-        Self { began: Instant::now(), delivery, published: None, states: StateLog::default() }
+    pub(super) fn new(delivery: Arc<DeliveryCounters>, journal: Option<Journal>) -> Self {
+        Self { began: Instant::now(), delivery, journal, published: None, states: StateLog::default() }
     }
 
     /// Publishes health where it is news or due. To be called often.
@@ -73,6 +75,7 @@ impl HealthReporter {
             events_set_aside: publisher.map_or(0, Publisher::events_set_aside),
             commands_dropped: self.delivery.commands_dropped.get(),
             names_taken: self.delivery.names_taken.get(),
+            journal_lost: self.journal.as_ref().map_or(0, Journal::lost),
             threads,
             sources,
         }

@@ -12,6 +12,8 @@ mod active_settings;
 mod embed_process;
 mod event_reporter;
 mod health_reporter;
+mod journal_observer;
+mod level_observer;
 mod notifier;
 mod prompt_preparer;
 mod prompt_store;

@@ -17,6 +17,8 @@ use signal_hook::iterator::Signals;
 
 use super::active_settings::ActiveSettings;
 use super::health_reporter::HealthReporter;
+use super::journal_observer::JournalObserver;
+use super::level_observer::LevelObserver;
 use super::notifier::Notifier;
 use super::prompt_preparer::PromptPreparer;
 use super::reloader::{ChangeRequest, PreparedChange, PreparedReply, Reloader};
@@ -29,6 +31,8 @@ use super::watchdog::Watchdog;
 use super::{DaemonError, POLL_INTERVAL};
 use crate::config;
 use crate::health::{DeliveryCounters, ThreadHealth};
+use crate::journal::Journal;
+use crate::levels::LevelHistory;
 use crate::mqtt::{Call, Command, Identity, Info, Publisher, Reply};
 use crate::outbox::Outbox;
 use crate::threads::ServiceThread;
@@ -49,7 +53,9 @@ pub(super) struct Supervisor {
     reloader: Reloader,
     health: HealthReporter,
     publisher: Option<Publisher>,
-    /// Those that serve all sources: the connection's and the outbox's.
+    levels: LevelHistory,
+    journal: Option<Journal>,
+    /// Those that serve all sources: the connection's, the outbox's and the journal's.
     threads: Vec<ServiceThread>,
     watchdog: Watchdog,
     score_log: Option<SharedScoreLog>,
@@ -82,16 +88,28 @@ impl Supervisor {
                 Publisher::start(broker, identity, &info, outbox, Arc::clone(&counters))
             })
             .transpose()?;
-        let threads = publisher.iter().flat_map(|it| [it.take_thread(), it.outbox().take_thread()]).flatten().collect();
+        let journal = file.journal.clone().map(Journal::start).transpose()?;
+        let of_publisher = publisher.iter().flat_map(|it| [it.take_thread(), it.outbox().take_thread()]);
+        let threads = of_publisher.chain([journal.as_ref().and_then(Journal::take_thread)]).flatten().collect();
         let score_log = file.log.clone().map(SharedScoreLog::new);
-        let observers = score_log.iter().cloned().map(|log| -> Arc<dyn Observer> { Arc::new(log) }).collect();
+        let levels = LevelHistory::default();
+        let level_observer =
+            LevelObserver { history: levels.clone(), publisher: publisher.clone(), publishing: file.levels };
+        let observers = [Arc::new(level_observer) as Arc<dyn Observer>]
+            .into_iter()
+            .chain(score_log.iter().cloned().map(|log| -> Arc<dyn Observer> { Arc::new(log) }))
+            // Behind the levels, which it writes down.
+            .chain(journal.iter().cloned().map(|journal| -> Arc<dyn Observer> { Arc::new(JournalObserver(journal)) }))
+            .collect();
         let sources = SourceSet::new(preparer.model().clone(), config, publisher.clone(), observers);
         let mut supervisor = Self {
             settings,
             sources,
             reloader: Reloader::new(preparer),
-            health: HealthReporter::new(counters),
+            health: HealthReporter::new(counters, journal.clone()),
             publisher,
+            levels,
+            journal,
             threads,
             watchdog: Watchdog::from_environment(),
             score_log,
@@ -162,6 +180,7 @@ impl Supervisor {
         self.report_health();
         // A source that was left behind still holds the log.
         self.score_log.iter().for_each(|log| log.flush(FLUSH_TIMEOUT));
+        self.journal.iter().for_each(Journal::close);
         if let Some(publisher) = self.publisher.take() {
             publisher.stop(deadline.saturating_duration_since(Instant::now()));
         }
@@ -218,6 +237,9 @@ impl Supervisor {
         if let Some(publisher) = &self.publisher {
             let sources = self.settings.file().sources.iter().map(|source| source.id.as_str());
             publisher.announce(sources, self.prompts(), self.sources.config().hop);
+            let file = self.settings.file();
+            let references = file.sources.iter().map(|source| (source.id.as_str(), source.microphone.reference()));
+            publisher.announce_levels(file.levels, references);
         }
     }
 
@@ -365,6 +387,7 @@ impl Supervisor {
         self.settings.replace(settings);
         self.sources.set_config(self.settings.listen_config(table));
         let changes = self.sources.replace(&self.settings.file().sources, opened);
+        changes.removed.iter().for_each(|source| self.levels.forget(source));
         self.announce();
         json!({
             "sources": { "added": changes.added, "changed": changes.changed, "removed": changes.removed },

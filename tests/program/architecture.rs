@@ -73,6 +73,7 @@ fn each_library_has_its_place() {
                 ("rumqttc_v4::", "mqtt/"),
                 ("rumqttc_v5::", "mqtt/"),
                 ("crc32fast::", "outbox/log_entry.rs"),
+                ("jiff::", "local_time.rs"),
                 ("rustix::time::", "time.rs"),
             ][..],
         ),
@@ -98,7 +99,7 @@ fn each_library_has_its_place() {
 }
 
 /// Within a crate: what each module may use of the others.
-const LAYERS: [(&str, &str, &[&str]); 30] = [
+const LAYERS: [(&str, &str, &[&str]); 34] = [
     ("clapd-core", "files", &[]),
     ("clapd-core", "level", &[]),
     ("clapd-core", "panics", &[]),
@@ -110,6 +111,7 @@ const LAYERS: [(&str, &str, &[&str]); 30] = [
     ("clapd-core", "decode", &["channel", "panics", "samples"]),
     ("clapd-core", "dsp", &["samples"]),
     ("clapd-core", "score", &[]),
+    ("clapd-core", "sound_level", &["level", "samples", "text", "time"]),
     ("clapd-core", "model", &["dsp", "files", "level", "panics", "score", "vector"]),
     ("clapd-core", "embed", &["dsp", "level", "model", "samples", "score"]),
     ("clapd-core", "prompts", &["channel", "decode", "embed", "files", "level", "model", "samples", "score", "vector"]),
@@ -119,14 +121,17 @@ const LAYERS: [(&str, &str, &[&str]); 30] = [
     ("clapd", "counter", &[]),
     ("clapd", "time", &[]),
     ("clapd", "threads", &[]),
-    ("clapd", "capture", &["backoff", "counter", "threads", "time"]),
+    ("clapd", "local_time", &[]),
+    ("clapd", "levels", &[]),
+    ("clapd", "journal", &["counter", "levels", "threads"]),
+    ("clapd", "capture", &["backoff", "counter", "levels", "threads", "time"]),
     ("clapd", "health", &["counter"]),
-    ("clapd", "outbox", &["counter", "threads", "time"]),
+    ("clapd", "outbox", &["counter", "levels", "threads", "time"]),
     ("clapd", "score_log", &[]),
-    ("clapd", "config", &["capture", "outbox", "score_log"]),
+    ("clapd", "config", &["capture", "journal", "levels", "outbox", "score_log"]),
     ("clapd", "prompts", &["config"]),
     ("clapd", "loudness", &["capture", "config", "counter"]),
-    ("clapd", "mqtt", &["backoff", "config", "health", "outbox", "threads"]),
+    ("clapd", "mqtt", &["backoff", "config", "health", "levels", "outbox", "threads"]),
     (
         "clapd",
         "daemon",
@@ -135,6 +140,8 @@ const LAYERS: [(&str, &str, &[&str]); 30] = [
             "config",
             "counter",
             "health",
+            "journal",
+            "levels",
             "loudness",
             "mqtt",
             "outbox",
@@ -144,7 +151,23 @@ const LAYERS: [(&str, &str, &[&str]); 30] = [
             "time",
         ],
     ),
-    ("clapd", "cli", &["capture", "config", "daemon", "loudness", "mqtt", "prompts", "score_log", "time"]),
+    (
+        "clapd",
+        "cli",
+        &[
+            "capture",
+            "config",
+            "daemon",
+            "journal",
+            "levels",
+            "local_time",
+            "loudness",
+            "mqtt",
+            "prompts",
+            "score_log",
+            "time",
+        ],
+    ),
 ];
 
 #[test]

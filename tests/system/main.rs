@@ -13,6 +13,7 @@ mod daemon;
 mod delivery;
 mod discovery;
 mod identity;
+mod levels;
 mod limits;
 mod liveness;
 mod mqtt;
