@@ -82,6 +82,8 @@ pub struct Health {
     pub names_taken: u64,
     /// What is quiet now; empty where nothing is.
     pub quiet: Vec<QuietHealth>,
+    /// Events that are missing in the journal.
+    pub journal_lost: u64,
     /// The threads that serve all sources.
     pub threads: Vec<ThreadHealth>,
     /// One for each source, in the configuration's order.
@@ -181,6 +183,7 @@ impl Health {
             || self.quiet != before.quiet
             || self.connections != before.connections
             || self.names_taken != before.names_taken
+            || self.journal_lost != before.journal_lost
             || !self.threads.iter().map(ThreadHealth::is_late).eq(before.threads.iter().map(ThreadHealth::is_late))
             || !self.sources.iter().map(SourceHealth::news).eq(before.sources.iter().map(SourceHealth::news))
     }

@@ -25,6 +25,7 @@
 //! | `http` | serves the page, REST, the stream of what happens and metrics; all async code there is | a viewer's oldest messages are dropped, `clapd_viewer_drops_total` counts them; more connections or viewers than there is room for are told to come later |
 //! | `questions` | embeds and scores what is asked of the past, and captions, new texts by a process of its own | one at a time; a fifth that waits is refused |
 //! | `identity` | writes the names that the broker knows this node by, and ends | one at a time; the newest content waits |
+//! | `journal` | writes events of the past | leaves out what does not fit into its queue; `journal_lost` counts it |
 //! | `worker` | reads, decodes, embeds and opens what a reload or a request asks for, new texts by a process of its own | one change at a time; another is refused |
 //! | main | the supervisor: owns the handles of the others, signals, health, watchdog, requests; never waits but to stop | more than eight requests are dropped; `commands_dropped` counts them |
 //!
@@ -39,20 +40,22 @@
 //! | [`counter`], [`backoff`] | a count and when it deserves a log line; waits that double | |
 //! | [`threads`] | names, heartbeats and ends of threads | |
 //! | [`time`] | the computer's clocks, and where they meet a source's | |
-//! | [`capture`] | devices, streams, files and standard input as samples | counter, backoff, threads, time |
+//! | [`local_time`] | the time of day where the computer stands | |
+//! | [`levels`] | how loud it is at each source: of the last hours, and of events | |
+//! | [`capture`] | devices, streams, files and standard input as samples | counter, backoff, levels, threads, time |
 //! | [`score_log`] | a file of scores within a bound | |
+//! | [`journal`] | events of the past, on disk within a bound | counter, levels, threads |
 //! | [`health`] | what all threads have counted, at a moment | counter |
-//! | [`outbox`] | events that wait, also after a power cut | counter, threads, time |
-//! | [`local_time`] | times of day where the computer stands | |
+//! | [`outbox`] | events that wait, also after a power cut | counter, levels, threads, time |
 //! | [`history`] | the past in memory, for any question and any rule | time |
 //! | [`quiet`] | when no events begin | local_time, time |
-//! | [`config`] | the TOML file as settings, or every fault at once | the types of capture, history, outbox, quiet, score_log |
+//! | [`config`] | the TOML file as settings, or every fault at once | the types of capture, history, journal, levels, outbox, quiet, score_log |
 //! | [`prompts`] | prompts with their recordings and embeddings | config |
 //! | [`command`] | what others may ask, over MQTT or HTTP, and the requests that wait | quiet |
 //! | [`http`] | the page, REST, the stream of what happens, metrics | capture, command, config, counter, health, history, mqtt (its payloads), outbox, threads |
-//! | [`mqtt`] | topics, messages, discovery and the connection | backoff, command, config, health, outbox, threads |
+//! | [`mqtt`] | topics, messages, discovery and the connection | backoff, command, config, health, levels, outbox, threads |
 //! | [`daemon`] | the process that goes on | all of these but backoff |
-//! | [`cli`] | a file a command | capture, config, daemon, mqtt, prompts, score_log, time |
+//! | [`cli`] | a file a command | capture, config, daemon, journal, levels, local_time, mqtt, prompts, score_log, time |
 //!
 //! # Rules
 //!
@@ -84,6 +87,8 @@ pub mod daemon;
 pub mod health;
 pub mod history;
 pub mod http;
+pub mod journal;
+pub mod levels;
 pub mod local_time;
 pub mod loudness;
 pub mod mqtt;

@@ -35,6 +35,8 @@ complete -c clapd -n "__fish_clapd_needs_command" -f -a "score" -d 'Score record
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "embed" -d 'Print the embeddings of recordings and texts'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "devices" -d 'List the input devices by the names that a configuration may use'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "check" -d 'Name every fault of a configuration, with its line and remedy; nothing is started'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "diary" -d 'Print the events of the past: when, how long, how loud'
+complete -c clapd -n "__fish_clapd_needs_command" -f -a "calibrate" -d 'Find out what sound pressure a microphone\'s levels stand for'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "embed-cache" -d 'Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "bench" -d 'Measure a bundle\'s speed and memory on this machine'
 complete -c clapd -n "__fish_clapd_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -95,6 +97,27 @@ complete -c clapd -n "__fish_clapd_using_subcommand devices" -s h -l help -d 'Pr
 complete -c clapd -n "__fish_clapd_using_subcommand check" -l config -d 'Configuration file' -r -F
 complete -c clapd -n "__fish_clapd_using_subcommand check" -l connect -d 'Try the broker, too: log in, and publish what the daemon would; nothing is left there'
 complete -c clapd -n "__fish_clapd_using_subcommand check" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand diary" -l from -d 'From when on, such as 2026-11-22 or "2026-11-22 19:00" (default: a week ago)' -r
+complete -c clapd -n "__fish_clapd_using_subcommand diary" -l to -d 'Until when (default: now)' -r
+complete -c clapd -n "__fish_clapd_using_subcommand diary" -l source -d 'Of this source alone' -r
+complete -c clapd -n "__fish_clapd_using_subcommand diary" -l prompt -d 'Of this prompt alone' -r
+complete -c clapd -n "__fish_clapd_using_subcommand diary" -l config -d 'Configuration of the daemon' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand diary" -l journal -d 'The folder with the daemon\'s events.jsonl, instead of asking the configuration: a copy from another computer' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand diary" -l csv -d 'A table for a spreadsheet'
+complete -c clapd -n "__fish_clapd_using_subcommand diary" -l html -d 'A page for a browser or a printer'
+complete -c clapd -n "__fish_clapd_using_subcommand diary" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand calibrate; and not __fish_seen_subcommand_from mic help" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand calibrate; and not __fish_seen_subcommand_from mic help" -f -a "mic" -d 'A source\'s microphone, with a sound calibrator on it'
+complete -c clapd -n "__fish_clapd_using_subcommand calibrate; and not __fish_seen_subcommand_from mic help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clapd -n "__fish_clapd_using_subcommand calibrate; and __fish_seen_subcommand_from mic" -l level -d 'The calibrator\'s sound pressure level, in dB: 94 or 114, it stands on it' -r
+complete -c clapd -n "__fish_clapd_using_subcommand calibrate; and __fish_seen_subcommand_from mic" -l hz -d 'The calibrator\'s tone, in Hz' -r
+complete -c clapd -n "__fish_clapd_using_subcommand calibrate; and __fish_seen_subcommand_from mic" -l source -d 'The source of the configuration (default: its first)' -r
+complete -c clapd -n "__fish_clapd_using_subcommand calibrate; and __fish_seen_subcommand_from mic" -l config -d 'Configuration that has the source' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand calibrate; and __fish_seen_subcommand_from mic" -l file -d 'A recording of the calibrator by that source, instead of the source itself' -r -F
+complete -c clapd -n "__fish_clapd_using_subcommand calibrate; and __fish_seen_subcommand_from mic" -l write -d 'Write what was found into the configuration'
+complete -c clapd -n "__fish_clapd_using_subcommand calibrate; and __fish_seen_subcommand_from mic" -s h -l help -d 'Print help'
+complete -c clapd -n "__fish_clapd_using_subcommand calibrate; and __fish_seen_subcommand_from help" -f -a "mic" -d 'A source\'s microphone, with a sound calibrator on it'
+complete -c clapd -n "__fish_clapd_using_subcommand calibrate; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clapd -n "__fish_clapd_using_subcommand embed-cache" -l bundle -d 'Model bundle' -r -F
 complete -c clapd -n "__fish_clapd_using_subcommand embed-cache" -l threads -d 'Threads to compute with' -r
 complete -c clapd -n "__fish_clapd_using_subcommand embed-cache" -s h -l help -d 'Print help'

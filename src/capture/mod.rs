@@ -52,6 +52,7 @@ use clapd_core::channel::Channel;
 use clapd_core::decode::RawFormat;
 use clapd_core::samples::Samples;
 
+use crate::levels::Microphone;
 use crate::time::WallAnchor;
 pub use counters::{DeviceFailure, SourceCounters};
 use device_source::DeviceSource;
@@ -126,6 +127,8 @@ pub struct SourceSpec {
     pub channel: Channel,
     /// By how many decibels the model hears it louder.
     pub gain_db: f32,
+    /// What is known of its microphone, for levels.
+    pub microphone: Microphone,
 }
 
 /// What [`Source::read`] found.

@@ -5,9 +5,11 @@
 mod advice;
 mod ask;
 mod bench;
+mod calibrate;
 mod check;
 mod demo;
 mod devices;
+mod diary;
 mod display;
 mod embed;
 mod exit;
@@ -71,6 +73,13 @@ enum CliCommand {
         #[arg(long)]
         connect: bool,
     },
+    /// Print the events of the past: when, how long, how loud
+    Diary(diary::DiaryArguments),
+    /// Find out what sound pressure a microphone's levels stand for
+    Calibrate {
+        #[command(subcommand)]
+        command: calibrate::CalibrateCommand,
+    },
     /// Embed the texts on standard input, a JSON list, into the cache: what the daemon does beside itself
     #[command(hide = true)]
     EmbedCache {
@@ -115,6 +124,8 @@ pub fn main() -> ExitCode {
         CliCommand::Devices { json, all } => devices::run(json, all),
         CliCommand::Check { config, connect } => check::run(&config, connect),
         CliCommand::EmbedCache { bundle, threads } => run::embed_cache(&bundle, threads),
+        CliCommand::Diary(arguments) => diary::run(&arguments),
+        CliCommand::Calibrate { command: calibrate::CalibrateCommand::Mic(arguments) } => calibrate::run(&arguments),
         CliCommand::Bench(arguments) => bench::run(&arguments),
     };
     outcome.map_or_else(Failure::report, |()| ExitCode::SUCCESS)

@@ -21,6 +21,7 @@ use super::exit::{AtStage, Failure, Stage};
 use super::recording::RawArguments;
 use super::{advice, paths, recording};
 use crate::capture::{Read, Source, SourceCounters, SourceKind, SourceSpec, SourceState, Warnings};
+use crate::levels::Microphone;
 use crate::loudness::LoudnessJudge;
 use crate::prompts;
 use crate::score_log::{Form, LogSpec, Moment, ScoreLog};
@@ -97,7 +98,13 @@ impl WatchSpec {
         let bundle = arguments.bundle.clone();
         if !arguments.prompts.is_empty() {
             let kind = SourceKind::Device { name: arguments.device.clone() };
-            let source = SourceSpec { id: "mic".into(), kind, channel: Channel::Mix, gain_db: 0.0 };
+            let source = SourceSpec {
+                id: "mic".into(),
+                kind,
+                channel: Channel::Mix,
+                gain_db: 0.0,
+                microphone: Microphone::default(),
+            };
             let prompts = (0..).zip(&arguments.prompts);
             let prompts =
                 prompts.map(|(number, text)| Prompt::of_text(PromptId::numbered(number), text, Rule::default()));

@@ -59,12 +59,16 @@ impl Checker<'_> {
             Some(http) => Some(self.check_http(http)?),
             None => None,
         };
+        let levels = self.check_levels(raw.levels.as_ref());
+        let journal = self.check_journal(raw.journal.as_ref());
         Some(Settings {
             log,
             http,
             history: history?,
             place: place?,
             quiet: quiet?,
+            levels: levels?,
+            journal: journal?,
             node: node?,
             bundle,
             threads: threads? as usize,

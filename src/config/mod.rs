@@ -12,6 +12,7 @@ mod diagnostic;
 mod history;
 mod http;
 mod id;
+mod levels;
 mod log;
 mod prompt_list;
 mod prompts;
@@ -33,6 +34,8 @@ use clapd_core::prompts::Prompt;
 
 use crate::capture::SourceSpec;
 use crate::history::HistorySpec;
+use crate::journal::JournalSpec;
+use crate::levels::LevelPublishing;
 use crate::outbox::OutboxSpec;
 use crate::quiet::{Place, QuietRule};
 use crate::score_log::LogSpec;
@@ -40,6 +43,7 @@ pub use broker::Broker;
 use checker::{CheckOutcome, Checker};
 pub use diagnostic::{Diagnostic, Faults, Location, Recording};
 pub use http::{Access, HttpSpec};
+pub use levels::with_full_scale_db;
 pub use prompt_list::{PromptOrigin, parse_prompts, prompt_table, prompts_text, request_text};
 pub use prompts::MAX_EMBEDDINGS;
 pub use recording_names::RecordingNames;
@@ -84,6 +88,10 @@ pub struct Settings {
     pub place: Option<Place>,
     /// When no events begin.
     pub quiet: Vec<QuietRule>,
+    /// How often the level of each source is published.
+    pub levels: LevelPublishing,
+    /// Where events of the past are stored; none: nowhere.
+    pub journal: Option<JournalSpec>,
     /// Where this process may keep what outlives it; none where there is no such place.
     pub state: Option<PathBuf>,
 }

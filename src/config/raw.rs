@@ -28,6 +28,8 @@ pub(super) struct RawConfig {
     pub(super) latitude: Option<Located<f64>>,
     pub(super) longitude: Option<Located<f64>>,
     pub(super) quiet: Vec<RawQuiet>,
+    pub(super) levels: Option<RawLevels>,
+    pub(super) journal: Option<RawJournal>,
 }
 
 /// `[history]`.
@@ -65,6 +67,8 @@ pub(super) struct RawSource {
     pub(super) raw: Option<Located<String>>,
     pub(super) channel: Option<Located<TextOrInteger>>,
     pub(super) gain_db: Option<Located<f64>>,
+    pub(super) full_scale_db: Option<Located<f64>>,
+    pub(super) correction_file: Option<Located<String>>,
 }
 
 /// A `[[prompt]]`.
@@ -117,6 +121,19 @@ pub(super) struct RawHttp {
     pub(super) write_token_file: Option<Located<String>>,
     pub(super) trusted_proxy: Option<Located<Vec<Located<String>>>>,
     pub(super) allowed_hosts: Option<Located<Vec<Located<String>>>>,
+}
+
+/// `[levels]`.
+#[derive(Debug)]
+pub(super) struct RawLevels {
+    pub(super) publish: Option<Located<String>>,
+}
+
+/// `[journal]`.
+#[derive(Debug)]
+pub(super) struct RawJournal {
+    pub(super) max_mb: Option<Located<f64>>,
+    pub(super) max_days: Option<Located<f64>>,
 }
 
 /// Reads the text; what is wrong with its shape goes to `faults`.
@@ -203,6 +220,8 @@ fn document(mut root: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawCon
         raw
     });
     raw.quiet = root.sections("quiet", reader).into_iter().map(|section| quiet(section, reader)).collect();
+    raw.levels = root.section("levels", reader).map(|section| levels(section, reader));
+    raw.journal = root.section("journal", reader).map(|section| journal(section, reader));
     root.finish(reader);
     raw
 }
@@ -248,6 +267,8 @@ fn source(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawSo
         raw: section.string("raw", reader),
         channel: section.text_or_integer("channel", reader),
         gain_db: section.number("gain_db", reader),
+        full_scale_db: section.number("full_scale_db", reader),
+        correction_file: section.string("correction_file", reader),
     };
     section.finish(reader);
     raw
@@ -323,6 +344,12 @@ fn http(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawHttp
     raw
 }
 
+fn levels(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawLevels {
+    let raw = RawLevels { publish: section.string("publish", reader) };
+    section.finish(reader);
+    raw
+}
+
 fn quiet(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawQuiet {
     let raw = RawQuiet {
         location: section.location.clone(),
@@ -332,6 +359,12 @@ fn quiet(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawQui
         prompts: section.texts("prompts", reader),
         sources: section.texts("sources", reader),
     };
+    section.finish(reader);
+    raw
+}
+
+fn journal(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawJournal {
+    let raw = RawJournal { max_mb: section.number("max_mb", reader), max_days: section.number("max_days", reader) };
     section.finish(reader);
     raw
 }

@@ -64,7 +64,8 @@ impl Checker<'_> {
             }
         }
         let gain_db = self.check_gain(raw.gain_db.as_ref());
-        Some(SourceSpec { id: id?, kind: kind?, channel: channel?, gain_db: gain_db? })
+        let microphone = self.check_microphone(raw);
+        Some(SourceSpec { id: id?, kind: kind?, channel: channel?, gain_db: gain_db?, microphone: microphone? })
     }
 
     fn check_source_kind(&mut self, raw: &RawSource, id: Option<&str>) -> Option<SourceKind> {

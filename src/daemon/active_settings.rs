@@ -150,6 +150,8 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         history,
         place: _,
         quiet: _,
+        levels,
+        journal,
     } = before;
     let changed = [
         ("node.id", *node != after.node),
@@ -160,6 +162,8 @@ fn needs_restart(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("log", *log != after.log),
         ("http", *http != after.http),
         ("history", *history != after.history),
+        ("levels", *levels != after.levels),
+        ("journal", *journal != after.journal),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

@@ -238,6 +238,7 @@ impl EventReporter {
             peak: event.peak,
             started_at: open.started_at,
             duration: event.ended_at.map(|end| end.since(open.began)),
+            levels: None,
         };
         self.taps.annotate(&event.prompt, &mut record);
         (self.sink)(SourceReport::Event(event.prompt.clone(), record.clone()));

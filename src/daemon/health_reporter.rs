@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::notifier::Notifier;
 use crate::health::{DeliveryCounters, Health, QuietHealth, SourceHealth, StateLog, ThreadHealth};
 use crate::http::HttpServer;
+use crate::journal::Journal;
 use crate::mqtt::Publisher;
 use crate::outbox::Outbox;
 
@@ -19,6 +20,7 @@ const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct HealthReporter {
     began: Instant,
     delivery: Arc<DeliveryCounters>,
+    journal: Option<Journal>,
     /// The health that was published last, and when.
     published: Option<(Health, Instant)>,
     /// When the page's server was handed it last.
@@ -27,8 +29,8 @@ pub(super) struct HealthReporter {
 }
 
 impl HealthReporter {
-    pub(super) fn new(delivery: Arc<DeliveryCounters>) -> Self {
-        Self { began: Instant::now(), delivery, published: None, shown: None, states: StateLog::default() }
+    pub(super) fn new(delivery: Arc<DeliveryCounters>, journal: Option<Journal>) -> Self {
+        Self { began: Instant::now(), delivery, journal, published: None, shown: None, states: StateLog::default() }
     }
 
     /// Publishes health where it is news or due. To be called often.
@@ -89,6 +91,7 @@ impl HealthReporter {
             commands_dropped: self.delivery.commands_dropped.get(),
             names_taken: self.delivery.names_taken.get(),
             quiet: Vec::new(),
+            journal_lost: self.journal.as_ref().map_or(0, Journal::lost),
             threads,
             sources,
         }

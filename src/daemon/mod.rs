@@ -13,6 +13,8 @@ mod embed_process;
 mod event_reporter;
 mod health_reporter;
 mod history_tap;
+mod journal_observer;
+mod level_observer;
 mod live_tap;
 mod notifier;
 mod prompt_preparer;

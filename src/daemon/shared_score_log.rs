@@ -71,6 +71,7 @@ mod tests {
 
     use super::*;
     use crate::capture::SourceKind;
+    use crate::levels::Microphone;
     use crate::score_log::Form;
 
     fn shared(path: &Path) -> SharedScoreLog {
@@ -83,8 +84,13 @@ mod tests {
         let path = dir.path().join("scores.csv");
         let log = shared(&path);
         let channel = clapd_core::channel::Channel::Mix;
-        let mut tap =
-            log.observe(&SourceSpec { id: "mic".into(), kind: SourceKind::Stdin { raw: None }, channel, gain_db: 0.0 });
+        let mut tap = log.observe(&SourceSpec {
+            id: "mic".into(),
+            kind: SourceKind::Stdin { raw: None },
+            channel,
+            gain_db: 0.0,
+            microphone: Microphone::default(),
+        });
         for id in ["cat", "bell"] {
             let text = TextEmbedding { vector: vec![1.0], coverage: None };
             let prompt = Prompt::of_text(PromptId::new(id).unwrap(), id, Rule::default());

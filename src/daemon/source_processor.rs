@@ -294,6 +294,7 @@ mod tests {
     use crate::daemon::event_reporter::{ReportSink, SourceReport};
     use crate::daemon::quiet_monitor::SharedQuiet;
     use crate::daemon::source_taps::Tap;
+    use crate::levels::Microphone;
     use crate::outbox::EventRecord;
     use clapd_core::detect::Verdict;
     use clapd_core::dsp::FrontendSpec;
@@ -357,7 +358,13 @@ mod tests {
         let reporter = EventReporter::new("mic", "run", prompts, sink, taps, counters, quiet);
         let control = Arc::new(SourceControl::new(config.into(), false));
         let channel = clapd_core::channel::Channel::Mix;
-        let spec = SourceSpec { id: "mic".into(), kind: kind.clone(), channel, gain_db: 0.0 };
+        let spec = SourceSpec {
+            id: "mic".into(),
+            kind: kind.clone(),
+            channel,
+            gain_db: 0.0,
+            microphone: Microphone::default(),
+        };
         SourceProcessor::new(status, &spec, model, control, reporter)
     }
 
@@ -655,7 +662,7 @@ mod tests {
         std::fs::write(path.path(), wav).unwrap();
         let kind = SourceKind::File { path: path.path().into(), looped: false, realtime: false };
         let channel = clapd_core::channel::Channel::Mix;
-        let spec = SourceSpec { id: "mic".into(), kind, channel, gain_db: 0.0 };
+        let spec = SourceSpec { id: "mic".into(), kind, channel, gain_db: 0.0, microphone: Microphone::default() };
         let mut source = Source::open(&spec, Arc::clone(&status.capture)).unwrap();
         assert!(matches!(source.read(Duration::from_secs(60)).unwrap(), Read::Block { .. }));
         assert_eq!(status.capture.state(), SourceState::Live);

@@ -17,6 +17,8 @@ use signal_hook::iterator::Signals;
 
 use super::active_settings::ActiveSettings;
 use super::health_reporter::HealthReporter;
+use super::journal_observer::JournalObserver;
+use super::level_observer::LevelObserver;
 use super::notifier::Notifier;
 use super::prompt_preparer::PromptPreparer;
 use super::questions::Questions;
@@ -34,6 +36,8 @@ use crate::config;
 use crate::health::{DeliveryCounters, ThreadHealth};
 use crate::history::History;
 use crate::http::{HttpServer, View};
+use crate::journal::Journal;
+use crate::levels::LevelHistory;
 use crate::mqtt::{self, Identity, Info, Publisher};
 use crate::outbox::Outbox;
 use crate::threads::ServiceThread;
@@ -58,7 +62,9 @@ pub(super) struct Supervisor {
     http: Option<HttpServer>,
     /// What others ask for, over MQTT and HTTP.
     requests: Arc<RequestQueue>,
-    /// Those that serve all sources: the connection's and the outbox's.
+    levels: LevelHistory,
+    journal: Option<Journal>,
+    /// Those that serve all sources: the connection's, the outbox's and the journal's.
     threads: Vec<ServiceThread>,
     watchdog: Watchdog,
     score_log: Option<SharedScoreLog>,
@@ -96,8 +102,10 @@ impl Supervisor {
             })
             .transpose()?;
         let requests = publisher.as_ref().map(Publisher::requests).unwrap_or_default();
-        let publishing = publisher.iter().flat_map(|it| [it.take_thread(), it.outbox().take_thread()]);
-        let mut threads: Vec<ServiceThread> = publishing.flatten().collect();
+        let journal = file.journal.clone().map(Journal::start).transpose()?;
+        let of_publisher = publisher.iter().flat_map(|it| [it.take_thread(), it.outbox().take_thread()]);
+        let of_journal = journal.as_ref().and_then(Journal::take_thread);
+        let mut threads: Vec<ServiceThread> = of_publisher.chain([of_journal]).flatten().collect();
         let model = preparer.model();
         let history =
             file.history.map(|spec| History::new(spec, model.encoder.embedding_len(), model.calibration.clone()));
@@ -120,7 +128,14 @@ impl Supervisor {
         let logging = score_log.iter().cloned().map(|log| -> Arc<dyn Observer> { Arc::new(log) });
         let showing = http.iter().cloned().map(|http| -> Arc<dyn Observer> { Arc::new(http) });
         let storing = history.iter().cloned().map(|history| -> Arc<dyn Observer> { Arc::new(history) });
-        let observers = logging.chain(showing).chain(storing).collect();
+        let levels = LevelHistory::default();
+        let level_observer =
+            LevelObserver { history: levels.clone(), publisher: publisher.clone(), publishing: file.levels };
+        let metering = [Arc::new(level_observer) as Arc<dyn Observer>].into_iter();
+        let journaling =
+            journal.iter().cloned().map(|journal| -> Arc<dyn Observer> { Arc::new(JournalObserver(journal)) });
+        // The levels first: what comes behind writes them down.
+        let observers = metering.chain(logging).chain(showing).chain(storing).chain(journaling).collect();
         let quiet = QuietMonitor::new(&settings);
         let sources = SourceSet::new(model.clone(), config, publisher.clone(), observers, quiet.shared());
         let preparer = Arc::new(preparer);
@@ -129,10 +144,12 @@ impl Supervisor {
             sources,
             questions: history.clone().map(|history| Questions::new(history, Arc::clone(&preparer))),
             reloader: Reloader::new(preparer),
-            health: HealthReporter::new(counters),
+            health: HealthReporter::new(counters, journal.clone()),
             publisher,
             http,
             requests,
+            levels,
+            journal,
             threads,
             watchdog: Watchdog::from_environment(),
             score_log,
@@ -209,6 +226,7 @@ impl Supervisor {
         self.report_health();
         // A source that was left behind still holds the log.
         self.score_log.iter().for_each(|log| log.flush(FLUSH_TIMEOUT));
+        self.journal.iter().for_each(Journal::close);
         if let Some(publisher) = self.publisher.take() {
             publisher.stop(deadline.saturating_duration_since(Instant::now()));
         }
@@ -278,6 +296,9 @@ impl Supervisor {
         if let Some(publisher) = &self.publisher {
             let sources = self.settings.file().sources.iter().map(|source| source.id.as_str());
             publisher.announce(sources, self.prompts(), self.sources.config().hop);
+            let file = self.settings.file();
+            let references = file.sources.iter().map(|source| (source.id.as_str(), source.microphone.reference()));
+            publisher.announce_levels(file.levels, references);
         }
         self.show();
     }
@@ -472,6 +493,7 @@ impl Supervisor {
             let known: Vec<&str> = self.settings.file().sources.iter().map(|source| source.id.as_str()).collect();
             history.retain(|id| known.contains(&id));
         }
+        changes.removed.iter().for_each(|source| self.levels.forget(source));
         self.announce();
         json!({
             "sources": { "added": changes.added, "changed": changes.changed, "removed": changes.removed },

@@ -270,6 +270,8 @@ mod tests {
             events_set_aside: n,
             commands_dropped: n,
             names_taken: n,
+            quiet: Vec::new(),
+            journal_lost: n,
             threads: vec![ThreadHealth { name: "mqtt", state: ThreadHealth::OK, quiet: Duration::from_secs(n) }],
             sources: vec![source],
         }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::discovery::{self, DeviceSpec, Node, PromptEntity};
+use super::discovery::{self, DeviceSpec, LevelSensor, Node, PromptEntity};
 use super::limits::packet_size;
 use super::names::{device_name, former_device_name};
 use super::ownership::{self, Ownership, OwnershipChange};
@@ -55,6 +55,8 @@ pub(super) struct Announcements {
     sources: Vec<String>,
     prompts: Vec<PromptEntity>,
     period: Duration,
+    /// By source, where there is something to say of it.
+    levels: BTreeMap<String, LevelSensor>,
     /// Prompts of before, by source, until Home Assistant was certainly online when they were removed.
     removed: BTreeMap<String, BTreeSet<String>>,
     /// Sources whose newest announcement this connection has not had.
@@ -93,6 +95,7 @@ impl Announcements {
             sources: Vec::new(),
             prompts: Vec::new(),
             period: Duration::ZERO,
+            levels: BTreeMap::new(),
             removed: BTreeMap::new(),
             due: BTreeSet::new(),
             batch: VecDeque::new(),
@@ -135,6 +138,18 @@ impl Announcements {
         }
         self.removed.retain(|_, prompts| !prompts.is_empty());
         self.mark_all_due();
+    }
+
+    /// Sets what the sensors of the sources' levels are from now on.
+    pub(super) fn set_levels(&mut self, levels: BTreeMap<String, LevelSensor>) {
+        if self.levels != levels && self.prefix.is_some() {
+            self.levels = levels;
+            self.mark_all_due();
+        }
+    }
+
+    fn level_of(&self, source: &str) -> LevelSensor {
+        self.levels.get(source).copied().unwrap_or_default()
     }
 
     /// The broker has retained a state of this prompt, which is none of ours any more.
@@ -310,7 +325,8 @@ impl Announcements {
             }
             false => (self.prompts.as_slice(), removed.as_slice()),
         };
-        let device = DeviceSpec { source, prompts, removed, period: self.period };
+        let (period, level) = (self.period, self.level_of(source));
+        let device = DeviceSpec { source, prompts, removed, period, level };
         let retained = !self.is_reviving;
         let written = discovery::device(&self.node, device)
             .inspect_err(|error| log::error!("mqtt: {topic}: a payload cannot be written: {error}"));
@@ -332,7 +348,8 @@ impl Announcements {
     /// twice.
     fn prepare_entities(&mut self, source: &str, topic: &Arc<str>, device_size: usize) {
         let prefix = self.prefix.clone().unwrap_or_default();
-        let device = DeviceSpec { source, prompts: &self.prompts, removed: &[], period: self.period };
+        let (prompts, period, level) = (&self.prompts, self.period, self.level_of(source));
+        let device = DeviceSpec { source, prompts, removed: &[], period, level };
         let written = discovery::entities(&self.node, device)
             .inspect_err(|error| log::error!("mqtt: {topic}: a payload cannot be written: {error}"));
         let Ok(entities) = written else { return };

@@ -497,7 +497,7 @@ mod tests {
         let (messages, _) = sent(&mut departures, now + ANSWER_TIME);
         assert_eq!(messages[..2], ["clapd/attic/mic/dog/state=OFF", "clapd/attic/mic/dog/state="]);
         assert!(messages.contains(&"ha/binary_sensor/attic_mic/dog_state/config=".into()), "{messages:?}");
-        assert_eq!((messages.len(), &messages[2 + 6..]), (2 + 6 + 4, &END.map(String::from)[..]));
+        assert_eq!((messages.len(), &messages[2 + 7..]), (2 + 7 + 4, &END.map(String::from)[..]));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::names::entity_id;
 use super::ownership::identifier;
 use super::topics::Topics;
 use crate::health::FAILING;
+use crate::levels::LevelReference;
 
 /// States of a source, as health has them, in which sound comes.
 const LISTENING_STATES: [&str; 4] = ["live", "silent", "clipping", "recovering"];
@@ -29,6 +30,8 @@ const OTHER_STATES: [&str; 6] = ["starting", "stalled", "lost", "ended", "paused
 const MISSED_SCORES: u32 = 5;
 /// Wireless links pause for seconds; a sensor need not flicker for that.
 const LEAST_EXPIRY_S: u64 = 5;
+/// The level sensor's name among a device's entities. (A prompt's end in `_score`, `_state` and `_event`.)
+const LEVEL: &str = "level";
 /// Letters of a name: beyond it, a card on a dashboard shows dots.
 const MAX_NAME: usize = 60;
 
@@ -59,6 +62,19 @@ pub(super) struct DeviceSpec<'a> {
     pub(super) removed: &'a [String],
     /// Time between two scores.
     pub(super) period: Duration,
+    pub(super) level: LevelSensor,
+}
+
+/// The sensor of how loud it is at a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum LevelSensor {
+    /// Nobody asked for levels: nothing is said of it.
+    #[default]
+    None,
+    /// Nobody wants it any more.
+    Removed,
+    /// A level comes each minute, against this reference.
+    Shown(LevelReference),
 }
 
 #[derive(Serialize)]
@@ -139,6 +155,8 @@ struct Entity<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     state_class: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    unit_of_measurement: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     suggested_display_precision: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expire_after: Option<u64>,
@@ -195,6 +213,8 @@ pub(super) fn entities(node: &Node, device: DeviceSpec<'_>) -> serde_json::Resul
         let parts = prompt_entities(node, device, prompt);
         parts.map(|(leaf, component)| (format!("{}_{leaf}", prompt.id), component))
     });
+    let of_level = level_entity(node, device).into_iter().filter(|component| component.entity.is_some());
+    let of_level = of_level.map(|component| (LEVEL.to_owned(), component));
     let described = device_block(node, device.source);
     let inherited = [online(node), listening(node, device.source)];
     let identified = DeviceBlock { identifiers: described.identifiers.clone(), ..DeviceBlock::default() };
@@ -211,12 +231,12 @@ pub(super) fn entities(node: &Node, device: DeviceSpec<'_>) -> serde_json::Resul
         let payload = serde_json::to_vec(&shorten_keys(serde_json::to_value(&single)?))?;
         Ok(EntityPayload { platform, key, payload })
     };
-    of_source.into_iter().chain(of_prompts).map(write).collect()
+    of_source.into_iter().chain(of_level).chain(of_prompts).map(write).collect()
 }
 
-/// Platform and key of each of a source's own entities; see `diagnostics`.
-pub(super) fn source_keys() -> [(&'static str, String); 3] {
-    ["status", "windows_skipped", "events_dropped"].map(|key| ("sensor", key.into()))
+/// Platform and key of each of a source's own entities; see `diagnostics` and `level_entity`.
+pub(super) fn source_keys() -> [(&'static str, String); 4] {
+    ["status", "windows_skipped", "events_dropped", LEVEL].map(|key| ("sensor", key.into()))
 }
 
 /// Platform and key of each of a prompt's entities.
@@ -226,7 +246,7 @@ pub(super) fn keys(prompt: &str) -> [(&'static str, String); 3] {
 }
 
 /// Home Assistant's abbreviations (its `abbreviations.py`) of the keys that are used here.
-const SHORT_KEYS: [(&str, &str); 26] = [
+const SHORT_KEYS: [(&str, &str); 27] = [
     ("availability", "avty"),
     ("availability_mode", "avty_mode"),
     ("default_entity_id", "def_ent_id"),
@@ -252,6 +272,7 @@ const SHORT_KEYS: [(&str, &str); 26] = [
     ("sw_version", "sw"),
     ("topic", "t"),
     ("unique_id", "uniq_id"),
+    ("unit_of_measurement", "unit_of_meas"),
     ("value_template", "val_tpl"),
 ];
 
@@ -280,6 +301,7 @@ fn payload<'a>(node: &'a Node, device: DeviceSpec<'a>) -> DevicePayload<'a> {
     }
     // A prompt's end in `_score`, `_state` and `_event`.
     components.extend(diagnostics(node, device.source).map(|(id, component)| (id.into(), component)));
+    components.extend(level_entity(node, device).map(|component| (LEVEL.into(), component)));
     DevicePayload {
         device: device_block(node, device.source),
         origin: OriginBlock { name: "clapd", sw_version: &node.version },
@@ -364,6 +386,38 @@ fn prompt_entities<'a>(
     ]
 }
 
+/// How loud it is. Without a calibration it is no sound pressure, and Home Assistant is not told that it is one.
+fn level_entity<'a>(node: &Node, device: DeviceSpec<'_>) -> Option<Component<'a>> {
+    let reference = match device.level {
+        LevelSensor::None => return None,
+        LevelSensor::Removed => return Some(Component { platform: "sensor", entity: None }),
+        LevelSensor::Shown(reference) => reference,
+    };
+    let topic = node.topics.level(device.source);
+    // The units are those that Home Assistant has for a sound pressure; it takes any where there is no class.
+    let (device_class, unit, icon) = match reference {
+        LevelReference::SoundPressure => (Some("sound_pressure"), "dBA", None),
+        LevelReference::FullScale => (None, "dBFS", Some("mdi:volume-high")),
+    };
+    let entity = Entity {
+        unique_id: topic.to_string(),
+        default_entity_id: entity_id("sensor", [&node.id, device.source], None, "sound_level"),
+        name: "Sound level".into(),
+        state_topic: topic.to_string(),
+        icon,
+        device_class,
+        value_template: Some("{{ value_json.laeq }}".into()),
+        // The other levels, the unit in full, and whether it is calibrated.
+        json_attributes_topic: Some(topic.to_string()),
+        state_class: Some("measurement"),
+        unit_of_measurement: Some(unit),
+        suggested_display_precision: Some(1),
+        expire_after: Some(60 * u64::from(MISSED_SCORES)),
+        ..Entity::default()
+    };
+    Some(Component { platform: "sensor", entity: Some(entity) })
+}
+
 /// What the source does, and, for those who look for a fault, what went missing. None is disabled at first: where Home Assistant
 /// removes an entity that is, it clears our topic on its own.
 fn diagnostics<'a>(node: &'a Node, source: &str) -> [(&'static str, Component<'a>); 3] {
@@ -421,7 +475,8 @@ mod tests {
     }
 
     fn written(id: &str, source: &str, prompts: &[PromptEntity]) -> Value {
-        let device_of = DeviceSpec { source, prompts, removed: &["cat".into()], period: Duration::from_millis(2_500) };
+        let (removed, period) = (&["cat".into()], Duration::from_millis(2_500));
+        let device_of = DeviceSpec { source, prompts, removed, period, level: LevelSensor::None };
         serde_json::from_slice(&device(&node(id), device_of).unwrap()).unwrap()
     }
 
@@ -435,7 +490,8 @@ mod tests {
     #[test]
     fn entities_by_themselves_are_frozen() {
         let prompts = [PromptEntity::new("dog", "a dog barking")];
-        let device = DeviceSpec { source: "left-mic", prompts: &prompts, removed: &[], period: Duration::from_secs(1) };
+        let (source, period, level) = ("left-mic", Duration::from_secs(1), LevelSensor::None);
+        let device = DeviceSpec { source, prompts: &prompts, removed: &[], period, level };
         let parts = entities(&node("kitchen"), device).unwrap();
         let names: Vec<_> = parts.iter().map(|part| (part.platform, part.key.as_str())).collect();
         let expected = ["status", "windows_skipped", "events_dropped"].map(|key| ("sensor", key));
@@ -464,6 +520,33 @@ mod tests {
     }
 
     #[test]
+    fn the_level_sensor_is_frozen_and_claims_no_sound_pressure_without_a_calibration() {
+        let minute = Duration::from_secs(60);
+        let of = |level| {
+            let device_of = DeviceSpec { source: "mic", prompts: &[], removed: &[], period: minute, level };
+            let whole: Value = serde_json::from_slice(&device(&node("kitchen"), device_of).unwrap()).unwrap();
+            let parts = entities(&node("kitchen"), device_of).unwrap();
+            (whole["components"]["level"].clone(), parts.into_iter().find(|part| part.key == LEVEL))
+        };
+        let (calibrated, part) = of(LevelSensor::Shown(LevelReference::SoundPressure));
+        let expected = serde_json::json!({
+            "platform": "sensor", "unique_id": "clapd/kitchen/mic/level", "default_entity_id": "sensor.kitchen_mic_sound_level",
+            "name": "Sound level", "state_topic": "clapd/kitchen/mic/level", "qos": 0, "device_class": "sound_pressure",
+            "value_template": "{{ value_json.laeq }}", "json_attributes_topic": "clapd/kitchen/mic/level",
+            "state_class": "measurement", "unit_of_measurement": "dBA", "suggested_display_precision": 1, "expire_after": 300
+        });
+        assert_eq!(calibrated, expected);
+        let part: Value = serde_json::from_slice(&part.unwrap().payload).unwrap();
+        assert_eq!((&part["unit_of_meas"], &part["dev_cla"]), (&"dBA".into(), &"sound_pressure".into()));
+        let (uncalibrated, _) = of(LevelSensor::Shown(LevelReference::FullScale));
+        let seen = (&uncalibrated["unit_of_measurement"], &uncalibrated["device_class"], &uncalibrated["expire_after"]);
+        assert_eq!(seen, (&"dBFS".into(), &Value::Null, &300.into()));
+        let (removed, part) = of(LevelSensor::Removed);
+        assert!(removed == serde_json::json!({ "platform": "sensor" }) && part.is_none());
+        assert_eq!(of(LevelSensor::None).0, Value::Null);
+    }
+
+    #[test]
     fn names_are_as_people_write_them() {
         let long = "word ".repeat(20);
         for (text, name) in [
@@ -485,7 +568,8 @@ mod tests {
     fn a_thousand_prompts_are_within_what_brokers_take() {
         let prompts: Vec<PromptEntity> =
             (0..1_000).map(|n| PromptEntity::new(&format!("sound_{n}"), "a dog barking")).collect();
-        let device_of = DeviceSpec { source: "mic", prompts: &prompts, removed: &[], period: Duration::from_secs(1) };
+        let (period, level) = (Duration::from_secs(1), LevelSensor::None);
+        let device_of = DeviceSpec { source: "mic", prompts: &prompts, removed: &[], period, level };
         assert!(device(&node("kitchen"), device_of).unwrap().len() < 1_000_000);
     }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::command::Outcome;
 use crate::health::{Health, QuietHealth, SourceHealth, ThreadHealth};
+use crate::levels::{EventLevels, LevelReference, NewLevel};
 use crate::outbox::EventRecord;
 
 /// Payloads of `status`.
@@ -89,6 +90,34 @@ struct EventPayload<'a> {
     ended_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     duration_s: Option<f64>,
+    /// Of an end, where somebody metered it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    laeq: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lafmax: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    level_unit: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct LevelPayload {
+    /// `second` or `minute`.
+    period: &'static str,
+    laeq: f64,
+    lafmax: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    la10: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    la50: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    la90: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lzeq: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak: Option<f64>,
+    unit: &'static str,
+    calibrated: bool,
+    at: String,
 }
 
 #[derive(Serialize)]
@@ -118,6 +147,9 @@ struct HealthPayload<'a> {
     /// Left out where all is well, which is nearly everywhere.
     #[serde(skip_serializing_if = "is_zero")]
     names_taken: u64,
+    /// The same.
+    #[serde(skip_serializing_if = "is_zero")]
+    journal_lost: u64,
     sources: BTreeMap<&'a str, SourcePayload>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     threads: BTreeMap<&'a str, ThreadPayload>,
@@ -191,6 +223,47 @@ pub fn event(record: &EventRecord) -> serde_json::Result<Vec<u8>> {
         started_at: time_of_day(record.started_at),
         ended_at: record.duration.map(|duration| time_of_day(record.started_at + duration)),
         duration_s: record.duration.map(|duration| (duration.as_secs_f64() * 1e3).round() / 1e3),
+        laeq: record.levels.map(|levels| rounded(levels.laeq, 1)),
+        lafmax: record.levels.map(|levels| rounded(levels.lafmax, 1)),
+        level_unit: record.levels.map(|levels| levels.reference.unit()),
+    })
+}
+
+/// Levels that have as many digits as any.
+pub(super) const LONGEST_LEVELS: EventLevels =
+    EventLevels { laeq: -144.4, lafmax: -144.4, reference: LevelReference::FullScale };
+
+/// The payload of `level`.
+pub(super) fn level(reference: LevelReference, level: &NewLevel) -> serde_json::Result<Vec<u8>> {
+    let db = |level: f32| rounded(level, 1);
+    let (unit, calibrated) = (reference.unit(), reference == LevelReference::SoundPressure);
+    serde_json::to_vec(&match level {
+        NewLevel::Second(second) => LevelPayload {
+            period: "second",
+            laeq: db(second.laeq),
+            lafmax: db(second.lafmax),
+            la10: None,
+            la50: None,
+            la90: None,
+            lzeq: Some(db(second.lzeq)),
+            peak: Some(db(second.peak)),
+            unit,
+            calibrated,
+            at: time_of_day(second.at),
+        },
+        NewLevel::Minute(minute) => LevelPayload {
+            period: "minute",
+            laeq: db(minute.laeq),
+            lafmax: db(minute.lafmax),
+            la10: Some(db(minute.la10)),
+            la50: Some(db(minute.la50)),
+            la90: Some(db(minute.la90)),
+            lzeq: None,
+            peak: None,
+            unit,
+            calibrated,
+            at: time_of_day(minute.at),
+        },
     })
 }
 
@@ -228,6 +301,7 @@ pub fn health(health: &Health) -> serde_json::Result<Vec<u8>> {
         events_set_aside: health.events_set_aside,
         commands_dropped: health.commands_dropped,
         names_taken: health.names_taken,
+        journal_lost: health.journal_lost,
         sources: health.sources.iter().map(|source| (source.id.as_str(), SourcePayload::of(source))).collect(),
         threads: health.threads.iter().map(|thread| (thread.name, ThreadPayload::of(thread))).collect(),
         quiet: health.quiet.iter().map(QuietPayload::of).collect(),
@@ -299,6 +373,7 @@ pub fn time_of_day(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::levels::{MinuteLevel, SecondLevel};
 
     fn at(millis: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(1_795_370_400_000 + millis)
@@ -323,12 +398,26 @@ mod tests {
             peak: 8.0,
             started_at: at(0),
             duration: None,
+            levels: None,
         };
         let started = r#"{"event_type":"started","id":"9f-mic-0","prompt":"a \"dog\" barking","score":7.13,"peak":8.0,"started_at":"2026-11-22T18:00:00.000Z"}"#;
         assert_eq!(text(event(&record)), started);
         record.duration = Some(Duration::from_micros(3_250_400));
         let ended = r#"{"event_type":"ended","id":"9f-mic-0","prompt":"a \"dog\" barking","score":7.13,"peak":8.0,"started_at":"2026-11-22T18:00:00.000Z","ended_at":"2026-11-22T18:00:03.250Z","duration_s":3.25}"#;
         assert_eq!(text(event(&record)), ended);
+        record.levels = Some(EventLevels { laeq: 61.24, lafmax: 70.0, reference: LevelReference::SoundPressure });
+        let with_levels = ended.replace(r#":3.25}"#, r#":3.25,"laeq":61.2,"lafmax":70.0,"level_unit":"dB(A)"}"#);
+        assert_eq!(text(event(&record)), with_levels);
+    }
+
+    #[test]
+    fn level_is_frozen() {
+        let minute = MinuteLevel { at: at(0), laeq: 45.04, lafmax: 61.0, la10: 48.1, la50: 41.0, la90: 38.96 };
+        let expected = r#"{"period":"minute","laeq":45.0,"lafmax":61.0,"la10":48.1,"la50":41.0,"la90":39.0,"unit":"dB(A)","calibrated":true,"at":"2026-11-22T18:00:00.000Z"}"#;
+        assert_eq!(text(level(LevelReference::SoundPressure, &NewLevel::Minute(minute))), expected);
+        let second = SecondLevel { at: at(0), laeq: -45.04, lafmax: -40.0, lzeq: -39.0, peak: -12.5 };
+        let expected = r#"{"period":"second","laeq":-45.0,"lafmax":-40.0,"lzeq":-39.0,"peak":-12.5,"unit":"dBFS(A)","calibrated":false,"at":"2026-11-22T18:00:00.000Z"}"#;
+        assert_eq!(text(level(LevelReference::FullScale, &NewLevel::Second(second))), expected);
     }
 
     #[test]
@@ -393,6 +482,8 @@ mod tests {
         let quiet = text(health(&Health { quiet: vec![night, snooze], ..node.clone() }));
         let expected_quiet = r#","quiet":[{"until":"2026-11-22T18:00:00.000Z","by":"hours","prompts":["dog"]},{"until":"2026-11-22T18:00:00.000Z","by":"snooze","sources":["mic"]}]}"#;
         assert!(quiet.ends_with(expected_quiet), "{quiet}");
+        let lost = text(health(&Health { journal_lost: 2, ..node.clone() }));
+        assert!(lost.contains(r#""commands_dropped":0,"journal_lost":2,"sources""#), "{lost}");
         let threads = vec![
             ThreadHealth { name: "outbox", state: ThreadHealth::OK, quiet: Duration::from_millis(4_900) },
             ThreadHealth { name: "mqtt", state: ThreadHealth::LATE, quiet: Duration::from_secs(301) },

@@ -40,12 +40,13 @@ use clapd_core::score::Score;
 use crate::command::{Outcome, Reply, RequestQueue};
 use crate::config::Broker;
 use crate::health::{DeliveryCounters, Health};
+use crate::levels::{LevelPublishing, LevelReference, NewLevel};
 use crate::outbox::{EventRecord, Outbox};
 use crate::threads::ServiceThread;
 use announcements::Announcements;
 use delivery::Delivery;
 use departures::Departures;
-use discovery::{Node, PromptEntity};
+use discovery::{LevelSensor, Node, PromptEntity};
 pub use identity::Identity;
 use inbox::Subscriptions;
 use link::WINDOW;
@@ -135,6 +136,22 @@ impl Publisher {
         self.delivery.change(|outgoing| outgoing.set_devices(sources, prompts, period));
     }
 
+    /// Announces to Home Assistant the sensors of how loud it is, of these sources with what their levels are measured against. To be
+    /// called with [`Self::announce`].
+    pub fn announce_levels<'a>(
+        &self,
+        publishing: LevelPublishing,
+        sources: impl IntoIterator<Item = (&'a str, LevelReference)>,
+    ) {
+        let sensor = |reference| match publishing {
+            LevelPublishing::Unasked => LevelSensor::None,
+            LevelPublishing::Off => LevelSensor::Removed,
+            LevelPublishing::Minute | LevelPublishing::Second => LevelSensor::Shown(reference),
+        };
+        let levels = sources.into_iter().map(|(source, reference)| (source.to_owned(), sensor(reference))).collect();
+        self.delivery.change(|outgoing| outgoing.set_levels(levels));
+    }
+
     /// The topics of this node.
     pub fn topics(&self) -> &Topics {
         &self.topics
@@ -169,6 +186,18 @@ impl Publisher {
     pub fn publish_score(&self, route: &Route, score: Score, at: SystemTime) {
         let Some(payload) = written(&route.score, message::score(score, at)) else { return };
         if self.delivery.change(|outgoing| outgoing.set_score(&route.score, payload)) {
+            self.delivery.count_dropped_score();
+        }
+    }
+
+    /// Publishes a level of a source, if the broker is there, or else the newest of them once it is.
+    pub fn publish_level(&self, source: &str, reference: LevelReference, level: &NewLevel) {
+        let topic = match level {
+            NewLevel::Second(_) => self.topics.second_level(source),
+            NewLevel::Minute(_) => self.topics.level(source),
+        };
+        let Some(payload) = written(&topic, message::level(reference, level)) else { return };
+        if self.delivery.change(|outgoing| outgoing.set_score(&topic, payload)) {
             self.delivery.count_dropped_score();
         }
     }

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use super::announcements::{Announcement, Announcements};
 use super::departures::{DepartureMessage, Departures, MAX_STATES};
-use super::discovery::PromptEntity;
+use super::discovery::{LevelSensor, PromptEntity};
 use super::elimination::{Elimination, MessageKind, Restriction};
 use super::limits::{BrokerLimits, packet_size};
 use super::message;
@@ -232,6 +232,11 @@ impl Outgoing {
     pub(super) fn set_devices(&mut self, sources: Vec<String>, prompts: Vec<PromptEntity>, period: Duration) {
         self.departures.set_announced(&sources, prompts.iter().map(|prompt| prompt.id.clone()));
         self.announcements.set(sources, prompts, period);
+    }
+
+    /// Sets what is announced of the levels of each source from now on.
+    pub(super) fn set_levels(&mut self, levels: BTreeMap<String, LevelSensor>) {
+        self.announcements.set_levels(levels);
     }
 
     /// When something is due that nothing else but time will have sent, if there is such a time.
@@ -745,7 +750,8 @@ fn in_packets(filters: Vec<Filter>, max: usize) -> Vec<Vec<Filter>> {
 
 /// Bytes that the payload of this event's end may have, whose start has so many; it may last for years.
 fn end_size(start: &EventRecord, size: usize) -> usize {
-    let end = EventRecord { duration: Some(LONGEST_EVENT), score: LONGEST_SCORE, peak: LONGEST_SCORE, ..start.clone() };
+    let (duration, levels) = (Some(LONGEST_EVENT), Some(message::LONGEST_LEVELS));
+    let end = EventRecord { duration, score: LONGEST_SCORE, peak: LONGEST_SCORE, levels, ..start.clone() };
     message::event(&end).map_or(size, |payload| payload.len())
 }
 

@@ -57,6 +57,16 @@ impl Topics {
         format!("{}/response/{command}", self.root).into()
     }
 
+    /// Where the levels of a source's minutes are published.
+    pub fn level(&self, source: &str) -> Arc<str> {
+        format!("{}/{source}/level", self.root).into()
+    }
+
+    /// Where those of its seconds are.
+    pub fn second_level(&self, source: &str) -> Arc<str> {
+        format!("{}/{source}/level/second", self.root).into()
+    }
+
     /// The topics of a prompt at a source of this node.
     pub fn route(&self, source: &str, prompt: &str) -> Route {
         let topic = |leaf: &str| format!("{}/{source}/{prompt}/{leaf}", self.root).into();
@@ -82,6 +92,8 @@ mod tests {
         }
         assert_eq!(topics.requests(), "clapd/kitchen/request/");
         assert_eq!(&*topics.response("prompts/get"), "clapd/kitchen/response/prompts/get");
+        assert_eq!(&*topics.level("mic"), "clapd/kitchen/mic/level");
+        assert_eq!(&*topics.second_level("mic"), "clapd/kitchen/mic/level/second");
         let route = topics.route("mic", "dog");
         let expected = ["clapd/kitchen/mic/dog/score", "clapd/kitchen/mic/dog/state", "clapd/kitchen/mic/dog/event"];
         assert_eq!([&*route.score, &route.state, &route.event], expected);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::levels::EventLevels;
+
 /// A start or an end, in the time of day.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventRecord {
@@ -17,4 +19,6 @@ pub struct EventRecord {
     pub started_at: SystemTime,
     /// How long it went on; none for a start.
     pub duration: Option<Duration>,
+    /// How loud it was; none for a start, and where nobody metered it.
+    pub levels: Option<EventLevels>,
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::EventRecord;
+use crate::levels::{EventLevels, LevelReference};
 use crate::time::BootTime;
 
 /// Length and checksum.
@@ -41,6 +42,8 @@ pub(super) enum LogEntry {
     Clock { boot_id: u128, now: BootTime, wall: SystemTime },
     /// Its start, or its end, was handed out with this time before the clock was set.
     Sent { event: u64, ended: bool, started_at: SystemTime },
+    /// How loud it was; it stands before its end.
+    Metered { event: u64, levels: EventLevels },
 }
 
 impl LogEntry {
@@ -100,6 +103,13 @@ impl LogEntry {
                 out.push(u8::from(*ended));
                 out.extend(nanos(*started_at).to_le_bytes());
             }
+            Self::Metered { event, levels: EventLevels { laeq, lafmax, reference } } => {
+                out.push(9);
+                out.extend(event.to_le_bytes());
+                out.extend(laeq.to_le_bytes());
+                out.extend(lafmax.to_le_bytes());
+                out.push(u8::from(*reference == LevelReference::SoundPressure));
+            }
         }
         let body = &out[head + HEAD..];
         let (length, sum) = (u16::try_from(body.len()).unwrap_or(u16::MAX), crc32fast::hash(body));
@@ -112,7 +122,7 @@ impl LogEntry {
         let (head, rest) = bytes.split_at_checked(HEAD)?;
         let length = usize::from(u16::from_le_bytes([head[0], head[1]]));
         // Cheap to ask first, where noise is searched for entries.
-        let likely = |body: &&[u8]| length <= MAX_BODY && matches!(body.first(), Some(1..=8));
+        let likely = |body: &&[u8]| length <= MAX_BODY && matches!(body.first(), Some(1..=9));
         let body = rest.get(..length).filter(likely)?;
         let sum = u32::from_le_bytes([head[2], head[3], head[4], head[5]]);
         if crc32fast::hash(body) != sum {
@@ -159,7 +169,7 @@ impl Fields<'_> {
                 let (stored_at, started_at) = (self.time()?, self.time()?);
                 let (score, peak) = (self.score()?, self.score()?);
                 let (topic, id, prompt) = (self.text()?, self.text()?, self.text()?);
-                let record = EventRecord { id, prompt, score, peak, started_at, duration: None };
+                let record = EventRecord { id, prompt, score, peak, started_at, duration: None, levels: None };
                 LogEntry::Started { event, stored_at, topic: topic.into(), record }
             }
             2 => LogEntry::Ended {
@@ -173,9 +183,17 @@ impl Fields<'_> {
             4 => LogEntry::Removed { event },
             5 => LogEntry::TouchedAt { event, at: self.time()?, score: self.score()?, peak: self.score()? },
             8 => LogEntry::Sent { event, ended: self.bytes::<1>()?[0] != 0, started_at: self.time()? },
+            9 => LogEntry::Metered { event, levels: self.levels()? },
             6 => LogEntry::Touched { event, lasted: self.length()?, score: self.score()?, peak: self.score()? },
             _ => return None,
         })
+    }
+
+    fn levels(&mut self) -> Option<EventLevels> {
+        let (laeq, lafmax) = (self.score()?, self.score()?);
+        let is_pressure = self.bytes::<1>()?[0] != 0;
+        let reference = if is_pressure { LevelReference::SoundPressure } else { LevelReference::FullScale };
+        Some(EventLevels { laeq, lafmax, reference })
     }
 
     fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -252,7 +270,7 @@ mod tests {
                         event,
                         stored_at,
                         topic: topic.into(),
-                        record: EventRecord { id, prompt, score, peak, started_at, duration: None },
+                        record: EventRecord { id, prompt, score, peak, started_at, duration: None, levels: None },
                     }
                 }),
             (number, time.clone(), score.clone(), score.clone(), number).prop_map(
@@ -271,6 +289,10 @@ mod tests {
                 event,
                 ended,
                 started_at
+            }),
+            (number, -144.0_f32..200.0, any::<bool>()).prop_map(|(event, laeq, is_pressure)| {
+                let reference = if is_pressure { LevelReference::SoundPressure } else { LevelReference::FullScale };
+                LogEntry::Metered { event, levels: EventLevels { laeq, lafmax: laeq + 3.0, reference } }
             }),
             (any::<u128>(), number, time).prop_map(|(boot_id, nanos, wall)| {
                 LogEntry::Clock { boot_id, now: BootTime::from_start(Duration::from_nanos(nanos)), wall }
@@ -329,6 +351,7 @@ mod tests {
             peak: 1.0,
             started_at: UNIX_EPOCH,
             duration: None,
+            levels: None,
         };
         let mut bytes = Vec::new();
         LogEntry::Started { event: 1, stored_at: UNIX_EPOCH, topic: "t".into(), record }.write(&mut bytes);

@@ -215,6 +215,9 @@ impl Queue {
         let open = |event: &&u64| self.events.get(event).is_some_and(|e| e.record.id == record.id);
         let Some(event) = self.open.iter().find(open).copied() else { return 0 };
         let duration = record.duration.unwrap_or_default();
+        if let Some(levels) = record.levels {
+            self.change(LogEntry::Metered { event, levels }, now);
+        }
         self.change(
             LogEntry::Ended { event, stored_at: now.wall, score: record.score, peak: record.peak, duration },
             now,
@@ -258,7 +261,10 @@ impl Queue {
                 (record.score, record.peak, record.duration) = (end.score, end.peak, Some(end.duration));
                 *end.sent.get_or_insert(record.started_at)
             }
-            _ => *event.start_sent.get_or_insert(record.started_at),
+            _ => {
+                record.levels = None;
+                *event.start_sent.get_or_insert(record.started_at)
+            }
         };
         Some(PendingMessage { number: message, topic: Arc::clone(&event.topic), record })
     }
@@ -324,6 +330,11 @@ impl Queue {
                 }
             }
             LogEntry::Removed { event } => self.remove(event),
+            LogEntry::Metered { event, levels } => {
+                if let Some(event) = self.events.get_mut(&event) {
+                    event.record.levels = Some(levels);
+                }
+            }
             LogEntry::TouchedAt { event: number, at, score, peak } => {
                 if let Some(event) = self.events.get_mut(&number) {
                     // A damaged log may say that it was touched before it began.
@@ -438,6 +449,7 @@ impl Queue {
                 known.push(LogEntry::StartAcked { event: number });
             }
             known.extend(event.sent(number));
+            known.extend(event.record.levels.map(|levels| LogEntry::Metered { event: number, levels }));
             match &event.end {
                 Some(EventEnd { message, stored_at, score, peak, duration, .. }) => {
                     let (stored_at, score, peak, duration) = (*stored_at, *score, *peak, *duration);

@@ -79,6 +79,7 @@ fn each_library_has_its_place() {
                 ("rumqttc_v4::", "mqtt/"),
                 ("rumqttc_v5::", "mqtt/"),
                 ("crc32fast::", "outbox/log_entry.rs"),
+                ("jiff::", "local_time.rs"),
                 ("rustix::time::", "time.rs"),
             ][..],
         ),
@@ -105,7 +106,7 @@ fn each_library_has_its_place() {
 }
 
 /// Within a crate: what each module may use of the others.
-const LAYERS: [(&str, &str, &[&str]); 35] = [
+const LAYERS: [(&str, &str, &[&str]); 38] = [
     ("clapd-core", "files", &[]),
     ("clapd-core", "level", &[]),
     ("clapd-core", "panics", &[]),
@@ -117,6 +118,7 @@ const LAYERS: [(&str, &str, &[&str]); 35] = [
     ("clapd-core", "decode", &["channel", "panics", "samples"]),
     ("clapd-core", "dsp", &["samples"]),
     ("clapd-core", "score", &[]),
+    ("clapd-core", "sound_level", &["level", "samples", "text", "time"]),
     ("clapd-core", "model", &["dsp", "files", "level", "panics", "score", "vector"]),
     ("clapd-core", "embed", &["dsp", "level", "model", "samples", "score"]),
     ("clapd-core", "prompts", &["channel", "decode", "embed", "files", "level", "model", "samples", "score", "vector"]),
@@ -126,18 +128,20 @@ const LAYERS: [(&str, &str, &[&str]); 35] = [
     ("clapd", "counter", &[]),
     ("clapd", "time", &[]),
     ("clapd", "threads", &[]),
-    ("clapd", "capture", &["backoff", "counter", "threads", "time"]),
-    ("clapd", "health", &["counter"]),
-    ("clapd", "outbox", &["counter", "threads", "time"]),
-    ("clapd", "score_log", &[]),
     ("clapd", "local_time", &[]),
+    ("clapd", "levels", &[]),
+    ("clapd", "journal", &["counter", "levels", "threads"]),
+    ("clapd", "capture", &["backoff", "counter", "levels", "threads", "time"]),
+    ("clapd", "health", &["counter"]),
+    ("clapd", "outbox", &["counter", "levels", "threads", "time"]),
+    ("clapd", "score_log", &[]),
     ("clapd", "history", &["time"]),
     ("clapd", "quiet", &["local_time", "time"]),
-    ("clapd", "config", &["capture", "history", "outbox", "quiet", "score_log"]),
+    ("clapd", "config", &["capture", "history", "journal", "levels", "outbox", "quiet", "score_log"]),
     ("clapd", "prompts", &["config"]),
     ("clapd", "loudness", &["capture", "config", "counter"]),
     ("clapd", "command", &["quiet"]),
-    ("clapd", "mqtt", &["backoff", "command", "config", "health", "outbox", "threads"]),
+    ("clapd", "mqtt", &["backoff", "command", "config", "health", "levels", "outbox", "threads"]),
     ("clapd", "http", &["capture", "command", "config", "counter", "health", "history", "mqtt", "outbox", "threads"]),
     (
         "clapd",
@@ -150,6 +154,8 @@ const LAYERS: [(&str, &str, &[&str]); 35] = [
             "health",
             "history",
             "http",
+            "journal",
+            "levels",
             "local_time",
             "loudness",
             "mqtt",
@@ -164,7 +170,19 @@ const LAYERS: [(&str, &str, &[&str]); 35] = [
     (
         "clapd",
         "cli",
-        &["capture", "config", "daemon", "local_time", "loudness", "mqtt", "prompts", "score_log", "time"],
+        &[
+            "capture",
+            "config",
+            "daemon",
+            "journal",
+            "levels",
+            "local_time",
+            "loudness",
+            "mqtt",
+            "prompts",
+            "score_log",
+            "time",
+        ],
     ),
 ];
 

@@ -58,10 +58,13 @@ fn commands_exist() {
     for (path, text) in chapters() {
         for line in blocks(&text, "sh").join("\n").replace("\\\n", " ").lines() {
             let code = line.split(" #").next().unwrap().trim_start_matches("sudo ");
-            let mut words = code.split_whitespace();
+            let mut words = code.split_whitespace().peekable();
             match (words.next(), words.next()) {
                 (Some("clapd"), Some(command)) => {
-                    let help = Command::new(env!("CARGO_BIN_EXE_clapd")).args([command, "--help"]).output().unwrap();
+                    // Its options are those of what is calibrated.
+                    let below = words.next_if(|word| command == "calibrate" && !word.starts_with('-'));
+                    let arguments = [command].into_iter().chain(below).chain(["--help"]);
+                    let help = Command::new(env!("CARGO_BIN_EXE_clapd")).args(arguments).output().unwrap();
                     assert!(help.status.success(), "{}: {code}", path.display());
                     let help = String::from_utf8(help.stdout).unwrap();
                     for flag in words.filter(|word| word.starts_with('-') && word.len() > 1) {

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod book;
+mod calibrate;
 mod cli;
 mod config;
 mod examples;

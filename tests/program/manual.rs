@@ -34,7 +34,8 @@ const MORE: [(&str, &[(&str, &str)]); 4] = [
             ("/usr/share/clapd/models/mini", "The default model."),
             (
                 "/var/lib/clapd",
-                "Events that wait for the broker, prompts and snoozes that were set at run time, and the names that the broker knows this node by.",
+                "Events that wait for the broker, the journal of those that have ended, prompts and snoozes that were set at run time, and the names \
+                 that the broker knows this node by.",
             ),
             ("/var/cache/clapd", "Embeddings of prompts; it may be deleted."),
         ],

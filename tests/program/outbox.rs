@@ -25,7 +25,15 @@ fn began() -> SystemTime {
 }
 
 fn record(id: &str, duration: Option<Duration>) -> EventRecord {
-    EventRecord { id: id.into(), prompt: "a dog barking".into(), score: 7.25, peak: 8.5, started_at: began(), duration }
+    EventRecord {
+        id: id.into(),
+        prompt: "a dog barking".into(),
+        score: 7.25,
+        peak: 8.5,
+        started_at: began(),
+        duration,
+        levels: None,
+    }
 }
 
 /// A whole event, as the daemon names it.

@@ -69,7 +69,10 @@ fn bark(publisher: &Publisher, id: &str) {
     let started_at = UNIX_EPOCH + Duration::from_millis(1_795_370_400_123);
     for duration in [None, Some(Duration::from_millis(2_345))] {
         let (id, prompt) = (id.into(), "a dog barking".into());
-        publisher.publish_event(&route, EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at, duration });
+        publisher.publish_event(
+            &route,
+            EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at, duration, levels: None },
+        );
     }
 }
 
@@ -194,7 +197,7 @@ fn a_refused_event_is_counted_named_and_stored() {
     let (id, prompt) = ("c".into(), "a cat".into());
     publisher.publish_event(
         &route,
-        EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None },
+        EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None, levels: None },
     );
     watcher.wait_for("0 1 clapd/shy/mic/cat/event");
     assert!(counters.refused.get() >= 1, "{counters:?}");

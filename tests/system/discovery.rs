@@ -79,7 +79,7 @@ fn position(watcher: &Watcher, start: &str) -> usize {
 /// The start of an event.
 fn start_record() -> EventRecord {
     let (id, prompt) = ("a".into(), "a dog".into());
-    EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None }
+    EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None, levels: None }
 }
 
 #[test]

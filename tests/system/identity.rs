@@ -122,7 +122,7 @@ fn a_name_that_was_changed_takes_leave_once_and_after_the_events() {
     let publisher = run(&settings, state.path(), "loft");
     let route = publisher.topics().route("mic", "dog");
     let (id, prompt) = ("a".into(), "a dog".into());
-    let event = EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None };
+    let event = EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration: None, levels: None };
     publisher.publish_event(&route, event);
     watcher.wait_for("0 1 clapd/attic/info ");
     wait_until_struck_out(state.path());

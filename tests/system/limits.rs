@@ -93,8 +93,10 @@ impl Limited {
         for id in numbers.map(|n| format!("e{n}")) {
             for duration in [None, Some(Duration::from_secs(2))] {
                 let (id, prompt) = (id.clone(), "a sound".into());
-                self.publisher
-                    .publish_event(&route, EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at, duration });
+                self.publisher.publish_event(
+                    &route,
+                    EventRecord { id, prompt, score: 7.0, peak: 8.0, started_at, duration, levels: None },
+                );
             }
         }
     }

@@ -14,6 +14,7 @@ mod delivery;
 mod discovery;
 mod http;
 mod identity;
+mod levels;
 mod limits;
 mod liveness;
 mod mqtt;

@@ -47,7 +47,15 @@ fn dog(publisher: &Publisher) -> Route {
 
 fn record(id: &str, duration: Option<Duration>) -> EventRecord {
     let started_at = UNIX_EPOCH + Duration::from_secs(1_795_370_400);
-    EventRecord { id: id.into(), prompt: "a dog barking".into(), score: 7.25, peak: 8.5, started_at, duration }
+    EventRecord {
+        id: id.into(),
+        prompt: "a dog barking".into(),
+        score: 7.25,
+        peak: 8.5,
+        started_at,
+        duration,
+        levels: None,
+    }
 }
 
 /// Tells a whole event.

@@ -16,6 +16,7 @@ use clapd::capture::{
     Credentials, ListenPlace, ListenSpec, Read, Source, SourceCounters, SourceKind, SourceSpec, SourceState,
     StreamSpec, StreamUrl, Transport,
 };
+use clapd::levels::Microphone;
 use clapd_core::channel::Channel;
 
 use crate::soak::{Measurement, judge};
@@ -54,7 +55,13 @@ struct Listening {
 impl Listening {
     fn start(kind: SourceKind) -> Self {
         let (counters, stop) = (Arc::new(SourceCounters::default()), Arc::new(AtomicBool::new(false)));
-        let spec = SourceSpec { id: "test".into(), kind, channel: Channel::Mix, gain_db: 0.0 };
+        let spec = SourceSpec {
+            id: "test".into(),
+            kind,
+            channel: Channel::Mix,
+            gain_db: 0.0,
+            microphone: Microphone::default(),
+        };
         let mut source = Source::open(&spec, Arc::clone(&counters)).expect("is opened");
         let (sender, seen) = channel();
         let (shared, stopped) = (Arc::clone(&counters), Arc::clone(&stop));

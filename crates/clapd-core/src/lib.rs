@@ -22,6 +22,7 @@
 //! | [`score`] | cosines on the human scale, from 0 (not there) to 10 (exactly that) |
 //! | [`detect`] | scores into events |
 //! | [`pipeline`] | one source's way through all of them |
+//! | [`sound_level`] | a sound level meter: A-weighted levels of seconds and minutes, a calibrator's tone, a microphone's correction |
 //! | [`files`], [`level`], [`text`], [`vector`] | what the above and the programs on top share: atomic writes, decibels, shortening, cosines |
 //!
 //! # What it leaves to its caller
@@ -57,6 +58,7 @@ pub mod pipeline;
 pub mod prompts;
 pub mod samples;
 pub mod score;
+pub mod sound_level;
 pub mod text;
 pub mod time;
 pub mod vector;

@@ -80,7 +80,7 @@ fn judge(spec: &SourceSpec, state: SourceState, range: Option<LevelRange>, level
 }
 
 /// Why there is no sound, and what to do.
-fn explain(counters: &SourceCounters) -> anyhow::Error {
+pub(in crate::cli) fn explain(counters: &SourceCounters) -> anyhow::Error {
     let failure = counters.failure();
     let reason = failure.as_ref().map_or("it delivers nothing", |failure| failure.reason.as_str());
     let devices = match device::list(Selection::Usual) {

@@ -20,6 +20,7 @@ use super::exit::{AtStage, Failure, Stage};
 use super::{check, paths};
 use crate::config::{self, Environment, Faults, Settings};
 use answers::Answers;
+pub(super) use microphone::explain;
 use store::Target;
 use terminal::{FailureChoice, Terminal};
 

@@ -30,7 +30,15 @@ fn outgoing() -> (Outgoing, Outbox) {
 }
 
 fn record(duration: Option<Duration>) -> EventRecord {
-    EventRecord { id: "i".into(), prompt: "p".into(), score: 7.0, peak: 8.0, started_at: UNIX_EPOCH, duration }
+    EventRecord {
+        id: "i".into(),
+        prompt: "p".into(),
+        score: 7.0,
+        peak: 8.0,
+        started_at: UNIX_EPOCH,
+        duration,
+        levels: None,
+    }
 }
 
 fn begin(outgoing: &mut Outgoing, limits: BrokerLimits) {
@@ -164,7 +172,8 @@ fn a_start_whose_end_would_not_fit_is_not_sent() {
     let (mut outgoing, outbox) = outgoing();
     outbox.start(&topic("event"), record(None));
     let start = packet_size("event", message::event(&record(None)).unwrap().len());
-    let end = packet_size("event", message::event(&record(Some(LONGEST_EVENT))).unwrap().len());
+    let end = EventRecord { levels: Some(message::LONGEST_LEVELS), ..record(Some(LONGEST_EVENT)) };
+    let end = packet_size("event", message::event(&end).unwrap().len());
     assert!(start < end);
     let limited = |max_packet: usize| BrokerLimits {
         max_packet: Some(u32::try_from(max_packet).unwrap()),

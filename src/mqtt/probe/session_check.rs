@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clapd_core::prompts::Prompt;
 
-use super::super::discovery::{self, DeviceSpec, Node, PromptEntity};
+use super::super::discovery::{self, DeviceSpec, LevelSensor, Node, PromptEntity};
 use super::super::elimination::{Elimination, MessageKind, Restriction};
 use super::super::limits::{BrokerLimits, packet_size};
 use super::super::link::Link;
@@ -24,6 +24,7 @@ use super::super::topics::Topics;
 use super::super::{CAPACITY, dialer::Dialer, last_will, message, ownership, tls};
 use super::{ProbeFailure, ProbeSpec, ProbeStep};
 use crate::config::Broker;
+use crate::levels::LevelReference;
 use crate::outbox::EventRecord;
 
 /// Attempts to connect until a broker has let us in that takes none of our last wills, in either version, twice over.
@@ -476,6 +477,7 @@ fn largest_event(spec: &ProbeSpec<'_>) -> Vec<u8> {
         peak: 8.25,
         started_at: SystemTime::now(),
         duration: Some(Duration::from_millis(12_345)),
+        levels: Some(message::LONGEST_LEVELS),
     };
     message::event(&record).unwrap_or_default()
 }
@@ -487,7 +489,9 @@ fn largest_announcements(topics: &Topics, spec: &ProbeSpec<'_>) -> (usize, usize
     let node = Node { id: spec.node.into(), topics: topics.clone(), version, model: "xxxxxxxx 1.0".into() };
     let prompts: Vec<PromptEntity> = spec.prompts.iter().map(PromptEntity::of).collect();
     let sizes = spec.sources.iter().map(|source| {
-        let device = DeviceSpec { source, prompts: &prompts, removed: &[], period: spec.period };
+        // The largest that it can be.
+        let level = LevelSensor::Shown(LevelReference::SoundPressure);
+        let device = DeviceSpec { source, prompts: &prompts, removed: &[], period: spec.period, level };
         let whole = discovery::device(&node, device).map_or(0, |payload| payload.len());
         let parts = discovery::entities(&node, device).unwrap_or_default();
         let topic = |key: &str| format!("homeassistant/binary_sensor/{}/{key}/config", device_name(spec.node, source));

@@ -19,7 +19,15 @@ fn at(wall_s: u64) -> Clocks {
 }
 
 fn record(id: &str, duration: Option<Duration>) -> EventRecord {
-    EventRecord { id: id.into(), prompt: "p".into(), score: 7.0, peak: 8.0, started_at: UNIX_EPOCH + DAY, duration }
+    EventRecord {
+        id: id.into(),
+        prompt: "p".into(),
+        score: 7.0,
+        peak: 8.0,
+        started_at: UNIX_EPOCH + DAY,
+        duration,
+        levels: None,
+    }
 }
 
 /// Kind, topic and id of all that waits.

@@ -612,7 +612,7 @@ fn topic_name(topic: usize) -> Arc<str> {
 }
 
 fn record(event: usize, started_at: SystemTime, duration: Option<Duration>) -> EventRecord {
-    EventRecord { id: event.to_string(), prompt: "p".into(), score: 7.0, peak: 8.0, started_at, duration }
+    EventRecord { id: event.to_string(), prompt: "p".into(), score: 7.0, peak: 8.0, started_at, duration, levels: None }
 }
 
 fn clocks(boot: Duration, suspended: Duration, booted_at: Duration) -> Clocks {

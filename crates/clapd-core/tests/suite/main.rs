@@ -10,5 +10,6 @@ mod decode;
 mod frontend;
 mod mini;
 mod pipeline;
+mod sound_level;
 #[path = "../../../../tests/common/wav.rs"]
 mod wav;
