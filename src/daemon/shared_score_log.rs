@@ -83,8 +83,12 @@ mod tests {
         let path = dir.path().join("scores.csv");
         let log = shared(&path);
         let channel = clapd_core::channel::Channel::Mix;
-        let mut tap =
-            log.observe(&SourceSpec { id: "mic".into(), kind: SourceKind::Stdin { raw: None }, channel, gain_db: 0.0 });
+        let mut tap = log.observe(&SourceSpec {
+            id: "mic".into(),
+            kind: SourceKind::Stdin { raw: None },
+            channel,
+            gain: clapd_core::level::Gain::NONE,
+        });
         for id in ["cat", "bell"] {
             let text = TextEmbedding { vector: vec![1.0], coverage: None };
             let prompt = Prompt::of_text(PromptId::new(id).unwrap(), id, Rule::default());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clapd::capture::{Read, Source, SourceCounters, SourceKind, SourceSpec, SourceState};
 use clapd_core::channel::Channel;
+use clapd_core::level::Gain;
 
 use crate::wav::{Wav, tone};
 
@@ -20,7 +21,7 @@ fn assert_tone(samples: &[f32], rate: u32, scale: f64, tolerance: f64) {
 
 fn open(kind: SourceKind) -> (Source, Arc<SourceCounters>) {
     let counters = Arc::new(SourceCounters::default());
-    let spec = SourceSpec { id: "test".into(), kind, channel: Channel::Mix, gain_db: 0.0 };
+    let spec = SourceSpec { id: "test".into(), kind, channel: Channel::Mix, gain: Gain::NONE };
     (Source::open(&spec, counters.clone()).unwrap(), counters)
 }
 
@@ -113,7 +114,7 @@ fn a_file_without_a_sample_is_an_error_even_in_a_loop() {
 #[test]
 fn a_missing_file_is_an_error_at_once() {
     let kind = SourceKind::File { path: "/no/such.flac".into(), looped: false, realtime: false };
-    let spec = SourceSpec { id: "test".into(), kind, channel: Channel::Mix, gain_db: 0.0 };
+    let spec = SourceSpec { id: "test".into(), kind, channel: Channel::Mix, gain: Gain::NONE };
     assert!(Source::open(&spec, Arc::default()).is_err());
 }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use clapd::capture::{Read, Source, SourceCounters, SourceKind, SourceSpec, device};
 use clapd_core::channel::Channel;
+use clapd_core::level::Gain;
 
 use crate::support::sound_server::{DEVICE, RATE, SoundServer};
 
@@ -36,7 +37,7 @@ fn child() {
     let name = std::env::var("CLAPD_TEST_DEVICE").unwrap();
     let channel =
         std::env::var("CLAPD_TEST_CHANNEL").map_or(Channel::Mix, |index| Channel::Index(index.parse().unwrap()));
-    let spec = SourceSpec { id: "test".into(), kind: SourceKind::Device { name }, channel, gain_db: 0.0 };
+    let spec = SourceSpec { id: "test".into(), kind: SourceKind::Device { name }, channel, gain: Gain::NONE };
     let mut source = Source::open(&spec, counters.clone()).unwrap();
     let (closed, parent) = channel_of_end();
     while parent.try_recv().is_err() {

@@ -17,6 +17,7 @@ use clapd::capture::{
     StreamSpec, StreamUrl, Transport,
 };
 use clapd_core::channel::Channel;
+use clapd_core::level::Gain;
 
 use crate::soak::{Measurement, judge};
 use crate::support::stream_server::{Camera, Icecast, TONE_HZ, TONE_PEAK};
@@ -54,7 +55,7 @@ struct Listening {
 impl Listening {
     fn start(kind: SourceKind) -> Self {
         let (counters, stop) = (Arc::new(SourceCounters::default()), Arc::new(AtomicBool::new(false)));
-        let spec = SourceSpec { id: "test".into(), kind, channel: Channel::Mix, gain_db: 0.0 };
+        let spec = SourceSpec { id: "test".into(), kind, channel: Channel::Mix, gain: Gain::NONE };
         let mut source = Source::open(&spec, Arc::clone(&counters)).expect("is opened");
         let (sender, seen) = channel();
         let (shared, stopped) = (Arc::clone(&counters), Arc::clone(&stop));
