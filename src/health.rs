@@ -144,7 +144,7 @@ pub struct SourceHealth {
     pub warnings: Vec<String>,
     /// The loudest second of the last minute as the model hears it, gain and all; none before there was a minute.
     pub loudest_db: Option<i32>,
-    /// Its gain in whole dB; none where it has none.
+    /// Its gain in whole dB, the automatic one as it is now; none where it has none.
     pub gain_db: Option<i32>,
     /// Samples that came and found no room.
     pub samples_lost: u64,

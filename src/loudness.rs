@@ -3,7 +3,7 @@
 //! Too loud is what is cut off at full scale; too faint is what stays below the level at which the bundle's model was measured to
 //! hear, for a whole minute. A quiet night is faint as well: the words say what was measured, and leave the rest to a person.
 
-use clapd_core::level::LevelRange;
+use clapd_core::level::{Gain, LevelRange};
 use clapd_core::pipeline::Pipeline;
 
 use crate::capture::{SourceKind, SourceState, WarningKind, Warnings};
@@ -38,7 +38,7 @@ impl Loudness {
 /// Judges the loudness of one source, block by block: a warning beside its others, and a line in the log where it becomes faint.
 pub struct LoudnessJudge {
     kind: SourceKind,
-    gain_db: f32,
+    gain: Gain,
     range: Option<LevelRange>,
     /// What it was last. The warning stays as it was put while this does: it is news once, and not at each decibel.
     loudness: Option<Loudness>,
@@ -48,8 +48,8 @@ pub struct LoudnessJudge {
 
 impl LoudnessJudge {
     /// For a source of this kind with this gain, and a model that hears in `range`.
-    pub fn new(kind: SourceKind, gain_db: f32, range: Option<LevelRange>) -> Self {
-        Self { kind, gain_db, range, loudness: None, faints: Counter::default() }
+    pub fn new(kind: SourceKind, gain: Gain, range: Option<LevelRange>) -> Self {
+        Self { kind, gain, range, loudness: None, faints: Counter::default() }
     }
 
     /// Brings the warnings of source `id` up to what its pipeline has heard; none where it has none at the moment.
@@ -60,12 +60,13 @@ impl LoudnessJudge {
             return;
         }
         self.loudness = loudness;
+        let gain_db = pipeline.map_or(0.0, Pipeline::gain_db);
         let warning = match (loudness, loudest_db, self.range) {
             (Some(Loudness::Faint), Some(loudest_db), Some(range)) => {
-                Some(faint_warning(&self.kind, self.gain_db, loudest_db, range))
+                Some(faint_warning(&self.kind, gain_db, loudest_db, range))
             }
             // The log has a line of the state already.
-            (Some(Loudness::Clipping), _, _) => Some(clipping_warning(&self.kind, self.gain_db)),
+            (Some(Loudness::Clipping), _, _) => Some(clipping_warning(&self.kind, self.gain)),
             _ => None,
         };
         if loudness == Some(Loudness::Faint)
@@ -99,14 +100,14 @@ fn louder(kind: &SourceKind) -> &'static str {
 }
 
 /// What a person may do about a source that clips.
-pub fn clipping_warning(kind: &SourceKind, gain_db: f32) -> String {
+pub fn clipping_warning(kind: &SourceKind, gain: Gain) -> String {
     let quieter = match kind {
         SourceKind::Device { .. } => "lower its capture volume (alsamixer, F4; pavucontrol)",
         SourceKind::Stream(_) => "lower the microphone's volume in the camera's or the server's settings",
         SourceKind::Listen(_) | SourceKind::Stdin { .. } => "have the program that sends it send it more quietly",
         SourceKind::File { .. } => "record it more quietly",
     };
-    let gain = if gain_db == 0.0 { "" } else { "; gain_db comes behind it and changes nothing of that" };
+    let gain = if gain == Gain::NONE { "" } else { "; gain_db comes behind it and changes nothing of that" };
     format!("it is cut off at full scale in more than a fifth of the time: {quieter}{gain}")
 }
 
@@ -138,6 +139,6 @@ mod tests {
         assert!(text.contains("gain_db = 60.0"), "{text}");
         assert!(!faint_warning(&device, 60.0, -65.0, RANGE).contains("set gain_db"));
         assert!(faint_warning(&SourceKind::Stdin { raw: None }, 0.0, -65.0, RANGE).contains("program that sends"));
-        assert!(clipping_warning(&device, 6.0).contains("changes nothing"));
+        assert!(clipping_warning(&device, Gain::Fixed(6.0)).contains("changes nothing"));
     }
 }

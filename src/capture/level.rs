@@ -3,7 +3,7 @@
 //! All times are counts of samples, so that the same samples give the same [`Signal`] however they are cut and however
 //! fast they come.
 //!
-//! A quiet free is sound. Digital MEMS microphones have noise of some -90 dB, the best converters there are of -125 dB,
+//! A quiet room is sound. Digital MEMS microphones have noise of some -90 dB, the best converters there are of -125 dB,
 //! and the lowest bit of 16 is at -90 dB: if it flips once in a tenth of a second, something is alive. A muted or
 //! unplugged input, a driver that is stuck, and a converter without a supply give one value for ever; a sound server's
 //! dither adds a bit or two of 24. A microphone that gates its own noise (those for conferences do) sends real zeros
@@ -14,7 +14,7 @@ use clapd_core::level::{PowerSums, decibels};
 /// What the samples say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Signal {
-    /// A free, be it a quiet one.
+    /// A room, be it a quiet one.
     #[default]
     Sound,
     /// Nothing that a microphone could have sent.

@@ -50,6 +50,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clapd_core::channel::Channel;
 use clapd_core::decode::RawFormat;
+use clapd_core::level::Gain;
 use clapd_core::samples::Samples;
 
 use crate::levels::Microphone;
@@ -110,6 +111,16 @@ impl SourceKind {
         matches!(self, Self::Device { .. } | Self::Stream(_) | Self::Listen(_))
     }
 
+    /// The gain that it has where none is asked for. A device's sound has its microphone's own noise in it, which the automatic gain
+    /// goes by. Of a stream, a recording or a program's samples that may have been taken out on the way, and then nobody knows a faint
+    /// microphone from a quiet room.
+    pub fn default_gain(&self) -> Gain {
+        match self {
+            Self::Device { .. } => Gain::Auto,
+            Self::File { .. } | Self::Stdin { .. } | Self::Stream(_) | Self::Listen(_) => Gain::NONE,
+        }
+    }
+
     /// Whether it comes at the pace of the world, which can't wait for us; a file and a pipe can.
     pub fn is_live(&self) -> bool {
         self.is_reopened() || matches!(self, Self::File { realtime: true, .. })
@@ -125,8 +136,8 @@ pub struct SourceSpec {
     pub kind: SourceKind,
     /// The channel that is taken of it.
     pub channel: Channel,
-    /// By how many decibels the model hears it louder.
-    pub gain_db: f32,
+    /// How much louder the model hears it.
+    pub gain: Gain,
     /// What is known of its microphone, for levels.
     pub microphone: Microphone,
 }

@@ -98,13 +98,9 @@ impl WatchSpec {
         let bundle = arguments.bundle.clone();
         if !arguments.prompts.is_empty() {
             let kind = SourceKind::Device { name: arguments.device.clone() };
-            let source = SourceSpec {
-                id: "mic".into(),
-                kind,
-                channel: Channel::Mix,
-                gain_db: 0.0,
-                microphone: Microphone::default(),
-            };
+            let gain = kind.default_gain();
+            let source =
+                SourceSpec { id: "mic".into(), kind, channel: Channel::Mix, gain, microphone: Microphone::default() };
             let prompts = (0..).zip(&arguments.prompts);
             let prompts =
                 prompts.map(|(number, text)| Prompt::of_text(PromptId::numbered(number), text, Rule::default()));
@@ -179,7 +175,7 @@ impl<'a> Watcher<'a> {
         self.series.push(Series::new(self.spec.prompts.len()));
         let pipeline = Pipeline::new(self.model.clone(), Arc::clone(&self.prompts), rate, self.spec.hop, pace)?;
         // A recording is heard as the configuration's source would be.
-        let pipeline = pipeline.with_gain(self.spec.source.gain_db);
+        let pipeline = pipeline.with_gain(self.spec.source.gain);
         Ok(match self.spec.gate_db {
             Some(gate_db) => pipeline.with_gate(gate_db),
             None => pipeline,
@@ -205,7 +201,7 @@ impl<'a> Watcher<'a> {
         let pace = if spec.kind.is_live() { Pace::Live } else { Pace::Every };
         let counters = Arc::<SourceCounters>::default();
         let mut source = Source::open(spec, Arc::clone(&counters)).with_context(|| format!("source {}", spec.id))?;
-        let mut loudness = LoudnessJudge::new(spec.kind.clone(), spec.gain_db, self.model.level);
+        let mut loudness = LoudnessJudge::new(spec.kind.clone(), spec.gain, self.model.level);
         let mut current: Option<(u32, Pipeline, WallAnchor)> = None;
         while !stop.load(Relaxed) && !self.is_enough() {
             match source.read(POLL_INTERVAL)? {
@@ -234,7 +230,7 @@ impl<'a> Watcher<'a> {
         let name = file.to_string_lossy();
         let moment = |time: SampleTime| Moment::Position(time.as_secs_f64());
         let kind = SourceKind::File { path: file.to_owned(), looped: false, realtime: false };
-        let mut loudness = LoudnessJudge::new(kind, self.spec.source.gain_db, self.model.level);
+        let mut loudness = LoudnessJudge::new(kind, self.spec.source.gain, self.model.level);
         recording::read(decoder, file, self.display.is_none(), |samples| {
             self.push(&mut pipeline, samples, &name, &moment)?;
             loudness.judge(&name, SourceState::Live, &Warnings::default(), Some(&pipeline));

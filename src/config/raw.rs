@@ -8,7 +8,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::diagnostic::{Diagnostic, Location};
-use super::section::{LineIndex, Located, Section, SectionReader, TextOrInteger};
+use super::section::{LineIndex, Located, Section, SectionReader, TextOrInteger, TextOrNumber};
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ pub(super) struct RawSource {
     pub(super) listen: Option<Located<String>>,
     pub(super) raw: Option<Located<String>>,
     pub(super) channel: Option<Located<TextOrInteger>>,
-    pub(super) gain_db: Option<Located<f64>>,
+    pub(super) gain_db: Option<Located<TextOrNumber>>,
     pub(super) full_scale_db: Option<Located<f64>>,
     pub(super) correction_file: Option<Located<String>>,
 }
@@ -266,7 +266,7 @@ fn source(mut section: Section<'_, '_>, reader: &mut SectionReader<'_>) -> RawSo
         listen: section.string("listen", reader),
         raw: section.string("raw", reader),
         channel: section.text_or_integer("channel", reader),
-        gain_db: section.number("gain_db", reader),
+        gain_db: section.text_or_number("gain_db", reader),
         full_scale_db: section.number("full_scale_db", reader),
         correction_file: section.string("correction_file", reader),
     };

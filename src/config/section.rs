@@ -204,6 +204,22 @@ impl<'a, 'i> Section<'a, 'i> {
         read.map(|value| Located { value, location })
     }
 
+    pub(super) fn text_or_number(
+        &mut self,
+        key: &'static str,
+        reader: &mut SectionReader<'_>,
+    ) -> Option<Located<TextOrNumber>> {
+        let Located { value, location } = self.get(key, reader)?;
+        let read = match value {
+            DeValue::String(text) => Some(TextOrNumber::Text(text.clone().into_owned())),
+            other => number(other).map(TextOrNumber::Number),
+        };
+        if read.is_none() {
+            reader.wrong_type(&location, value, "a text or a number", &format!("{key} = 1.0"));
+        }
+        read.map(|value| Located { value, location })
+    }
+
     /// A table below this one.
     pub(super) fn section(&mut self, key: &'static str, reader: &mut SectionReader<'_>) -> Option<Section<'a, 'i>> {
         let Located { value, location } = self.get(key, reader)?;
@@ -258,6 +274,13 @@ impl<'a, 'i> Section<'a, 'i> {
 pub(super) enum TextOrInteger {
     Text(String),
     Integer(i64),
+}
+
+/// See [`Section::text_or_number`].
+#[derive(Debug, Clone)]
+pub(super) enum TextOrNumber {
+    Text(String),
+    Number(f64),
 }
 
 fn integer(value: &DeValue<'_>) -> Option<i64> {

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 
 use clapd_core::channel::Channel;
 use clapd_core::decode::RawFormat;
+use clapd_core::level::Gain;
 use clapd_core::text::shorten;
 
 use super::checker::Checker;
 use super::raw::RawSource;
-use super::section::{Located, TextOrInteger};
+use super::section::{Located, TextOrInteger, TextOrNumber};
 use crate::capture::{SourceKind, SourceSpec};
 
 /// A source has a thread, a front end and 30 s of samples of its own; nobody has wired more microphones to one small computer.
@@ -63,9 +64,11 @@ impl Checker<'_> {
                 self.fault(&key.location, "is for files", "remove it, or name a `file`");
             }
         }
-        let gain_db = self.check_gain(raw.gain_db.as_ref());
+        let gain = raw.gain_db.as_ref().map(|gain_db| self.check_gain(gain_db));
         let microphone = self.check_microphone(raw);
-        Some(SourceSpec { id: id?, kind: kind?, channel: channel?, gain_db: gain_db?, microphone: microphone? })
+        let kind = kind?;
+        let gain = gain.unwrap_or_else(|| Some(kind.default_gain()));
+        Some(SourceSpec { id: id?, kind, channel: channel?, gain: gain?, microphone: microphone? })
     }
 
     fn check_source_kind(&mut self, raw: &RawSource, id: Option<&str>) -> Option<SourceKind> {
@@ -130,14 +133,18 @@ impl Checker<'_> {
         self.check_id(&raw.value, &raw.location)
     }
 
-    fn check_gain(&mut self, raw: Option<&Located<f64>>) -> Option<f32> {
-        let Some(Located { value, location }) = raw else { return Some(0.0) };
-        if !(MIN_GAIN_DB..=MAX_GAIN_DB).contains(value) {
-            let allowed = format!("{value} is not a gain from {MIN_GAIN_DB} to {MAX_GAIN_DB} dB");
-            self.fault(location, allowed, "write 0.0 for the source as it comes");
-            return None;
-        }
-        Some(*value as f32)
+    fn check_gain(&mut self, Located { value, location }: &Located<TextOrNumber>) -> Option<Gain> {
+        let seen = match value {
+            TextOrNumber::Text(text) if text == "auto" => return Some(Gain::Auto),
+            TextOrNumber::Number(gain_db) if (MIN_GAIN_DB..=MAX_GAIN_DB).contains(gain_db) => {
+                return Some(Gain::Fixed(*gain_db as f32));
+            }
+            TextOrNumber::Text(text) => format!("\"{}\"", shorten(text)),
+            TextOrNumber::Number(gain_db) => gain_db.to_string(),
+        };
+        let allowed = format!("{seen} is neither \"auto\" nor a gain from {MIN_GAIN_DB} to {MAX_GAIN_DB} dB");
+        self.fault(location, allowed, "write 0.0 for the source as it comes");
+        None
     }
 
     fn check_channel(&mut self, raw: Option<&Located<TextOrInteger>>) -> Option<Channel> {

@@ -83,7 +83,13 @@ mod tests {
         let observer = LevelObserver { history: history.clone(), publisher: None, publishing: LevelPublishing::Minute };
         let microphone = Microphone { full_scale_db: Some(120.0), correction: None };
         let kind = SourceKind::Stdin { raw: None };
-        let spec = SourceSpec { id: "mic".into(), kind, channel: Channel::Mix, gain_db: 0.0, microphone };
+        let spec = SourceSpec {
+            id: "mic".into(),
+            kind,
+            channel: Channel::Mix,
+            gain: clapd_core::level::Gain::NONE,
+            microphone,
+        };
         let mut tap = observer.observe(&spec);
         let began = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
         let sine = |n: u32| 0.1 * (f64::from(n) * std::f64::consts::TAU / 8.0).sin() as f32;

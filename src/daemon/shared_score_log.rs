@@ -88,7 +88,7 @@ mod tests {
             id: "mic".into(),
             kind: SourceKind::Stdin { raw: None },
             channel,
-            gain_db: 0.0,
+            gain: clapd_core::level::Gain::NONE,
             microphone: Microphone::default(),
         });
         for id in ["cat", "bell"] {

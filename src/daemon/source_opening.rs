@@ -54,7 +54,7 @@ impl OpenedSource {
         spec: &SourceSpec,
         input: impl FnOnce(&SourceSpec, &SourceStatus) -> Result<SourceInput>,
     ) -> Result<Self> {
-        let status = Arc::new(SourceStatus::new(&spec.id, &spec.kind).with_gain(spec.gain_db));
+        let status = Arc::new(SourceStatus::new(&spec.id, &spec.kind).with_gain(spec.gain));
         let thread = input(spec, &status).and_then(|input| HeldThread::spawn(&spec.id, input));
         let thread = thread.with_context(|| format!("source {}", spec.id))?;
         Ok(Self { spec: spec.clone(), status, thread })

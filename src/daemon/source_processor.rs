@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clapd_core::embed::Model;
+use clapd_core::level::Gain;
 use clapd_core::pipeline::{MAX_OUTAGE, OnStep, Output, Pace, Pipeline};
 use clapd_core::samples::Samples;
 use clapd_core::time::SampleTime;
@@ -47,7 +48,7 @@ pub(super) struct SourceProcessor {
     last_sound: Instant,
     /// Windows that earlier pipelines of this source skipped.
     skipped: u64,
-    gain_db: f32,
+    gain: Gain,
     loudness: LoudnessJudge,
 }
 
@@ -68,7 +69,7 @@ impl SourceProcessor {
     ) -> Self {
         // What comes at the pace of the world can't wait for us; a file and a pipe can.
         let pace = if spec.kind.is_live() { Pace::Live } else { Pace::Every };
-        let loudness = LoudnessJudge::new(spec.kind.clone(), spec.gain_db, model.level);
+        let loudness = LoudnessJudge::new(spec.kind.clone(), spec.gain, model.level);
         Self {
             status,
             model,
@@ -84,7 +85,7 @@ impl SourceProcessor {
             losses: Counter::default(),
             last_sound: Instant::now(),
             skipped: 0,
-            gain_db: spec.gain_db,
+            gain: spec.gain,
             loudness,
         }
     }
@@ -134,7 +135,7 @@ impl SourceProcessor {
     fn start_pipeline(&mut self, anchor: WallAnchor) -> Result<()> {
         let ListenConfig { prompts, hop, gate_db } = &*self.config;
         let pipeline = Pipeline::new(self.model.clone(), Arc::clone(prompts), self.rate, *hop, self.pace)?;
-        let mut pipeline = pipeline.with_step(self.step()).with_gain(self.gain_db);
+        let mut pipeline = pipeline.with_step(self.step()).with_gain(self.gain);
         if let Some(gate_db) = gate_db {
             pipeline = pipeline.with_gate(*gate_db);
         }
@@ -207,6 +208,10 @@ impl SourceProcessor {
     fn judge_loudness(&mut self) {
         let (pipeline, capture) = (self.current.as_ref().map(|current| &current.pipeline), &self.status.capture);
         self.loudness.judge(&self.status.id, capture.state(), &capture.warnings, pipeline);
+        if self.gain == Gain::Auto {
+            // A new pipeline begins without one.
+            self.status.set_gain_db(pipeline.map_or(0.0, Pipeline::gain_db));
+        }
         self.status.set_loudest_db(pipeline.and_then(Pipeline::loudest_db));
     }
 
@@ -362,7 +367,7 @@ mod tests {
             id: "mic".into(),
             kind: kind.clone(),
             channel,
-            gain_db: 0.0,
+            gain: Gain::NONE,
             microphone: Microphone::default(),
         };
         SourceProcessor::new(status, &spec, model, control, reporter)
@@ -662,7 +667,7 @@ mod tests {
         std::fs::write(path.path(), wav).unwrap();
         let kind = SourceKind::File { path: path.path().into(), looped: false, realtime: false };
         let channel = clapd_core::channel::Channel::Mix;
-        let spec = SourceSpec { id: "mic".into(), kind, channel, gain_db: 0.0, microphone: Microphone::default() };
+        let spec = SourceSpec { id: "mic".into(), kind, channel, gain: Gain::NONE, microphone: Microphone::default() };
         let mut source = Source::open(&spec, Arc::clone(&status.capture)).unwrap();
         assert!(matches!(source.read(Duration::from_secs(60)).unwrap(), Read::Block { .. }));
         assert_eq!(status.capture.state(), SourceState::Live);

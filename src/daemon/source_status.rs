@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use clapd_core::level::Gain;
+
 use super::source_progress::SourceProgress;
 use crate::capture::{SourceCounters, SourceKind};
 use crate::health::{FAILING, ScoringCounters, SourceHealth};
@@ -19,8 +21,8 @@ pub(super) struct SourceStatus {
     /// The model fails with every window.
     pub(super) failing: AtomicBool,
     pub(super) progress: SourceProgress,
-    /// Its gain in whole dB; none where it has none.
-    gain_db: Option<i32>,
+    /// Its gain in whole dB, the automatic one as it is now; none where it has none.
+    gain_db: Mutex<Option<i32>>,
     /// The loudest second of its last minute; none before there was a minute.
     loudest_db: Mutex<Option<i32>>,
 }
@@ -30,9 +32,17 @@ impl SourceStatus {
         Self { id: id.into(), steady: kind.is_reopened(), ..Self::default() }
     }
 
-    /// The same of a source that is louder for the model by so many decibels.
-    pub(super) fn with_gain(self, gain_db: f32) -> Self {
-        Self { gain_db: (gain_db != 0.0).then(|| gain_db.round() as i32), ..self }
+    /// The same of a source that is louder for the model.
+    pub(super) fn with_gain(self, gain: Gain) -> Self {
+        if let Gain::Fixed(gain_db) = gain {
+            self.set_gain_db(gain_db);
+        }
+        self
+    }
+
+    pub(super) fn set_gain_db(&self, gain_db: f32) {
+        *self.gain_db.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(gain_db.round() as i32).filter(|gain_db| *gain_db != 0);
     }
 
     pub(super) fn set_loudest_db(&self, loudest_db: Option<f32>) {
@@ -45,7 +55,7 @@ impl SourceStatus {
         let failing = state.is_flowing() && self.failing.load(Relaxed);
         SourceHealth {
             loudest_db: *self.loudest_db.lock().unwrap_or_else(PoisonError::into_inner),
-            gain_db: self.gain_db,
+            gain_db: *self.gain_db.lock().unwrap_or_else(PoisonError::into_inner),
             id: self.id.clone(),
             state: if failing { FAILING } else { state.name() },
             level_db: self.capture.level_db(),

@@ -79,7 +79,6 @@ fn each_library_has_its_place() {
                 ("rumqttc_v4::", "mqtt/"),
                 ("rumqttc_v5::", "mqtt/"),
                 ("crc32fast::", "outbox/log_entry.rs"),
-                ("jiff::", "local_time.rs"),
                 ("rustix::time::", "time.rs"),
             ][..],
         ),

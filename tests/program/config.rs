@@ -9,6 +9,7 @@ use clapd::capture::{ListenPlace, SourceKind, Transport};
 use clapd::config::{self, Access, Diagnostic, Environment, Faults, Secret, Settings, Tls};
 use clapd::outbox::OutboxSpec;
 use clapd_core::channel::Channel;
+use clapd_core::level::Gain;
 use proptest::prelude::*;
 
 fn environment() -> Environment {
@@ -227,10 +228,16 @@ fn every_bound_is_held() {
         ),
         ("[[source]]\nid = \"x\"\nstdin = true\nchannel = 64", "nor a channel from 0 to 63"),
         ("[[source]]\nid = \"x\"\nstdin = true\nchannel = \"left\"", "\"left\" is neither \"mix\""),
-        ("[[source]]\nid = \"x\"\nstdin = true\ngain_db = 60.5", "60.5 is not a gain from -20 to 60 dB"),
-        ("[[source]]\nid = \"x\"\nstdin = true\ngain_db = -21", "-21 is not a gain"),
-        ("[[source]]\nid = \"x\"\nstdin = true\ngain_db = nan", "NaN is not a gain"),
-        ("[[source]]\nid = \"x\"\nstdin = true\ngain_db = \"auto\"", "source[1].gain_db"),
+        (
+            "[[source]]\nid = \"x\"\nstdin = true\ngain_db = 60.5",
+            "60.5 is neither \"auto\" nor a gain from -20 to 60 dB",
+        ),
+        ("[[source]]\nid = \"x\"\nstdin = true\ngain_db = -21", "-21 is neither \"auto\" nor a gain"),
+        ("[[source]]\nid = \"x\"\nstdin = true\ngain_db = nan", "NaN is neither \"auto\" nor a gain"),
+        (
+            "[[source]]\nid = \"x\"\nstdin = true\ngain_db = \"loud\"",
+            "\"loud\" is neither \"auto\" nor a gain from -20 to 60 dB",
+        ),
         ("[[prompt]]\ntext = \"A dog barking!\"", "\"a_dog_barking\" is taken on line 5"),
         ("[[prompt]]\ntext = \"犬の声\"", "has no letter of a-z"),
         ("[mqtt]\nurl = \"mqtts://[fe80::1%eth0]\"", "names a network interface"),
@@ -437,8 +444,23 @@ fn paths_start_at_the_configuration() {
     let (settings, _) = config::parse(&text, &path, &environment()).unwrap_or_else(|faults| panic!("{faults}"));
     let expected = SourceKind::File { path: folder.path().join("x.wav"), looped: true, realtime: true };
     assert_eq!((&settings.sources[1].kind, settings.sources[1].channel), (&expected, Channel::Index(1)));
-    assert_eq!(settings.sources.iter().map(|source| source.gain_db).collect::<Vec<_>>(), [0.0, 48.0]);
+    assert_eq!(settings.sources.iter().map(|source| source.gain).collect::<Vec<_>>(), [Gain::Auto, Gain::Fixed(48.0)]);
     assert_eq!(settings.bundle, Some(folder.path().join("b")));
+}
+
+#[test]
+fn a_device_has_the_automatic_gain_unless_told_otherwise_and_others_have_it_when_asked() {
+    for (source, gain) in [
+        ("device = \"default\"", Gain::Auto),
+        ("device = \"default\"\ngain_db = 0", Gain::NONE),
+        ("device = \"default\"\ngain_db = -3.5", Gain::Fixed(-3.5)),
+        ("url = \"rtsp://camera/stream\"", Gain::NONE),
+        ("stdin = true", Gain::NONE),
+        ("stdin = true\ngain_db = \"auto\"", Gain::Auto),
+    ] {
+        let settings = settings(&with(&format!("[[source]]\nid = \"x\"\n{source}\n")));
+        assert_eq!(settings.sources[1].gain, gain, "{source}");
+    }
 }
 
 #[test]

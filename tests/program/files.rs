@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clapd::capture::{Read, Source, SourceCounters, SourceKind, SourceSpec, SourceState};
 use clapd::levels::Microphone;
 use clapd_core::channel::Channel;
+use clapd_core::level::Gain;
 
 use crate::wav::{Wav, tone};
 
@@ -21,8 +22,13 @@ fn assert_tone(samples: &[f32], rate: u32, scale: f64, tolerance: f64) {
 
 fn open(kind: SourceKind) -> (Source, Arc<SourceCounters>) {
     let counters = Arc::new(SourceCounters::default());
-    let spec =
-        SourceSpec { id: "test".into(), kind, channel: Channel::Mix, gain_db: 0.0, microphone: Microphone::default() };
+    let spec = SourceSpec {
+        id: "test".into(),
+        kind,
+        channel: Channel::Mix,
+        gain: Gain::NONE,
+        microphone: Microphone::default(),
+    };
     (Source::open(&spec, counters.clone()).unwrap(), counters)
 }
 
@@ -115,8 +121,13 @@ fn a_file_without_a_sample_is_an_error_even_in_a_loop() {
 #[test]
 fn a_missing_file_is_an_error_at_once() {
     let kind = SourceKind::File { path: "/no/such.flac".into(), looped: false, realtime: false };
-    let spec =
-        SourceSpec { id: "test".into(), kind, channel: Channel::Mix, gain_db: 0.0, microphone: Microphone::default() };
+    let spec = SourceSpec {
+        id: "test".into(),
+        kind,
+        channel: Channel::Mix,
+        gain: Gain::NONE,
+        microphone: Microphone::default(),
+    };
     assert!(Source::open(&spec, Arc::default()).is_err());
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use clapd::capture::{Read, Source, SourceCounters, SourceKind, SourceSpec, device};
 use clapd::levels::Microphone;
 use clapd_core::channel::Channel;
+use clapd_core::level::Gain;
 
 use crate::support::sound_server::{DEVICE, RATE, SoundServer};
 
@@ -41,7 +42,7 @@ fn child() {
         id: "test".into(),
         kind: SourceKind::Device { name },
         channel,
-        gain_db: 0.0,
+        gain: Gain::NONE,
         microphone: Microphone::default(),
     };
     let mut source = Source::open(&spec, counters.clone()).unwrap();

@@ -13,7 +13,7 @@ use clapd_core::dsp::resample_clip;
 use serde_json::Value;
 
 use crate::support::broker::{Broker, PATIENCE, Watcher};
-use crate::support::node::{Daemon, NOBODY, RECORDING, mqtt, wav};
+use crate::support::node::{Daemon, NOBODY, RECORDING, float_wav, mqtt, wav};
 use crate::support::sound_server::{DEVICE, SoundServer};
 
 #[test]
@@ -67,18 +67,17 @@ fn a_recording_is_read_to_its_end() {
     assert_eq!(source["windows_gated"], 0, "every window is scored unless a gate is asked for");
 }
 
-/// The recording, 50 dB quieter, as a wav of 16 bits.
-fn whispered() -> Vec<u8> {
+/// The recording, 50 dB quieter.
+fn whispered() -> Vec<f32> {
     let mut decoder = Decoder::open(Path::new(RECORDING), Channel::Mix).expect("opens");
     let (rate, mut samples) = (decoder.rate(), Vec::new());
     while let Some(block) = decoder.next_block().expect("is sound") {
         samples.extend_from_slice(block.data);
     }
-    let samples = resample_clip(&samples, rate, 16_000).expect("is resampled");
-    wav(&samples
-        .iter()
-        .map(|sample| (sample * 10_f32.powf(-50.0 / 20.0) * 32_768.0).round() as i16)
-        .collect::<Vec<_>>())
+    let mut samples = resample_clip(&samples, rate, 16_000).expect("is resampled");
+    // Whole seconds, and no more than a minute of them: a source that plays it again and again cuts it into the same seconds.
+    samples.truncate(samples.len().min(60 * 16_000) / 16_000 * 16_000);
+    samples.iter().map(|sample| sample * 10_f32.powf(-50.0 / 20.0)).collect()
 }
 
 #[test]
@@ -87,7 +86,8 @@ fn a_faint_source_is_named_with_its_remedy_and_a_gain_makes_events_of_it() {
     let mut watcher = broker.watch();
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("whispered.wav");
-    fs::write(&path, whispered()).expect("is written");
+    let integers: Vec<i16> = whispered().iter().map(|sample| (sample * 32_768.0).round() as i16).collect();
+    fs::write(&path, wav(&integers)).expect("is written");
     let faint = format!("[[source]]\nid = \"faint\"\nfile = {path:?}\nloop = true\n");
     let lifted = format!("[[source]]\nid = \"lifted\"\nfile = {path:?}\nloop = true\ngain_db = 50.0\n");
     let daemon = Daemon::start(&format!("{faint}{lifted}{}", mqtt(&broker)), |_, _| ());
@@ -107,14 +107,43 @@ fn a_faint_source_is_named_with_its_remedy_and_a_gain_makes_events_of_it() {
     assert!(loud["warnings"].is_null(), "{loud}");
     let level = |source: &Value| source["loudest_db"].as_i64().expect("a number");
     assert_eq!((&loud["gain_db"], &quiet["gain_db"]), (&50.into(), &Value::Null));
-    // Nearly: the two are not at the same second of their loops, nor cut them into the same seconds.
-    let lifted_by = level(&loud) - level(&quiet);
-    assert!((44..=56).contains(&lifted_by), "{lifted_by}");
+    assert_eq!(level(&loud) - level(&quiet), 50);
     assert!(watcher.payloads("clapd/attic/faint/dog/event").is_empty(), "the model hears nothing there");
     daemon.signal("-TERM");
     let (status, log) = daemon.end();
     assert!(status.success(), "{log}");
     assert!(log.contains("faint: faint: nothing was louder than"), "{log}");
+}
+
+#[test]
+fn the_automatic_gain_makes_events_of_a_faint_source_and_shows_in_health() {
+    let broker = Broker::start();
+    let mut watcher = broker.watch();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("whispered.wav");
+    fs::write(&path, float_wav(&whispered())).expect("is written");
+    let source =
+        |id: &str, gain: &str| format!("[[source]]\nid = \"{id}\"\nfile = {path:?}\nloop = true\ngain_db = {gain}\n");
+    let sources = [source("auto", "\"auto\""), source("none", "0.0")].concat();
+    let daemon = Daemon::start(&format!("{sources}{}", mqtt(&broker)), |_, _| ());
+    watcher.wait_for("0 1 clapd/attic/auto/dog/event {\"event_type\":\"started\"");
+    let last = |watcher: &Watcher| {
+        let health = watcher.payloads("clapd/attic/health");
+        health
+            .last()
+            .map_or(Value::Null, |last| serde_json::from_str::<Value>(last).expect("is JSON")["sources"].clone())
+    };
+    while last(&watcher)["auto"]["loudest_db"].as_i64() < Some(-45) || last(&watcher)["none"]["loudest_db"].is_null() {
+        watcher.wait_for("0 1 clapd/attic/health");
+    }
+    let (auto, none) = (last(&watcher)["auto"].clone(), last(&watcher)["none"].clone());
+    assert!(none["gain_db"].is_null() && none["loudest_db"].as_i64() < Some(-60), "{none}");
+    assert!(auto["gain_db"].as_i64().is_some_and(|gain_db| (15..=48).contains(&gain_db)), "{auto}");
+    assert!(auto["warnings"].is_null(), "{auto}");
+    assert!(watcher.payloads("clapd/attic/none/dog/event").is_empty(), "the model hears nothing there");
+    daemon.signal("-TERM");
+    let (status, log) = daemon.end();
+    assert!(status.success(), "{log}");
 }
 
 #[test]

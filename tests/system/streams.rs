@@ -18,6 +18,7 @@ use clapd::capture::{
 };
 use clapd::levels::Microphone;
 use clapd_core::channel::Channel;
+use clapd_core::level::Gain;
 
 use crate::soak::{Measurement, judge};
 use crate::support::stream_server::{Camera, Icecast, TONE_HZ, TONE_PEAK};
@@ -59,7 +60,7 @@ impl Listening {
             id: "test".into(),
             kind,
             channel: Channel::Mix,
-            gain_db: 0.0,
+            gain: Gain::NONE,
             microphone: Microphone::default(),
         };
         let mut source = Source::open(&spec, Arc::clone(&counters)).expect("is opened");

@@ -70,6 +70,21 @@ pub struct LevelRange {
     pub clear_db: f32,
 }
 
+/// How much louder a source is made before the model hears it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Gain {
+    /// Always by so many decibels; negative ones make it quieter.
+    Fixed(f32),
+    /// By as much as its sounds of the recent past lack of [`LevelRange::clear_db`], within bounds; by nothing where no
+    /// [`LevelRange`] is known.
+    Auto,
+}
+
+impl Gain {
+    /// The source as it comes.
+    pub const NONE: Self = Self::Fixed(0.0);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use clapd_core::level::LevelRange;
+use clapd_core::level::{Gain, LevelRange};
 
 use super::print_line;
 use crate::capture::{
@@ -66,10 +66,12 @@ pub(super) fn measure(spec: &SourceSpec, range: Option<LevelRange>) -> Result<Le
 fn judge(spec: &SourceSpec, state: SourceState, range: Option<LevelRange>, levels: &[i32]) -> Option<String> {
     match state {
         SourceState::Live => {
-            let (range, loudest_db) = (range?, *levels.iter().max()? as f32 + spec.gain_db);
-            (loudest_db < range.faint_db).then(|| faint_warning(&spec.kind, spec.gain_db, loudest_db, range))
+            // The automatic gain has not begun.
+            let gain_db = if let Gain::Fixed(gain_db) = spec.gain { gain_db } else { 0.0 };
+            let (range, loudest_db) = (range?, *levels.iter().max()? as f32 + gain_db);
+            (loudest_db < range.faint_db).then(|| faint_warning(&spec.kind, gain_db, loudest_db, range))
         }
-        SourceState::Clipping => Some(clipping_warning(&spec.kind, spec.gain_db)),
+        SourceState::Clipping => Some(clipping_warning(&spec.kind, spec.gain)),
         SourceState::Silent => Some(
             "digital silence: samples come, and there is nothing in them. Is the microphone muted or unplugged? See `alsamixer` \
              (F4: capture), or choose another device"

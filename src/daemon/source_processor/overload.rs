@@ -134,8 +134,13 @@ fn a_wedged_pipeline_starves_the_watchdog_and_a_freed_one_feeds_it() {
     let wedged = Wedged { called, release: release.into() };
     let processor = processor_with(Arc::new(wedged), Duration::from_secs(1), &kind, Box::new(drop));
     let status = Arc::clone(&processor.status);
-    let spec =
-        SourceSpec { id: "mic".into(), kind, channel: Channel::Mix, gain_db: 0.0, microphone: Microphone::default() };
+    let spec = SourceSpec {
+        id: "mic".into(),
+        kind,
+        channel: Channel::Mix,
+        gain: Gain::NONE,
+        microphone: Microphone::default(),
+    };
     let source = Source::open(&spec, Arc::clone(&status.capture)).unwrap();
     let control = Arc::clone(processor.control());
     let thread = HeldThread::spawn("mic", SourceInput::Open(source.into())).unwrap().begin(processor);
@@ -191,8 +196,13 @@ fn a_slow_window_is_not_a_hung_one_and_is_given_up_where_it_is_to_stop() {
     let kind = SourceKind::File { path, looped: true, realtime: false };
     let processor = processor_with(Arc::new(Endless), Duration::from_secs(1), &kind, Box::new(drop));
     let status = Arc::clone(&processor.status);
-    let spec =
-        SourceSpec { id: "mic".into(), kind, channel: Channel::Mix, gain_db: 0.0, microphone: Microphone::default() };
+    let spec = SourceSpec {
+        id: "mic".into(),
+        kind,
+        channel: Channel::Mix,
+        gain: Gain::NONE,
+        microphone: Microphone::default(),
+    };
     let source = Source::open(&spec, Arc::clone(&status.capture)).unwrap();
     let control = Arc::clone(processor.control());
     let thread = HeldThread::spawn("mic", SourceInput::Open(source.into())).unwrap().begin(processor);

@@ -98,12 +98,23 @@ pub const NOBODY: &str = "[[source]]\nid = \"mic\"\ndevice = \"alsa:clapd_test_n
 
 /// 16 kHz, mono, 16 bits.
 pub fn wav(samples: &[i16]) -> Vec<u8> {
-    let bytes = u32::try_from(samples.len() * 2).expect("is short");
+    wav_of(1, &samples.iter().map(|sample| sample.to_le_bytes()).collect::<Vec<_>>())
+}
+
+/// The same of floats, which have no lowest bit.
+pub fn float_wav(samples: &[f32]) -> Vec<u8> {
+    wav_of(3, &samples.iter().map(|sample| sample.to_le_bytes()).collect::<Vec<_>>())
+}
+
+/// With samples of `SIZE` bytes, of the kind that `tag` says: 1 whole numbers, 3 floats.
+fn wav_of<const SIZE: usize>(tag: u16, samples: &[[u8; SIZE]]) -> Vec<u8> {
+    let size = u16::try_from(SIZE).expect("is small");
+    let bytes = u32::try_from(samples.len() * SIZE).expect("is short");
     let mut wav = [b"RIFF".as_slice(), &(36 + bytes).to_le_bytes(), b"WAVEfmt ", &16_u32.to_le_bytes()].concat();
-    wav.extend([1_u16.to_le_bytes(), 1_u16.to_le_bytes()].concat());
-    wav.extend([16_000_u32.to_le_bytes(), 32_000_u32.to_le_bytes()].concat());
-    wav.extend([2_u16.to_le_bytes(), 16_u16.to_le_bytes()].concat());
+    wav.extend([tag.to_le_bytes(), 1_u16.to_le_bytes()].concat());
+    wav.extend([16_000_u32.to_le_bytes(), (16_000 * u32::from(size)).to_le_bytes()].concat());
+    wav.extend([size.to_le_bytes(), (8 * size).to_le_bytes()].concat());
     wav.extend([b"data".as_slice(), &bytes.to_le_bytes()].concat());
-    samples.iter().for_each(|sample| wav.extend(sample.to_le_bytes()));
+    samples.iter().for_each(|sample| wav.extend(sample));
     wav
 }

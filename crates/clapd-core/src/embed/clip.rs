@@ -105,7 +105,7 @@ impl ClipEmbedder {
     }
 
     fn take(&mut self, span: &Span) -> Result<()> {
-        let features = self.embedder.features(&*self.model.encoder, &mut self.frontend, span, &|| Ok(()))?;
+        let features = self.embedder.features(&*self.model.encoder, &mut self.frontend, span, &|_| 0.0, &|| Ok(()))?;
         self.sum.iter_mut().zip(features).for_each(|(sum, x)| *sum += f64::from(*x));
         self.patches += 1;
         self.end = span.end;

@@ -101,11 +101,12 @@ impl Schedule {
     }
 }
 
+/// The gain in dB of the patch that ends before a sample, at the model's rate.
+pub(crate) type PatchGain<'a> = &'a dyn Fn(u64) -> f32;
+
 /// Turns spans into embeddings and remembers the features of the patches that the next span shares.
 pub(crate) struct Embedder {
     spec: FrontendSpec,
-    /// See [`Self::set_gain`].
-    gain_db: f32,
     /// Start of a patch and its features, oldest first.
     known: VecDeque<(u64, Vec<f32>)>,
     spare: Vec<Vec<f32>>,
@@ -119,7 +120,6 @@ impl Embedder {
         let features = model.encoder.feature_len();
         Self {
             spec: model.frontend,
-            gain_db: 0.0,
             known: VecDeque::new(),
             spare: Vec::new(),
             patch: vec![0.0; model.frontend.patch_frames * model.frontend.mel_bins],
@@ -128,25 +128,17 @@ impl Embedder {
         }
     }
 
-    /// Makes every patch from now on louder by so many decibels (negative: quieter), as far as it has room.
-    pub(crate) fn set_gain(&mut self, gain_db: f32) {
-        self.gain_db = gain_db;
-    }
-
-    /// What was set.
-    pub(crate) fn gain_db(&self) -> f32 {
-        self.gain_db
-    }
-
-    /// The unit embedding of a window; `step` is called between the parts of each patch.
+    /// The unit embedding of a window, whose patches are made louder by `gain` as far as they have room; `step` is called between the
+    /// parts of each patch.
     pub(crate) fn embed(
         &mut self,
         encoder: &dyn Encode,
         frontend: &mut Frontend,
         span: &Span,
+        gain: PatchGain<'_>,
         step: Step<'_>,
     ) -> Result<&[f32]> {
-        self.features(encoder, frontend, span, step)?;
+        self.features(encoder, frontend, span, gain, step)?;
         encoder.embed(&self.mean, &mut self.embedding)?;
         // One such number would make a number that is none of every score.
         if self.embedding.iter().any(|x| !x.is_finite()) {
@@ -161,6 +153,7 @@ impl Embedder {
         encoder: &dyn Encode,
         frontend: &mut Frontend,
         span: &Span,
+        gain: PatchGain<'_>,
         step: Step<'_>,
     ) -> Result<&[f32]> {
         while let Some((start, _)) = self.known.front()
@@ -171,7 +164,8 @@ impl Embedder {
         self.mean.fill(0.0);
         let share = 1.0 / span.patches as f32;
         for index in 0..span.patches {
-            let at = self.features_at(encoder, frontend, span.start + index * span.step, span.short, step)?;
+            let start = span.start + index * span.step;
+            let at = self.features_at(encoder, frontend, start, span.short, gain, step)?;
             self.mean.iter_mut().zip(&self.known[at].1).for_each(|(mean, x)| *mean += share * x);
         }
         Ok(&self.mean)
@@ -184,6 +178,7 @@ impl Embedder {
         frontend: &mut Frontend,
         start: u64,
         short: bool,
+        gain: PatchGain<'_>,
         step: Step<'_>,
     ) -> Result<usize> {
         let at = self.known.partition_point(|(known, _)| *known < start);
@@ -195,10 +190,11 @@ impl Embedder {
         } else {
             frontend.patch(start, &mut self.patch)?;
         }
+        let gain_db = gain(if short { frontend.samples() } else { start + self.spec.patch_samples() as u64 });
         // Without a gain not a bit of it changes.
-        if self.gain_db != 0.0 {
+        if gain_db != 0.0 {
             let peak = if short { frontend.short_peak() } else { frontend.patch_peak(start) };
-            amplify(&self.spec, patch_gain(self.gain_db, peak), &mut self.patch);
+            amplify(&self.spec, patch_gain(gain_db, peak), &mut self.patch);
         }
         let mut features = self.spare.pop().unwrap_or_default();
         features.resize(encoder.feature_len(), 0.0);

@@ -6,8 +6,10 @@
 //! A pipeline takes [`Samples`] in order and gives [`Output`]s to the caller's closure, on the source's own clock. It does no
 //! I/O, starts no thread and reads no clock: the same samples give the same outputs, however they are cut.
 
+mod auto_gain;
 mod gate;
-mod minute;
+mod level_track;
+mod seconds;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +19,14 @@ use anyhow::Result;
 use crate::detect::{Detector, Event, Verdict};
 use crate::dsp::Frontend;
 use crate::embed::{CHUNK, Embedder, Model, Schedule, Span};
+use crate::level::{Gain, LevelRange};
 use crate::model::Encode;
 use crate::prompts::{PromptId, PromptScorer, PromptTable, Rule};
 use crate::samples::Samples;
 use crate::score::Score;
 use crate::time::SampleTime;
 use gate::Gate;
-use minute::LastMinute;
+use level_track::LevelTrack;
 
 /// An outage after which open events end where the sound was last heard. Shorter ones are held: a sound server restarts
 /// in seconds, and the dog is still barking. For longer ones nobody knows, and a house must not be told ON for hours.
@@ -95,7 +98,9 @@ pub struct Pipeline {
     skipped: u64,
     failed: u64,
     gate: Option<Gate>,
-    minute: LastMinute,
+    levels: LevelTrack,
+    /// The levels at which the model hears.
+    range: Option<LevelRange>,
     gated: u64,
     /// Where the last window ended that got scores.
     last_end: u64,
@@ -128,7 +133,8 @@ impl Pipeline {
             verdicts: Vec::new(),
             events: Vec::new(),
             gate: None,
-            minute: LastMinute::new(input_rate),
+            levels: LevelTrack::new(Gain::NONE, None, input_rate, 0.0),
+            range: model.level,
             gated: 0,
             input_rate,
             frontend,
@@ -160,11 +166,12 @@ impl Pipeline {
         self
     }
 
-    /// Makes the source louder for the model by so many decibels (negative: quieter), patch by patch; the gate sees what came. To be
-    /// said before the first samples. Patches whose samples would exceed full scale get as much as they have room for.
+    /// Makes the source louder for the model, patch by patch; the gate sees what came. To be said before the first samples. Patches
+    /// whose samples would exceed full scale get as much as they have room for.
     #[must_use]
-    pub fn with_gain(mut self, gain_db: f32) -> Self {
-        self.embedder.set_gain(gain_db);
+    pub fn with_gain(mut self, gain: Gain) -> Self {
+        let keep = self.schedule.keep(CHUNK).as_secs_f64();
+        self.levels = LevelTrack::new(gain, self.range, self.input_rate, keep);
         self
     }
 
@@ -186,7 +193,7 @@ impl Pipeline {
                 self.interrupt(sink);
             }
             self.frontend.push(Samples { lost: samples.lost, data: &[] })?;
-            self.minute.push_lost(samples.lost);
+            self.levels.push_lost(samples.lost);
             if let Some(gate) = &mut self.gate {
                 gate.push_silence(samples.lost);
             }
@@ -196,7 +203,7 @@ impl Pipeline {
         let mut scored = Ok(());
         for chunk in samples.data.chunks(self.chunk) {
             self.frontend.push(Samples::whole(chunk))?;
-            self.minute.push(chunk);
+            self.levels.push(chunk);
             if let Some(gate) = &mut self.gate {
                 gate.push(chunk);
             }
@@ -258,10 +265,15 @@ impl Pipeline {
         self.frontend.rows_since(from, &mut |sample, row| sink(SampleTime::from_samples(sample, self.rate), row))
     }
 
+    /// The gain in dB that the newest sound is heard with.
+    pub fn gain_db(&self) -> f32 {
+        self.levels.gain_db()
+    }
+
     /// The loudest of the last 60 whole seconds as the model hears it, gain and all: RMS in dB below full scale. None before there
     /// were as many. Seconds of which something was lost are left out.
     pub fn loudest_db(&self) -> Option<f32> {
-        self.minute.loudest_db().map(|level| level + self.embedder.gain_db())
+        self.levels.loudest_db()
     }
 
     fn score_rest(&mut self, sink: &mut dyn FnMut(Output<'_>)) -> Result<()> {
@@ -305,7 +317,9 @@ impl Pipeline {
             self.gated += 1;
             None
         } else {
-            let embedding = self.embedder.embed(&*self.encoder, &mut self.frontend, span, &*self.step)?;
+            let [ours, theirs] = [self.rate, self.input_rate].map(u64::from);
+            let gain = |end: u64| self.levels.gain_at(end * theirs / ours);
+            let embedding = self.embedder.embed(&*self.encoder, &mut self.frontend, span, &gain, &*self.step)?;
             self.scorer.score(embedding);
             Some(embedding)
         };

@@ -9,9 +9,11 @@ use clapd_core::channel::Channel;
 use clapd_core::decode::Decoder;
 use clapd_core::dsp::clip_patch;
 use clapd_core::embed::Model;
+use clapd_core::level::Gain;
 use clapd_core::model::{Bundle, Compute, Encode, TextEmbedding};
 use clapd_core::pipeline::{Output, Pace, Pipeline};
 use clapd_core::prompts::{PreparedPrompt, Prompt, PromptId, PromptTable, Rule};
+use clapd_core::samples::Samples;
 use clapd_kernels::Isa;
 use serde_json::Value;
 
@@ -161,6 +163,53 @@ fn a_gate_spares_the_pauses_of_a_recording_and_hears_the_same() {
         assert_eq!(ours.0.to_bits(), if ours.1 { 0 } else { theirs.0.to_bits() });
         assert!(!ours.1 || theirs.0 < 6.0, "a gated window would have counted for a start: {theirs:?}");
     }
+}
+
+/// The bits of all scores of the recording made `times` as loud, and the gain at its end.
+fn scores(model: &Model, texts: &[&str], gain: Gain, times: f32) -> (Vec<u32>, f32) {
+    let encoder = bundle().text_encoder().unwrap();
+    let prepared = texts.iter().enumerate().map(|(n, text)| {
+        PreparedPrompt::of_text(
+            Prompt::of_text(PromptId::numbered(n), *text, Rule::default()),
+            encoder.embed(text).unwrap(),
+        )
+    });
+    let prepared: Vec<_> = prepared.collect();
+    let table = PromptTable::new(940, prepared).unwrap();
+    let mut decoder = Decoder::open(&root().join("tests/audio/demo.ogg"), Channel::Mix).unwrap();
+    let hop = Duration::from_secs(1);
+    let pipeline = Pipeline::new(model.clone(), table.into(), decoder.rate(), hop, Pace::Every).unwrap();
+    let mut pipeline = pipeline.with_gain(gain);
+    let mut bits = Vec::new();
+    while let Some(block) = decoder.next_block().unwrap() {
+        let data: Vec<f32> = block.data.iter().map(|sample| sample * times).collect();
+        let mut take = |output: Output<'_>| {
+            if let Output::Window(window) = output {
+                bits.extend(window.scores.iter().map(|score| score.score.to_bits()));
+            }
+        };
+        pipeline.push(Samples { lost: block.lost, data: &data }, &mut take).unwrap();
+    }
+    (bits, pipeline.gain_db())
+}
+
+#[test]
+fn the_automatic_gain_needs_no_calibration_of_its_own() {
+    let model = Model::load(&bundle()).unwrap();
+    let texts = ["a dog barking", "rain", "a person speaking", "a car horn honking"];
+    for times in [1.0, 0.3] {
+        let none = scores(&model, &texts, Gain::NONE, times).0;
+        assert!(none.len() > 400 && none.iter().any(|bits| f32::from_bits(*bits) > 6.0));
+        assert!(scores(&model, &texts, Gain::Auto, times) == (none, 0.0), "{times} times as loud");
+    }
+    // 50 dB quieter, its noise too.
+    let times = 10_f32.powf(-50.0 / 20.0);
+    let best = |gain| {
+        let (bits, gain_db) = scores(&model, &texts, gain, times);
+        (bits.iter().map(|bits| f32::from_bits(*bits)).fold(0.0, f32::max), gain_db)
+    };
+    let ((none, _), (auto, gain_db)) = (best(Gain::NONE), best(Gain::Auto));
+    assert!(none < 3.0 && auto > 8.0 && gain_db > 20.0, "{none} without, {auto} with {gain_db} dB");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use clapd_core::detect::{Event, EventKind};
 use clapd_core::dsp::FrontendSpec;
 use clapd_core::embed::{ClipEmbedder, Model};
+use clapd_core::level::{Gain, LevelRange};
 use clapd_core::model::{Encode, TextEmbedding, Windowing};
 use clapd_core::pipeline::{Output, Pace, Pipeline};
 use clapd_core::prompts::{PreparedPrompt, Prompt, PromptId, PromptTable, Rule};
@@ -105,7 +106,11 @@ impl Outputs {
 }
 
 fn run(samples: &[f32], cuts: &[usize], pace: Pace) -> Outputs {
-    let mut pipeline = Pipeline::new(model(4).0, loud(), RATE, Duration::from_millis(500), pace).unwrap();
+    let pipeline = Pipeline::new(model(4).0, loud(), RATE, Duration::from_millis(500), pace).unwrap();
+    run_through(pipeline, samples, cuts)
+}
+
+fn run_through(mut pipeline: Pipeline, samples: &[f32], cuts: &[usize]) -> Outputs {
     let (mut seen, mut rest) = (Outputs::default(), samples);
     for cut in cuts {
         let (now, later) = rest.split_at((*cut).min(rest.len()));
@@ -348,8 +353,52 @@ fn a_contrast_takes_the_score_away() {
     assert!(window.3 < 6.0, "the contrast fits better: {window:?}");
 }
 
+/// A pipeline whose model is known to hear from -25 dB on.
+fn pipeline_with(gain: Gain) -> Pipeline {
+    let model = Model { level: Some(LevelRange { faint_db: -45.0, clear_db: -25.0 }), ..model(4).0 };
+    Pipeline::new(model, loud(), RATE, Duration::from_millis(500), Pace::Every).unwrap().with_gain(gain)
+}
+
+/// Sounds of 0.4 s, one a second, over noise at -113 dB.
+fn sounds(seconds: usize, level: f32) -> Vec<f32> {
+    (0..seconds).flat_map(|_| [noise(0.4, level), noise(0.6, 4e-6)].concat()).collect()
+}
+
+#[test]
+fn the_automatic_gain_leaves_what_is_loud_enough_and_what_is_only_noise_to_the_bit() {
+    for samples in [sounds(60, 0.2), noise(60.0, 1e-4), noise(60.0, 0.2), noise(60.0, 0.0), scene()] {
+        let none = run_through(pipeline_with(Gain::NONE), &samples, &[]);
+        assert_eq!(run_through(pipeline_with(Gain::Auto), &samples, &[]), none);
+    }
+    let unmeasured = Pipeline::new(model(4).0, loud(), RATE, Duration::from_millis(500), Pace::Every).unwrap();
+    let faint = sounds(60, 2e-3);
+    let none = run_through(pipeline_with(Gain::NONE), &faint, &[]);
+    assert_eq!(run_through(unmeasured.with_gain(Gain::Auto), &faint, &[]), none, "nobody knows what that model needs");
+}
+
+#[test]
+fn the_automatic_gain_lifts_what_is_faint_and_the_gate_sees_what_came() {
+    let faint = sounds(60, 2e-3);
+    let best = |gain| run_through(pipeline_with(gain), &faint, &[]).windows.iter().map(|w| w.3).fold(0.0, f32::max);
+    let (none, auto) = (best(Gain::NONE), best(Gain::Auto));
+    assert!(auto > none + 1.0, "{auto} with it, {none} without");
+    let mut pipeline = pipeline_with(Gain::Auto).with_gate(-50.0);
+    pipeline.push(Samples::whole(&faint), &mut |_| ()).unwrap();
+    // Sounds at -59 dB for 0.4 s are -63 dB a second, and the noise may rise to -82 dB.
+    assert!((25.0..33.0).contains(&pipeline.gain_db()), "{}", pipeline.gain_db());
+    assert!(pipeline.loudest_db().is_some_and(|level| (-40.0..-28.0).contains(&level)), "{:?}", pipeline.loudest_db());
+    assert_eq!(pipeline.windows_gated(), 119, "all of them");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn gains_are_the_same_however_cut(cuts in prop::collection::vec(1_usize..60_000, 0..40)) {
+        let faint = sounds(30, 2e-3);
+        let run = |cuts: &[usize]| run_through(pipeline_with(Gain::Auto), &faint, cuts);
+        prop_assert_eq!(run(&cuts), run(&[]));
+    }
+
     #[test]
     fn the_same_samples_give_the_same_outputs_however_cut(cuts in prop::collection::vec(1_usize..60_000, 0..40)) {
         prop_assert_eq!(run(&scene(), &cuts, Pace::Every), run(&scene(), &[], Pace::Every));

