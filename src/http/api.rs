@@ -311,8 +311,8 @@ fn read_kinds(kinds: &str) -> Result<Vec<EventKind>, Failure> {
 #[expect(dead_code, reason = "it describes what `mqtt::response_payload` writes")]
 struct ResponseBody {
     /// As it came.
-    #[schema(value_type = Option<Object>)]
-    transaction: Option<Value>,
+    #[schema(required = false)]
+    transaction: commands::Transaction,
     #[schema(pattern = "^ok$")]
     status: &'static str,
     /// What the command answers.

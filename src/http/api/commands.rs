@@ -1,45 +1,64 @@
 //! The commands as the description of REST has them: each with what it takes. `crate::command` is what reads them.
 #![expect(dead_code, reason = "what stands here is read by utoipa alone")]
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::ResponseBody;
 use crate::http::failure::ErrorBody;
 
+/// Whoever asked knows the answer by it.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(in crate::http) enum Transaction {
+    Number(f64),
+    Text(TransactionText),
+}
+
+/// At most 100 bytes.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(pattern = "^[ -~]{0,100}$")]
+pub(in crate::http) struct TransactionText(String);
+
 /// What every command takes.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct PlainRequest {
-    /// Comes back with the answer: a number, or a text of at most 100 bytes.
-    transaction: Option<i64>,
+    /// Comes back with the answer.
+    #[schema(required = false)]
+    transaction: Transaction,
 }
 
 /// Which source is meant.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct SourceRequest {
-    transaction: Option<i64>,
+    #[schema(required = false)]
+    transaction: Transaction,
     /// A source's id; left out for all.
-    source: Option<String>,
+    #[schema(required = false)]
+    source: String,
 }
 
 /// How the prompts change: `prompts`, or `merge` and `remove`, or `reset`.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct PromptsRequest {
-    transaction: Option<i64>,
+    #[schema(required = false)]
+    transaction: Transaction,
     /// These and no others, as `[[prompt]]` has them.
-    #[schema(value_type = Option<Vec<Object>>)]
-    prompts: Option<Vec<Value>>,
+    #[schema(value_type = Vec<Object>, required = false)]
+    prompts: Vec<Value>,
     /// These in the place of those with their ids, or behind the others.
-    #[schema(value_type = Option<Vec<Object>>)]
-    merge: Option<Vec<Value>>,
+    #[schema(value_type = Vec<Object>, required = false)]
+    merge: Vec<Value>,
     /// Ids of prompts.
-    remove: Option<Vec<String>>,
+    #[schema(required = false)]
+    remove: Vec<String>,
     /// Back to those of the configuration.
-    reset: Option<bool>,
+    #[schema(required = false)]
+    reset: bool,
 }
 
 /// A sentence that is asked of the past.
