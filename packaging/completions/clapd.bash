@@ -58,6 +58,18 @@ _clapd() {
             clapd,watch)
                 cmd="clapd__subcmd__watch"
                 ;;
+            clapd__subcmd__calibrate,help)
+                cmd="clapd__subcmd__calibrate__subcmd__help"
+                ;;
+            clapd__subcmd__calibrate,mic)
+                cmd="clapd__subcmd__calibrate__subcmd__mic"
+                ;;
+            clapd__subcmd__calibrate__subcmd__help,help)
+                cmd="clapd__subcmd__calibrate__subcmd__help__subcmd__help"
+                ;;
+            clapd__subcmd__calibrate__subcmd__help,mic)
+                cmd="clapd__subcmd__calibrate__subcmd__help__subcmd__mic"
+                ;;
             clapd__subcmd__help,ask)
                 cmd="clapd__subcmd__help__subcmd__ask"
                 ;;
@@ -110,7 +122,7 @@ _clapd() {
 
     case "${cmd}" in
         clapd)
-            opts="-h -V --help --version setup run demo watch ask score embed devices check embed-cache bench help"
+            opts="-h -V --help --version setup run demo watch ask score embed devices check diary calibrate embed-cache bench help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -426,7 +438,7 @@ _clapd() {
             return 0
             ;;
         clapd__subcmd__help)
-            opts="setup run demo watch ask score embed devices check embed-cache bench help"
+            opts="setup run demo watch ask score embed devices check diary calibrate embed-cache bench help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
