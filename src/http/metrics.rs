@@ -270,6 +270,7 @@ mod tests {
             events_set_aside: n,
             commands_dropped: n,
             names_taken: n,
+            quiet: Vec::new(),
             threads: vec![ThreadHealth { name: "mqtt", state: ThreadHealth::OK, quiet: Duration::from_secs(n) }],
             sources: vec![source],
         }

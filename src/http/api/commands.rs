@@ -92,5 +92,10 @@ describe!(pause, "/api/v1/request/pause", SourceRequest, "Drops the sound of a s
 describe!(resume, "/api/v1/request/resume", SourceRequest, "Listens again.");
 describe!(reload, "/api/v1/request/reload", PlainRequest, "Reads the configuration again.");
 describe!(describe_info, "/api/v1/request/info", PlainRequest, "Answers with what runs here.");
-describe!(describe_ask, "/api/v1/request/ask", AskRequest, "Answers with what a sentence would have scored in the past.");
+describe!(
+    describe_ask,
+    "/api/v1/request/ask",
+    AskRequest,
+    "Answers with what a sentence would have scored in the past."
+);
 describe!(snooze, "/api/v1/request/snooze", SnoozeRequest, "Begins no events for some minutes.");
