@@ -52,7 +52,7 @@
 //! | [`config`] | the TOML file as settings, or every fault at once | the types of capture, history, journal, levels, outbox, quiet, score_log |
 //! | [`prompts`] | prompts with their recordings and embeddings | config |
 //! | [`command`] | what others may ask, over MQTT or HTTP, and the requests that wait | quiet |
-//! | [`http`] | the page, REST, the stream of what happens, metrics | capture, command, config, counter, health, history, mqtt (its payloads), outbox, threads |
+//! | [`http`] | the page, REST, the stream of what happens, metrics | capture, command, config, counter, health, history, journal, levels, mqtt (its payloads), outbox, threads |
 //! | [`mqtt`] | topics, messages, discovery and the connection | backoff, command, config, health, levels, outbox, threads |
 //! | [`daemon`] | the process that goes on | all of these but backoff |
 //! | [`cli`] | a file a command | capture, config, daemon, journal, levels, local_time, mqtt, prompts, score_log, time |

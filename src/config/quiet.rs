@@ -131,7 +131,7 @@ impl Checker<'_> {
         }
         let ids = value.iter().map(|raw| {
             let id = self.check_id(&raw.value, &raw.location)?;
-            if let Some(known) = known.filter(|known| !known.contains(&id.as_str())) {
+            if let Some(known) = known.filter(|known| !known.is_empty() && !known.contains(&id.as_str())) {
                 self.warn_of_unknown(&raw.location, &id, known, is_complete);
             }
             Some(id)

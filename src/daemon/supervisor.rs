@@ -35,7 +35,7 @@ use crate::command::{Call, Caller, Command, Outcome, Question, Refusal, Reply, R
 use crate::config;
 use crate::health::{DeliveryCounters, ThreadHealth};
 use crate::history::History;
-use crate::http::{HttpServer, View};
+use crate::http::{HttpServer, PastStores, View};
 use crate::journal::Journal;
 use crate::levels::LevelHistory;
 use crate::mqtt::{self, Identity, Info, Publisher};
@@ -109,6 +109,7 @@ impl Supervisor {
         let model = preparer.model();
         let history =
             file.history.map(|spec| History::new(spec, model.encoder.embedding_len(), model.calibration.clone()));
+        let levels = LevelHistory::default();
         let http = match &file.http {
             Some(spec) => {
                 let (server, thread) = HttpServer::start(
@@ -116,7 +117,7 @@ impl Supervisor {
                     &file.node,
                     info.clone(),
                     preparer.model().frontend,
-                    history.clone(),
+                    PastStores { history: history.clone(), levels: levels.clone(), journal: journal.clone() },
                     Arc::clone(&requests),
                 )?;
                 threads.push(thread);
@@ -128,7 +129,6 @@ impl Supervisor {
         let logging = score_log.iter().cloned().map(|log| -> Arc<dyn Observer> { Arc::new(log) });
         let showing = http.iter().cloned().map(|http| -> Arc<dyn Observer> { Arc::new(http) });
         let storing = history.iter().cloned().map(|history| -> Arc<dyn Observer> { Arc::new(history) });
-        let levels = LevelHistory::default();
         let level_observer =
             LevelObserver { history: levels.clone(), publisher: publisher.clone(), publishing: file.levels };
         let metering = [Arc::new(level_observer) as Arc<dyn Observer>].into_iter();

@@ -84,7 +84,8 @@ impl<T: Send + 'static> Worker<T> {
     /// The process ends: what still runs is left behind, and named.
     pub(super) fn leave(&mut self) {
         if let Some(job) = self.job.take() {
-            log::warn!("{}: left behind, {}", self.name, job.activity.describe());
+            let (name, activity) = (self.name, job.activity.describe());
+            log::warn!("thread {name}: left behind, {activity}");
         }
     }
 

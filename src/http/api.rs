@@ -7,6 +7,7 @@
 pub(super) mod commands;
 mod guard;
 pub(super) mod past;
+pub(super) mod record;
 pub(super) mod session;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
 use clapd_core::dsp::FrontendSpec;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,9 @@ pub(super) fn router(site: Arc<Site>) -> Router {
         .route("/api/v1/ask", get(past::ask))
         .route("/api/v1/whatif", get(past::what_if))
         .route("/api/v1/heard", get(past::heard))
+        .route("/api/v1/levels", get(record::levels))
+        .route("/api/v1/events", get(record::events))
+        .route("/api/v1/events/{id}", delete(record::remove_event))
         .route("/api/v1/request/{*command}", post(request))
         .route("/metrics", get(metrics::scrape))
         .route_layer(from_fn_with_state(Arc::clone(&site), guard::require_reader));

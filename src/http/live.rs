@@ -221,7 +221,7 @@ impl LiveSource {
             source.scores = scores;
         }
         if self.site.feed.has_viewers() {
-            let heard = self.site.history.as_ref().zip(window.embedding);
+            let heard = self.site.past.history.as_ref().zip(window.embedding);
             let heard = heard.and_then(|(history, embedding)| captions(history, embedding, CAPTIONS));
             let body = WindowBody { heard, ..window_body(&self.id, window, start, end) };
             self.site.feed.publish(EventKind::Window, Some(&self.id), &body);

@@ -36,13 +36,14 @@ const SOURCE_COUNTS: [SourceCount; 8] = [
 /// What a number of the whole node is called, what it says, and where health has it.
 type NodeCount = (&'static str, &'static str, fn(&Health) -> u64);
 
-const NODE_COUNTS: [NodeCount; 7] = [
+const NODE_COUNTS: [NodeCount; 8] = [
     ("outbox_dropped", "Events dropped because too many waited, or for too long", |it| it.events_dropped),
     ("scores_dropped", "Scores replaced by newer ones before they were sent", |it| it.scores_dropped),
     ("mqtt_connections", "Connections that the broker has accepted", |it| it.connections),
     ("mqtt_reconnects", "Connections after the first", |it| it.reconnects),
     ("mqtt_refused", "Messages that the broker refused", |it| it.refused),
     ("events_unconfirmed", "Starts and ends sent to a broker that promises nothing", |it| it.events_unconfirmed),
+    ("journal_lost", "Events that are missing in the journal", |it| it.journal_lost),
     ("commands_dropped", "Commands that were not carried out because too many waited", |it| it.commands_dropped),
 ];
 

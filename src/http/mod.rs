@@ -40,6 +40,8 @@ use crate::command::{Outcome, Reply, RequestQueue};
 use crate::config::HttpSpec;
 use crate::health::Health;
 use crate::history::History;
+use crate::journal::Journal;
+use crate::levels::LevelHistory;
 use crate::mqtt::{self, Info};
 use crate::threads::ServiceThread;
 use access::Gate;
@@ -61,12 +63,22 @@ struct Site {
     node: String,
     info: Info,
     frontend: FrontendSpec,
-    /// The past; none where none is kept.
-    history: Option<History>,
+    past: PastStores,
     /// The newest scores, and how many events there were.
     observed: live::Observed,
     counters: HttpCounters,
     stop: tokio::sync::Notify,
+}
+
+/// Where the past is.
+#[derive(Clone, Default)]
+pub struct PastStores {
+    /// What was heard; none where that is not kept.
+    pub history: Option<History>,
+    /// How loud it was.
+    pub levels: LevelHistory,
+    /// Events that have ended; none where they are not stored.
+    pub journal: Option<Journal>,
 }
 
 /// What is counted of connections and requests.
@@ -92,7 +104,7 @@ impl Site {
             node: node.to_owned(),
             info,
             frontend,
-            history: None,
+            past: PastStores::default(),
             observed: live::Observed::default(),
             counters: HttpCounters::default(),
             stop: tokio::sync::Notify::new(),
@@ -117,7 +129,7 @@ impl Site {
 
 impl HttpServer {
     /// Starts the `http` thread, which listens as `spec` says, as soon as the address can be had. Columns of the spectrogram are
-    /// `frontend`'s; questions of the past are `history`'s. What others ask for goes to `requests`.
+    /// `frontend`'s; questions of the past are answered from `past`. What others ask for goes to `requests`.
     ///
     /// # Errors
     /// The system gives no runtime or no thread.
@@ -126,7 +138,7 @@ impl HttpServer {
         node: &str,
         info: Info,
         frontend: FrontendSpec,
-        history: Option<History>,
+        past: PastStores,
         requests: Arc<RequestQueue>,
     ) -> Result<(Self, ServiceThread)> {
         // Reading files may wait for a disk, which no stream is to wait for: one such thread is enough for a home.
@@ -138,7 +150,7 @@ impl HttpServer {
             .build()
             .context("the page cannot be served")?;
         let site = Site::new(spec, node, info, frontend, requests);
-        let site = Arc::new(Site { history, ..site });
+        let site = Arc::new(Site { past, ..site });
         let (served, listen) = (Arc::clone(&site), spec.listen);
         let thread = ServiceThread::spawn("http", move |heartbeat| {
             runtime.block_on(connections::serve(served, listen, &heartbeat));

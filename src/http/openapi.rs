@@ -32,6 +32,9 @@ use super::api;
         api::past::ask,
         api::past::what_if,
         api::past::heard,
+        api::record::levels,
+        api::record::events,
+        api::record::remove_event,
         api::session::login,
         api::session::logout,
         super::metrics::scrape

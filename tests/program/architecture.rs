@@ -141,7 +141,14 @@ const LAYERS: [(&str, &str, &[&str]); 38] = [
     ("clapd", "loudness", &["capture", "config", "counter"]),
     ("clapd", "command", &["quiet"]),
     ("clapd", "mqtt", &["backoff", "command", "config", "health", "levels", "outbox", "threads"]),
-    ("clapd", "http", &["capture", "command", "config", "counter", "health", "history", "mqtt", "outbox", "threads"]),
+    (
+        "clapd",
+        "http",
+        &[
+            "capture", "command", "config", "counter", "health", "history", "journal", "levels", "mqtt", "outbox",
+            "threads",
+        ],
+    ),
     (
         "clapd",
         "daemon",

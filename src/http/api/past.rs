@@ -41,18 +41,18 @@ impl From<HistoryError> for Failure {
 
 fn history(site: &Site) -> Result<History, Failure> {
     let off = "no past is kept; write [history] into the configuration, and restart clapd";
-    site.history.clone().ok_or_else(|| Failure::missing(off))
+    site.past.history.clone().ok_or_else(|| Failure::missing(off))
 }
 
 /// From `from` to `to`, in milliseconds since 1970; the last hour where neither is named.
-fn period(from: Option<i64>, to: Option<i64>) -> Period {
+pub(super) fn period(from: Option<i64>, to: Option<i64>) -> Period {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let to = to.unwrap_or_else(|| i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
     Period { from: from.unwrap_or(to.saturating_sub(USUAL_PERIOD.as_millis() as i64)), to }
 }
 
 /// Computes an answer beside this thread, and writes it there: it may be some megabytes.
-async fn compute<T: Serialize>(
+pub(super) async fn compute<T: Serialize>(
     compute: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<Response, Failure> {
     let written = spawn_blocking(move || {
@@ -63,13 +63,13 @@ async fn compute<T: Serialize>(
     Ok(([(CONTENT_TYPE, "application/json")], json).into_response())
 }
 
-fn fault(error: &str) -> Failure {
+pub(super) fn fault(error: &str) -> Failure {
     log::error!("http: a question of the past fails: {error}");
     Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "this fails, which is a fault in clapd; the log says where")
 }
 
 /// So many decimals and no more: the rest is noise.
-fn rounded(value: f32, decimals: i32) -> f32 {
+pub(super) fn rounded(value: f32, decimals: i32) -> f32 {
     let scale = 10_f32.powi(decimals);
     (value * scale).round() / scale
 }
