@@ -48,11 +48,8 @@ export async function request(command, body) {
 /** What this device can do: an older or a smaller one has less, and what it has not is not shown. */
 export async function capabilities() {
   const { paths } = await ask("openapi.json");
-  const commands = paths[`/${BASE}request/{command}`]?.post?.parameters?.find((it) => it.name === "command");
-  return {
-    has: (name) => `/${BASE}${name}` in paths,
-    takes: (command) => new RegExp(`\\b${command}\\b`).test(commands?.description ?? ""),
-  };
+  const has = (name) => `/${BASE}${name}` in paths;
+  return { has, takes: (command) => has(`request/${command}`) };
 }
 
 export const streamUrl = (source) => `${BASE}stream${source ? `?source=${encodeURIComponent(source)}` : ""}`;

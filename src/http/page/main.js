@@ -8,6 +8,7 @@ import { liveView } from "./live.js";
 import { promptsView } from "./prompts.js";
 import { Store } from "./store.js";
 import { Stream } from "./stream.js";
+import { shortTime } from "./words.js";
 
 const VIEWS = { live: ["Live", liveView], prompts: ["Prompts", promptsView], events: ["Events", eventsView], device: ["Device", deviceView] };
 /** A connection that is away for less is not worth a word. */
@@ -69,12 +70,15 @@ function showFrame() {
 function showBanner() {
   let text = "";
   let isBad = false;
-  const remedies = store.health.remedies;
+  const { remedies } = store.health;
+  const [quiet] = store.quiet;
   if (away) {
     text = "The device does not answer. What you see is old; it is asked again every few seconds.";
     isBad = true;
-  } else if (store.isSnoozed) {
-    text = `Snoozing until ${new Date(store.health.snoozed_until).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })}: scores go on, and no events are reported.`;
+  } else if (quiet) {
+    const until = shortTime(Date.parse(quiet.until));
+    const whom = quiet.prompts ? `no events of ${quiet.prompts.map((id) => store.prompt(id)?.text ?? id).join(", ")}` : "no events are reported";
+    text = `${quiet.by === "snooze" ? "Snoozing" : "Quiet hours"} until ${until}: scores go on, and ${whom}.`;
   } else if (remedies.length) {
     const { source, text: advice } = remedies[0];
     text = `${source ? `${source}: ` : ""}${advice}`;
@@ -82,7 +86,7 @@ function showBanner() {
   }
   banner.classList.toggle("bad", isBad);
   banner.hidden = !text;
-  if (remedies.length > 1 && !away && !store.isSnoozed) text += ` (and ${remedies.length - 1} more, see Device)`;
+  if (remedies.length > 1 && !away && !quiet) text += ` (and ${remedies.length - 1} more, see Device)`;
   say(banner, text);
 }
 
@@ -106,7 +110,6 @@ function connected(isOpen, status) {
   }
   if (isOpen === store.isLive) return;
   store.isLive = isOpen;
-  document.body.classList.toggle("away", false);
   clearTimeout(leaving);
   if (isOpen) {
     // What happened meanwhile.
@@ -114,12 +117,13 @@ function connected(isOpen, status) {
     away = 0;
     showBanner();
   } else {
-    leaving = setTimeout(() => {
-      away = Date.now();
-      document.body.classList.add("away");
-      showBanner();
-    }, AWAY_MS);
+    leaving = setTimeout(goAway, AWAY_MS);
   }
+}
+
+function goAway() {
+  away = Date.now();
+  showBanner();
 }
 
 function tokenForm(said) {
@@ -137,7 +141,7 @@ function tokenForm(said) {
     }
     document.querySelector("dialog")?.close();
     start();
-  } }, h("p", {}, said), h("label", { for: "token" }, "Token"), input, fault, h("div", { class: "row end" }, h("button", { class: "primary" }, "Log in")));
+  } }, h("p", {}, said), h("input", { name: "username", autocomplete: "username", value: store.info?.node ?? "clapd", hidden: true }), h("label", { for: "token" }, "Token"), input, fault, h("div", { class: "row end" }, h("button", { class: "primary" }, "Log in")));
 }
 
 function askToken() {
@@ -173,10 +177,16 @@ async function start() {
 addEventListener("hashchange", () => store.info && show());
 /** Health changes without a message where a number counts on; what the Device view shows is asked for now and then. */
 setInterval(async () => {
-  if (document.hidden || !store.info || away) return;
+  if (document.hidden || !store.info) return;
   try {
     store.setHealth(await get("health"));
-  } catch { return; }
+  } catch ({ status }) {
+    // A proxy may hold a stream open whose other end is gone.
+    if (status === 401) start();
+    else goAway();
+    return;
+  }
+  if (store.isLive) away = 0;
   showBanner();
   view?.update("health");
 }, 15000);

@@ -55,8 +55,13 @@ export class Store {
     return this.sources.find((source) => source.id === this.source);
   }
 
+  /** What is quiet of this source now: quiet hours and snoozes. */
+  get quiet() {
+    return (this.health.quiet ?? []).filter((it) => !it.sources || it.sources.includes(this.source));
+  }
+
   get isSnoozed() {
-    return (millis(this.health.snoozed_until) ?? 0) > this.now;
+    return this.quiet.some((it) => it.by === "snooze" && !it.prompts);
   }
 
   async load() {
