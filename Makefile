@@ -88,7 +88,7 @@ browser: build-packages ## the page in Debian's Chromium: curves, thresholds, to
 	$(CARGO) build --locked
 	tests/browser/run $(CARGO_TARGET_DIR)/debug/clapd $(BROWSER_PACKAGES)
 
-shots: build-packages ## docs/page-*.png anew: the demonstration's page, dark and light, on a desk and a phone (some 3 minutes)
+shots: build-packages ## docs/page-*.png anew: the demonstration's page, dark and light, on a desk and a phone (some 6 minutes)
 	$(CARGO) build --locked
 	SHOTS=docs tests/browser/run $(CARGO_TARGET_DIR)/debug/clapd $(BROWSER_PACKAGES) fonts-inter:/usr/share/doc/fonts-inter
 

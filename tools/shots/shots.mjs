@@ -7,12 +7,12 @@ import path from "node:path";
 const root = path.resolve(import.meta.dirname, "../..");
 const { chromium } = createRequire(path.join(root, "tests/browser/package.json"))("playwright-core");
 const folder = process.argv[2];
-/** The recording's first minute: rooster, dog, footsteps, doorbell, speech, glass. */
+/** What a picture shows: a minute, by which it is full. */
 const WAIT_MS = 62_000;
 const SHOTS = [
-  { name: "page-live-dark", view: "live", colorScheme: "dark", viewport: { width: 1280, height: 920 } },
-  { name: "page-live-light", view: "live", colorScheme: "light", viewport: { width: 1280, height: 920 } },
-  { name: "page-prompts-light", view: "prompts", colorScheme: "light", viewport: { width: 1280, height: 820 } },
+  { name: "page-live-dark", view: "live", colorScheme: "dark", viewport: { width: 1040, height: 700 } },
+  { name: "page-live-light", view: "live", colorScheme: "light", viewport: { width: 1040, height: 700 } },
+  { name: "page-prompts-light", view: "prompts", colorScheme: "light", viewport: { width: 1040, height: 700 } },
   { name: "page-phone-dark", view: "live", colorScheme: "dark", viewport: { width: 390, height: 844 } },
   { name: "page-phone-light", view: "prompts", colorScheme: "light", viewport: { width: 390, height: 844 } },
 ];
@@ -29,16 +29,15 @@ const url = await new Promise((resolve) => {
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "chromium", args: ["--no-sandbox", "--disable-gpu"] });
 try {
   while (!await fetch(url).then(() => true, () => false)) await new Promise((resolve) => setTimeout(resolve, 200));
-  const pages = [];
-  for (const { name, view, ...options } of SHOTS) {
-    const page = await (await browser.newContext(options)).newPage();
+  // One after the other: five pages at once are drawn by the processor here, which the model needs itself.
+  for (const { name, view, ...options } of SHOTS.filter((shot) => !process.env.ONLY || shot.name === process.env.ONLY)) {
+    const context = await browser.newContext(options);
+    const page = await context.newPage();
     await page.goto(`${url}#/recording/${view}`);
-    pages.push([name, page]);
-  }
-  await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
-  for (const [name, page] of pages) {
+    await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
     await page.screenshot({ path: path.join(folder, `${name}.png`) });
     console.log(path.join(folder, `${name}.png`));
+    await context.close();
   }
 } finally {
   await browser.close();

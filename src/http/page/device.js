@@ -31,7 +31,7 @@ export function deviceView(store) {
   }
 
   function showSources() {
-    fill(sources, h("h2", { id: "sources-title" }, "Sources"), h("div", { class: "scroll" }, h("table", { class: "rows" },
+    fill(sources, h("h2", { id: "sources-title" }, "Sources"), h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Table" }, h("table", { class: "rows" },
       h("thead", {}, h("tr", {}, ["Source", "State"].map((name) => h("th", { scope: "col" }, name)),
         ["Level", "Windows", "Skipped", "Events"].map((name) => h("th", { scope: "col", class: "number" }, name)), store.mayWrite && h("th", {}, h("span", { class: "hidden" }, "Pause")))),
       h("tbody", {}, store.sources.map((source) => {

@@ -83,7 +83,7 @@ export function eventsView(store, address) {
     const hasClip = listed.some((event) => event.clip);
     const mayDelete = store.mayWrite && store.can.has("events/{id}");
     fill(body, [...days].map(([name, events]) => h("section", { class: "card", "aria-label": name }, h("h2", {}, name, " ", h("small", {}, words.count(events.length, "event"))),
-      h("div", { class: "scroll" }, h("table", { class: "rows events" }, h("thead", {}, h("tr", {},
+      h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Table" }, h("table", { class: "rows events" }, h("thead", {}, h("tr", {},
         h("th", { scope: "col" }, "Time"), h("th", { scope: "col" }, "Sound"), h("th", { scope: "col", class: "number" }, "Lasted"),
         h("th", { scope: "col", class: "number" }, "Peak score"), hasLevel && h("th", { scope: "col", class: "number" }, "Loudest"),
         hasClip && h("th", { scope: "col" }, "Recording"), mayDelete && h("th", {}, h("span", { class: "hidden" }, "Delete")))),

@@ -35,7 +35,7 @@ export function liveView(store) {
         h("div", { class: "line" }, h("div", { class: "name side" }, h("b", {}, "Sound"), h("small", {}, "pitch over time")), canvas, meter.element),
         lanes, table),
       h("details", { class: "card" }, h("summary", {}, h("h2", {}, "Window by window"), h("span", { class: "hint" }, "why there was no event")),
-        h("div", { class: "scroll" }, h("table", { class: "rows" }, h("thead", {}, h("tr", {},
+        h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Table" }, h("table", { class: "rows" }, h("thead", {}, h("tr", {},
           h("th", { scope: "col" }, "Time"), h("th", { scope: "col" }, "Nearest sound"), h("th", { scope: "col", class: "number" }, "Score"),
           h("th", { scope: "col" }, "What it meant"))), reasons)))),
     h("div", { class: "stack" },
