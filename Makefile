@@ -15,8 +15,9 @@ TEST_PACKAGES := $(STREAM_PACKAGES) mosquitto:/usr/sbin/mosquitto mosquitto-clie
 	pulseaudio:/usr/bin/pulseaudio pulseaudio-utils:/usr/bin/paplay \
 	libasound2-plugins:/etc/alsa/conf.d/99-pulseaudio-default.conf.example \
 	systemd:systemd-analyze
+BROWSER_PACKAGES := chromium:chromium nodejs:node npm:npm
 
-.PHONY: help demo test lint test-kernels-debug cross-kernels cross-check sanitize chaos soak stream-soak fuzz ha systemd-check parity \
+.PHONY: help demo test lint test-kernels-debug cross-kernels cross-check sanitize chaos soak stream-soak fuzz ha browser shots systemd-check parity \
 	parity-small deny bench speed step mini tune-example-data tune-example deb deb-test boot-test release manual clean
 .PHONY: build-packages test-packages parity-packages
 
@@ -28,11 +29,13 @@ help: ## this list
 demo: build-packages ## hear the bundled recording: live scores, and events as they start and end
 	$(CARGO) build --locked
 	$(CARGO_TARGET_DIR)/debug/clapd demo
+	@echo "To see it hear in a browser: $(CARGO_TARGET_DIR)/debug/clapd demo --page"
 
 # Two builds, so that what is shipped is tested with its own features: in one build of both, Burn's would be added to them.
 test: build-packages test-packages ## all tests, with those of the documentation, the examples and claptune
 	$(CARGO) test --locked
 	$(CARGO) test --locked -p claptune
+	QUICK=1 tests/browser/run $(CARGO_TARGET_DIR)/debug/clapd $(BROWSER_PACKAGES)
 
 lint: build-packages ## formatting, lints and documentation, of what is shipped and of claptune
 	$(CARGO) fmt --all --check
@@ -80,6 +83,14 @@ ha: build-packages test-packages ## discovery against a real Home Assistant, whi
 	$(CARGO) build --locked
 	tools/ha/setup.sh $(HA_ROOT)
 	$(PYTHON) tools/ha/accept.py --root $(HA_ROOT) --clapd $(CARGO_TARGET_DIR)/debug/clapd $(if $(SHOT),--shot $(SHOT))
+
+browser: build-packages ## the page in Debian's Chromium: curves, thresholds, tokens, tabs, a sub-path, accessibility (some 3 minutes)
+	$(CARGO) build --locked
+	tests/browser/run $(CARGO_TARGET_DIR)/debug/clapd $(BROWSER_PACKAGES)
+
+shots: build-packages ## docs/page-*.png anew: the demonstration's page, dark and light, on a desk and a phone (some 6 minutes)
+	$(CARGO) build --locked
+	SHOTS=docs tests/browser/run $(CARGO_TARGET_DIR)/debug/clapd $(BROWSER_PACKAGES) fonts-inter:/usr/share/doc/fonts-inter
 
 systemd-check: build-packages test-packages ## the service in its sandbox, under a real systemd in namespaces (root; a minute or two)
 	$(CARGO) build --locked

@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io::{Read, stdin};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 
 use anyhow::Result;
@@ -13,6 +13,7 @@ use clapd_core::prompts::Prompt;
 
 use super::exit::{AtStage, Failure, Stage};
 use super::paths;
+use crate::config::Settings;
 use crate::daemon::{Daemon, DaemonError, DaemonOptions, EmbedProcess, PromptStore};
 use crate::mqtt;
 use crate::prompts;
@@ -26,14 +27,25 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
         mqtt::check(broker).at(Stage::Usage)?;
     }
     let bundle = paths::open_bundle(settings.bundle.as_deref(), settings.threads)?;
-    let store = PromptStore::in_folder(settings.state.as_deref());
-    let set = store.load();
+    let set = PromptStore::in_folder(settings.state.as_deref()).load();
     let cache = paths::embedding_cache();
     let prompts = set.as_ref().unwrap_or(&settings.prompts);
     embed_first(prompts, &bundle, &cache).at(Stage::Bundle)?;
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    listen(path.into(), settings, set, bundle)
+}
+
+/// Runs the daemon with the configuration at `path`, which says `settings`, and the prompts that were set while it ran before.
+pub(super) fn listen(
+    path: PathBuf,
+    settings: Settings,
+    set: Option<Vec<Prompt>>,
+    bundle: Bundle,
+) -> Result<(), Failure> {
+    let store = PromptStore::in_folder(settings.state.as_deref());
     let embed_process = embed_process(&bundle, settings.threads);
-    let options = DaemonOptions { path: path.into(), settings, set, store, bundle, cache, embed_process };
+    let cache = paths::embedding_cache();
+    let options = DaemonOptions { path, settings, set, store, bundle, cache, embed_process };
     Daemon::prepare(options).at(Stage::Bundle)?.run().map_err(|error| match error {
         DaemonError::Source(error) => Failure::new(Stage::Input, error),
         DaemonError::Fault(error) => Failure::new(Stage::Other, error),

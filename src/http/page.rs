@@ -21,9 +21,31 @@ use super::failure::Failure;
 struct File(&'static str, &'static str, &'static [u8]);
 
 const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const PICTURE: &str = "image/svg+xml";
 
 /// All of them.
-const FILES: &[File] = &[File("index.html", HTML, include_bytes!("page/index.html"))];
+const FILES: &[File] = &[
+    File("api.js", SCRIPT, include_bytes!("page/api.js")),
+    File("device.js", SCRIPT, include_bytes!("page/device.js")),
+    File("dom.js", SCRIPT, include_bytes!("page/dom.js")),
+    File("events.js", SCRIPT, include_bytes!("page/events.js")),
+    File("icon.svg", PICTURE, include_bytes!("page/icon.svg")),
+    File("index.html", HTML, include_bytes!("page/index.html")),
+    File("level.js", SCRIPT, include_bytes!("page/level.js")),
+    File("live.js", SCRIPT, include_bytes!("page/live.js")),
+    File("main.js", SCRIPT, include_bytes!("page/main.js")),
+    File("paint.js", SCRIPT, include_bytes!("page/paint.js")),
+    File("past.js", SCRIPT, include_bytes!("page/past.js")),
+    File("prompts.js", SCRIPT, include_bytes!("page/prompts.js")),
+    File("rings.js", SCRIPT, include_bytes!("page/rings.js")),
+    File("spectrogram.js", SCRIPT, include_bytes!("page/spectrogram.js")),
+    File("store.js", SCRIPT, include_bytes!("page/store.js")),
+    File("stream.js", SCRIPT, include_bytes!("page/stream.js")),
+    File("style.css", STYLE, include_bytes!("page/style.css")),
+    File("words.js", SCRIPT, include_bytes!("page/words.js")),
+];
 
 /// A file as it is sent.
 struct PageFile {

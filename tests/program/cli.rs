@@ -1,8 +1,10 @@
 //! clapd as a user meets it: what it prints, and what it exits with.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -310,4 +312,34 @@ fn a_full_disk_has_a_status_of_its_own_and_a_closed_pipe_is_no_failure() {
     let watch = ["watch", audio, "-p", "a dog", "--log", log.to_str().unwrap()];
     let (status, said) = status_into(&watch, folder.path(), Stdio::null());
     assert!(status == Some(6) && said.contains("scores.jsonl") && said.contains("could not be written"), "{said}");
+}
+
+#[test]
+fn the_demo_shows_itself_on_a_page_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_clapd"))
+        .args(["demo", "--page", "--prompt", "a \"dog\" barking"])
+        .env("TMPDIR", folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(demo.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut stream = loop {
+        match TcpStream::connect(address) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < deadline, "{line}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    write!(stream, "GET /api/v1/prompts HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(r#""text":"a \"dog\" barking""#), "{answer}");
+    let status = Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap();
+    assert!(status.success() && demo.wait().unwrap().success());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
