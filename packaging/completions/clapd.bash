@@ -300,7 +300,7 @@ _clapd() {
             return 0
             ;;
         clapd__subcmd__demo)
-            opts="-p -h --bundle --file --prompt --speed --help"
+            opts="-p -h --bundle --file --prompt --page --speed --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -57,6 +57,7 @@ complete -c clapd -n "__fish_clapd_using_subcommand demo" -l bundle -d 'Model bu
 complete -c clapd -n "__fish_clapd_using_subcommand demo" -l file -d 'Another recording' -r -F
 complete -c clapd -n "__fish_clapd_using_subcommand demo" -s p -l prompt -d 'Listen for this instead; may be given several times' -r
 complete -c clapd -n "__fish_clapd_using_subcommand demo" -l speed -d 'On a terminal, how many times faster than the sound' -r
+complete -c clapd -n "__fish_clapd_using_subcommand demo" -l page -d 'In a browser: round and round at its own pace behind the page, on this computer alone, until Ctrl-C'
 complete -c clapd -n "__fish_clapd_using_subcommand demo" -s h -l help -d 'Print help'
 complete -c clapd -n "__fish_clapd_using_subcommand watch" -l raw -d 'What `-` (standard input) carries where it is raw PCM: rate, format (s16, s24, s32, f32, u8, alaw, mulaw; little-endian) and channels, such as 16000:s16:1' -r
 complete -c clapd -n "__fish_clapd_using_subcommand watch" -l config -d 'Configuration whose prompts and source are watched (default, unless there are prompts with -p)' -r -F

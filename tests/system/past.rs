@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::http::{ANY, READ, Served, WRITE, playing, tokens};
 use crate::support::broker::Broker;
-use crate::support::http::{Viewer, get, post};
+use crate::support::http::{Viewer, get, post, request, send};
 use crate::support::node::{NOBODY, mqtt};
 
 /// Twice a second, so that the recording is soon long enough.
@@ -209,4 +209,68 @@ fn nothing_is_kept_where_nobody_wants_it() {
     let answer = served.get("/api/v1/scores?source=mic");
     assert!(answer.status == 404 && answer.body.contains("[history]"), "{answer:?}");
     served.stop();
+}
+
+#[test]
+fn levels_and_events_of_the_past_are_served_and_a_writer_may_forget_one() {
+    // The dog of the recording, which barks and stops.
+    let dog = "[[prompt]]\nid = \"dog\"\ntext = \"a dog barking\"\nstart = 6\n";
+    let journal = "[journal]\nmax_days = 1\n";
+    let served = Served::start(&format!("{dog}{}{journal}", playing()), &tokens("read"));
+    let mut viewer = Viewer::open(served.address, "/api/v1/stream?kinds=event", &[]);
+    let ended = loop {
+        let event = viewer.wait_for("event").data;
+        if event["event_type"] == "ended" {
+            break event;
+        }
+    };
+    // The journal is written beside the stream.
+    let found = loop {
+        let found = served.get("/api/v1/events").json();
+        if found["events"].as_array().is_some_and(|events| !events.is_empty()) {
+            break found;
+        }
+    };
+    let event = &found["events"][0];
+    assert_eq!(
+        (&event["id"], &event["source"], &event["prompt"]),
+        (&ended["id"], &json!("mic"), &json!("dog")),
+        "{found}"
+    );
+    assert_eq!((&event["text"], &event["level_unit"]), (&json!("a dog barking"), &json!("dBFS(A)")));
+    assert_eq!(event["started_at"], json!(millis(&ended["started_at"])));
+    assert_eq!(event["ended_at"], json!(millis(&ended["ended_at"])));
+    assert!(event["laeq"].as_f64() <= event["lafmax"].as_f64() && event["peak"].as_f64() >= Some(6.0), "{event}");
+    assert_eq!(served.get("/api/v1/events?prompt=cat").json()["events"], json!([]));
+
+    let levels = served.get("/api/v1/levels?source=mic&by=second").json();
+    let (at, laeq) = (levels["at"].as_array().expect("a list"), column(&levels["laeq"]));
+    assert!(
+        at.len() >= 5 && at.len() == laeq.len() && laeq.iter().all(|level| (-100.0..0.0).contains(level)),
+        "{levels}"
+    );
+    assert_eq!(
+        (&levels["unit"], &levels["calibrated"], &levels["la10"]),
+        (&json!("dBFS(A)"), &json!(false), &Value::Null)
+    );
+    for (path, status) in [
+        ("levels", 400),
+        ("levels?source=mac", 404),
+        ("levels?source=mic&by=hour", 400),
+        ("levels?source=mic&by=minute", 200),
+        ("events?limit=x", 400),
+        ("events?from=9&to=1", 200),
+    ] {
+        assert_eq!(served.get(&format!("/api/v1/{path}")).status, status, "{path}");
+    }
+
+    let path = format!("/api/v1/events/{}", ended["id"].as_str().expect("a text"));
+    let delete = |headers: &[(&str, &str)]| {
+        send(served.address, &request(served.address, "DELETE", &path, headers, "")).expect("an answer").status
+    };
+    let (reader, writer) = (format!("Bearer {READ}"), format!("Bearer {WRITE}"));
+    assert_eq!(delete(&[("Authorization", &reader)]), 403);
+    assert_eq!(delete(&[("Authorization", &writer)]), 204);
+    assert_eq!(delete(&[("Authorization", &writer)]), 404);
+    assert!(!served.get("/api/v1/events").body.contains(ended["id"].as_str().expect("a text")));
 }
