@@ -98,7 +98,11 @@ fn a_faint_source_is_named_with_its_remedy_and_a_gain_makes_events_of_it() {
             .last()
             .map_or(Value::Null, |last| serde_json::from_str::<Value>(last).expect("is JSON")["sources"][id].clone())
     };
-    while of(&watcher, "faint")["warnings"].is_null() || of(&watcher, "lifted")["loudest_db"].is_null() {
+    let is_known = |source: &Value| !source["loudest_db"].is_null();
+    while of(&watcher, "faint")["warnings"].is_null()
+        || !is_known(&of(&watcher, "faint"))
+        || !is_known(&of(&watcher, "lifted"))
+    {
         watcher.wait_for("0 1 clapd/attic/health");
     }
     let (quiet, loud) = (of(&watcher, "faint"), of(&watcher, "lifted"));
