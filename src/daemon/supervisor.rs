@@ -294,11 +294,12 @@ impl Supervisor {
             history.set_prompts(Arc::clone(&self.sources.config().prompts), self.sources.config().hop);
         }
         if let Some(publisher) = &self.publisher {
-            let sources = self.settings.file().sources.iter().map(|source| source.id.as_str());
-            publisher.announce(sources, self.prompts(), self.sources.config().hop);
             let file = self.settings.file();
+            // First, since what is announced has them: said later, it would be sent twice.
             let references = file.sources.iter().map(|source| (source.id.as_str(), source.microphone.reference()));
             publisher.announce_levels(file.levels, references);
+            let sources = file.sources.iter().map(|source| source.id.as_str());
+            publisher.announce(sources, self.prompts(), self.sources.config().hop);
         }
         self.show();
     }

@@ -65,8 +65,10 @@ fn it_starts_what_there_is_to_start() {
     let help = Command::new(env!("CARGO_BIN_EXE_clapd")).args(["run", "--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     assert!(help.contains(option) && help.contains(&format!("[default: {file}]")), "{help}");
-    // Where `clapd setup` puts the password for this configuration, and how the daemon asks for it.
-    assert_eq!(value("LoadCredential"), ["mqtt-password:/etc/clapd/mqtt-password"]);
+    // Where `clapd setup` puts the password for this configuration, and how the daemon asks for it and for the page's tokens.
+    let credentials =
+        ["mqtt-password", "http-read-token", "http-write-token"].map(|name| format!("{name}:/etc/clapd/{name}"));
+    assert_eq!(value("LoadCredential"), credentials);
     assert_eq!(value("ConfigurationDirectory"), ["clapd"]);
 }
 
