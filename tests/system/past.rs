@@ -213,10 +213,8 @@ fn nothing_is_kept_where_nobody_wants_it() {
 
 #[test]
 fn levels_and_events_of_the_past_are_served_and_a_writer_may_forget_one() {
-    // The dog of the recording, which barks and stops.
-    let dog = "[[prompt]]\nid = \"dog\"\ntext = \"a dog barking\"\nstart = 6\n";
     let journal = "[journal]\nmax_days = 1\n";
-    let served = Served::start(&format!("{dog}{}{journal}", playing()), &tokens("read"));
+    let served = Served::start(&format!("{}{journal}", playing()), &tokens("read"));
     let mut viewer = Viewer::open(served.address, "/api/v1/stream?kinds=event", &[]);
     let ended = loop {
         let event = viewer.wait_for("event").data;
