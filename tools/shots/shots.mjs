@@ -26,7 +26,7 @@ const url = await new Promise((resolve) => {
     if (found) resolve(found[0]);
   });
 });
-const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "chromium", args: ["--no-sandbox", "--disable-gpu"] });
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu"] });
 try {
   while (!await fetch(url).then(() => true, () => false)) await new Promise((resolve) => setTimeout(resolve, 200));
   // One after the other: five pages at once are drawn by the processor here, which the model needs itself.

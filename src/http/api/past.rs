@@ -343,17 +343,21 @@ fn bodies(captions: Vec<crate::history::ScoredCaption>) -> Vec<CaptionBody> {
     captions.into_iter().map(|it| CaptionBody { text: it.text, score: rounded(it.score, 2) }).collect()
 }
 
-/// Says in stock captions what the newest window sounds like.
+/// Says in stock captions what the newest window sounds like; none yet in the first seconds that somebody looks.
 #[utoipa::path(get, path = "/api/v1/heard", tag = "past", params(HeardQuery), responses(
     (status = 200, body = HeardBody), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-    (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 pub(in crate::http) async fn heard(
     State(site): State<Arc<Site>>,
     query: Result<Query<HeardQuery>, QueryRejection>,
 ) -> Result<axum::Json<HeardBody>, Failure> {
     let Query(query) = query.map_err(|error| Failure::invalid(error.body_text()))?;
     // Sixty products: a hundredth of a millisecond.
-    let heard = history(&site)?.heard(&query.source, CAPTIONS)?;
+    let heard = match history(&site)?.heard(&query.source, CAPTIONS) {
+        // Captions are embedded when somebody first looks: a browser would call a refusal an error on its console.
+        Err(HistoryError::NotYet(_)) => None,
+        heard => heard?,
+    };
     let (at, captions) = heard.map_or((None, Vec::new()), |(at, captions)| (Some(at), bodies(captions)));
     Ok(axum::Json(HeardBody { at, captions }))
 }
