@@ -41,6 +41,8 @@ export function promptsView(store) {
     for (const card of cards.values()) card.show(past);
   }
 
+  let laidOut = null;
+
   function lay() {
     for (const [id, card] of cards) {
       if (store.prompt(id)) continue;
@@ -53,6 +55,10 @@ export function promptsView(store) {
       card.set(prompt);
       if (past) card.show(past);
     }
+    // What is laid out anew loses the focus, and with it the next key that is pressed.
+    const order = JSON.stringify(store.prompts.map(({ id }) => id));
+    if (order === laidOut) return;
+    laidOut = order;
     fill(list, store.prompts.length ? store.prompts.map(({ id }) => cards.get(id).element) :
       h("section", { class: "card empty" }, h("p", {}, "Nothing is listened for yet."), store.mayWrite && h("p", {}, "Describe a sound above, and try it on what was heard.")));
   }
