@@ -89,7 +89,7 @@ impl AutoGain {
 }
 
 /// Adds a level to the newest `most`.
-fn push(levels: &mut VecDeque<f64>, most: usize, level: f64) {
+pub(super) fn push(levels: &mut VecDeque<f64>, most: usize, level: f64) {
     if levels.len() == most {
         levels.pop_front();
     }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::auto_gain::AutoGain;
+use super::auto_gain::{AutoGain, push};
 use super::seconds::{Second, SecondMeter};
 use crate::level::{Gain, LevelRange, decibels};
 
@@ -97,11 +97,9 @@ impl History {
             if let CurrentGain::Auto(auto) = gain {
                 auto.take(&second);
             }
-            if self.minute.len() == MINUTE {
-                self.minute.pop_front();
-            }
             // 24 bits resolve -144 dB, and digital silence has no level at all.
-            self.minute.push_back(decibels(second.power).max(-144.0) + f64::from(gain.now()));
+            let level = decibels(second.power).max(-144.0) + f64::from(gain.now());
+            push(&mut self.minute, MINUTE, level);
         }
         self.seconds += 1;
         let slot = self.slot(self.seconds);
