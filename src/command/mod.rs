@@ -135,6 +135,9 @@ pub enum RefusalReason {
     Busy,
 }
 
+/// Why what still waits is refused when the process ends.
+pub const STOPPING: &str = "clapd stops before this is done";
+
 impl Refusal {
     /// Something else has to be over first.
     pub fn busy(text: impl Into<String>) -> Self {

@@ -37,7 +37,7 @@ use crate::history::HistorySpec;
 use crate::journal::JournalSpec;
 use crate::levels::LevelPublishing;
 use crate::outbox::OutboxSpec;
-use crate::quiet::{Place, QuietRule};
+use crate::quiet::{Coordinates, QuietRule};
 use crate::score_log::LogSpec;
 pub use broker::Broker;
 use checker::{CheckOutcome, Checker};
@@ -85,7 +85,7 @@ pub struct Settings {
     /// How much of the past is kept in memory; none: nothing.
     pub history: Option<HistorySpec>,
     /// Where the device is, for sunrise and sunset.
-    pub place: Option<Place>,
+    pub place: Option<Coordinates>,
     /// When no events begin.
     pub quiet: Vec<QuietRule>,
     /// How often the level of each source is published.

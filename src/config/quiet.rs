@@ -1,4 +1,4 @@
-//! Quiet hours, checked: every `[[quiet]]` as written becomes a [`QuietRule`], and `[node]`'s latitude and longitude a [`Place`].
+//! Quiet hours, checked: every `[[quiet]]` as written becomes a [`QuietRule`], and `[node]`'s latitude and longitude a [`Coordinates`].
 
 use clapd_core::prompts::Prompt;
 use clapd_core::text::shorten;
@@ -8,7 +8,7 @@ use super::diagnostic::Location;
 use super::raw::RawQuiet;
 use super::section::Located;
 use crate::capture::SourceSpec;
-use crate::quiet::{DayMoment, Place, QuietRule, QuietScope};
+use crate::quiet::{Coordinates, DayMoment, QuietRule, QuietScope};
 
 /// A rule for each prompt at each of a few sources; they are looked at once a second.
 const MAX_RULES: usize = 100;
@@ -21,7 +21,7 @@ impl Checker<'_> {
         &mut self,
         latitude: Option<&Located<f64>>,
         longitude: Option<&Located<f64>>,
-    ) -> Option<Option<Place>> {
+    ) -> Option<Option<Coordinates>> {
         let mut check = |raw: &Located<f64>, most: f64, example: &str| {
             let is_allowed = (-most..=most).contains(&raw.value);
             if !is_allowed {
@@ -35,7 +35,7 @@ impl Checker<'_> {
             (Some(latitude), Some(longitude)) => {
                 let latitude = check(latitude, 90.0, "52.5 for Berlin, -33.9 for Sydney");
                 let longitude = check(longitude, 180.0, "13.4 for Berlin, -74.0 for New York");
-                Some(Some(Place { latitude: latitude?, longitude: longitude? }))
+                Some(Some(Coordinates { latitude: latitude?, longitude: longitude? }))
             }
             (Some(one), None) | (None, Some(one)) => {
                 self.fault(&one.location, "stands alone", "write both `latitude` and `longitude`, in degrees");

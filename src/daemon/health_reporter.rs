@@ -43,7 +43,7 @@ impl HealthReporter {
         http: Option<&HttpServer>,
         notifier: &Notifier,
     ) {
-        let health = Health { quiet, ..self.health(sources, threads, publisher) };
+        let health = self.health(sources, threads, quiet, publisher);
         for change in self.states.changes(&health) {
             log::log!(if change.is_trouble { log::Level::Warn } else { log::Level::Info }, "{}", change.text);
         }
@@ -74,7 +74,13 @@ impl HealthReporter {
         self.published = None;
     }
 
-    fn health(&self, sources: Vec<SourceHealth>, threads: Vec<ThreadHealth>, publisher: Option<&Publisher>) -> Health {
+    fn health(
+        &self,
+        sources: Vec<SourceHealth>,
+        threads: Vec<ThreadHealth>,
+        quiet: Vec<QuietHealth>,
+        publisher: Option<&Publisher>,
+    ) -> Health {
         let outbox = publisher.map(Publisher::outbox);
         Health {
             uptime: self.began.elapsed(),
@@ -90,7 +96,7 @@ impl HealthReporter {
             events_set_aside: publisher.map_or(0, Publisher::events_set_aside),
             commands_dropped: self.delivery.commands_dropped.get(),
             names_taken: self.delivery.names_taken.get(),
-            quiet: Vec::new(),
+            quiet,
             journal_lost: self.journal.as_ref().map_or(0, Journal::lost),
             threads,
             sources,

@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use super::prompt_preparer::PromptPreparer;
 use super::worker::{Activity, Worker};
-use crate::command::{Outcome, Question, Refusal};
+use crate::command::{Outcome, Question, Refusal, STOPPING};
 use crate::health::ThreadHealth;
 use crate::history::{Captions, History, PastAnswer, Period};
+use crate::mqtt;
 use crate::threads::ThreadPanic;
 
 /// Questions that may wait: some people who type. More are told to come later.
@@ -75,7 +76,7 @@ impl Questions {
     /// The process ends: nothing is answered any more.
     pub(super) fn leave(&mut self) {
         for (_, respond) in self.waiting.drain(..) {
-            respond(&Err(Refusal::busy("clapd stops before this is done")));
+            respond(&Err(Refusal::busy(STOPPING)));
         }
         self.worker.leave();
     }
@@ -107,7 +108,7 @@ fn only_source(history: &History) -> Result<String, Refusal> {
 }
 
 fn answer_data(text: &str, source: &str, answer: &PastAnswer, curve: bool) -> Value {
-    let score = |score: f32| (f64::from(score) * 100.0).round() / 100.0;
+    let score = |score: f32| mqtt::rounded(score, 2);
     let best: Vec<Value> = answer.best.iter().map(|(at, value)| json!({ "at": at, "score": score(*value) })).collect();
     let mut data = json!({
         "text": text,

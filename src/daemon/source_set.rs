@@ -239,12 +239,7 @@ impl SourceSet {
     /// # Errors
     /// There is no source with this id.
     pub(super) fn set_paused(&mut self, id: Option<&str>, paused: bool) -> Result<(), String> {
-        if let Some(id) = id
-            && !self.ids().contains(&id)
-        {
-            let known = self.ids().join(", ");
-            return Err(format!("`source` is {id:?}, and this node has {known}; leave it out for all"));
-        }
+        require_known("source", id, &self.ids())?;
         for source in self.sources.iter().filter(|source| id.is_none_or(|id| source.spec.id == id)) {
             source.control.set_paused(paused);
         }
@@ -431,6 +426,14 @@ impl SourceSet {
 
 fn warn_of_late(id: &str) {
     log::warn!("{id}: does not end within {} s and is left behind", STOP_TIMEOUT.as_secs());
+}
+
+/// An error where `key` of a request names what is none of the `known`.
+pub(super) fn require_known(key: &str, id: Option<&str>, known: &[&str]) -> Result<(), String> {
+    match id.filter(|id| !known.contains(id)) {
+        Some(id) => Err(format!("`{key}` is {id:?}, and this node has {}; leave it out for all", known.join(", "))),
+        None => Ok(()),
+    }
 }
 
 fn new_run() -> String {

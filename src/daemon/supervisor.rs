@@ -27,14 +27,14 @@ use super::reloader::{ChangeRequest, PreparedChange, PreparedReply, Reloader};
 use super::shared_score_log::SharedScoreLog;
 use super::source_control::ListenConfig;
 use super::source_opening::OpenedSource;
-use super::source_set::SourceSet;
+use super::source_set::{SourceSet, require_known};
 use super::source_taps::Observer;
 use super::watchdog::Watchdog;
 use super::{DaemonError, POLL_INTERVAL};
-use crate::command::{Call, Caller, Command, Outcome, Question, Refusal, Reply, RequestQueue, Snooze};
+use crate::command::{Call, Caller, Command, Outcome, Question, Refusal, Reply, RequestQueue, STOPPING, Snooze};
 use crate::config;
 use crate::health::{DeliveryCounters, ThreadHealth};
-use crate::history::History;
+use crate::history::{History, NOT_KEPT};
 use crate::http::{HttpServer, PastStores, View};
 use crate::journal::Journal;
 use crate::levels::LevelHistory;
@@ -219,7 +219,7 @@ impl Supervisor {
         self.questions.iter_mut().for_each(Questions::leave);
         let unanswered = self.reloader.leave();
         if let Some(reply) = unanswered {
-            self.respond(&reply, &Err(Refusal::busy("clapd stops before this is done")));
+            self.respond(&reply, &Err(Refusal::busy(STOPPING)));
         }
         // The last counts of all, whether or not a state has changed.
         self.health.forget_published();
@@ -322,8 +322,7 @@ impl Supervisor {
     /// Has a question answered by its own thread.
     fn ask(&mut self, question: Question, reply: Reply) {
         let Some(questions) = &mut self.questions else {
-            let text = "no past is kept; write [history] into the configuration, and restart clapd".to_owned();
-            return self.respond(&reply, &Err(text.into()));
+            return self.respond(&reply, &Err(NOT_KEPT.to_owned().into()));
         };
         let (publisher, http) = (self.publisher.clone(), self.http.clone());
         let respond = move |outcome: &Outcome| respond(publisher.as_ref(), http.as_ref(), &reply, outcome);
@@ -340,20 +339,9 @@ impl Supervisor {
 
     /// Begins or ends a snooze, and says what is quiet then.
     fn snooze(&mut self, snooze: &Snooze) -> Result<Value, String> {
-        let unknown = |key: &str, id: &str, known: Vec<&str>| {
-            format!("`{key}` is {id:?}, and this node has {}; leave it out for all", known.join(", "))
-        };
-        if let Some(source) = &snooze.source
-            && !self.sources.ids().contains(&source.as_str())
-        {
-            return Err(unknown("source", source, self.sources.ids()));
-        }
+        require_known("source", snooze.source.as_deref(), &self.sources.ids())?;
         let prompts: Vec<&str> = self.prompts().iter().map(|prompt| prompt.id.as_str()).collect();
-        if let Some(prompt) = &snooze.prompt
-            && !prompts.contains(&prompt.as_str())
-        {
-            return Err(unknown("prompt", prompt, prompts));
-        }
+        require_known("prompt", snooze.prompt.as_deref(), &prompts)?;
         self.quiet.snooze(snooze, &self.settings)?;
         mqtt::quiet_payload(&self.quiet.health()).map_err(|error| error.to_string())
     }

@@ -39,6 +39,9 @@ const BEST: usize = 5;
 /// Moments that are nearer to each other than this are one: neighbouring windows share most of their sound.
 const APART_MS: i64 = 10_000;
 
+/// What whoever asks is told where nothing is kept.
+pub const NOT_KEPT: &str = "no past is kept; write [history] into the configuration, and restart clapd";
+
 /// How much of the past is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistorySpec {
@@ -251,7 +254,7 @@ impl History {
     pub fn scores(&self, source: &str, ids: Option<&[&str]>, period: Period) -> Result<PastScores, HistoryError> {
         let mut table = self.prompts();
         if let Some(ids) = ids {
-            if let Some(unknown) = ids.iter().find(|id| !table.prompts().iter().any(|it| it.id.as_str() == **id)) {
+            if let Some(unknown) = ids.iter().find(|id| table.named(id).is_none()) {
                 return Err(missing_prompt(unknown));
             }
             table = Arc::new(table.select(|id| ids.contains(&id.as_str())));
@@ -304,8 +307,7 @@ impl History {
     /// No such source or prompt.
     pub fn what_if(&self, source: &str, prompt: &str, rule: Rule, period: Period) -> Result<WhatIf, HistoryError> {
         let table = self.prompts();
-        let known = table.prompts().iter().find(|it| it.id.as_str() == prompt);
-        let prompt = known.cloned().ok_or_else(|| missing_prompt(prompt))?;
+        let prompt = table.named(prompt).cloned().ok_or_else(|| missing_prompt(prompt))?;
         let table = Arc::new(table.select(|id| *id == prompt.id));
         let [mut proposed, mut in_force] = [rule, prompt.rule].map(|rule| Replay::new(prompt.id.clone(), rule));
         self.score(source, &table, Period { from: i64::MIN, ..period }, |at, window, scores| {
@@ -370,7 +372,7 @@ fn missing_prompt(id: &str) -> HistoryError {
 }
 
 /// Milliseconds since 1970; what is before that counts below 0.
-fn millis(time: SystemTime) -> i64 {
+pub fn millis(time: SystemTime) -> i64 {
     let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => millis(since),

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderName, Method};
+use clapd_core::files::hexadecimal;
 use sha2::{Digest, Sha256};
 
 use crate::config::{Access, HttpSpec, Secret};
@@ -87,7 +88,7 @@ impl Token {
         hasher.update(role.name());
         hasher.update(b"\0");
         hasher.update(token.reveal());
-        let cookie: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let cookie = hexadecimal(&hasher.finalize());
         let cookie_digest = TokenDigest::of(&cookie);
         Self { role, digest: TokenDigest::of(token.reveal()), cookie, cookie_digest }
     }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::failure::Failure;
-use crate::command::{Caller, Outcome, RefusalReason, Request, RequestQueue};
+use crate::command::{Caller, Outcome, RefusalReason, Request, RequestQueue, STOPPING};
 
 /// New prompts may have a large text model read from a slow memory card first, which takes a minute.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -38,9 +38,9 @@ struct Waiting {
 }
 
 /// Takes a number back when nobody waits any more.
-struct Place<'a>(&'a Calls, u64);
+struct WaitingCall<'a>(&'a Calls, u64);
 
-impl Drop for Place<'_> {
+impl Drop for WaitingCall<'_> {
     fn drop(&mut self) {
         self.0.lock().senders.remove(&self.1);
     }
@@ -57,14 +57,14 @@ impl Calls {
 
     /// Has a command carried out, and waits for what comes of it.
     pub(super) async fn ask(&self, command: &str, payload: Vec<u8>) -> Result<Answer, Failure> {
-        let (place, answer) = self.enter();
-        let request = Request { caller: Caller::Http(place.1), command: command.to_owned(), payload };
+        let (call, answer) = self.enter();
+        let request = Request { caller: Caller::Http(call.1), command: command.to_owned(), payload };
         if !self.requests.put(request) {
             return Err(Failure::busy("too many requests wait to be carried out; send it again in some seconds"));
         }
         match timeout(ANSWER_TIMEOUT, answer).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(Failure::busy("clapd stops before this is done")),
+            Ok(Err(_)) => Err(Failure::busy(STOPPING)),
             Err(_) => Err(Failure::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 format!(
@@ -75,13 +75,13 @@ impl Calls {
         }
     }
 
-    fn enter(&self) -> (Place<'_>, oneshot::Receiver<Answer>) {
+    fn enter(&self) -> (WaitingCall<'_>, oneshot::Receiver<Answer>) {
         let (sender, receiver) = oneshot::channel();
         let mut waiting = self.lock();
         let number = waiting.next;
         waiting.next += 1;
         waiting.senders.insert(number, sender);
-        (Place(self, number), receiver)
+        (WaitingCall(self, number), receiver)
     }
 
     /// Answers, if somebody waits.

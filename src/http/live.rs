@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,7 +22,7 @@ use serde_json::Value;
 use super::Site;
 use super::api::past::{CaptionBody, captions};
 use super::feed::EventKind;
-use crate::mqtt;
+use crate::mqtt::{self, rounded, time_of_day};
 use crate::outbox::EventRecord;
 
 /// The levels that a byte of a column stands for at 0 and 255. A quiet room through a small microphone has bands of -90 dB; nothing that
@@ -261,8 +261,8 @@ fn window_body<'a>(source: &'a str, window: &ScoredWindow<'a>, start: SystemTime
         let (verdict, why) = explain(verdict, prompt, *score, window);
         WindowPrompt {
             id: prompt.id.as_str(),
-            score: rounded(score.score.into(), 2),
-            cosine: rounded(score.cosine.into(), 4),
+            score: rounded(score.score, 2),
+            cosine: rounded(score.cosine, 4),
             verdict,
             why,
         }
@@ -271,7 +271,7 @@ fn window_body<'a>(source: &'a str, window: &ScoredWindow<'a>, start: SystemTime
         source,
         started_at: time_of_day(start),
         ended_at: time_of_day(end),
-        lost: rounded(window.lost.into(), 3),
+        lost: rounded(window.lost, 3),
         gated: window.gated,
         heard: None,
         prompts: prompts.collect(),
@@ -309,15 +309,4 @@ fn event_value(source: &str, prompt: &PromptId, record: &EventRecord) -> serde_j
     value["source"] = source.into();
     value["prompt_id"] = prompt.as_str().into();
     Ok(value)
-}
-
-/// So many decimals and no more: the rest is noise.
-fn rounded(value: f64, decimals: i32) -> f64 {
-    let scale = 10_f64.powi(decimals);
-    (value * scale).round() / scale
-}
-
-/// UTC with milliseconds and `Z`.
-fn time_of_day(time: SystemTime) -> String {
-    mqtt::time_of_day(time.max(UNIX_EPOCH))
 }

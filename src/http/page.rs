@@ -10,6 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use clapd_core::files::hexadecimal;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
@@ -64,7 +65,7 @@ impl PageFile {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(plain).ok()?;
         let gzip = encoder.finish().ok()?.into();
-        let digest: String = Sha256::digest(plain).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let digest = hexadecimal(&Sha256::digest(plain)[..8]);
         // Weak: the same content in two encodings.
         Some(Self { name, kind, plain, gzip, tag: format!("W/\"{digest}\"").parse().ok()? })
     }

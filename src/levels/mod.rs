@@ -67,6 +67,11 @@ impl LevelReference {
         }
     }
 
+    /// Whether it takes a microphone that is calibrated.
+    pub fn is_calibrated(self) -> bool {
+        self == Self::SoundPressure
+    }
+
     /// The one with this unit.
     pub fn of_unit(unit: &str) -> Option<Self> {
         [Self::FullScale, Self::SoundPressure].into_iter().find(|reference| reference.unit() == unit)

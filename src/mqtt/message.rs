@@ -236,7 +236,7 @@ pub(super) const LONGEST_LEVELS: EventLevels =
 /// The payload of `level`.
 pub(super) fn level(reference: LevelReference, level: &NewLevel) -> serde_json::Result<Vec<u8>> {
     let db = |level: f32| rounded(level, 1);
-    let (unit, calibrated) = (reference.unit(), reference == LevelReference::SoundPressure);
+    let (unit, calibrated) = (reference.unit(), reference.is_calibrated());
     serde_json::to_vec(&match level {
         NewLevel::Second(second) => LevelPayload {
             period: "second",
@@ -358,9 +358,9 @@ fn is_zero(count: &u64) -> bool {
 }
 
 /// So many decimals and no more: the rest is noise, and a payload is read by people. Widened first, so that 7.3 is not 7.3000002.
-fn rounded(value: f32, decimals: i32) -> f64 {
+pub fn rounded(value: impl Into<f64>, decimals: i32) -> f64 {
     let scale = 10_f64.powi(decimals);
-    (f64::from(value) * scale).round() / scale
+    (value.into() * scale).round() / scale
 }
 
 /// UTC with milliseconds and `Z`. A clock that was never set stands at 1970; what is before that, or after 9999, is shown as that.

@@ -52,7 +52,7 @@ use inbox::Subscriptions;
 use link::WINDOW;
 pub use message::{
     Info, event as event_payload, health as health_payload, quiet as quiet_payload, response as response_payload,
-    time_of_day,
+    rounded, time_of_day,
 };
 use namesake::NamesakeWatch;
 use outgoing::Outgoing;

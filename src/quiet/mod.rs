@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use crate::local_time::{LocalDay, LocalZone};
 pub use snooze::{MAX_SNOOZE_MINUTES, Snoozes};
-pub use sun::Place;
+pub use sun::Coordinates;
 
 /// A moment of each day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub struct ActiveQuiet {
 
 impl QuietRule {
     /// Until when it is quiet at `now`; none where it is not.
-    pub fn active_until(&self, place: Option<Place>, zone: &LocalZone, now: SystemTime) -> Option<SystemTime> {
+    pub fn active_until(&self, place: Option<Coordinates>, zone: &LocalZone, now: SystemTime) -> Option<SystemTime> {
         // Hours that began yesterday last until today.
         [-1, 0].into_iter().find_map(|days| {
             let (day, next) = (zone.day(now, days), zone.day(now, days + 1));
@@ -86,7 +86,7 @@ impl QuietRule {
 }
 
 /// None where the sun decides and nobody knows where.
-fn moment(moment: DayMoment, place: Option<Place>, day: &LocalDay) -> Option<SystemTime> {
+fn moment(moment: DayMoment, place: Option<Coordinates>, day: &LocalDay) -> Option<SystemTime> {
     let sun = || place.map(|place| sun::rise_and_set(place, day.of_year(), day.utc_midnight()));
     match moment {
         DayMoment::Clock { hour, minute } => Some(day.at(hour, minute)),
@@ -96,7 +96,7 @@ fn moment(moment: DayMoment, place: Option<Place>, day: &LocalDay) -> Option<Sys
 }
 
 /// What is quiet at `now` by these rules.
-pub fn active(rules: &[QuietRule], place: Option<Place>, zone: &LocalZone, now: SystemTime) -> Vec<ActiveQuiet> {
+pub fn active(rules: &[QuietRule], place: Option<Coordinates>, zone: &LocalZone, now: SystemTime) -> Vec<ActiveQuiet> {
     let active = rules.iter().filter_map(|rule| {
         let until = rule.active_until(place, zone, now)?;
         Some(ActiveQuiet { scope: rule.scope.clone(), until, is_snooze: false })
@@ -124,7 +124,7 @@ mod tests {
 
     /// Until when it is quiet at this time in Berlin, as a clock there shows it.
     fn until(rule: &QuietRule, now: &str) -> Option<String> {
-        let place = Place { latitude: 52.52, longitude: 13.405 };
+        let place = Coordinates { latitude: 52.52, longitude: 13.405 };
         let until = rule.active_until(Some(place), &berlin(), berlin().parse(now).unwrap())?;
         let moment = berlin().moment(until);
         Some(format!("{} {}", moment.date, &moment.time[..5]))

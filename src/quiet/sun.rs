@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 /// A place on the earth, in degrees.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Place {
+pub struct Coordinates {
     /// North is positive; -90 to 90.
     pub latitude: f64,
     /// East is positive; -180 to 180.
@@ -18,7 +18,7 @@ const ZENITH_DEGREES: f64 = 90.833;
 
 /// Sunrise and sunset of the day that has this number in its year and begins at `midnight` in UTC. Where the sun does not set, both are
 /// at midnight, as far apart as a day is long; where it does not rise, both are at noon.
-pub(super) fn rise_and_set(place: Place, day_of_year: i16, midnight: SystemTime) -> [SystemTime; 2] {
+pub(super) fn rise_and_set(place: Coordinates, day_of_year: i16, midnight: SystemTime) -> [SystemTime; 2] {
     let year = TAU / 365.0 * (f64::from(day_of_year) - 1.0);
     // In minutes.
     let equation_of_time = 229.18
@@ -67,7 +67,7 @@ mod tests {
         for (zone, latitude, longitude, date, published) in REFERENCE {
             let local = LocalZone::named(zone).unwrap();
             let day = local.day(local.parse(date).unwrap(), 0);
-            let computed = rise_and_set(Place { latitude, longitude }, day.of_year(), day.utc_midnight());
+            let computed = rise_and_set(Coordinates { latitude, longitude }, day.of_year(), day.utc_midnight());
             for (computed, (hour, minute)) in computed.into_iter().zip(published) {
                 let off = computed.duration_since(day.at(hour, minute)).unwrap_or_else(|early| early.duration());
                 assert!(off <= Duration::from_secs(150), "{zone} {date} {hour}:{minute}: off by {off:?}");
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn where_it_does_not_rise_or_set_the_night_is_all_day_or_none() {
-        let place = Place { latitude: 78.2, longitude: 15.6 };
+        let place = Coordinates { latitude: 78.2, longitude: 15.6 };
         let midnight = SystemTime::UNIX_EPOCH + Duration::from_secs(1_782_000_000);
         let lasts = |day_of_year| {
             let [rise, set] = rise_and_set(place, day_of_year, midnight);

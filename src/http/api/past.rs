@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::config::{self, PromptOrigin, RecordingNames};
-use crate::history::{History, HistoryError, PastScores, Period, WhatIf};
+use crate::history::{History, HistoryError, NOT_KEPT, PastScores, Period, WhatIf, millis};
 use crate::http::Site;
 use crate::http::failure::{ErrorBody, Failure, add_error_headers};
 
@@ -40,14 +40,12 @@ impl From<HistoryError> for Failure {
 }
 
 fn history(site: &Site) -> Result<History, Failure> {
-    let off = "no past is kept; write [history] into the configuration, and restart clapd";
-    site.past.history.clone().ok_or_else(|| Failure::missing(off))
+    site.past.history.clone().ok_or_else(|| Failure::missing(NOT_KEPT))
 }
 
 /// From `from` to `to`, in milliseconds since 1970; the last hour where neither is named.
 pub(super) fn period(from: Option<i64>, to: Option<i64>) -> Period {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let to = to.unwrap_or_else(|| i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+    let to = to.unwrap_or_else(|| millis(SystemTime::now()));
     Period { from: from.unwrap_or(to.saturating_sub(USUAL_PERIOD.as_millis() as i64)), to }
 }
 
@@ -252,7 +250,7 @@ pub(in crate::http) async fn what_if(
     let Query(query) = query.map_err(|error| Failure::invalid(error.body_text()))?;
     let history = history(&site)?;
     let prompts = history.prompts();
-    let prompt = prompts.prompts().iter().find(|prompt| prompt.id.as_str() == query.prompt);
+    let prompt = prompts.named(&query.prompt);
     let prompt = prompt.ok_or_else(|| Failure::missing("there is no prompt of this id; /api/v1/prompts lists them"))?;
     let rule = proposed_rule(prompt.rule, &query)?;
     compute(move || {

@@ -14,12 +14,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::guard;
 use super::past::{compute, fault, period, rounded};
-use crate::history::Period;
+use crate::history::{Period, millis};
 use crate::http::Site;
 use crate::http::access::Role;
 use crate::http::failure::{ErrorBody, Failure};
 use crate::journal::{EventQuery, Journal, JournalEntry};
-use crate::levels::LevelReference;
 
 /// Events of an answer, unless fewer are asked for: more than a page shows, in 200 kB.
 const USUAL_EVENTS: usize = 500;
@@ -104,19 +103,15 @@ fn past_levels(site: &Site, query: LevelsQuery) -> Result<LevelsBody, Failure> {
         }
         found.reference
     };
-    Ok(LevelsBody { source: query.source, unit: reference.unit(), calibrated: is_calibrated(reference), ..body })
+    Ok(LevelsBody { source: query.source, unit: reference.unit(), calibrated: reference.is_calibrated(), ..body })
 }
 
 impl LevelsBody {
     fn add(&mut self, at: SystemTime, laeq: f32, lafmax: f32) {
-        self.at.push(milliseconds(at));
+        self.at.push(millis(at));
         self.laeq.push(rounded(laeq, 1));
         self.lafmax.push(rounded(lafmax, 1));
     }
-}
-
-fn is_calibrated(reference: LevelReference) -> bool {
-    reference == LevelReference::SoundPressure
 }
 
 /// Which events are wanted.
@@ -170,13 +165,13 @@ pub(in crate::http) struct EndedEventBody {
 
 impl From<JournalEntry> for EndedEventBody {
     fn from(entry: JournalEntry) -> Self {
-        let ended_at = milliseconds(entry.ended_at());
+        let ended_at = millis(entry.ended_at());
         Self {
             id: entry.id,
             source: entry.source,
             prompt: entry.prompt_id,
             text: entry.prompt,
-            started_at: milliseconds(entry.started_at),
+            started_at: millis(entry.started_at),
             ended_at,
             score: rounded(entry.score, 2),
             peak: rounded(entry.peak, 2),
@@ -239,9 +234,4 @@ fn times(Period { from, to }: Period) -> [SystemTime; 2] {
         let since = Duration::from_millis(u64::try_from(time).unwrap_or_default());
         UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
     })
-}
-
-fn milliseconds(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

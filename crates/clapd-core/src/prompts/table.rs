@@ -71,6 +71,11 @@ impl PromptTable {
 
     /// The prompt of this id.
     pub fn get(&self, id: &PromptId) -> Option<&Prompt> {
+        self.named(id.as_str())
+    }
+
+    /// The prompt whose id is written like this.
+    pub fn named(&self, id: &str) -> Option<&Prompt> {
         self.prompts.get(*self.places.get(id)?)
     }
 
